@@ -1,0 +1,1 @@
+//! The workloads, side by side with the floor.

@@ -1,0 +1,2 @@
+//! Topic to windows in a table.
+fn main() {}

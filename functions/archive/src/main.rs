@@ -1,0 +1,2 @@
+//! Topic to Parquet on object storage.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Generator, schedule or HTTP to a topic.

@@ -1,0 +1,1 @@
+//! From a pipeline file and connections to running functions.

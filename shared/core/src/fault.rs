@@ -1,0 +1,68 @@
+//! Named points at which a test kills the process: one between every read, write and commit step.
+//!
+//! Without the feature `faults` every call compiles to nothing. With it, a main arms one point from its environment
+//! (`MILLSTREAM_FAULT=sink.after_write:3` kills at the third passage) and the process ends itself by SIGKILL there, as
+//! a lost machine would: no destructor runs, no buffer is flushed.
+
+/// Every fault point there is; a test kills at each of them, so that a new one can't be forgotten.
+pub const POINTS: &[&str] = &[
+    "runner.before_decode",
+    "runner.before_dead_letters",
+    "runner.after_dead_letters",
+    "runner.after_write",
+    "host.before_acknowledge",
+    "host.after_acknowledge",
+    "postgres.before_commit",
+    "postgres.after_commit",
+    "embedded.before_commit",
+    "embedded.after_commit",
+    "lake.before_file",
+    "lake.after_file",
+    "lake.after_fence",
+];
+
+#[cfg(feature = "faults")]
+mod armed {
+    use std::sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    static ARMED: OnceLock<(String, AtomicU32)> = OnceLock::new();
+
+    /// Arms one point: `NAME` or `NAME:PASSAGE`. Called once, by a main. Panics on a name that does not exist, because a
+    /// test that kills nowhere proves nothing.
+    pub fn arm(setting: &str) {
+        let (name, passage) = setting.split_once(':').unwrap_or((setting, "1"));
+        assert!(super::POINTS.contains(&name), "no fault point is named {name}; there are {:?}", super::POINTS);
+        let passage = passage.parse().unwrap_or(1);
+        let _ = ARMED.set((name.to_owned(), AtomicU32::new(passage)));
+    }
+
+    /// Kills the process when `name` is armed and this is the passage asked for.
+    #[expect(unsafe_code, reason = "SIGKILL to oneself is the point; libc::kill on the own pid has no precondition")]
+    pub fn point(name: &str) {
+        if let Some((armed, left)) = ARMED.get()
+            && armed == name
+            && left.fetch_sub(1, Ordering::SeqCst) == 1
+        {
+            unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+            // The signal is on its way: nothing after this point may happen.
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+}
+
+#[cfg(feature = "faults")]
+pub use armed::{arm, point};
+
+/// Compiled in under the feature `faults` only.
+#[cfg(not(feature = "faults"))]
+pub fn arm(_setting: &str) {}
+
+/// Compiled in under the feature `faults` only.
+#[cfg(not(feature = "faults"))]
+#[inline(always)]
+pub fn point(_name: &str) {}

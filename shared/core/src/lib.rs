@@ -1,0 +1,38 @@
+//! The contract between everything that reads, transforms and writes in millstream.
+//!
+//! ```
+//! use millstream_core::{BatchBuilder, TopicPartition};
+//!
+//! let partition = TopicPartition::new("transaction", 1, 0);
+//! let mut builder = BatchBuilder::new(partition);
+//! builder.push(41, 1_700_000_000_000, Some(b"key"), Some(br#"{"amount":"1.50"}"#), []);
+//! let batch = builder.finish_read(40, 42); // 40 is a legitimate hole: the log was read from there
+//! assert_eq!(batch.range(), 40..42);
+//! assert_eq!(batch.after(42), None, "a redelivery of what is below the fence is empty");
+//! ```
+//!
+//! This crate knows no system, no runtime and no file format but Arrow's memory layout. What it says in the docs of
+//! [`Sink`], [`Log`] and [`Source`] is what the conformance suite of `millstream-testkit` checks.
+
+mod batch;
+mod clock;
+mod dead_letter;
+mod error;
+pub mod fault;
+mod fence;
+mod log;
+mod position;
+mod sink;
+mod table;
+mod transform;
+
+pub use batch::{Batch, BatchBuilder, Delivery, Header};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use dead_letter::{DeadLetter, DeadLetters, MAX_LETTER_VALUE_BYTES};
+pub use error::{Error, Result};
+pub use fence::Fence;
+pub use log::{Handler, Limits, Log, NewRecord, Producer, Source, Subscription, TopicInfo, Topics, Watermarks};
+pub use position::{Position, TopicPartition};
+pub use sink::{Sink, Snapshot};
+pub use table::{Column, Combine, Merge, Role, Table, View};
+pub use transform::{Bad, Decode, Decoded, META_COLUMNS, Transform, meta};

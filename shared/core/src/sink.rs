@@ -1,0 +1,51 @@
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+
+use crate::{Fence, Result, TopicPartition};
+
+/// What a sink holds of one function at one instant.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The fence of every partition that has one.
+    pub fences: Vec<(TopicPartition, Fence)>,
+    /// The rows of the table, in its columns' order and types; in no order of rows.
+    pub rows: Vec<RecordBatch>,
+}
+
+/// One table (or folder of files, or cache) that one function writes to, with the fences of that function.
+///
+/// A value of this trait is bound to one function and one [`crate::Table`]. The runner calls it, for several partitions
+/// at once but for one partition one call at a time; other processes (zombies among them) may call at any moment. The
+/// host retries; a sink itself retries nothing but what it knows to have changed nothing (a serialization failure).
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Makes the table and the fences' place ready: creates what is missing if `create`, and checks what is there.
+    /// Called once at start and by `millstream up`; may be called again at any time.
+    ///
+    /// # Errors
+    /// `Stop` when the table is missing and may not be created, or has columns that don't fit; says which.
+    async fn prepare(&self, create: bool) -> Result<()>;
+
+    /// The fence of a partition; `None` when none was ever created, which is never read as zero.
+    async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>>;
+
+    /// Creates the fence if there is none, and returns the one that is there afterwards: of two first writers both get
+    /// the same.
+    async fn create_fence(&self, partition: &TopicPartition, fence: Fence) -> Result<Fence>;
+
+    /// Makes `rows` visible and moves the fence from `from` to `to` in one atomic step. All rows come from the records
+    /// in `from.next_offset..to.next_offset`; there may be none (every record was filtered or dead-lettered), and the
+    /// fence moves all the same. Rows have the columns of the table in its order and types; for a table that merges,
+    /// they are partial states and several may have the same key.
+    ///
+    /// # Errors
+    /// - `Fenced`: the fence is not at `from`, and nothing was changed by this call. (After an unknown outcome an earlier
+    ///   attempt of this very write may be what moved it.)
+    /// - `Retry`: the outcome may be unknown; the caller reads the fence before it does anything else.
+    /// - `Poison`: nothing was changed; some row can't be stored in this table. The runner narrows it down.
+    /// - `Stop`: nothing was changed; a person must act.
+    async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()>;
+
+    /// Fences and rows as of one instant: what an audit compares with the log, and a reference is loaded from.
+    async fn snapshot(&self) -> Result<Snapshot>;
+}

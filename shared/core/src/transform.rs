@@ -1,0 +1,83 @@
+use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
+use async_trait::async_trait;
+
+use crate::{Batch, Result};
+
+/// Names and meaning of the columns that every topic has beside its own fields.
+pub mod meta {
+    /// The topic's name.
+    pub const TOPIC: &str = "_topic";
+    /// The partition's number.
+    pub const PARTITION: &str = "_partition";
+    /// The record's offset.
+    pub const OFFSET: &str = "_offset";
+    /// Kafka's timestamp.
+    pub const TIMESTAMP: &str = "_timestamp";
+    /// The record's key as text (null where there is none or it is not UTF-8).
+    pub const KEY: &str = "_key";
+    /// Event time, then position, as bytes that compare like them: how `first_value` and `last_value` decide.
+    pub const ORDER: &str = "_order";
+}
+
+/// All [`meta`] columns.
+pub const META_COLUMNS: [&str; 6] =
+    [meta::TOPIC, meta::PARTITION, meta::OFFSET, meta::TIMESTAMP, meta::KEY, meta::ORDER];
+
+/// A record that can't be processed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bad {
+    /// Which record of the batch, from 0.
+    pub index: usize,
+    /// Why, for a person.
+    pub reason: String,
+}
+
+/// A batch, decoded.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    /// One row per good record, in order.
+    pub rows: RecordBatch,
+    /// Which record of the batch each row came from, ascending.
+    pub index: Vec<usize>,
+    /// Each row's event time, UTC: the declared field, or Kafka's timestamp.
+    pub event_time: TimestampMicrosecondArray,
+    /// The other records.
+    pub bad: Vec<Bad>,
+}
+
+/// Bytes to columns, for one topic. Pure: equal input gives equal output.
+pub trait Decode: Send + Sync {
+    /// Decodes all records. A bad record never costs its neighbours.
+    ///
+    /// # Errors
+    /// `Stop` on a defect of the set-up. Bad input is no error but a [`Bad`].
+    fn decode(&self, batch: &Batch) -> Result<Decoded>;
+}
+
+/// Columns to the rows of a table. Pure: equal input gives equal output, and the output of a batch is, after merging,
+/// that of its parts.
+#[async_trait]
+pub trait Transform: Send + Sync {
+    /// Transforms the decoded rows of `topic` into rows of the function's table.
+    ///
+    /// # Errors
+    /// `Poison` when a row makes an expression fail (the runner narrows it down), `Stop` on a defect of the set-up.
+    async fn apply(&self, topic: &str, rows: RecordBatch) -> Result<Vec<RecordBatch>>;
+}
+
+/// Keeps the columns of a decoded batch together while rows are left out.
+impl Decoded {
+    /// Without the rows for which `keep` is false; `keep` has one entry per row.
+    ///
+    /// # Errors
+    /// `Stop` on a length mismatch, which is a defect.
+    pub fn filter(self, keep: &arrow::array::BooleanArray) -> Result<Self> {
+        let stop = |error| crate::Error::stop("internal: decoded columns differ in length").caused_by(error);
+        let rows = arrow::compute::filter_record_batch(&self.rows, keep).map_err(stop)?;
+        let time: ArrayRef = arrow::compute::filter(&self.event_time, keep).map_err(stop)?;
+        let event_time = arrow::array::AsArray::as_primitive(&time).clone();
+        let index =
+            self.index.into_iter().zip(keep.values()).filter_map(|(index, keep)| keep.then_some(index)).collect();
+        Ok(Self { rows, index, event_time, bad: self.bad })
+    }
+}

@@ -1,0 +1,1 @@
+//! One SQLite file: log, tables, fences and dead letters for the laptop and the tests.

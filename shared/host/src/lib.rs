@@ -1,0 +1,1 @@
+//! Hosts: stream consumer and AWS Lambda.

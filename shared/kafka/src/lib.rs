@@ -1,0 +1,1 @@
+//! Kafka and its like: consumer group, range reads, producer, topics.

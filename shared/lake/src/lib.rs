@@ -1,0 +1,1 @@
+//! The lake sink: Parquet files named by their start offset.

@@ -1,0 +1,1 @@
+//! The PostgreSQL sink: merges and fences in one statement.

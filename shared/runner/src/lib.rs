@@ -1,0 +1,1 @@
+//! What happens to a batch: trim, heal, decode, transform, dead-letter, write.

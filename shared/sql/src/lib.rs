@@ -1,0 +1,1 @@
+//! SQL over bounded batches: the only crate that names DataFusion.

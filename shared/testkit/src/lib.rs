@@ -1,0 +1,1 @@
+//! Fakes, the conformance suites and a local Lambda Runtime API, for tests.
