@@ -1,1 +1,33 @@
-//! End to end on real services, with faults.
+//! End to end on real services, with faults: the harness of the tests in `tests/end_to_end`.
+//!
+//! ```no_run
+//! use millstream_tests::{Child, Scene, Setting, bank};
+//!
+//! # async fn example() {
+//! let scene = Scene::new(Setting { name: "example", ..Setting::default() }).await;
+//! let written = scene.write(bank::transactions(1, 10_000)).await;
+//! let mut child = Child::start("aggregate", &scene, "flow", &[]);
+//! scene.until_all_in("flow", &mut [&mut child]).await;
+//! assert_eq!(scene.table().await, written.sums());
+//! # }
+//! ```
+//!
+//! What a sink should hold is computed here in plain Rust from the generated records: nothing of the code under test
+//! takes part in it. Everything panics instead of returning errors, every wait has a limit, and every process that was
+//! started ends with its [`Child`].
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "this crate is test code: a panic is how a test fails")]
+
+pub mod bank;
+mod child;
+mod group;
+mod scene;
+mod services;
+mod wait;
+mod written;
+
+pub use child::Child;
+pub use group::say_goodbye;
+pub use scene::{Archived, Scene, Setting, Store, delete_topic, kafka, new_database, postgres_client, unique};
+pub use services::OwnServices;
+pub use wait::{PATIENCE, until};
+pub use written::{Record, Written};

@@ -1,1 +1,67 @@
-//! Generator, schedule or HTTP to a topic.
+//! Records into a topic: made up by a pipeline's `generate:`, or read from a file.
+//!
+//! ```
+//! use std::sync::{Arc, atomic::{AtomicUsize, Ordering::Relaxed}};
+//!
+//! use ingest::{Events, Pace};
+//! use millstream_core::SystemClock;
+//! use millstream_pipeline::Pipeline;
+//! use millstream_testkit::MemoryLog;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> millstream_core::Result<()> {
+//! let text = r#"
+//! name: bank
+//! topics:
+//!   transaction:
+//!     partitions: 3
+//!     schema: { branch: string not null, amount: "decimal(18,2) not null", at: timestamp not null }
+//!     event_time: at
+//! functions:
+//!   make:
+//!     uses: ingest
+//!     generate:
+//!       rate_per_s: 1000
+//!       fields:
+//!         branch: { one_of: [Oslo, Vienna] }
+//!         amount: { decimal: { min: 0.01, max: 100 } }
+//!         at: now
+//!     key: branch
+//!     into: topic.transaction
+//! "#;
+//! let pipeline = Pipeline::parse(text, "bank/pipeline.yaml".as_ref()).unwrap();
+//! let (topic, make) = (&pipeline.topics["transaction"], &pipeline.functions["make"]);
+//!
+//! let events = Events::new(topic, make, 42)?;
+//! let pace = Pace::of(make.generate.as_ref().unwrap());
+//! let log = Arc::new(MemoryLog::with_topic("transaction", 3));
+//! let acknowledged = AtomicUsize::new(0);
+//! let sent = |positions: &[_]| drop(acknowledged.fetch_add(positions.len(), Relaxed));
+//! let stopping = || acknowledged.load(Relaxed) >= 10;
+//! let count = ingest::generate(events, pace, "transaction", log, Arc::new(SystemClock), stopping, sent).await?;
+//! assert_eq!(count, acknowledged.into_inner() as u64);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Events`] makes records, [`generate`] sends them at a [`Pace`]; [`from_file`] reads records, [`produce`] sends them
+//! at a [`Tempo`]. Both send at least once: a send whose outcome is unknown is made again, so a record may stand in the
+//! log twice, at two positions, of which only the second is reported. What reads the log is exactly once in positions,
+//! so that is the one place where a duplicate can come from.
+
+mod events;
+mod file;
+mod generate;
+mod keys;
+mod maker;
+mod pace;
+mod produce;
+mod sender;
+#[cfg(test)]
+mod testing;
+
+pub use events::Events;
+pub use file::from_file;
+pub use generate::generate;
+pub use pace::Pace;
+pub use produce::{Tempo, produce};

@@ -1,1 +1,38 @@
-//! From a pipeline file and connections to running functions.
+//! From a pipeline file and connections to running functions: the one place that knows every adapter.
+//!
+//! ```no_run
+//! # async fn example() -> millstream_core::Result<()> {
+//! use std::sync::Arc;
+//! use millstream_assembly::Systems;
+//! use millstream_core::SystemClock;
+//! use millstream_host::{Retries, Stop, stream};
+//! use millstream_pipeline::{Connections, Pipeline};
+//!
+//! let pipeline = Pipeline::load("pipelines/bank".as_ref()).unwrap();
+//! let connections = Connections::read(&|_| None)?; // nothing set: everything is embedded
+//! let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock))?;
+//! let flow = systems.function(&pipeline, "flow").await?;
+//! stream::run(systems.source(), flow.subscription, flow.runner, Stop::default(), Retries::default()).await
+//! # }
+//! ```
+//!
+//! What is not connected is embedded: the log and the tables in one SQLite file, the lake in a folder beside it.
+
+mod audit;
+mod csv_table;
+mod fixtures;
+mod function;
+mod main_of;
+mod plan;
+mod reference;
+mod rows;
+mod systems;
+
+pub use audit::{AuditReport, Difference, audit};
+pub use csv_table::{read_csv, schema_of};
+pub use fixtures::{FixtureReport, ReadGiven, run_fixtures};
+pub use function::{Function, NotRunnable};
+pub use main_of::{Settings, function_main, log_to_stderr};
+pub use plan::{FunctionPlan, plan_function, sql_of};
+pub use rows::{Line, lines, texts};
+pub use systems::{Systems, dead_letter_topic};

@@ -1,1 +1,106 @@
 //! Bytes to Arrow and back; pure.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use arrow::{array::AsArray, datatypes::{DataType, Decimal128Type, Field, Schema}};
+//! use millstream_codec::{JsonDecoder, JsonOptions, Tombstones};
+//! use millstream_core::{BatchBuilder, Decode, TopicPartition};
+//!
+//! # fn main() -> millstream_core::Result<()> {
+//! let schema = Schema::new(vec![
+//!     Field::new("branch", DataType::Utf8, false),
+//!     Field::new("amount", DataType::Decimal128(18, 2), false),
+//! ]);
+//! let decoder = JsonDecoder::new(JsonOptions {
+//!     schema: Arc::new(schema),
+//!     columns: Some(vec!["amount".into(), "_offset".into()]),
+//!     event_time: None,
+//!     tombstones: Tombstones::DeadLetter,
+//! })?;
+//!
+//! let mut batch = BatchBuilder::new(TopicPartition::new("transaction", 1, 0));
+//! batch.push(41, 1_700_000_000_000, None, Some(br#"{"branch":"Oslo","amount":12.5}"#), []);
+//! batch.push(42, 1_700_000_000_001, None, Some(br#"{"branch":"Oslo","amount":0.125}"#), []);
+//! let decoded = decoder.decode(&batch.finish_read(41, 43))?;
+//!
+//! assert_eq!(decoded.rows.column(0).as_primitive::<Decimal128Type>().values(), &[1250]);
+//! assert_eq!(decoded.bad[0].index, 1);
+//! assert_eq!(decoded.bad[0].reason, "field `amount`: more than 2 decimals");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is a good record
+//! A value is good when it is ONE JSON object (RFC 8259, UTF-8, nothing behind it) whose fields fit the topic's schema:
+//!
+//! | type | JSON |
+//! | --- | --- |
+//! | boolean | `true`, `false` |
+//! | integers | a number without fraction or exponent, in range |
+//! | float, double | a number, rounded to the nearest; one too large is refused |
+//! | decimal(p,s) | a number, or a string that holds one; exponents allowed; exact: what does not fit is refused, never rounded |
+//! | timestamp | a string by RFC 3339; without a zone it is UTC; digits beyond microseconds are cut off |
+//! | timestamp with [`EPOCH`] | a number of seconds, milliseconds or microseconds since 1970; digits beyond microseconds are cut off |
+//! | date | `"YYYY-MM-DD"` |
+//! | string | a string |
+//! | binary | a string of base64 (RFC 4648, section 4, padded) |
+//! | struct, list | an object, a list |
+//!
+//! A missing field is null; null in a `not null` field is refused. Unknown fields are passed over, though they must be
+//! JSON. When a name comes twice in an object the last one counts, though each must be good. Fields that are not among
+//! the columns wanted are like unknown ones: their types are not looked at. The limits are [`MAX_VALUE_BYTES`],
+//! [`MAX_DEPTH`] and [`MAX_LIST_ITEMS`].
+//!
+//! A reason names fields of the schema, expected types and byte positions, and never holds anything of the record.
+//!
+//! # Why not arrow-json
+//! Its reader is lenient where this crate must not be: it cuts 1.5 to the integer 1, takes `"5"` for a number, needs no
+//! commas, and lets a record end in the next one's value; and an error in a batch does not say which record it was.
+
+mod column;
+mod decoder;
+mod encoder;
+mod meta;
+mod number;
+mod problem;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod time;
+
+pub use decoder::{JsonDecoder, JsonOptions};
+pub use millstream_core::Tombstones;
+pub use encoder::JsonEncoder;
+pub use meta::full_schema;
+
+/// The longest value that is looked at, in bytes; Kafka's own default limit is 1 MiB (`message.max.bytes`).
+pub const MAX_VALUE_BYTES: usize = 8 << 20;
+
+/// How deep objects and lists may nest; the record itself is level 1.
+pub const MAX_DEPTH: usize = 128;
+
+/// How many items the lists of one record may have in all: `{},` takes three bytes of JSON, but a row of every column of
+/// the list's struct in memory.
+pub const MAX_LIST_ITEMS: usize = 1_000_000;
+
+/// The metadata key of a timestamp field that comes as a number since 1970: its value is the unit, `s`, `ms` or `us`.
+/// A timestamp field without it is RFC 3339 text.
+pub const EPOCH: &str = "millstream.epoch";
+
+fn epoch_unit(field: &arrow::datatypes::Field) -> Option<&str> {
+    field.metadata().get(EPOCH).map(String::as_str)
+}
+
+/// How many decimals the unit of an epoch field has down to microseconds; `None` for a field that is text.
+fn epoch_scale(field: &arrow::datatypes::Field) -> millstream_core::Result<Option<u8>> {
+    match epoch_unit(field) {
+        None => Ok(None),
+        Some("s") => Ok(Some(6)),
+        Some("ms") => Ok(Some(3)),
+        Some("us") => Ok(Some(0)),
+        Some(other) => {
+            Err(millstream_core::Error::stop(format!("{EPOCH} is `{other}`; it must be one of `s`, `ms` and `us`")))
+        }
+    }
+}

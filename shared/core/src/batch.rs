@@ -83,7 +83,8 @@ impl Batch {
 
     /// The bytes of keys and values, for limits.
     pub fn bytes(&self) -> usize {
-        (self.keys.value_data().len()) + (self.values.value_data().len())
+        let of = |column: &BinaryArray| (column.value_offsets()[column.len()] - column.value_offsets()[0]) as usize;
+        of(&self.keys) + of(&self.values)
     }
 
     /// What is left at and above `offset`: `None` when the whole range lies below it.

@@ -1,1 +1,93 @@
 //! One SQLite file: log, tables, fences and dead letters for the laptop and the tests.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use millstream_core::{Limits, Log, NewRecord, Producer, SystemClock, TopicPartition, Topics};
+//! use millstream_embedded::Embedded;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> millstream_core::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! let store = Embedded::open(&folder.path().join("millstream.db"), Arc::new(SystemClock))?;
+//! store.create_topic("transaction", 3, &[]).await?;
+//! let record = NewRecord { value: Some(b"{}".to_vec()), partition: Some(1), ..NewRecord::default() };
+//! store.send("transaction", vec![record]).await?;
+//!
+//! let limits = Limits { max_records: 100, max_bytes: 1 << 20, max_wait_ms: 0 };
+//! let batch = store.read(&TopicPartition::new("transaction", 1, 1), 0..1, limits).await?;
+//! assert_eq!(batch.values().value(0), b"{}");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it promises
+//! - A call that returned `Ok` survives SIGKILL and a power cut: the file is in WAL mode with `synchronous = FULL`, so
+//!   every commit is synced before it is answered. The one exception is the group's offsets, whose loss costs nothing
+//!   because a function starts from its fence.
+//! - Several processes may have the file open (the command line beside `dev`, a zombie): each write takes SQLite's write
+//!   lock, waits at most 5 s for it, and answers `Retry` after that. Fences decide who wins. The file must lie on a local
+//!   disk, for WAL needs memory that all processes share.
+//! - Rows and fence of a write are one SQLite transaction, and so are the records of a `send`.
+//!
+//! # What it does not do
+//! There is one member per consumer group, which owns all partitions: two that run at once both read everything, and the
+//! fences let each record in once. Generations of a topic are not told apart: the file knows one topic by a name, and
+//! offsets begin at 0 again when it is deleted and made anew. Nothing is deleted by age.
+
+mod columns;
+mod connections;
+mod consume;
+mod dead_letters;
+mod fences;
+mod log;
+mod partitioner;
+mod schema;
+mod sink;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod view;
+mod write;
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicU32},
+};
+
+use arrow::datatypes::TimeUnit;
+use millstream_core::{Clock, Result};
+use tokio::sync::watch;
+
+use crate::connections::Connections;
+pub use crate::{sink::EmbeddedSink, view::Counts};
+
+/// An open file. Cloning shares it.
+#[derive(Clone)]
+pub struct Embedded {
+    connections: Arc<Connections>,
+    clock: Arc<dyn Clock>,
+    /// Counts the sends of this process: wakes the consumers of this process at once.
+    sent: watch::Sender<u64>,
+    /// Where the next record without a key goes.
+    next_partition: Arc<AtomicU32>,
+}
+
+impl Embedded {
+    /// Opens the file at `path`, and makes it if it is missing; its folder must be there. `clock` stamps records that
+    /// have no timestamp of their own. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// `Stop` when the file is no SQLite file, is damaged, may not be written, or was written by another version of
+    /// millstream or by another program; `Retry` when another process holds its lock for longer than 5 s.
+    pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
+        let connections = Arc::new(Connections::open(path, schema::migrate)?);
+        let (sent, next_partition) = (watch::Sender::new(0), Arc::new(AtomicU32::new(0)));
+        Ok(Arc::new(Self { connections, clock, sent, next_partition }))
+    }
+
+    /// Now, in the text form of all times in the file.
+    fn now(&self) -> String {
+        columns::timestamp_text(self.clock.now_us(), &TimeUnit::Microsecond).unwrap_or_default()
+    }
+}

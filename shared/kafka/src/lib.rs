@@ -1,1 +1,75 @@
 //! Kafka and its like: consumer group, range reads, producer, topics.
+//!
+//! ```no_run
+//! use millstream_core::{NewRecord, Producer, Topics};
+//! use millstream_kafka::{Kafka, KafkaSettings, Profile};
+//!
+//! # async fn example() -> millstream_core::Result<()> {
+//! let kafka = Kafka::new(KafkaSettings {
+//!     brokers: "localhost:9092".into(),
+//!     config: [("security.protocol".into(), "PLAINTEXT".into())].into(),
+//!     profile: Profile::Default,
+//!     compression: "gzip".into(),
+//!     client_id: "example".into(),
+//! })?;
+//! kafka.create_topic("transaction", 3, &[]).await?;
+//! let record = NewRecord { key: Some(b"k".to_vec()), value: Some(b"v".to_vec()), ..NewRecord::default() };
+//! println!("{}", kafka.send("transaction", vec![record]).await?[0]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Kafka`] is the only door. As a [`Source`](millstream_core::Source) it is a member of a consumer group that reads each
+//! partition on a thread of its own, from the sink's fence; as a [`Log`](millstream_core::Log) it reads ranges outside every
+//! group; as a [`Producer`](millstream_core::Producer) it is idempotent and in order.
+//!
+//! It keeps no offsets that matter: what it commits to the group trails the fences and is there for people to look at.
+
+mod consume;
+mod control;
+mod link;
+mod produce;
+mod queue;
+mod read;
+mod settings;
+mod topics;
+mod worker;
+
+use std::{fmt, sync::Arc};
+
+use millstream_core::Result;
+
+use crate::{control::Control, produce::Sender, read::Readers};
+pub use settings::{KafkaSettings, Profile};
+
+/// A cluster. Cheap to clone: clones share connections.
+#[derive(Clone)]
+pub struct Kafka {
+    settings: Arc<KafkaSettings>,
+    control: Control,
+    readers: Arc<Readers>,
+    sender: Arc<Sender>,
+}
+
+impl Kafka {
+    /// A cluster by its settings. Connects in the background: a broker that is down is no error here.
+    ///
+    /// # Errors
+    /// `Stop` when a setting is unknown or wrong; names it, and no value.
+    pub fn new(settings: KafkaSettings) -> Result<Self> {
+        let control = Control::new(&settings)?;
+        let settings = Arc::new(settings);
+        Ok(Self {
+            control,
+            readers: Arc::new(Readers::new(settings.clone())),
+            sender: Arc::new(Sender::new(settings.clone())),
+            settings,
+        })
+    }
+}
+
+impl fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Kafka").field(&self.settings).finish()
+    }
+}

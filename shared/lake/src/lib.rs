@@ -1,1 +1,79 @@
-//! The lake sink: Parquet files named by their start offset.
+//! The lake sink: immutable Parquet files in a folder or an object store, named so that none can be written twice.
+//!
+//! ```
+//! use arrow::{array::{Int64Array, RecordBatch}, datatypes::DataType};
+//! use millstream_core::{Column, Fence, Result, Role, Sink, Table, TopicPartition};
+//! use millstream_lake::LakeSink;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<()> {
+//! # let folder = tempfile::tempdir().map_err(|error| millstream_core::Error::stop("no folder").caused_by(error))?;
+//! # let folder = folder.path().to_string_lossy();
+//! let amount = Column { name: "amount".into(), data_type: DataType::Int64, nullable: false, role: Role::Value };
+//! let table = Table { name: "transactions".into(), columns: vec![amount], combine: None, view: None };
+//! let sink = LakeSink::new(millstream_lake::open(&folder)?, "", "bank.archive", table.clone());
+//! sink.prepare(true).await?;
+//!
+//! let partition = TopicPartition::new("transaction", 1, 0);
+//! let from = sink.create_fence(&partition, Fence::starting_at(0)).await?;
+//! let to = Fence { next_offset: 2, last_timestamp_ms: Some(1_795_219_200_000), ..from.clone() };
+//! let rows = RecordBatch::try_new(table.schema(), vec![std::sync::Arc::new(Int64Array::from(vec![5, 7]))])
+//!     .map_err(|error| millstream_core::Error::stop("rows").caused_by(error))?;
+//! sink.write(&partition, &from, &to, &[rows]).await?;
+//!
+//! // It is in transactions/date=2026-11-21/transaction-1-0-00000000000000000000.parquet
+//! assert_eq!(sink.snapshot().await?.rows[0].num_rows(), 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How a file can't be written twice
+//! Each write puts one object, and only if none of its name is there (put-if-absent). The name is a function of the
+//! *chain state*: the next offset and the date that files currently go to. It is never one of the range (100–199 and
+//! 100–250 would both be written), nor of the records (compaction changes which is the first). The footer of the object
+//! holds the state after it, so the objects form one chain per partition, and whoever is behind (a zombie, a retry, a
+//! process that died between file and fence) meets the name that is taken, reads its footer and follows.
+//!
+//! When the date changes, a *turn* is written first: a file of no rows, at the name of the old date, whose footer leads to
+//! the new date at the same offset. One turn per offset: writers who disagree on the date can't turn in circles.
+//! All this ends in a fence object per partition, from which a reader of the chain starts.
+//!
+//! # What lies where
+//! | object | holds |
+//! | --- | --- |
+//! | `<table>/date=<day>/<topic>-<generation>-<partition>-<start>.parquet` | rows; the day is that of Kafka's timestamp (UTC) of the write's last record, whose earlier ones may be of the day before |
+//! | `<table>/_fences/<topic>-<generation>-<partition>.json` | a boundary of the chain, moved after each file |
+//! | `<table>/_fences/<topic>-<generation>-<partition>-<start>.parquet` | the first turn: no rows |
+//! | `<table>/_table.parquet` | the columns: no rows |
+//!
+//! Readers (DuckDB, Spark, Arrow) take `<table>/date=*/*.parquet`; names that begin with `_` or `.` are hidden from those
+//! that are given the folder. Nothing here is ever deleted; whoever removes old days must leave the last two of each
+//! partition, and `_fences` as it is.
+
+mod chain;
+mod file;
+mod folder;
+mod names;
+mod sink;
+mod table;
+
+pub use file::{MAX_READ_BYTES, read_parquet};
+pub use folder::open;
+pub use object_store::{ObjectStore, path::Path};
+pub use sink::LakeSink;
+
+use millstream_core::Error;
+
+/// What a failure of the store means to the caller.
+fn store_error(doing: &str, place: impl std::fmt::Display, error: object_store::Error) -> Error {
+    use object_store::Error as Store;
+    let kind = match &error {
+        Store::PermissionDenied { .. }
+        | Store::Unauthenticated { .. }
+        | Store::InvalidPath { .. }
+        | Store::NotImplemented { .. }
+        | Store::NotSupported { .. } => Error::stop,
+        _ => Error::retry,
+    };
+    kind(format!("lake: {doing} {place} failed")).caused_by(error)
+}

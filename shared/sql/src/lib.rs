@@ -1,1 +1,47 @@
 //! SQL over bounded batches: the only crate that names DataFusion.
+//!
+//! A statement is planned once. What it says of a whole stream is computed over each batch: rows one by one, or
+//! aggregates as partial states that the sink merges.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+//! use millstream_sql::{Input, Statement, plan};
+//!
+//! let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+//! let schema = Arc::new(Schema::new(vec![
+//!     Field::new("branch", DataType::Utf8, false),
+//!     Field::new("amount", DataType::Decimal128(18, 2), true),
+//!     Field::new("at", utc, false),
+//! ]));
+//! let sql = "SELECT tumble(at, INTERVAL '2 seconds') AS curr_time, branch, sum(amount) AS batch_value
+//!            FROM transaction GROUP BY 1, 2";
+//! let planned = futures::executor::block_on(plan(&Statement {
+//!     sql,
+//!     inputs: vec![Input { name: "transaction".into(), schema }],
+//!     references: vec![],
+//!     into: "flow",
+//! }))?;
+//! let columns: Vec<_> = planned.table.columns.iter().map(|column| column.name.as_str()).collect();
+//! assert_eq!(columns, ["curr_time", "branch", "batch_value"]);
+//! assert!(planned.table.view.is_none(), "every column merges by itself: the table is the result");
+//! # Ok::<(), millstream_sql::SqlError>(())
+//! ```
+//!
+//! What can't be merged is refused with the reason: see [`plan`]. Overflow is an error, never a wrap.
+
+mod checked;
+mod error;
+mod finish;
+mod plan;
+mod refuse;
+mod run;
+mod sketch;
+mod slot;
+mod states;
+mod window;
+
+pub use error::{Result, SqlError};
+pub use plan::{Input, Planned, Statement, plan};
+pub use run::ReferenceTable;
+pub use window::MAX_WINDOWS_PER_EVENT;

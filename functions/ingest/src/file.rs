@@ -1,0 +1,180 @@
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::BufReader,
+    path::{Path, PathBuf},
+};
+
+use arrow::datatypes::Field;
+use millstream_codec::{JsonDecoder, JsonOptions};
+use millstream_core::{BatchBuilder, Decode as _, Error, NewRecord, Result, TopicPartition};
+use millstream_pipeline::Topic;
+
+use crate::keys::Keys;
+
+mod csv;
+mod jsonl;
+
+/// How many lines are looked at in one go, and how many bytes of them: what is held in memory at a time.
+const PORTION_LINES: usize = 1_000;
+const PORTION_BYTES: usize = 1 << 20;
+
+/// Reads a file's records, to be sent to `topic`. The file is read as the records are asked for, some 1 MiB at a time.
+///
+/// - `*.csv`: the first line names the topic's field for each column, in any order; RFC 4180 quoting. A cell is read by
+///   its field's type, by the rules of `millstream-codec`; structs and lists are JSON. An empty cell is null, but the
+///   empty string where the field is a string that can't be null. A line has to fit the topic's schema.
+/// - `*.jsonl`, `*.ndjson`: each line is sent as it is, byte for byte; empty ones are passed over. It has to be one
+///   JSON object that has the event time and, where it is not null, the key; the other fields are not looked at.
+///
+/// The timestamp of a record is its event time; without an `event_time` of the topic there is none, and the broker
+/// stamps it. `key` names the field whose value is the record's key: its text, the same as a generator's.
+///
+/// The items of the iterator are `Poison` for a bad line, with the file and the line (not what it holds): go on or end
+/// there. `Stop` is the last one: the file can't be read on.
+///
+/// # Errors
+/// `Stop` when the file can't be opened, has another ending, its header doesn't fit the topic, or `key` is not one of
+/// the topic's fields.
+pub fn from_file(
+    path: impl AsRef<Path>,
+    topic: &Topic,
+    key: Option<&str>,
+) -> Result<impl Iterator<Item = Result<NewRecord>> + Send + 'static> {
+    let path = path.as_ref();
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let is_csv = match ending.as_str() {
+        "csv" => true,
+        "jsonl" | "ndjson" => false,
+        _ => return Err(stop(path, "records are read from files that end in .csv, .jsonl or .ndjson")),
+    };
+    let file = File::open(path).map_err(|error| stop(path, "it can't be opened").caused_by(error))?;
+    let lines: Lines = match is_csv {
+        true => Box::new(csv::Lines::new(file, path, &topic.schema)?),
+        false => Box::new(jsonl::Lines::new(BufReader::new(file), path)),
+    };
+    let columns = if is_csv { None } else { Some(key.iter().map(|key| (*key).to_owned()).collect()) };
+    Records::new(path, lines, topic, key, columns)
+}
+
+fn stop(path: &Path, what: &str) -> Error {
+    Error::stop(format!("{}: {what}", path.display()))
+}
+
+/// A line that can't be used.
+fn bad_line(path: &Path, number: u64, reason: impl std::fmt::Display) -> Error {
+    Error::poison(format!("{}:{number}: {reason}", path.display()))
+}
+
+/// Numbers (from 1) and JSON objects of a file's lines.
+type Lines = Box<dyn Iterator<Item = Result<(u64, Vec<u8>)>> + Send>;
+
+/// Finds the keys and event times of lines, and tells the bad ones.
+struct Records {
+    path: PathBuf,
+    lines: Lines,
+    decoder: JsonDecoder,
+    /// The place of the key's field among the decoder's columns.
+    key: Option<(usize, Keys)>,
+    has_event_time: bool,
+    ready: VecDeque<Result<NewRecord>>,
+    ended: bool,
+}
+
+impl Records {
+    fn new(path: &Path, lines: Lines, topic: &Topic, key: Option<&str>, columns: Option<Vec<String>>) -> Result<Self> {
+        let field = |name: &str| -> Result<&Field> {
+            topic.schema.field_with_name(name).map_err(|_| {
+                let names: Vec<_> = topic.schema.fields().iter().map(|field| field.name().as_str()).collect();
+                Error::stop(format!("the key `{name}` is not a field of the topic; it has {}", names.join(", ")))
+            })
+        };
+        let keys = key.map(|name| Keys::new(field(name)?)).transpose()?;
+        let decoder = JsonDecoder::new(JsonOptions {
+            schema: topic.schema.clone(),
+            columns,
+            event_time: topic.event_time.clone(),
+            tombstones: Default::default(),
+        })?;
+        let at = key.and_then(|name| decoder.output_schema().index_of(name).ok());
+        Ok(Self {
+            path: path.to_owned(),
+            lines,
+            decoder,
+            key: at.zip(keys),
+            has_event_time: topic.event_time.is_some(),
+            ready: VecDeque::new(),
+            ended: false,
+        })
+    }
+
+    /// Reads the next portion of the file.
+    fn read(&mut self) -> Result<()> {
+        let (mut lines, mut bytes, mut failed) = (Vec::new(), 0, None);
+        while lines.len() < PORTION_LINES && bytes < PORTION_BYTES {
+            match self.lines.next() {
+                Some(Ok((number, line))) => {
+                    bytes += line.len();
+                    lines.push((number, line));
+                }
+                Some(Err(error)) => {
+                    self.ended = matches!(error, Error::Stop(_));
+                    failed = Some(Err(error));
+                    break;
+                }
+                None => {
+                    self.ended = true;
+                    break;
+                }
+            }
+        }
+        let records = self.decode(lines)?;
+        self.ready.extend(records.into_iter().chain(failed));
+        Ok(())
+    }
+
+    fn decode(&self, lines: Vec<(u64, Vec<u8>)>) -> Result<Vec<Result<NewRecord>>> {
+        // The decoder takes what a log gives it; where that stands there means nothing here.
+        let mut batch = BatchBuilder::new(TopicPartition::new("file", 1, 0));
+        for (at, (_, line)) in lines.iter().enumerate() {
+            batch.push(at as i64, 0, None, Some(line), []);
+        }
+        let decoded = self.decoder.decode(&batch.finish_read(0, lines.len() as i64))?;
+        let mut keys = match &self.key {
+            Some((at, keys)) => keys.texts(decoded.rows.column(*at))?.into_iter(),
+            None => Vec::new().into_iter(),
+        };
+        let mut bad = decoded.bad.iter().peekable();
+        let mut times = decoded.event_time.values().iter();
+        let record = |(at, (number, line)): (usize, (u64, Vec<u8>))| {
+            if let Some(bad) = bad.next_if(|bad| bad.index == at) {
+                return Err(bad_line(&self.path, number, &bad.reason));
+            }
+            let time_us = times.next().filter(|_| self.has_event_time);
+            Ok(NewRecord {
+                key: keys.next().flatten(),
+                value: Some(line),
+                timestamp_ms: time_us.map(|us| us.div_euclid(1_000)),
+                ..NewRecord::default()
+            })
+        };
+        Ok(lines.into_iter().enumerate().map(record).collect())
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<NewRecord>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.ready.is_empty() && !self.ended {
+            if let Err(error) = self.read() {
+                self.ended = true;
+                return Some(Err(error));
+            }
+        }
+        self.ready.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests;

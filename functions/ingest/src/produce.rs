@@ -1,0 +1,167 @@
+use std::{sync::Arc, time::Duration};
+
+use millstream_core::{Clock, Error, NewRecord, Position, Producer, Result};
+
+use crate::{
+    generate::{BATCH_RECORDS, TICK},
+    sender::Sender,
+};
+
+/// The most bytes of one send, but for a single record that is larger.
+const BATCH_BYTES: usize = 4 << 20;
+/// How far behind its times it may fall and still make up for it.
+const CATCH_UP_US: i64 = 1_000_000;
+
+/// How fast given records are sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Tempo {
+    /// As fast as the topic takes them.
+    Unpaced,
+    /// This many a second, above 0.
+    PerSecond(f64),
+    /// As far apart as they happened, by their timestamps; with a `speed` of 60, a minute of them takes a second. A
+    /// record that is older than the one before it goes right behind that one.
+    EventTime {
+        /// How many times as fast, above 0.
+        speed: f64,
+    },
+}
+
+/// Sends records in their order and returns how many were acknowledged. `sent` is told the positions of each send, once
+/// they are durable. It ends with the records, or when `stopping`, which is looked at every 100 ms at least.
+///
+/// When the topic is slower than the tempo, up to one second is made up for; beyond that everything moves later.
+/// Passing errors are retried, 100 ms to 5 s apart, by sending the same records again: some may then stand in the log
+/// twice.
+///
+/// **Kafka deletes by record timestamp.** Records carry the time they happened, and a broker's retention looks at that
+/// (`retention.ms`, one week by default): events older than it vanish within minutes of being sent, and were
+/// acknowledged all the same. Before replaying old events give the topic a retention that covers them, or
+/// `message.timestamp.type=LogAppendTime` (Apache Kafka documentation, "Topic Configs").
+///
+/// # Errors
+/// The first bad record, after those before it were sent; what the producer says won't pass; `Stop` when
+/// [`Tempo::EventTime`] meets a record without a timestamp.
+pub async fn produce(
+    records: impl Iterator<Item = Result<NewRecord>> + Send,
+    tempo: Tempo,
+    topic: &str,
+    producer: Arc<dyn Producer>,
+    clock: Arc<dyn Clock>,
+    stopping: impl Fn() -> bool + Send,
+    mut sent: impl FnMut(&[Position]) + Send,
+) -> Result<u64> {
+    let mut script = Script::new(records, tempo, clock.now_us());
+    let mut sender = Sender { topic, producer, stopping };
+    let mut total = 0;
+    while !(sender.stopping)() {
+        let began_us = clock.now_us();
+        let (records, then) = script.take(began_us);
+        if !records.is_empty() {
+            let Some(positions) = sender.send(records).await? else { break };
+            sent(&positions);
+            total += positions.len() as u64;
+        }
+        match then {
+            Then::More => continue,
+            Then::Later => {
+                let took = Duration::from_micros((clock.now_us() - began_us).max(0) as u64);
+                tokio::time::sleep(TICK.saturating_sub(took)).await;
+            }
+            Then::End => break,
+            Then::Bad(error) => return Err(error.context(format!("after {total} records were sent"))),
+        }
+    }
+    Ok(total)
+}
+
+/// Records and when each is due.
+struct Script<I> {
+    records: I,
+    tempo: Tempo,
+    start_us: i64,
+    /// The timestamp of the first record.
+    first_ms: Option<i64>,
+    /// How many records were read.
+    read: u64,
+    /// When the last one read was due: nothing is due before what stands in front of it.
+    last_due_us: i64,
+    /// A record that is read and not yet due.
+    held: Option<(i64, NewRecord)>,
+}
+
+/// What comes after a portion.
+enum Then {
+    /// The next one, at once.
+    More,
+    /// The next one, when it is due.
+    Later,
+    /// Nothing.
+    End,
+    /// A record that can't be sent.
+    Bad(Error),
+}
+
+impl<I: Iterator<Item = Result<NewRecord>>> Script<I> {
+    fn new(records: I, tempo: Tempo, start_us: i64) -> Self {
+        Self { records, tempo, start_us, first_ms: None, read: 0, last_due_us: i64::MIN, held: None }
+    }
+
+    /// The records that are due now, as many as one send may hold.
+    fn take(&mut self, now_us: i64) -> (Vec<NewRecord>, Then) {
+        let (mut portion, mut bytes) = (Vec::new(), 0);
+        let then = loop {
+            let (due_us, record) = match self.next(now_us) {
+                None => break Then::End,
+                Some(Err(error)) => break Then::Bad(error),
+                Some(Ok(record)) => record,
+            };
+            let size = record.key.as_ref().map_or(0, Vec::len) + record.value.as_ref().map_or(0, Vec::len);
+            let full = portion.len() >= BATCH_RECORDS || bytes + size > BATCH_BYTES && !portion.is_empty();
+            if full || due_us > now_us {
+                self.held = Some((due_us, record));
+                break if full { Then::More } else { Then::Later };
+            }
+            bytes += size;
+            portion.push(record);
+        };
+        (portion, then)
+    }
+
+    fn next(&mut self, now_us: i64) -> Option<Result<(i64, NewRecord)>> {
+        if let Some(held) = self.held.take() {
+            return Some(Ok(held));
+        }
+        Some(self.records.next()?.and_then(|record| Ok((self.due_us(&record, now_us)?, record))))
+    }
+
+    /// When the record just read is due.
+    fn due_us(&mut self, record: &NewRecord, now_us: i64) -> Result<i64> {
+        let after_us = match self.tempo {
+            Tempo::Unpaced => return Ok(i64::MIN),
+            Tempo::PerSecond(rate) => self.read as f64 * 1e6 / rate,
+            Tempo::EventTime { speed } => {
+                let timestamp_ms = record.timestamp_ms.ok_or_else(|| {
+                    Error::stop(
+                        "records without a timestamp can't be sent at the pace of their timestamps; \
+declare the topic's `event_time`, or send them at a rate",
+                    )
+                })?;
+                let first_ms = *self.first_ms.get_or_insert(timestamp_ms);
+                timestamp_ms.saturating_sub(first_ms) as f64 * 1e3 / speed
+            }
+        };
+        self.read += 1;
+        let mut due_us = self.start_us.saturating_add(after_us as i64).max(self.last_due_us);
+        let late_us = now_us.saturating_sub(due_us).saturating_sub(CATCH_UP_US);
+        if late_us > 0 {
+            self.start_us += late_us;
+            due_us += late_us;
+        }
+        self.last_due_us = due_us;
+        Ok(due_us)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+use millstream_core::TopicPartition;
+use millstream_testkit::MemoryLog;
+
+use super::*;
+use crate::testing::{Notes, TokioClock};
+
+fn records(times_ms: &[i64]) -> Vec<Result<NewRecord>> {
+    let record = |ms: &i64| NewRecord { value: Some(b"{}".to_vec()), timestamp_ms: Some(*ms), ..NewRecord::default() };
+    times_ms.iter().map(|ms| Ok(record(ms))).collect()
+}
+
+/// Produces, and gives for each record the milliseconds until it was sent.
+async fn sent_ms(records: Vec<Result<NewRecord>>, tempo: Tempo, takes_ms: u64) -> Vec<u64> {
+    let clock = TokioClock::new();
+    let notes = Arc::new(Notes { takes_ms, ..Notes::new(&clock) });
+    let total = records.len() as u64;
+    let count = produce(records.into_iter(), tempo, "t", notes.clone(), clock, || false, |_| ()).await.unwrap();
+    assert_eq!(count, total);
+    let sends = notes.sends.lock().unwrap();
+    sends.iter().flat_map(|(ms, records)| records.iter().map(|_| *ms)).collect()
+}
+
+/// Sent when due, or with the next tick (and the timer's millisecond).
+fn assert_due(sent_ms: &[u64], due_ms: &[u64]) {
+    assert_eq!(sent_ms.len(), due_ms.len());
+    let on_time = sent_ms.iter().zip(due_ms).all(|(sent, due)| (*due..=due + 22).contains(sent));
+    assert!(on_time, "sent {sent_ms:?}, due {due_ms:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_keep_their_distances_at_any_speed() {
+    let times = [7_000, 7_000, 8_500, 8_000, 67_000, 67_100];
+    let pace = |speed| Tempo::EventTime { speed };
+    assert_due(&sent_ms(records(&times), pace(1.0), 0).await, &[0, 0, 1_500, 1_500, 60_000, 60_100]);
+    assert_due(&sent_ms(records(&times), pace(60.0), 0).await, &[0, 0, 25, 25, 1_000, 1_001]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_is_kept() {
+    let sent = sent_ms(records(&[5; 1_001]), Tempo::PerSecond(100.0), 0).await;
+    assert_due(&sent, &(0..1_001).map(|at| at * 10).collect::<Vec<_>>());
+    assert_eq!(sent_ms(records(&[5; 50_000]), Tempo::Unpaced, 0).await, [0; 50_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_topic_moves_everything_later() {
+    let sent = sent_ms(records(&[0, 100, 200, 300, 30_000]), Tempo::EventTime { speed: 1.0 }, 10_000).await;
+    // The second to fourth are sent at 10 s, of which 1 s is made up for: the rest comes 8.9 s later than it would.
+    assert_eq!(sent[..4], [10_000, 20_000, 20_000, 20_000]);
+    assert!((48_700..49_200).contains(&sent[4]), "{sent:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_record_ends_it_behind_the_good_ones() {
+    let mut records = records(&[1, 2, 3]);
+    records.insert(2, Err(Error::poison("orders.csv:4: it is not UTF-8")));
+    let log = MemoryLog::with_topic("t", 1);
+    let producer = Arc::new(log.clone());
+    let mut told = 0;
+    let sent = |positions: &[Position]| told += positions.len();
+    let done = produce(records.into_iter(), Tempo::Unpaced, "t", producer, TokioClock::new(), || false, sent).await;
+    let error = done.unwrap_err();
+    assert_eq!(error.to_string(), "after 2 records were sent: orders.csv:4: it is not UTF-8");
+    assert!(matches!(error, Error::Poison(_)));
+    assert_eq!((log.all(&TopicPartition::new("t", 1, 0)).len(), told), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_stops_between_records_that_are_far_apart() {
+    let clock = TokioClock::new();
+    let notes = Arc::new(Notes::new(&clock));
+    let stopping = || clock.elapsed_ms() > 2_000;
+    let records = records(&[0, 86_400_000]).into_iter();
+    let tempo = Tempo::EventTime { speed: 1.0 };
+    let count = produce(records, tempo, "t", notes.clone(), clock.clone(), stopping, |_| ()).await.unwrap();
+    assert_eq!((count, notes.records().len()), (1, 1));
+    assert!(clock.elapsed_ms() < 2_100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_timestamps_there_is_no_pace_of_theirs() {
+    let clock = TokioClock::new();
+    let records = [Ok(NewRecord::default())].into_iter();
+    let tempo = Tempo::EventTime { speed: 1.0 };
+    let done = produce(records, tempo, "t", Arc::new(Notes::new(&clock)), clock, || false, |_| ()).await;
+    assert!(matches!(done, Err(Error::Stop(_))), "{done:?}");
+}

@@ -1,0 +1,109 @@
+//! The main of every function binary: finds out where it is, and runs there.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use millstream_core::{Error, Result, SystemClock, fault};
+use millstream_host::{Retries, Stop, lambda, stream};
+use millstream_pipeline::{Connections, Pipeline, Uses};
+
+use crate::Systems;
+
+/// What a function binary reads from its environment, once.
+pub struct Settings {
+    /// `MILLSTREAM_PIPELINE`: the pipeline file or its folder; `pipeline.yaml` beside the binary's working folder if it
+    /// isn't set.
+    pub pipeline: PathBuf,
+    /// `MILLSTREAM_FUNCTION`: which function of the file. May be left out when the file has one that uses this binary.
+    pub function: Option<String>,
+    /// Where the systems are.
+    pub connections: Connections,
+    /// Is `AWS_LAMBDA_RUNTIME_API` set?
+    pub lambda: bool,
+}
+
+impl Settings {
+    /// Reads the settings by `get`, which a main makes from its environment.
+    ///
+    /// # Errors
+    /// `Stop` naming the variable that is wrong.
+    pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        if let Some(setting) = get("MILLSTREAM_FAULT") {
+            fault::arm(&setting);
+        }
+        Ok(Self {
+            pipeline: get("MILLSTREAM_PIPELINE").map_or_else(|| PathBuf::from("."), PathBuf::from),
+            function: get("MILLSTREAM_FUNCTION"),
+            connections: Connections::read(get)?,
+            lambda: lambda::is_lambda(get),
+        })
+    }
+}
+
+/// Runs the function that `uses` this binary until the host ends it.
+#[expect(clippy::disallowed_methods, reason = "the edge: a function's main reads its environment here, once")]
+pub fn function_main(uses: Uses) -> ExitCode {
+    let get = |name: &str| std::env::var(name).ok();
+    log_to_stderr(get("MILLSTREAM_LOG").as_deref().unwrap_or("info"), true);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "no runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = Settings::read(&get).and_then(|settings| runtime.block_on(run(uses, settings)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the function has stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Log lines on stderr, as JSON for machines or plain for a terminal; `filter` as in `RUST_LOG`.
+pub fn log_to_stderr(filter: &str, json: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| "info".into());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call, in a test, leaves the first one's subscriber.
+    let _ = if json { log.json().try_init() } else { log.compact().try_init() };
+}
+
+async fn run(uses: Uses, settings: Settings) -> Result<()> {
+    let pipeline = Pipeline::load(&settings.pipeline).map_err(|mistakes| {
+        let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        Error::stop(lines.join("\n"))
+    })?;
+    let name = settings.function.map_or_else(|| only_one(&pipeline, uses), Ok)?;
+    let systems = Systems::open(&pipeline, &settings.connections, Arc::new(SystemClock))?;
+    let function = systems.function(&pipeline, &name).await?;
+    if settings.lambda {
+        return lambda::run(function.runner, function.generations).await;
+    }
+    let stop = Stop::default();
+    stop_on_signal(stop.clone());
+    stream::run(systems.source(), function.subscription, function.runner, stop, Retries::default()).await
+}
+
+fn only_one(pipeline: &Pipeline, uses: Uses) -> Result<String> {
+    let mut fitting = pipeline.functions.iter().filter(|(_, function)| function.uses == uses);
+    match (fitting.next(), fitting.next()) {
+        (Some((name, _)), None) => Ok(name.clone()),
+        (None, _) => Err(Error::stop(format!("no function of pipeline {} uses this binary", pipeline.name))),
+        _ => Err(Error::stop("several functions of the pipeline use this binary: say which in MILLSTREAM_FUNCTION")),
+    }
+}
+
+/// SIGTERM and Ctrl-C ask for a graceful end.
+fn stop_on_signal(stop: Stop) {
+    tokio::spawn(async move {
+        let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+            return;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        stop.request();
+    });
+}

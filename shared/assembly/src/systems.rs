@@ -1,0 +1,221 @@
+use std::sync::Arc;
+
+use millstream_core::{Clock, DeadLetters, Error, Log, Producer, Result, Sink, Source, Table, Topics};
+use millstream_embedded::{Embedded, EmbeddedSink};
+use millstream_kafka::{Kafka, KafkaSettings, Profile};
+use millstream_lake::LakeSink;
+use millstream_pipeline::{Compression, Connections, Function as Declared, Pipeline, Store, Target, Topic};
+use millstream_postgres::{Pool, PostgresSink};
+use millstream_runner::{Parts, Runner, TopicDeadLetters};
+
+use crate::{Function, FunctionPlan, NotRunnable, plan_function, reference};
+
+/// Connections that one process keeps to PostgreSQL: one per partition that is written at a time, and some for the rest.
+const MAX_POSTGRES_CONNECTIONS: usize = 8;
+
+/// The systems that a pipeline is connected to.
+pub struct Systems {
+    connections: Connections,
+    kafka: Option<Arc<Kafka>>,
+    embedded: Option<Arc<Embedded>>,
+    postgres: Option<Pool>,
+    lake: Arc<dyn millstream_lake::ObjectStore>,
+}
+
+/// The topic that a pipeline's dead letters go to when its log is Kafka.
+pub fn dead_letter_topic(pipeline: &Pipeline) -> String {
+    format!("{}.dead-letters", pipeline.name)
+}
+
+impl Systems {
+    /// Opens what `connections` name, without waiting for any of it to answer, and embeds the rest.
+    ///
+    /// # Errors
+    /// `Stop` when an address or a setting can't be right, or the data folder can't be made.
+    pub fn open(pipeline: &Pipeline, connections: &Connections, clock: Arc<dyn Clock>) -> Result<Self> {
+        let compression = pipeline.topics.values().next().map_or(Compression::Gzip, |topic| topic.compression);
+        let kafka = connections.kafka_brokers.as_ref().map(|_| kafka(connections, compression)).transpose()?;
+        let postgres = connections
+            .postgres_url
+            .as_ref()
+            .map(|url| millstream_postgres::pool(url.expose(), MAX_POSTGRES_CONNECTIONS))
+            .transpose()?;
+        let embedded = if kafka.is_none() || postgres.is_none() {
+            let folder = &connections.data_dir;
+            std::fs::create_dir_all(folder).map_err(|error| {
+                Error::stop(format!("can't make the data folder {} (MILLSTREAM_DATA_DIR)", folder.display()))
+                    .caused_by(error)
+            })?;
+            Some(Embedded::open(&folder.join("millstream.db"), clock)?)
+        } else {
+            None
+        };
+        let beside = connections.data_dir.join("lake").display().to_string();
+        let lake = millstream_lake::open(connections.lake_url.as_deref().unwrap_or(&beside))?;
+        Ok(Self { connections: connections.clone(), kafka: kafka.map(Arc::new), embedded, postgres, lake })
+    }
+
+    /// What to call the log, the tables and the lake in front of a person; no secrets.
+    pub fn describe(&self) -> [(&'static str, String); 3] {
+        let file = || self.connections.data_dir.join("millstream.db").display().to_string();
+        let beside = || self.connections.data_dir.join("lake").display().to_string();
+        [
+            ("log", self.connections.kafka_brokers.as_ref().map_or_else(file, |brokers| format!("Kafka at {brokers}"))),
+            ("tables", self.postgres.as_ref().map_or_else(file, |_| "PostgreSQL".to_owned())),
+            ("lake", self.connections.lake_url.clone().unwrap_or_else(beside)),
+        ]
+    }
+
+    /// The log that functions consume.
+    pub fn source(&self) -> Arc<dyn Source> {
+        match (&self.kafka, &self.embedded) {
+            (Some(kafka), _) => Arc::clone(kafka) as _,
+            (None, Some(embedded)) => Arc::clone(embedded) as _,
+            // `open` embeds a log when there is no Kafka.
+            (None, None) => unreachable!("a log is opened or embedded"),
+        }
+    }
+
+    /// The log's topics.
+    pub fn topics(&self) -> Arc<dyn Topics> {
+        match (&self.kafka, &self.embedded) {
+            (Some(kafka), _) => Arc::clone(kafka) as _,
+            (None, Some(embedded)) => Arc::clone(embedded) as _,
+            (None, None) => unreachable!("a log is opened or embedded"),
+        }
+    }
+
+    /// What appends to a topic, compressed as the topic says.
+    ///
+    /// # Errors
+    /// `Stop` when the settings can't be right.
+    pub fn producer(&self, topic: &Topic) -> Result<Arc<dyn Producer>> {
+        match (&self.kafka, &self.embedded) {
+            (Some(_), _) => Ok(Arc::new(kafka(&self.connections, topic.compression)?)),
+            (None, Some(embedded)) => Ok(Arc::clone(embedded) as _),
+            (None, None) => unreachable!("a log is opened or embedded"),
+        }
+    }
+
+    /// Where a pipeline's dead letters go.
+    pub fn dead_letters(&self, pipeline: &Pipeline) -> Arc<dyn DeadLetters> {
+        match (&self.kafka, &self.embedded) {
+            (Some(kafka), _) => Arc::new(TopicDeadLetters::new(Arc::clone(kafka), dead_letter_topic(pipeline))),
+            (None, Some(embedded)) => Arc::clone(embedded) as _,
+            (None, None) => unreachable!("a log is opened or embedded"),
+        }
+    }
+
+    /// The committed offsets of a consumer group for a topic, by partition.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub async fn group_offsets(&self, group: &str, topic: &str, generation: u32) -> Result<Vec<Option<i64>>> {
+        match (&self.kafka, &self.embedded) {
+            (Some(kafka), _) => kafka.group_offsets(group, topic).await,
+            (None, Some(embedded)) => {
+                let mut offsets = Vec::new();
+                for partition in 0..embedded.partitions(topic).await? {
+                    let partition = millstream_core::TopicPartition::new(topic, generation, partition);
+                    offsets.push(embedded.group_offset(group, &partition).await?);
+                }
+                Ok(offsets)
+            }
+            (None, None) => unreachable!("a log is opened or embedded"),
+        }
+    }
+
+    /// The sink of a function: its table in the store that `into` names.
+    ///
+    /// # Errors
+    /// `Stop` when the table can't be in that store.
+    pub fn sink(&self, function_id: &str, into: &Target, table: Table) -> Result<Arc<dyn Sink>> {
+        Ok(match (into.store, &self.postgres, &self.embedded) {
+            (Store::Postgres, Some(pool), _) => Arc::new(PostgresSink::new(pool.clone(), function_id, table)?),
+            (Store::Postgres, None, Some(embedded)) => {
+                Arc::new(EmbeddedSink::new(Arc::clone(embedded), function_id, table))
+            }
+            (Store::Lake, ..) => Arc::new(LakeSink::new(Arc::clone(&self.lake), "", function_id, table)),
+            (Store::Topic, ..) => return Err(Error::stop("functions that write to topics come with `uses: ingest`")),
+            (Store::Postgres, None, None) => unreachable!("tables are opened or embedded"),
+        })
+    }
+
+    /// Creates the pipeline's topics where they are missing, and the topic of its dead letters.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub async fn create_topics(&self, pipeline: &Pipeline) -> Result<()> {
+        let topics = self.topics();
+        for (name, topic) in &pipeline.topics {
+            topics.create_topic(name, topic.partitions, &[]).await?;
+        }
+        if self.kafka.is_some() {
+            // One letter per function and position is enough, and none is to be lost to retention.
+            topics.create_topic(&dead_letter_topic(pipeline), 1, &[("cleanup.policy", "compact")]).await?;
+        }
+        Ok(())
+    }
+
+    /// A function of the pipeline, ready to be run by a host: planned, its references loaded, its table there.
+    ///
+    /// # Errors
+    /// `Stop` when the pipeline file or the table is wrong; those of the systems.
+    pub async fn function(&self, pipeline: &Pipeline, name: &str) -> Result<Function> {
+        let file = pipeline.folder.join("pipeline.yaml");
+        let plan = plan_function(pipeline, name, &file).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
+        let function = self.assemble(pipeline, name, plan)?;
+        function.runner.sink().prepare(self.connections.create).await?;
+        reference::load_all(self, pipeline, &function.references).await?;
+        Ok(function)
+    }
+
+    fn assemble(&self, pipeline: &Pipeline, name: &str, plan: FunctionPlan) -> Result<Function> {
+        let declared = &pipeline.functions[name];
+        if declared.from.is_empty() {
+            return Err(NotRunnable { function: name.to_owned() }.into());
+        }
+        let id = Declared::id(&pipeline.name, name);
+        let FunctionPlan { planned, decoders, references } = plan;
+        let runner = Runner::new(Parts {
+            function: id.clone(),
+            decoders,
+            transform: planned.transform,
+            sink: self.sink(&id, &declared.into, planned.table.clone())?,
+            dead_letters: self.dead_letters(pipeline),
+            log: self.source(),
+            start: declared.start,
+            on_gap: declared.on_gap,
+            late: declared.late,
+            lateness_ms: declared.lateness_ms,
+            limits: declared.batch,
+        });
+        Ok(Function::new(pipeline, name, id, Arc::new(runner), planned.table, references))
+    }
+
+    pub(crate) fn postgres(&self) -> Option<&Pool> {
+        self.postgres.as_ref()
+    }
+
+    /// The embedded store, where there is one.
+    pub fn embedded(&self) -> Option<&Arc<Embedded>> {
+        self.embedded.as_ref()
+    }
+
+    pub(crate) fn lake(&self) -> &Arc<dyn millstream_lake::ObjectStore> {
+        &self.lake
+    }
+}
+
+fn kafka(connections: &Connections, compression: Compression) -> Result<Kafka> {
+    Kafka::new(KafkaSettings {
+        brokers: connections.kafka_brokers.clone().unwrap_or_default(),
+        config: connections.kafka.clone(),
+        profile: match connections.kafka_profile.as_deref() {
+            Some("event-hubs") => Profile::EventHubs,
+            _ => Profile::Default,
+        },
+        compression: compression.name().to_owned(),
+        client_id: "millstream".to_owned(),
+    })
+}

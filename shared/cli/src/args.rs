@@ -1,0 +1,222 @@
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    it went well
+  1    audit, test or check found differences or mistakes
+  2    the command line is wrong
+  3    a person must act; the message says what
+  4    passing trouble, such as a broker that can't be reached: try again later
+  130  ended at once by a second Ctrl-C or SIGTERM
+
+Settings (environment): MILLSTREAM_KAFKA_BROKERS and MILLSTREAM_POSTGRES_URL connect real systems; what is not
+connected is embedded in the data folder. MILLSTREAM_LOG filters the log lines on stderr (such as `info`).";
+
+/// Turns event streams into tables and files, exactly once, with no state but the sinks'.
+#[derive(Debug, Parser)]
+#[command(name = "millstream", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do; `dev` when left out.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What holds for every command.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Global {
+    /// The pipeline file or its folder [default: the current folder if it has a pipeline.yaml, else pipelines/bank]
+    #[arg(short, long, global = true, value_name = "PATH")]
+    pub pipeline: Option<PathBuf>,
+    /// Results for machines: one JSON document on stdout, or JSON lines
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more: log lines, the positions of sent records; twice for even more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Where embedded stores keep their files [env: MILLSTREAM_DATA_DIR] [default: .millstream]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole pipeline here, generators and all, with a live view (what happens without a command)
+    Dev(DevArgs),
+    /// Run one function as a consumer group until SIGTERM or Ctrl-C
+    Run {
+        /// The function's name in the pipeline file
+        function: String,
+    },
+    /// Create the topics and tables that are missing
+    Up,
+    /// Check the pipeline file and its SQL without any service, and show each function's plan
+    Check {
+        /// The pipeline file or its folder
+        #[arg(value_name = "PIPELINE")]
+        path: Option<PathBuf>,
+    },
+    /// Run the fixtures of the pipeline file, without any service
+    Test {
+        /// The pipeline file or its folder
+        #[arg(value_name = "PIPELINE")]
+        path: Option<PathBuf>,
+    },
+    /// Topics: partitions, records, and how far each function has committed
+    Topics {
+        /// All topics of the log, not only the pipeline's
+        #[arg(long)]
+        all: bool,
+    },
+    /// Send the records of a CSV or JSON Lines file to a topic of the pipeline
+    Produce(ProduceArgs),
+    /// Run one ingest function: make its records, and print where each acknowledged one stands
+    Generate(GenerateArgs),
+    /// Read the whole log once more, compute what the sink should hold, and compare row by row
+    Audit {
+        /// The function's name in the pipeline file
+        function: String,
+    },
+    /// Records that could not be processed
+    DeadLetters {
+        /// What to do with them
+        #[command(subcommand)]
+        command: DeadLettersCommand,
+    },
+    /// Print the JSON Schema of the pipeline file, for editors
+    Schema,
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// How `dev` runs.
+#[derive(Args, Debug, Default)]
+pub struct DevArgs {
+    /// The pipeline file or its folder
+    #[arg(value_name = "PIPELINE")]
+    pub path: Option<PathBuf>,
+    /// Generated records per second, in place of the pipeline file's rate
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// Drain and end after so many seconds, as Ctrl-C does
+    #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
+    pub for_s: Option<f64>,
+    /// Start no generator: only bring in what is in the log and what others send
+    #[arg(long)]
+    pub no_generate: bool,
+    /// One line a second in place of the live view
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// What `produce` sends, and how fast.
+#[derive(Args, Debug)]
+pub struct ProduceArgs {
+    /// A topic of the pipeline
+    pub topic: String,
+    /// The records: *.csv, *.jsonl or *.ndjson
+    pub file: PathBuf,
+    /// Records per second [default: as fast as the topic takes them]
+    #[arg(long, value_name = "N", value_parser = positive, conflicts_with = "pace")]
+    pub rate: Option<f64>,
+    /// The pace of the records' own timestamps, or FACTOR times as fast
+    #[arg(long, value_name = "FACTOR", value_parser = positive, num_args = 0..=1, default_missing_value = "1")]
+    pub pace: Option<f64>,
+    /// The field whose value is the record's key [default: as the function that writes to the topic has it]
+    #[arg(long, value_name = "FIELD")]
+    pub key: Option<String>,
+}
+
+/// What `generate` runs.
+#[derive(Args, Debug)]
+pub struct GenerateArgs {
+    /// The ingest function's name in the pipeline file
+    pub function: String,
+    /// Records per second, in place of the pipeline file's rate
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// End after so many seconds, as Ctrl-C does
+    #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
+    pub for_s: Option<f64>,
+    /// Print the sum at the end only
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// What to do with dead letters.
+#[derive(Debug, Subcommand)]
+pub enum DeadLettersCommand {
+    /// Where each stands and why it is there
+    List {
+        /// Those of one function only
+        #[arg(long, short)]
+        function: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        limit: usize,
+    },
+    /// All of one, its bytes too
+    Show {
+        /// `topic/generation/partition/offset`, as `list` prints it
+        position: String,
+        /// The function whose letter it is, when several could not process the record
+        #[arg(long, short)]
+        function: Option<String>,
+    },
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
+        _ => Err("it must be a number above 0".to_owned()),
+    }
+}
+
+/// A hundred years are enough, and fit every timer.
+const MAX_SECONDS: f64 = 100.0 * 365.0 * 86_400.0;
+
+fn seconds(text: &str) -> Result<f64, String> {
+    positive(text).ok().filter(|seconds| *seconds <= MAX_SECONDS).ok_or_else(|| "it must be a number of seconds above 0".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_pace_may_have_a_factor() {
+        let produce = |args: &[&str]| match Cli::try_parse_from([&["millstream", "produce", "t", "f.csv"], args].concat()) {
+            Ok(Cli { command: Some(Command::Produce(produce)), .. }) => Ok((produce.rate, produce.pace)),
+            other => Err(format!("{other:?}")),
+        };
+        assert_eq!(produce(&[]), Ok((None, None)));
+        assert_eq!(produce(&["--pace"]), Ok((None, Some(1.0))));
+        assert_eq!(produce(&["--pace", "60"]), Ok((None, Some(60.0))));
+        assert_eq!(produce(&["--rate", "2.5"]), Ok((Some(2.5), None)));
+        for wrong in [&["--rate", "0"][..], &["--rate", "NaN"], &["--pace", "-1"], &["--rate", "1", "--pace"]] {
+            assert!(produce(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_help_says_the_exit_codes() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("3    a person must act") && help.contains("4    passing trouble"), "{help}");
+    }
+}

@@ -1,0 +1,82 @@
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use millstream_assembly::Systems;
+use millstream_core::{Clock, Result, SystemClock};
+use millstream_pipeline::{Connections, Function, Pipeline};
+use serde_json::Value;
+
+use crate::{Command, Failure, Global, logs::Logs};
+
+/// What every command works with.
+pub(crate) struct Context {
+    pipeline: Option<PathBuf>,
+    pub json: bool,
+    pub verbose: bool,
+    pub connections: Connections,
+    pub clock: Arc<dyn Clock>,
+    pub logs: Logs,
+}
+
+/// The pipeline of whoever says none and stands in no pipeline's folder: the one that ships.
+const DEFAULT_PIPELINE: &str = "pipelines/bank";
+
+impl Context {
+    pub fn new(global: Global, command: &Command, get: &dyn Fn(&str) -> Option<String>) -> Result<Self, Failure> {
+        let filter = get("MILLSTREAM_LOG").filter(|filter| !filter.is_empty());
+        let filter = filter.as_deref().unwrap_or(match (global.verbose, command) {
+            (0, Command::Run { .. }) | (1, _) => "info",
+            (0, _) => "warn",
+            _ => "debug",
+        });
+        let mut connections = Connections::read(get)?;
+        connections.data_dir = global.data_dir.unwrap_or(connections.data_dir);
+        Ok(Self {
+            pipeline: global.pipeline,
+            json: global.json,
+            verbose: global.verbose > 0,
+            connections,
+            clock: Arc::new(SystemClock),
+            logs: Logs::start(filter),
+        })
+    }
+
+    /// The pipeline file; `positional` is what the command itself was given.
+    pub fn file(&self, positional: Option<&Path>) -> PathBuf {
+        let here = || Path::new("pipeline.yaml").is_file().then_some(PathBuf::from("."));
+        let path = positional.map(Path::to_owned).or_else(|| self.pipeline.clone()).or_else(here);
+        let path = path.unwrap_or_else(|| PathBuf::from(DEFAULT_PIPELINE));
+        if path.is_dir() { path.join("pipeline.yaml") } else { path }
+    }
+
+    pub fn load(&self, positional: Option<&Path>) -> Result<Pipeline, Failure> {
+        Pipeline::load(&self.file(positional)).map_err(Failure::Pipeline)
+    }
+
+    pub fn open(&self, pipeline: &Pipeline) -> Result<Systems> {
+        Systems::open(pipeline, &self.connections, Arc::clone(&self.clock))
+    }
+
+    /// Prints a line of the result.
+    pub fn say(&self, line: impl AsRef<str>) -> Result<(), Failure> {
+        Ok(writeln!(std::io::stdout().lock(), "{}", line.as_ref())?)
+    }
+
+    /// Prints the result as one JSON document.
+    pub fn say_json(&self, document: &Value) -> Result<(), Failure> {
+        self.say(format!("{document:#}"))
+    }
+}
+
+/// A function of the pipeline, by its name or by its id (`bank.flow`).
+pub(crate) fn named<'a>(pipeline: &'a Pipeline, name: &str) -> Result<(&'a String, &'a Function), Failure> {
+    let of_id = name.strip_prefix(pipeline.name.as_str()).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name);
+    let found = pipeline.functions.get_key_value(name).or_else(|| pipeline.functions.get_key_value(of_id));
+    found.ok_or_else(|| {
+        let names: Vec<_> = pipeline.functions.keys().cloned().collect();
+        Failure::Usage(format!("pipeline {} has no function `{name}`; it has {}", pipeline.name, names.join(", ")))
+    })
+}

@@ -1,0 +1,82 @@
+use std::io;
+
+use console::style;
+use millstream_core::Error;
+use millstream_pipeline::Diagnostic;
+
+/// The exit code of a wrong command line.
+pub(crate) const USAGE: u8 = 2;
+
+/// Why a command did not go well.
+#[derive(Debug)]
+pub enum Failure {
+    /// An audit, a test or a check found something, and has printed it.
+    Differences,
+    /// The command line asks for what can't be.
+    Usage(String),
+    /// The pipeline file is wrong.
+    Pipeline(Vec<Diagnostic>),
+    /// A system or a setting is in the way.
+    System(Error),
+    /// Who reads stdout has gone: there is nobody to tell.
+    Closed,
+}
+
+impl Failure {
+    /// The stable exit codes: 1 differences, 2 usage, 3 a person must act, 4 passing trouble.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Closed => 0,
+            Self::Differences => 1,
+            Self::Usage(_) => USAGE,
+            Self::Pipeline(_) | Self::System(Error::Stop(_) | Error::Poison(_)) => 3,
+            Self::System(Error::Retry(_) | Error::Fenced { .. }) => 4,
+        }
+    }
+
+    /// Says it on stderr, unless it has been said.
+    pub(crate) fn print(&self) {
+        let error = style("error:").red().bold().for_stderr();
+        match self {
+            Self::Differences | Self::Closed => {}
+            Self::Usage(message) => eprintln!("{error} {message}"),
+            Self::Pipeline(mistakes) => mistakes.iter().for_each(|mistake| eprintln!("{mistake}")),
+            Self::System(problem) => eprintln!("{error} {problem}"),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::System(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// Of writing to stdout, the only thing that commands write to themselves.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::System(Error::stop("stdout can't be written to").caused_by(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_codes_are_the_promised_ones() {
+        let of = |failure: Failure| failure.exit_code();
+        assert_eq!(of(Failure::Differences), 1);
+        assert_eq!(of(Failure::Usage(String::new())), 2);
+        assert_eq!(of(Failure::Pipeline(Vec::new())), 3);
+        assert_eq!(of(Error::stop("a").into()), 3);
+        assert_eq!(of(Error::poison("a").into()), 3);
+        assert_eq!(of(Error::retry("a").into()), 4);
+        assert_eq!(of(Error::Fenced { current: None }.into()), 4);
+        assert_eq!(of(io::Error::from(io::ErrorKind::BrokenPipe).into()), 0);
+        assert_eq!(of(io::Error::from(io::ErrorKind::StorageFull).into()), 3);
+    }
+}

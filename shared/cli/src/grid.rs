@@ -1,0 +1,57 @@
+use console::{Alignment, measure_text_width, pad_str, style};
+
+/// Lines of cells that stand below each other.
+#[derive(Debug)]
+pub(crate) struct Grid {
+    right: Vec<bool>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Grid {
+    /// The heads of the columns; one that begins with `>` is of numbers, which stand at the right.
+    pub fn new(heads: &[&str]) -> Self {
+        let right = heads.iter().map(|head| head.starts_with('>')).collect();
+        let heads = heads.iter().map(|head| head.trim_start_matches('>').to_owned());
+        Self { right, rows: vec![heads.collect()] }
+    }
+
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// The lines, the heads dimmed where there is colour. `stderr` says for which of the two outputs.
+    pub fn lines(&self, indent: &str, stderr: bool) -> Vec<String> {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let cell_width = |row: &Vec<String>, column: usize| row.get(column).map_or(0, |cell| measure_text_width(cell));
+        let width = |column| self.rows.iter().map(|row| cell_width(row, column)).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let line = |(at, row): (usize, &Vec<String>)| {
+            let cell = |(column, cell): (usize, &String)| {
+                let right = self.right.get(column).copied().unwrap_or(false);
+                pad_str(cell, widths[column], if right { Alignment::Right } else { Alignment::Left }, None).into_owned()
+            };
+            let cells: Vec<String> = row.iter().enumerate().map(cell).collect();
+            let text = format!("{indent}{}", cells.join("  ").trim_end());
+            match (at, stderr) {
+                (0, true) => style(text).dim().for_stderr().to_string(),
+                (0, false) => style(text).dim().to_string(),
+                _ => text,
+            }
+        };
+        self.rows.iter().enumerate().map(line).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stand_at_the_right_and_nothing_trails() {
+        let mut grid = Grid::new(&["topic", ">records", "note"]);
+        grid.row(["a".to_owned(), "12,345,678".to_owned(), String::new()]);
+        grid.row(["größer".to_owned(), "1".to_owned(), "x".to_owned()]);
+        let expected = [" topic      records  note", " a       12,345,678", " größer           1  x"];
+        assert_eq!(grid.lines(" ", true), expected);
+    }
+}

@@ -1,0 +1,98 @@
+use std::sync::Arc;
+
+use arrow::{
+    array::{
+        Array as _, ArrayRef, BinaryBuilder, Int32Array, Int64Array, StringArray, StringBuilder,
+        TimestampMicrosecondArray,
+    },
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+};
+use millstream_core::{Batch, META_COLUMNS, TopicPartition, meta};
+
+/// The topic's fields and, behind them, all of [`META_COLUMNS`]: what a function's SQL may name.
+///
+/// `_topic` text, `_partition` int, `_offset` bigint, `_timestamp` timestamp in UTC with microseconds, `_key` text or
+/// null, `_order` bytes.
+pub fn full_schema(schema: &Schema) -> SchemaRef {
+    let meta = META_COLUMNS.iter().map(|name| Arc::new(field(name)));
+    let fields = schema.fields().iter().cloned().chain(meta).collect::<Vec<_>>();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// The field of one of [`META_COLUMNS`].
+pub(crate) fn field(name: &str) -> Field {
+    let data_type = match name {
+        meta::PARTITION => DataType::Int32,
+        meta::OFFSET => DataType::Int64,
+        meta::TIMESTAMP => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        meta::ORDER => DataType::Binary,
+        _ => DataType::Utf8,
+    };
+    Field::new(name, data_type, name == meta::KEY)
+}
+
+/// What the meta columns of the good records of a batch are made of.
+pub(crate) struct Rows<'a> {
+    pub(crate) batch: &'a Batch,
+    /// Which record of the batch each row is.
+    pub(crate) index: &'a [usize],
+    /// Kafka's timestamp of each row, in microseconds.
+    pub(crate) kafka_us: &'a [i64],
+    /// The event time of each row, in microseconds.
+    pub(crate) event_us: &'a [i64],
+}
+
+impl Rows<'_> {
+    /// One of [`META_COLUMNS`].
+    pub(crate) fn column(&self, name: &str) -> ArrayRef {
+        let partition = self.batch.partition();
+        match name {
+            meta::TOPIC => Arc::new(StringArray::new_repeated(&partition.topic, self.index.len())),
+            meta::PARTITION => Arc::new(Int32Array::from_value(partition.partition, self.index.len())),
+            meta::OFFSET => Arc::new(Int64Array::from_iter_values(self.offsets())),
+            meta::TIMESTAMP => Arc::new(
+                TimestampMicrosecondArray::from_iter_values(self.kafka_us.iter().copied()).with_timezone("UTC"),
+            ),
+            meta::ORDER => self.order(partition),
+            _ => self.keys(),
+        }
+    }
+
+    fn offsets(&self) -> impl Iterator<Item = i64> {
+        self.index.iter().map(|index| self.batch.offsets().value(*index))
+    }
+
+    /// Keys as text: null where there is none or it is not UTF-8.
+    fn keys(&self) -> ArrayRef {
+        let keys = self.batch.keys();
+        let mut texts = StringBuilder::with_capacity(self.index.len(), 0);
+        for index in self.index {
+            let key = keys.is_valid(*index).then(|| keys.value(*index));
+            texts.append_option(key.and_then(|key| std::str::from_utf8(key).ok()));
+        }
+        Arc::new(texts.finish())
+    }
+
+    fn order(&self, partition: &TopicPartition) -> ArrayRef {
+        // Topic, generation and partition are the batch's: only the ends of the key change from row to row.
+        let mut key = vec![0; 8];
+        key.extend_from_slice(partition.topic.as_bytes());
+        key.push(0);
+        key.extend_from_slice(&partition.generation.to_be_bytes());
+        key.extend_from_slice(&partition.partition.cast_unsigned().to_be_bytes());
+        let offset_at = key.len();
+        key.resize(offset_at + 8, 0);
+        let mut keys = BinaryBuilder::with_capacity(self.index.len(), self.index.len() * key.len());
+        for (event_us, offset) in self.event_us.iter().zip(self.offsets()) {
+            key[..8].copy_from_slice(&ascending(*event_us));
+            key[offset_at..].copy_from_slice(&ascending(offset));
+            keys.append_value(&key);
+        }
+        Arc::new(keys.finish())
+    }
+}
+
+/// Bytes that compare as the number does: big-endian, with the sign turned over.
+fn ascending(value: i64) -> [u8; 8] {
+    (value ^ i64::MIN).to_be_bytes()
+}

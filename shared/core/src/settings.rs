@@ -1,0 +1,43 @@
+//! What a pipeline file may say of a function or a topic, for the crates that act on it.
+
+/// Where a function begins that has no fence yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest record that the topic still holds.
+    #[default]
+    Earliest,
+    /// Behind the newest record.
+    Latest,
+}
+
+/// What a function does when records are missing between the fence and a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnGap {
+    /// Read them from the log: for every function that should see all of its topic.
+    #[default]
+    Heal,
+    /// Stop: for logs that can't be read again.
+    Fail,
+    /// Go on without them: for a function behind a trigger's filter, which leaves records out on purpose.
+    Skip,
+}
+
+/// What becomes of an event that is older than the newest one before it in its partition by more than the lateness.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Late {
+    /// It merges into its window whenever it comes.
+    #[default]
+    Merge,
+    /// It becomes a dead letter.
+    DeadLetter,
+}
+
+/// What a record without a value is taken for: in a compacted topic it is the deletion of its key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tombstones {
+    /// A bad record.
+    #[default]
+    DeadLetter,
+    /// Neither a row nor bad.
+    Skip,
+}

@@ -1,0 +1,153 @@
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use millstream_core::{Batch, Handler, Limits, Log, Result, Source, Subscription, TopicPartition};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use crate::{
+    Embedded,
+    log::{Fetched, commit, find_partition},
+};
+
+/// How often an idle partition looks for what other processes have written, and asks whether to stop.
+const POLL: Duration = Duration::from_millis(100);
+/// How often a batch that waits for more records looks for them.
+const FILL: Duration = Duration::from_millis(10);
+/// How often a call is tried that another process keeps from the file (5 s each) or that finds the disk full.
+const TRIES: usize = 20;
+
+/// Many partitions, one member: two members of a group that run at once both read all of it, and the sinks' fences let
+/// each record in once. A zombie costs work and no correctness, so there is no lease that could itself go wrong.
+#[async_trait]
+impl Source for Embedded {
+    async fn consume(&self, subscription: Subscription, handler: Arc<dyn Handler>) -> Result<()> {
+        let group: Arc<str> = subscription.group.into();
+        // Dropped with this future: then every partition's task ends at its next await.
+        let mut tasks = JoinSet::new();
+        for (topic, generation) in subscription.topics {
+            for partition in 0..self.partitions(&topic).await? {
+                let consumer = Consumer {
+                    store: self.clone(),
+                    sent: self.sent.subscribe(),
+                    group: group.clone(),
+                    partition: TopicPartition::new(&topic, generation, partition),
+                    limits: subscription.limits,
+                    handler: handler.clone(),
+                };
+                tasks.spawn(consumer.run());
+            }
+        }
+        while let Some(ended) = tasks.join_next().await {
+            match ended {
+                Ok(outcome) => outcome?,
+                Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One partition of a group.
+struct Consumer {
+    store: Embedded,
+    sent: watch::Receiver<u64>,
+    group: Arc<str>,
+    partition: TopicPartition,
+    limits: Limits,
+    handler: Arc<dyn Handler>,
+}
+
+impl Consumer {
+    async fn run(mut self) -> Result<()> {
+        let mut next = self.first_offset().await?;
+        while let Some(batch) = self.next_batch(next).await? {
+            next = batch.range().end;
+            let committed = self.handler.handle(batch).await?;
+            self.patiently(|| commit(&self.store, &self.group, &self.partition, committed)).await?;
+            self.handler.acknowledged(&self.partition, committed);
+        }
+        Ok(())
+    }
+
+    /// Where the handler says, unless the log ends before that: then the topic was made anew, and the runner sees so by
+    /// the records that are there now.
+    async fn first_offset(&self) -> Result<i64> {
+        let start = self.handler.start(&self.partition).await?;
+        let held = self.patiently(|| self.store.watermarks(&self.partition)).await?;
+        if start > held.high {
+            tracing::warn!(partition = %self.partition, start, high = held.high, "the log ends before the fence");
+            return Ok(held.low);
+        }
+        Ok(start)
+    }
+
+    /// The next batch, as soon as the limits end it; `None` when it is time to stop and nothing is in hand.
+    async fn next_batch(&mut self, next: i64) -> Result<Option<Batch>> {
+        let mut fetched = Fetched::new(self.partition.clone(), next);
+        let mut deadline = None;
+        loop {
+            let stopping = self.handler.stopping();
+            if stopping && fetched.is_empty() {
+                return Ok(None);
+            }
+            self.sent.mark_unchanged();
+            if !stopping {
+                fetched = self.extend(fetched).await?;
+            }
+            if fetched.is_empty() {
+                // It matters not which of the two ended: look again.
+                let _ = timeout(POLL, self.sent.changed()).await;
+                continue;
+            }
+            let deadline =
+                *deadline.get_or_insert_with(|| Instant::now() + Duration::from_millis(self.limits.max_wait_ms));
+            if stopping || fetched.full || Instant::now() >= deadline {
+                return Ok(Some(fetched.finish()));
+            }
+            sleep_until(deadline.min(Instant::now() + FILL)).await;
+        }
+    }
+
+    /// Adds what is there now. Where retention was faster the batch begins at the oldest record: the runner sees the gap
+    /// and does what the pipeline file says.
+    async fn extend(&self, fetched: Fetched) -> Result<Fetched> {
+        let (next, limits) = (fetched.start, self.limits);
+        let mut fetched = Some(fetched);
+        self.patiently(|| {
+            let partition = self.partition.clone();
+            // A read that failed took the records in hand with it: the next one begins anew.
+            let mut fetched = fetched.take().unwrap_or_else(|| Fetched::new(partition.clone(), next));
+            self.store.connections.read(move |connection| {
+                let low = find_partition(connection, &partition)?.1.low;
+                match fetched.end < low {
+                    true if !fetched.is_empty() => fetched.full = true,
+                    true => fetched = Fetched::new(partition, low),
+                    false => {}
+                }
+                if !fetched.full {
+                    fetched.extend(connection, i64::MAX, limits)?;
+                }
+                Ok(fetched)
+            })
+        })
+        .await
+    }
+
+    /// Calls again while another process keeps the file locked or the disk is full, up to [`TRIES`] times.
+    async fn patiently<T, F: Future<Output = Result<T>>>(&self, mut call: impl FnMut() -> F) -> Result<T> {
+        for _ in 1..TRIES {
+            match call().await {
+                Err(error) if error.is_retry() && !self.handler.stopping() => {
+                    tracing::warn!(partition = %self.partition, %error, "the embedded log can't be used now");
+                    sleep(POLL).await;
+                }
+                outcome => return outcome,
+            }
+        }
+        call().await
+    }
+}

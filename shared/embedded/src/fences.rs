@@ -1,0 +1,124 @@
+use millstream_core::{Error, Fence, Result, TopicPartition};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::{Embedded, connections::Work};
+
+const COLUMNS: &str =
+    "topic, generation, partition, start_offset, next_offset, last_timestamp_ms, max_event_time_us, upstream";
+
+/// The fence of one partition.
+pub(crate) fn find(connection: &Connection, function: &str, partition: &TopicPartition) -> Work<Option<Fence>> {
+    let select = format!(
+        "SELECT {COLUMNS} FROM millstream_fences
+         WHERE function = ?1 AND topic = ?2 AND generation = ?3 AND partition = ?4"
+    );
+    let key = params![function, partition.topic, partition.generation, partition.partition];
+    connection
+        .query_row(&select, key, |row| Ok(read(row)))
+        .optional()?
+        .transpose()
+        .map(|found| found.map(|(_, fence)| fence))
+}
+
+/// All fences of a function, by partition.
+pub(crate) fn list(connection: &Connection, function: &str) -> Work<Vec<(TopicPartition, Fence)>> {
+    let select = format!(
+        "SELECT {COLUMNS} FROM millstream_fences WHERE function = ?1 ORDER BY function, topic, generation, partition"
+    );
+    let mut select = connection.prepare(&select)?;
+    let mut rows = select.query([function])?;
+    let mut fences = Vec::new();
+    while let Some(row) = rows.next()? {
+        fences.push(read(row)?);
+    }
+    Ok(fences)
+}
+
+/// Creates the fence if there is none, and returns the one that is there then.
+pub(crate) fn create(
+    connection: &Connection,
+    function: &str,
+    partition: &TopicPartition,
+    fence: &Fence,
+    now: &str,
+) -> Work<Fence> {
+    connection.execute(
+        "INSERT OR IGNORE INTO millstream_fences VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        params![
+            function,
+            partition.topic,
+            partition.generation,
+            partition.partition,
+            fence.start_offset,
+            fence.next_offset,
+            fence.last_timestamp_ms,
+            fence.max_event_time_us,
+            upstream_text(fence)?,
+            now
+        ],
+    )?;
+    let missing = || Error::stop("internal: a fence that was just created is not there");
+    Ok(find(connection, function, partition)?.ok_or_else(missing)?)
+}
+
+/// Moves the fence from `from` to `to`, within the caller's write transaction; `Fenced` when it is not at `from`.
+pub(crate) fn advance(
+    connection: &Connection,
+    function: &str,
+    partition: &TopicPartition,
+    from: i64,
+    to: &Fence,
+    now: &str,
+) -> Work<()> {
+    let moved = connection.execute(
+        "UPDATE millstream_fences
+         SET next_offset = ?6, last_timestamp_ms = ?7, max_event_time_us = ?8, upstream = ?9, updated_at = ?10
+         WHERE function = ?1 AND topic = ?2 AND generation = ?3 AND partition = ?4 AND next_offset = ?5",
+        params![
+            function,
+            partition.topic,
+            partition.generation,
+            partition.partition,
+            from,
+            to.next_offset,
+            to.last_timestamp_ms,
+            to.max_event_time_us,
+            upstream_text(to)?,
+            now
+        ],
+    )?;
+    if moved == 1 {
+        return Ok(());
+    }
+    let current = find(connection, function, partition)?.map(|fence| fence.next_offset);
+    Err(Error::Fenced { current }.into())
+}
+
+fn upstream_text(fence: &Fence) -> Result<String> {
+    let broken = |error| Error::stop("internal: a fence's upstream positions have no JSON").caused_by(error);
+    serde_json::to_string(&fence.upstream).map_err(broken)
+}
+
+fn read(row: &Row<'_>) -> Work<(TopicPartition, Fence)> {
+    let partition = TopicPartition::new(row.get::<_, String>(0)?, row.get(1)?, row.get(2)?);
+    let broken = |error| Error::stop(format!("the fence of {partition} is damaged in the file")).caused_by(error);
+    let fence = Fence {
+        start_offset: row.get(3)?,
+        next_offset: row.get(4)?,
+        last_timestamp_ms: row.get(5)?,
+        max_event_time_us: row.get(6)?,
+        upstream: serde_json::from_str(&row.get::<_, String>(7)?).map_err(broken)?,
+    };
+    Ok((partition, fence))
+}
+
+impl Embedded {
+    /// The fence of every partition that a function (`pipeline.function`) has begun to read into this file.
+    ///
+    /// # Errors
+    /// `Retry` when the file can't be read now.
+    pub async fn fences(&self, function: &str) -> Result<Vec<(TopicPartition, Fence)>> {
+        let function = function.to_owned();
+        self.connections.read(move |connection| list(connection, &function)).await
+    }
+}

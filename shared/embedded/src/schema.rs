@@ -1,0 +1,73 @@
+use millstream_core::Error;
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::connections::Work;
+
+/// Written to `PRAGMA user_version`; raised with every change of [`TABLES`].
+const VERSION: i64 = 1;
+
+/// Everything but the functions' own tables.
+///
+/// `high` of a partition is one past its newest record and `low` its oldest: kept apart from the records, so that
+/// offsets go on after retention has deleted them all.
+const TABLES: &str = r#"
+CREATE TABLE millstream_topics (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, partitions INTEGER NOT NULL);
+CREATE TABLE millstream_partitions (
+    topic_id INTEGER NOT NULL, partition INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL,
+    PRIMARY KEY (topic_id, partition)) WITHOUT ROWID;
+CREATE TABLE millstream_records (
+    topic_id INTEGER NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL, timestamp_ms INTEGER NOT NULL,
+    key BLOB, value BLOB, headers BLOB,
+    PRIMARY KEY (topic_id, partition, "offset")) WITHOUT ROWID;
+CREATE TABLE millstream_group_offsets (
+    "group" TEXT NOT NULL, topic_id INTEGER NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL,
+    updated_at TEXT NOT NULL,
+    PRIMARY KEY ("group", topic_id, partition)) WITHOUT ROWID;
+CREATE TABLE millstream_fences (
+    function TEXT NOT NULL, topic TEXT NOT NULL, generation INTEGER NOT NULL, partition INTEGER NOT NULL,
+    start_offset INTEGER NOT NULL, next_offset INTEGER NOT NULL, last_timestamp_ms INTEGER, max_event_time_us INTEGER,
+    upstream TEXT NOT NULL, updated_at TEXT NOT NULL,
+    PRIMARY KEY (function, topic, generation, partition)) WITHOUT ROWID;
+CREATE TABLE millstream_dead_letters (
+    function TEXT NOT NULL, topic TEXT NOT NULL, generation INTEGER NOT NULL, partition INTEGER NOT NULL,
+    "offset" INTEGER NOT NULL, timestamp_ms INTEGER NOT NULL, key BLOB, value BLOB, value_bytes INTEGER NOT NULL,
+    reason TEXT NOT NULL, created_at TEXT NOT NULL,
+    PRIMARY KEY (function, topic, generation, partition, "offset")) WITHOUT ROWID;
+CREATE TABLE millstream_tables (name TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, schema TEXT NOT NULL) WITHOUT ROWID;
+"#;
+
+/// Makes the tables of a new file; checks the version of one that is there.
+pub(crate) fn migrate(connection: &mut Connection) -> Work<()> {
+    if check(connection)? {
+        return Ok(());
+    }
+    // Another process may be making them now: look again under the write lock.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if !check(&transaction)? {
+        transaction.execute_batch(TABLES)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+/// Are the tables there? `Stop` when the file is of another version, or of another program.
+fn check(connection: &Connection) -> Work<bool> {
+    // The tables before the version: both appear in one commit, which may happen between the two statements.
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let file = connection.path().unwrap_or_default();
+    match version {
+        VERSION => Ok(true),
+        0 if tables == 0 => Ok(false),
+        0 => Err(Error::stop(format!(
+            "{file} is a SQLite file of another program: name another data folder, or move that file away"
+        ))
+        .into()),
+        other => Err(Error::stop(format!(
+            "{file} has layout {other}, this millstream knows layout {VERSION}: use the version that wrote it, or move \
+             it away to begin anew"
+        ))
+        .into()),
+    }
+}

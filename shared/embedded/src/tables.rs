@@ -1,0 +1,313 @@
+use std::collections::HashSet;
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use millstream_core::{Error, Result, Role, Table};
+use rusqlite::{Connection, OptionalExtension, Params, params, types::Value};
+use serde_json::json;
+use std::sync::Arc;
+
+use crate::{columns, connections::Work};
+
+/// The number that a state row and its finished row have in common. (SQLite keeps an implicit row number only until the
+/// next VACUUM.)
+const ROW: &str = "millstream_row";
+/// Rows and bytes of text that one Arrow batch read from a table holds at most; a row more than the bytes.
+const CHUNK_ROWS: usize = 8_192;
+const CHUNK_BYTES: usize = 64 << 20;
+
+/// A table of the file: its columns, and the statements on it. `_rowid_` names a row's number whether the table has
+/// [`ROW`] or not.
+pub(crate) struct Stored {
+    pub(crate) name: String,
+    pub(crate) schema: SchemaRef,
+    /// Which columns are keys.
+    pub(crate) keys: Vec<usize>,
+    /// What each column is for, for the comparison with the table that is there.
+    roles: Vec<String>,
+    has_row_column: bool,
+}
+
+impl Stored {
+    /// The table that holds what [`millstream_core::Sink::write`] is given.
+    pub(crate) fn states(table: &Table) -> Self {
+        let keys = table.columns.iter().enumerate().filter(|(_, column)| column.role == Role::Key);
+        Self {
+            name: table.name.clone(),
+            schema: table.schema(),
+            keys: keys.map(|(index, _)| index).collect(),
+            roles: table.columns.iter().map(|column| role_name(&column.role)).collect(),
+            has_row_column: table.view.is_some(),
+        }
+    }
+
+    /// The table that holds the finished rows, where the first one holds states.
+    pub(crate) fn finished(table: &Table) -> Option<Self> {
+        let view = table.view.as_ref()?;
+        let fields = view.columns.iter().map(|(name, data_type)| Field::new(name, data_type.clone(), true));
+        Some(Self {
+            name: view.name.clone(),
+            schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+            keys: vec![],
+            roles: view.columns.iter().map(|_| "value".to_owned()).collect(),
+            has_row_column: true,
+        })
+    }
+
+    /// Creates the table if it is missing and `create`; checks its columns if it is there.
+    pub(crate) fn prepare(&self, connection: &Connection, create: bool) -> Work<()> {
+        self.check_names()?;
+        let select = "SELECT schema FROM millstream_tables WHERE name = ?1";
+        let declared: Option<String> = connection.query_row(select, [&self.name], |row| row.get(0)).optional()?;
+        if let Some(declared) = declared {
+            return Ok(self.compare(&declared)?);
+        }
+        let select = "SELECT count(*) FROM sqlite_master WHERE name = ?1 COLLATE NOCASE";
+        if connection.query_row(select, [&self.name], |row| row.get::<_, i64>(0))? > 0 {
+            return Err(self.stop("is there, but was not made by millstream: rename one of the two").into());
+        }
+        if !create {
+            return Err(self.stop("does not exist: `millstream up` creates it").into());
+        }
+        connection.execute_batch(&self.create_sql()?)?;
+        let insert = "INSERT INTO millstream_tables (name, schema) VALUES (?1, ?2)";
+        connection.execute(insert, params![self.name, self.declaration().to_string()])?;
+        Ok(())
+    }
+
+    fn stop(&self, message: &str) -> Error {
+        Error::stop(format!("table `{}` of the embedded store {message}", self.name))
+    }
+
+    fn check_names(&self) -> Result<()> {
+        let lower = self.name.to_lowercase();
+        if lower.starts_with("millstream_") || lower.starts_with("sqlite_") {
+            return Err(
+                self.stop("has a reserved name: choose one that does not begin with `millstream_` or `sqlite_`")
+            );
+        }
+        let mut seen = HashSet::new();
+        for field in self.schema.fields() {
+            let name = field.name().to_lowercase();
+            if name == ROW || name == "_rowid_" {
+                return Err(self.stop(&format!("can't have a column `{name}`: give it another name in the SQL")));
+            }
+            if !seen.insert(name) {
+                return Err(self.stop(&format!("has two columns `{}`, for SQLite ignores case", field.name())));
+            }
+        }
+        Ok(())
+    }
+
+    fn declaration(&self) -> serde_json::Value {
+        let column = |(field, role): (&Arc<Field>, &String)| json!({ "name": field.name(), "type": columns::type_name(field.data_type()), "role": role });
+        self.schema.fields().iter().zip(&self.roles).map(column).collect()
+    }
+
+    /// `Stop` that lists the differences between the table as it was made and as it is wanted.
+    fn compare(&self, declared: &str) -> Result<()> {
+        let broken = |error| self.stop("has a damaged declaration in millstream_tables").caused_by(error);
+        let declared: Vec<serde_json::Value> = serde_json::from_str(declared).map_err(broken)?;
+        let wanted = self.declaration();
+        let wanted = wanted.as_array().map_or(&[][..], Vec::as_slice);
+        let named = |columns: &[serde_json::Value], name: &serde_json::Value| {
+            columns.iter().find(|column| column["name"] == *name).cloned()
+        };
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let mut differences = Vec::new();
+        for column in wanted {
+            let name = text(&column["name"]);
+            match named(&declared, &column["name"]) {
+                None => differences.push(format!("it lacks column `{name}` ({})", text(&column["type"]))),
+                Some(is) => {
+                    differences.extend(["type", "role"].iter().filter(|part| is[**part] != column[**part]).map(
+                        |part| format!("the {part} of `{name}` is {}, not {}", text(&is[*part]), text(&column[*part])),
+                    ))
+                }
+            }
+        }
+        let surplus = declared.iter().filter(|column| named(wanted, &column["name"]).is_none());
+        differences.extend(surplus.map(|column| format!("it has a column `{}` more", text(&column["name"]))));
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(self.stop(&format!(
+            "does not fit the pipeline file: {}; name another table in `into`, or change the SQL back",
+            differences.join("; ")
+        )))
+    }
+
+    fn create_sql(&self) -> Result<String> {
+        let mut columns = Vec::new();
+        for field in self.schema.fields() {
+            let declared = columns::declared_type(field.data_type()).ok_or_else(|| {
+                let name = columns::type_name(field.data_type());
+                self.stop(&format!("can't store column `{}` of type {name}: cast it in the SQL", field.name()))
+            })?;
+            columns.push(format!("{} {declared}", quoted(field.name())));
+        }
+        if self.has_row_column {
+            columns.push(format!("{ROW} INTEGER PRIMARY KEY"));
+        }
+        let mut sql = format!("CREATE TABLE {} ({});", quoted(&self.name), columns.join(", "));
+        if !self.keys.is_empty() {
+            // Two nulls differ to this index: what keeps null keys unique is the look-up by IS in the write transaction.
+            let keys: Vec<_> = self.keys.iter().map(|key| quoted(self.schema.field(*key).name())).collect();
+            let index = quoted(&format!("{}_keys", self.name));
+            sql += &format!("CREATE UNIQUE INDEX {index} ON {} ({});", quoted(&self.name), keys.join(", "));
+        }
+        Ok(sql)
+    }
+
+    fn column_list(&self) -> String {
+        self.schema.fields().iter().map(|field| quoted(field.name())).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Inserts a row: its columns are the parameters.
+    pub(crate) fn insert_sql(&self) -> String {
+        let values = placeholders(self.schema.fields().len());
+        format!("INSERT INTO {} ({}) VALUES ({values})", quoted(&self.name), self.column_list())
+    }
+
+    /// Updates the columns that are no keys, which are the first parameters, of the row whose number is the last one;
+    /// none when every column is a key.
+    pub(crate) fn update_sql(&self) -> Option<String> {
+        let values = (0..self.schema.fields().len()).filter(|column| !self.keys.contains(column));
+        let set: Vec<_> = values.map(|column| format!("{} = ?", quoted(self.schema.field(column).name()))).collect();
+        (!set.is_empty()).then(|| format!("UPDATE {} SET {} WHERE _rowid_ = ?", quoted(&self.name), set.join(", ")))
+    }
+
+    /// Puts a row under a number: the number, then its columns, are the parameters.
+    pub(crate) fn replace_sql(&self) -> String {
+        let values = placeholders(self.schema.fields().len() + 1);
+        format!("INSERT OR REPLACE INTO {} ({ROW}, {}) VALUES ({values})", quoted(&self.name), self.column_list())
+    }
+
+    /// Deletes the row of a number.
+    pub(crate) fn delete_sql(&self) -> String {
+        format!("DELETE FROM {} WHERE _rowid_ = ?", quoted(&self.name))
+    }
+
+    /// The number and the columns of the row with the keys that are the parameters; null equals null.
+    pub(crate) fn select_by_keys_sql(&self) -> String {
+        let keys = self.keys.iter().map(|key| format!("{} IS ?", quoted(self.schema.field(*key).name())));
+        let filter = keys.collect::<Vec<_>>().join(" AND ");
+        // Without keys there is one group, and one row.
+        let filter = if filter.is_empty() { "TRUE" } else { &filter };
+        format!("SELECT _rowid_, {} FROM {} WHERE {filter}", self.column_list(), quoted(&self.name))
+    }
+
+    /// All rows, in no order.
+    pub(crate) fn read_all(&self, connection: &Connection) -> Work<Vec<RecordBatch>> {
+        let mut rows = RowReader::new(self.schema.clone());
+        rows.extend(connection, &format!("SELECT {} FROM {}", self.column_list(), quoted(&self.name)), [])?;
+        Ok(rows.finish()?)
+    }
+}
+
+/// Collects rows of SQLite into Arrow batches of bounded size.
+pub(crate) struct RowReader {
+    schema: SchemaRef,
+    columns: Vec<Vec<Value>>,
+    rows: usize,
+    bytes: usize,
+    batches: Vec<RecordBatch>,
+}
+
+impl RowReader {
+    pub(crate) fn new(schema: SchemaRef) -> Self {
+        let columns = schema.fields().iter().map(|_| Vec::new()).collect();
+        Self { schema, columns, rows: 0, bytes: 0, batches: vec![] }
+    }
+
+    fn extend(&mut self, connection: &Connection, sql: &str, parameters: impl Params) -> Work<()> {
+        let mut select = connection.prepare(sql)?;
+        let mut rows = select.query(parameters)?;
+        while let Some(row) = rows.next()? {
+            self.push(row, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a row whose columns begin at `first`.
+    pub(crate) fn push(&mut self, row: &rusqlite::Row<'_>, first: usize) -> Work<()> {
+        for (index, column) in self.columns.iter_mut().enumerate() {
+            let value: Value = row.get(first + index)?;
+            self.bytes += match &value {
+                Value::Text(text) => text.len(),
+                Value::Blob(bytes) => bytes.len(),
+                _ => 8,
+            };
+            column.push(value);
+        }
+        self.rows += 1;
+        if self.rows == CHUNK_ROWS || self.bytes >= CHUNK_BYTES {
+            self.cut()?;
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self) -> Result<()> {
+        let decode = |(values, field): (&mut Vec<Value>, &Arc<Field>)| {
+            let decoded = columns::decode(std::mem::take(values), field.data_type());
+            decoded.map_err(|error| error.context(format!("column `{}`", field.name())))
+        };
+        let columns = self.columns.iter_mut().zip(self.schema.fields()).map(decode).collect::<Result<_>>()?;
+        // A table may have a column that is declared not null and holds one: only by somebody else's hand.
+        let foreign = |error| Error::stop("the rows do not fit their table's columns").caused_by(error);
+        self.batches.push(RecordBatch::try_new(self.schema.clone(), columns).map_err(foreign)?);
+        (self.rows, self.bytes) = (0, 0);
+        Ok(())
+    }
+
+    pub(crate) fn finish(mut self) -> Result<Vec<RecordBatch>> {
+        if self.rows > 0 {
+            self.cut()?;
+        }
+        Ok(self.batches)
+    }
+}
+
+/// A name as SQL.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn placeholders(count: usize) -> String {
+    vec!["?"; count].join(", ")
+}
+
+fn role_name(role: &Role) -> String {
+    match role {
+        Role::Value => "value".to_owned(),
+        Role::Key => "key".to_owned(),
+        Role::State(merge) => format!("{merge:?}").to_lowercase(),
+    }
+}
+
+/// The columns that rows of `name` are read by, for whoever knows no [`Table`].
+pub(crate) fn with_columns(name: &str, schema: SchemaRef) -> Stored {
+    Stored { name: name.to_owned(), roles: vec![], keys: vec![], has_row_column: false, schema }
+}
+
+/// The names of a table's columns; `Stop` when the file has no such table.
+pub(crate) fn column_names(connection: &Connection, table: &str) -> Work<Vec<String>> {
+    let select = "SELECT schema FROM millstream_tables WHERE name = ?1";
+    let missing = || Error::stop(format!("the embedded store has no table `{table}`: `millstream up` creates it"));
+    let declared: String = connection.query_row(select, [table], |row| row.get(0)).optional()?.ok_or_else(missing)?;
+    let declared: serde_json::Value = serde_json::from_str(&declared).unwrap_or_default();
+    let names = declared.as_array().into_iter().flatten().filter_map(|column| column["name"].as_str());
+    Ok(names.map(str::to_owned).collect())
+}
+
+/// Do rows have the table's columns, in order and type? Anything else is a defect of who made them.
+pub(crate) fn check_rows(table: &Stored, rows: &RecordBatch) -> Result<()> {
+    let types =
+        |schema: &Schema| schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<DataType>>();
+    if types(rows.schema_ref()) == types(&table.schema) {
+        return Ok(());
+    }
+    Err(Error::stop(format!("internal: rows for table `{}` do not have its columns", table.name)))
+}

@@ -1,0 +1,110 @@
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use millstream_core::Result;
+use rusqlite::{Connection, types::ValueRef};
+
+use crate::{
+    Embedded,
+    connections::Work,
+    tables::{column_names, quoted, with_columns},
+};
+
+/// Bytes of a binary value that are shown.
+const SHOWN_BYTES: usize = 16;
+
+/// How much the file holds, for the live view.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows of every function's table, by name (`<name>_state` tables included).
+    pub rows: Vec<(String, u64)>,
+    /// Dead letters of every function that has some, by name.
+    pub dead_letters: Vec<(String, u64)>,
+}
+
+impl Embedded {
+    /// The rows of `table` that were first written last, newest first, as text for a person: the names of the columns,
+    /// then at most `limit` rows. A null is shown as `null`.
+    ///
+    /// # Errors
+    /// `Stop` when there is no such table; `Retry` when the file can't be read now.
+    pub async fn newest_rows(&self, table: &str, limit: usize) -> Result<(Vec<String>, Vec<Vec<String>>)> {
+        let table = table.to_owned();
+        self.connections
+            .read(move |connection| {
+                let names = column_names(connection, &table)?;
+                let columns = names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+                let sql = format!("SELECT {columns} FROM {} ORDER BY _rowid_ DESC LIMIT ?1", quoted(&table));
+                let mut select = connection.prepare(&sql)?;
+                let mut found = select.query([i64::try_from(limit).unwrap_or(i64::MAX)])?;
+                let mut rows = Vec::new();
+                while let Some(row) = found.next()? {
+                    let cell = |column| row.get_ref(column).map(shown);
+                    rows.push((0..names.len()).map(cell).collect::<rusqlite::Result<_>>()?);
+                }
+                Ok((names, rows))
+            })
+            .await
+    }
+
+    /// All rows of `table` as of one instant, with the columns that `schema` names, as its types: how a reference is
+    /// loaded. Holds the whole table in memory.
+    ///
+    /// # Errors
+    /// `Stop` when there is no such table or column, or a value does not fit its type; `Retry` when the file can't be read
+    /// now.
+    pub async fn read_table(&self, table: &str, schema: SchemaRef) -> Result<Vec<RecordBatch>> {
+        let table = table.to_owned();
+        self.connections
+            .read(move |connection| {
+                let names = column_names(connection, &table)?;
+                if let Some(field) = schema.fields().iter().find(|field| !names.contains(field.name())) {
+                    let (field, names) = (field.name(), names.join("`, `"));
+                    let missing = format!("table `{table}` has no column `{field}`, its columns are `{names}`");
+                    return Err(millstream_core::Error::stop(missing).into());
+                }
+                with_columns(&table, schema).read_all(connection)
+            })
+            .await
+    }
+
+    /// How much the file holds.
+    ///
+    /// # Errors
+    /// `Retry` when the file can't be read now.
+    pub async fn counts(&self) -> Result<Counts> {
+        self.connections
+            .read(|connection| {
+                let mut select = connection.prepare("SELECT name FROM millstream_tables ORDER BY name")?;
+                let names = select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+                let mut counts = Counts::default();
+                for name in names {
+                    let count = count(connection, &name)?;
+                    counts.rows.push((name, count));
+                }
+                let letters =
+                    "SELECT function, count(*) FROM millstream_dead_letters GROUP BY function ORDER BY function";
+                let mut letters = connection.prepare(letters)?;
+                let letters = letters.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
+                counts.dead_letters = letters.collect::<rusqlite::Result<_>>()?;
+                Ok(counts)
+            })
+            .await
+    }
+}
+
+fn count(connection: &Connection, table: &str) -> Work<u64> {
+    let select = format!("SELECT count(*) FROM {}", quoted(table));
+    Ok(connection.query_row(&select, [], |row| row.get::<_, i64>(0))? as u64)
+}
+
+fn shown(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Null => "null".to_owned(),
+        ValueRef::Integer(value) => value.to_string(),
+        ValueRef::Real(value) => value.to_string(),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        ValueRef::Blob(bytes) => {
+            let hex = bytes.iter().take(SHOWN_BYTES).map(|byte| format!("{byte:02x}")).collect::<String>();
+            if bytes.len() > SHOWN_BYTES { format!("{hex}…") } else { hex }
+        }
+    }
+}

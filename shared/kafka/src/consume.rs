@@ -1,0 +1,335 @@
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use millstream_core::{Error, Handler, Limits, Result, Source, Subscription, TopicPartition};
+use rdkafka::{
+    ClientContext, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
+    types::RDKafkaRespErr,
+};
+use tokio::{runtime::Handle, sync::oneshot, time::Instant};
+
+use crate::{
+    Kafka,
+    control::{Control, blocking},
+    link::Link,
+    queue::Queue,
+    settings::client_made,
+    worker::{Order, Worker},
+};
+
+/// How long the member waits for something from the group before it looks whether it is to stop.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long batches in hand may take to finish when a partition goes or the function stops.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How long a batch that is let go of may take to notice, and the client to leave the group.
+const LEAVING: Duration = Duration::from_secs(5);
+
+/// A member of a consumer group, as its workers see it.
+pub(crate) struct Member {
+    link: Link,
+    control: Control,
+    handler: Arc<dyn Handler>,
+    runtime: Handle,
+    generations: HashMap<String, u32>,
+    limits: Limits,
+    failure: Mutex<Option<Error>>,
+    /// The future of `consume` is gone, or something failed.
+    ended: AtomicBool,
+}
+
+impl Member {
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    pub(crate) fn handler(&self) -> &dyn Handler {
+        &*self.handler
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Ends the member; the first error is the one that `consume` returns.
+    pub(crate) fn fail(&self, error: Error) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.ended.store(true, Ordering::Release);
+    }
+
+    fn outcome(&self) -> Result<()> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+
+    fn stopping(&self) -> bool {
+        self.ended.load(Ordering::Acquire) || self.handler.stopping()
+    }
+}
+
+/// The member and the partitions it has: what librdkafka calls when the group changes.
+pub(crate) struct Group {
+    member: Arc<Member>,
+    /// The client that this is the context of; set right after it is made.
+    consumer: OnceLock<Weak<BaseConsumer<Group>>>,
+    workers: Mutex<Vec<Worker>>,
+}
+
+impl ClientContext for Group {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.member.link.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.member.link.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Group {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, change: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        if change == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS && !self.member.stopping() {
+            if let Err(error) = self.take(partitions) {
+                self.member.fail(error);
+                // The group waits for an answer, even for "none".
+                let _ = consumer.unassign();
+            }
+        } else {
+            self.release(consumer);
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        match result {
+            Ok(()) | Err(KafkaError::ConsumerCommit(Code::NoOffset)) => {}
+            Err(error) => tracing::debug!("offsets not committed, which the next commit repairs: {error}"),
+        }
+    }
+}
+
+impl Group {
+    /// Asks the sink where each partition starts, and starts it there. The offsets go into the assignment itself, and each
+    /// partition's queue is split off before it, so that no record is read from anywhere else.
+    fn take(&self, partitions: &mut TopicPartitionList) -> Result<()> {
+        let Some(consumer) = self.consumer.get().and_then(Weak::upgrade) else {
+            return Err(Error::retry("the group handed out partitions while this member left it"));
+        };
+        let wanted: Vec<TopicPartition> = partitions
+            .elements()
+            .iter()
+            .map(|one| {
+                let generation = self.member.generations.get(one.topic()).copied().unwrap_or(1);
+                TopicPartition::new(one.topic(), generation, one.partition())
+            })
+            .collect();
+        let starts = try_join_all(wanted.iter().map(|one| self.member.handler.start(one)));
+        let starts = self.member.runtime.block_on(starts)?;
+        let mut queues = Vec::with_capacity(wanted.len());
+        for (one, start) in wanted.iter().zip(&starts) {
+            partitions
+                .set_partition_offset(&one.topic, one.partition, Offset::Offset(*start))
+                .map_err(|error| Error::stop(format!("partition {one} can't start at offset {start}: {error}")))?;
+            let queue = Queue::split(&consumer, &one.topic, one.partition)
+                .ok_or_else(|| Error::retry(format!("librdkafka has no queue for partition {one}")))?;
+            queues.push(queue);
+        }
+        consumer
+            .assign(partitions)
+            .map_err(|error| Error::retry("the partitions handed out were not taken").caused_by(error))?;
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((one, start), queue) in wanted.into_iter().zip(starts).zip(queues) {
+            tracing::info!(partition = %one, offset = start, "partition taken");
+            workers.push(Worker::spawn(self.member.clone(), queue, one, start)?);
+        }
+        self.member.link.works();
+        Ok(())
+    }
+
+    /// Gives all partitions back: finishes the batches in hand, commits, and only then lets go.
+    fn release(&self, consumer: &BaseConsumer<Self>) {
+        let workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
+        for worker in &workers {
+            worker.order(Order::Finish);
+        }
+        let deadline = Instant::now() + GRACE;
+        let late: Vec<&Worker> = workers.iter().filter(|worker| !worker.ended_by(deadline)).collect();
+        for worker in &late {
+            tracing::warn!(partition = %worker.partition(), "a batch did not finish within {GRACE:?}: let go of");
+            worker.order(Order::Abandon);
+        }
+        let deadline = Instant::now() + LEAVING;
+        for worker in late {
+            // One that never yields keeps its thread; the fence keeps what it does harmless.
+            worker.ended_by(deadline);
+        }
+        if !workers.is_empty() && !consumer.assignment_lost() {
+            match consumer.commit_consumer_state(CommitMode::Sync) {
+                Ok(()) | Err(KafkaError::ConsumerCommit(Code::NoOffset)) => {}
+                Err(error) => tracing::debug!("last offsets not committed: {error}"),
+            }
+        }
+        if let Err(error) = consumer.unassign() {
+            tracing::debug!("partitions not given back: {error}");
+        }
+    }
+
+    /// Begins again at the fences: a record came by a way on which it could have overtaken others.
+    fn begin_again(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
+        tracing::warn!("a record came outside its partition's queue: partitions begin again at their fences");
+        let partitions = consumer.assignment();
+        self.release(consumer);
+        match partitions {
+            Ok(mut partitions) => self.take(&mut partitions),
+            Err(error) => Err(Error::retry("the assignment is not known").caused_by(error)),
+        }
+    }
+
+    /// Serves the group until the member is to stop.
+    fn serve(&self, consumer: &BaseConsumer<Self>) {
+        // `None` also says that a rebalance was served: it is no sign that nothing is there.
+        while !self.member.stopping() {
+            let result = match consumer.poll(TICK) {
+                None => Ok(()),
+                Some(Ok(_)) => self.begin_again(consumer),
+                Some(Err(error)) => self.judge(error),
+            };
+            let result = result.and_then(|()| self.member.link.refusal().map_or(Ok(()), Err));
+            if let Err(error) = result {
+                self.member.fail(error);
+            }
+        }
+        self.release(consumer);
+    }
+
+    /// Does an error of the client end the member? Most are librdkafka's to mend.
+    fn judge(&self, error: KafkaError) -> Result<()> {
+        let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
+        match error.rdkafka_error_code() {
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => self.topics_exist(),
+            Some(
+                code @ (Code::TopicAuthorizationFailed
+                | Code::GroupAuthorizationFailed
+                | Code::Authentication
+                | Code::SaslAuthenticationFailed),
+            ) => Err(self.member.link.failure("reading as a consumer group", code)),
+            Some(code) if fatal => Err(self.member.link.failure("the group's client gave up", code)),
+            _ => {
+                tracing::debug!("librdkafka: {error}");
+                Ok(())
+            }
+        }
+    }
+
+    /// Word of a missing topic may be old: a broker that has just started knows less than the others.
+    fn topics_exist(&self) -> Result<()> {
+        for topic in self.member.generations.keys() {
+            match self.member.control.partitions(topic) {
+                Err(error) if !error.is_retry() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Source for Kafka {
+    async fn consume(&self, subscription: Subscription, handler: Arc<dyn Handler>) -> Result<()> {
+        let member = Arc::new(Member {
+            link: Link::new(&self.settings.brokers),
+            control: self.control.clone(),
+            handler,
+            runtime: Handle::current(),
+            generations: subscription.topics.iter().cloned().collect(),
+            limits: subscription.limits,
+            failure: Mutex::new(None),
+            ended: AtomicBool::new(false),
+        });
+        let _guard = EndWhenDropped(member.clone());
+        let topics: Vec<String> = subscription.topics.iter().map(|(topic, _)| topic.clone()).collect();
+        let group = Group { member: member.clone(), consumer: OnceLock::new(), workers: Mutex::new(Vec::new()) };
+        let config = self.settings.member(&subscription.group);
+        let consumer: Arc<BaseConsumer<Group>> = Arc::new(client_made(config.create_with_context(group))?);
+        let _ = consumer.context().consumer.set(Arc::downgrade(&consumer));
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&names).map_err(|error| {
+            Error::stop(format!("these topics can't be read: {}", topics.join(", "))).caused_by(error)
+        })?;
+        let (served, left) = serve_on_a_thread(consumer)?;
+        tokio::select! {
+            never = watch_for_missing(&member, topics) => match never {},
+            _ = served => {}
+        }
+        let outcome = member.outcome();
+        // The client's own goodbye is bounded as well: a broker that is gone must not keep a process alive.
+        if tokio::time::timeout(LEAVING, left).await.is_err() {
+            tracing::warn!("the consumer group was not left within {LEAVING:?}; its session will time out");
+        }
+        outcome
+    }
+}
+
+/// Two signals: the partitions are given back, and the group is left.
+fn serve_on_a_thread(consumer: Arc<BaseConsumer<Group>>) -> Result<(oneshot::Receiver<()>, oneshot::Receiver<()>)> {
+    let (serving, served) = oneshot::channel::<()>();
+    let (leaving, left) = oneshot::channel::<()>();
+    let body = move || {
+        consumer.context().serve(&consumer);
+        drop(serving);
+        drop(consumer);
+        drop(leaving);
+    };
+    thread::Builder::new()
+        .name("consumer-group".into())
+        .spawn(body)
+        .map_err(|error| Error::retry("the system gives no more threads").caused_by(error))?;
+    Ok((served, left))
+}
+
+/// librdkafka waits for a missing topic for good; this looks once that all are there, while the member joins already.
+async fn watch_for_missing(member: &Member, topics: Vec<String>) -> Infallible {
+    for topic in topics {
+        loop {
+            let control = member.control.clone();
+            let name = topic.clone();
+            match blocking(move || control.partitions(&name)).await {
+                Ok(_) => break,
+                Err(error) if error.is_retry() => {}
+                Err(error) => {
+                    member.fail(error);
+                    break;
+                }
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+/// Ends the member's threads when nobody waits for them any more.
+struct EndWhenDropped(Arc<Member>);
+
+impl Drop for EndWhenDropped {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+    }
+}

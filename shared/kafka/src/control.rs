@@ -1,0 +1,102 @@
+use std::{sync::Arc, time::Duration};
+
+use millstream_core::{Error, Result, TopicPartition, Watermarks};
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
+};
+
+use crate::{
+    link::Link,
+    settings::{KafkaSettings, client_made},
+};
+
+/// How often a question is asked before it fails, and how long each time: ten seconds in all, in slices so that a refused
+/// sign-in is noticed early.
+const ATTEMPTS: usize = 5;
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// The client that asks questions: metadata and watermarks. Its calls block, for at most ten seconds.
+#[derive(Clone)]
+pub(crate) struct Control(Arc<BaseConsumer<Link>>);
+
+impl Control {
+    pub(crate) fn new(settings: &KafkaSettings) -> Result<Self> {
+        let link = Link::new(&settings.brokers);
+        client_made(settings.control().create_with_context(link)).map(|consumer| Self(Arc::new(consumer)))
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        self.0.context()
+    }
+
+    /// How many partitions a topic has; `Stop` when there is no such topic.
+    pub(crate) fn partitions(&self, topic: &str) -> Result<i32> {
+        let doing = format!("looking up topic {topic}");
+        let metadata = self.ask(&doing, |client| client.fetch_metadata(Some(topic), ATTEMPT))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        match found.map(|found| (found.error().map(Code::from), found.partitions().len())) {
+            Some((None, partitions)) if partitions > 0 => Ok(partitions as i32),
+            None | Some((None | Some(Code::UnknownTopicOrPartition | Code::UnknownTopic), _)) => {
+                Err(self.link().missing(topic))
+            }
+            Some((Some(Code::InvalidTopic), _)) => Err(Error::stop(format!(
+                "`{topic}` can't be the name of a topic: letters, digits, `.`, `_` and `-`, at most 249 of them"
+            ))),
+            Some((Some(code), _)) => Err(self.link().failure(&doing, code)),
+        }
+    }
+
+    /// The offsets held now, up to the last stable one.
+    pub(crate) fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks> {
+        let TopicPartition { topic, partition, .. } = partition;
+        let doing = format!("asking for the offsets of topic {topic}, partition {partition}");
+        let (low, high) = self.ask(&doing, |client| client.fetch_watermarks(topic, *partition, ATTEMPT))?;
+        Ok(Watermarks { low, high })
+    }
+
+    /// All topics and their numbers of partitions.
+    pub(crate) fn topics(&self) -> Result<Vec<(String, i32)>> {
+        let metadata = self.ask("listing topics", |client| client.fetch_metadata(None, ATTEMPT))?;
+        Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), topic.partitions().len() as i32)).collect())
+    }
+
+    fn ask<T>(&self, doing: &str, question: impl Fn(&BaseConsumer<Link>) -> KafkaResult<T>) -> Result<T> {
+        let mut last = Code::OperationTimedOut;
+        for _ in 0..ATTEMPTS {
+            let code = match question(&self.0) {
+                Ok(answer) => {
+                    self.link().works();
+                    return Ok(answer);
+                }
+                Err(KafkaError::MetadataFetch(code)) => code,
+                Err(_) => Code::OperationTimedOut,
+            };
+            // Whatever the client has to say beside the answer waits in its queue.
+            while let Some(Err(_)) = self.0.poll(Duration::ZERO) {}
+            if let Some(refusal) = self.link().refusal() {
+                return Err(refusal.context(doing));
+            }
+            last = code;
+            match code {
+                Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
+                    return Err(Error::stop(format!(
+                        "{doing}: it does not exist on {}; `millstream up` creates topics",
+                        self.link().brokers()
+                    )));
+                }
+                Code::BrokerTransportFailure | Code::OperationTimedOut | Code::AllBrokersDown | Code::Resolve => {}
+                code => return Err(self.link().failure(doing, code)),
+            }
+        }
+        Err(self.link().failure(doing, last))
+    }
+}
+
+/// Runs what blocks away from the threads that must not.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::retry("a call to Kafka was cut short").caused_by(error)),
+    }
+}

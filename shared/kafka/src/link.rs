@@ -1,0 +1,126 @@
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use millstream_core::Error;
+use rdkafka::{
+    client::ClientContext,
+    config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
+    error::{KafkaError, RDKafkaErrorCode as Code},
+};
+
+/// What one client hears from its brokers beside records: outages, and that they refuse to let it in.
+pub(crate) struct Link {
+    brokers: String,
+    outage: AtomicBool,
+    last_reason: Mutex<Option<String>>,
+    refusal: Mutex<Option<String>>,
+}
+
+impl Link {
+    pub(crate) fn new(brokers: &str) -> Self {
+        Self {
+            brokers: brokers.to_owned(),
+            outage: AtomicBool::new(false),
+            last_reason: Mutex::new(None),
+            refusal: Mutex::new(None),
+        }
+    }
+
+    /// The addresses as they were set.
+    pub(crate) fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// Something came from the brokers: the next outage is worth a line in the log again, and a refusal is over.
+    pub(crate) fn works(&self) {
+        if self.outage.swap(false, Ordering::Relaxed) {
+            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            tracing::info!(brokers = self.brokers, "Kafka answers again");
+        }
+    }
+
+    /// The brokers turned this client away: nothing but other settings helps.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        let reason = self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(Error::stop(format!(
+            "Kafka at {} refused the sign-in ({reason}): check the security protocol, the SASL mechanism, the user name \
+             and the password",
+            self.brokers
+        )))
+    }
+
+    /// What a failed call means: `doing` says what was tried, as in `reading topic t`.
+    pub(crate) fn failure(&self, doing: &str, code: Code) -> Error {
+        if let Some(refusal) = self.refusal() {
+            return refusal.context(doing);
+        }
+        let brokers = &self.brokers;
+        match code {
+            Code::Authentication | Code::SaslAuthenticationFailed | Code::IllegalSASLState => Error::stop(format!(
+                "{doing}: Kafka at {brokers} refused the sign-in: check the security protocol, the SASL mechanism, the \
+                 user name and the password"
+            )),
+            Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+                Error::stop(format!("{doing}: {code} on {brokers}: give this user the right to do it"))
+            }
+            Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve => {
+                let last = self.last_reason.lock().unwrap_or_else(PoisonError::into_inner);
+                let reason = last.as_deref().unwrap_or("no answer in time");
+                Error::retry(format!("{doing}: Kafka at {brokers} can't be reached: {reason}"))
+            }
+            code => Error::retry(format!("{doing}: {code} (Kafka at {brokers})")),
+        }
+    }
+
+    /// The answer for a topic that the cluster does not have.
+    pub(crate) fn missing(&self, topic: &str) -> Error {
+        Error::stop(format!("topic {topic} does not exist on {}; `millstream up` creates it", self.brokers))
+    }
+}
+
+impl ClientContext for Link {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // What matters comes as an error as well, and is said once there.
+        tracing::debug!(facility, "librdkafka: {message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(Code::Authentication | Code::SaslAuthenticationFailed) => {
+                *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+                self.outage.store(true, Ordering::Relaxed);
+            }
+            Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::OperationTimedOut) => {
+                if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
+                    *self.last_reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+                }
+                if !self.outage.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(brokers = self.brokers, "Kafka can't be reached, trying again: {reason}");
+                }
+            }
+            _ => tracing::debug!("librdkafka: {error}: {reason}"),
+        }
+    }
+}
+
+impl ConsumerContext for Link {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_passes_and_a_refusal_does_not() {
+        let link = Link::new("broker:9092");
+        link.error(KafkaError::Global(Code::BrokerTransportFailure), "broker:9092: Connection refused");
+        let error = link.failure("reading topic t", Code::OperationTimedOut);
+        assert!(error.is_retry() && error.to_string().contains("broker:9092: Connection refused"), "{error}");
+        link.error(KafkaError::Global(Code::Authentication), "Invalid username or password");
+        assert!(matches!(link.failure("reading topic t", Code::OperationTimedOut), Error::Stop(_)));
+        link.works();
+        assert!(link.refusal().is_none());
+    }
+}

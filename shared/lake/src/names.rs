@@ -1,0 +1,120 @@
+use chrono::DateTime;
+use millstream_core::TopicPartition;
+use object_store::path::Path;
+
+/// The day of records without a timestamp (Kafka says -1).
+pub(crate) const NO_DATE: &str = "1970-01-01";
+
+/// The last millisecond of the year 9999. A timestamp is whatever a producer sent; a day past this is no date to readers.
+const LAST_DATE_MS: i64 = 253_402_300_799_999;
+
+/// Where the objects of one table are.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    table: Path,
+}
+
+impl Names {
+    /// The names of `table` beneath `root` (empty for the store's top).
+    pub(crate) fn new(root: &str, table: &str) -> Self {
+        Self { table: Path::from(root).join(table) }
+    }
+
+    /// The folder that readers are given.
+    pub(crate) fn table(&self) -> &Path {
+        &self.table
+    }
+
+    /// The table's columns and owner.
+    pub(crate) fn declaration(&self) -> Path {
+        self.table.clone().join("_table.parquet")
+    }
+
+    /// The folder of all fences.
+    pub(crate) fn fences(&self) -> Path {
+        self.table.clone().join("_fences")
+    }
+
+    /// The fence of a partition.
+    pub(crate) fn fence(&self, partition: &TopicPartition) -> Path {
+        self.fences().join(format!("{}.json", stem(partition)))
+    }
+
+    /// The one object that can follow a chain that is at `date` and `start`.
+    pub(crate) fn step(&self, partition: &TopicPartition, date: Option<&str>, start: i64) -> Path {
+        let folder = match date {
+            Some(date) => self.table.clone().join(format!("date={date}")),
+            None => self.fences(),
+        };
+        folder.join(format!("{}-{start:020}.parquet", stem(partition)))
+    }
+
+    /// Is this a file that readers of the table see?
+    pub(crate) fn is_data(&self, path: &Path) -> bool {
+        let mut parts = match path.prefix_match(&self.table) {
+            Some(parts) => parts,
+            None => return false,
+        };
+        parts.next().is_some_and(|folder| folder.as_ref().starts_with("date=")) && path.as_ref().ends_with(".parquet")
+    }
+
+    /// Whose fence this is.
+    pub(crate) fn partition_of_fence(&self, path: &Path) -> Option<TopicPartition> {
+        parse_stem(path.filename()?.strip_suffix(".json")?)
+    }
+
+    /// Whose file this is.
+    pub(crate) fn partition_of_step(&self, path: &Path) -> Option<TopicPartition> {
+        let (stem, _start) = path.filename()?.strip_suffix(".parquet")?.rsplit_once('-')?;
+        parse_stem(stem)
+    }
+}
+
+/// The day of Kafka's timestamp, UTC, between 1970 and 9999.
+pub(crate) fn date_of(timestamp_ms: i64) -> String {
+    let day = DateTime::from_timestamp_millis(timestamp_ms.clamp(0, LAST_DATE_MS));
+    day.map_or_else(|| NO_DATE.to_owned(), |day| day.format("%Y-%m-%d").to_string())
+}
+
+fn stem(partition: &TopicPartition) -> String {
+    format!("{}-{}-{}", partition.topic, partition.generation, partition.partition)
+}
+
+/// Read from the right: a topic's name may hold dashes and numbers itself.
+fn parse_stem(stem: &str) -> Option<TopicPartition> {
+    let mut parts = stem.rsplitn(3, '-');
+    let (partition, generation, topic) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(TopicPartition::new(topic, generation.parse().ok()?, partition.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_whose_they_are() {
+        let names = Names::new("lake", "orders");
+        for topic in ["orders", "orders-1-0", "a.b_c-"] {
+            let partition = TopicPartition::new(topic, 3, 12);
+            let file = names.step(&partition, Some("2026-11-21"), 7);
+            assert_eq!(names.partition_of_step(&file), Some(partition.clone()));
+            assert_eq!(names.partition_of_fence(&names.fence(&partition)), Some(partition.clone()));
+            assert!(names.is_data(&file));
+            assert!(!names.is_data(&names.step(&partition, None, 7)));
+        }
+        assert_eq!(
+            names.step(&TopicPartition::new("orders", 1, 0), Some("2026-11-21"), 42).as_ref(),
+            "lake/orders/date=2026-11-21/orders-1-0-00000000000000000042.parquet"
+        );
+        assert!(!names.is_data(&names.declaration()));
+    }
+
+    #[test]
+    fn a_day_is_utc_and_a_date_to_every_reader() {
+        assert_eq!(date_of(1_795_219_199_999), "2026-11-20");
+        assert_eq!(date_of(1_795_219_200_000), "2026-11-21");
+        assert_eq!(date_of(-1), NO_DATE);
+        assert_eq!(date_of(i64::MIN), NO_DATE);
+        assert_eq!(date_of(i64::MAX), "9999-12-31");
+    }
+}

@@ -1,0 +1,303 @@
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use async_trait::async_trait;
+use futures::TryStreamExt;
+use millstream_core::{Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, fault};
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion, path::Path};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    chain::{Chain, other_owner},
+    file,
+    names::Names,
+    store_error, table,
+};
+
+/// A table of Parquet files that one function appends to; the crate's docs say how it keeps each row there once.
+pub struct LakeSink {
+    store: Arc<dyn ObjectStore>,
+    names: Names,
+    function: String,
+    table: Table,
+    schema: SchemaRef,
+    /// The state of each partition's chain as last seen: a hint that may be behind. One entry per partition.
+    chains: Mutex<HashMap<TopicPartition, Chain>>,
+}
+
+/// What is in a fence object.
+#[derive(Serialize, Deserialize)]
+struct FenceObject {
+    function: String,
+    #[serde(flatten)]
+    chain: Chain,
+}
+
+/// A turn and the file behind it, each of which may be somebody else's: more steps than this for one write are a defect.
+const MAX_STEPS: usize = 3;
+
+/// How often a fence object is tried to be moved while others move it too. Giving up is harmless: the chain is the truth.
+const MAX_MOVES: usize = 5;
+
+impl LakeSink {
+    /// A sink for `table` beneath the folder `root` of `store` (empty for its top), written by `function` alone.
+    pub fn new(store: Arc<dyn ObjectStore>, root: &str, function: &str, table: Table) -> Self {
+        Self {
+            store,
+            names: Names::new(root, &table.name),
+            function: function.to_owned(),
+            schema: table.schema(),
+            table,
+            chains: Mutex::default(),
+        }
+    }
+
+    /// Where the chain stands as far as this sink knows: it may be behind, and then a name that is taken says so.
+    async fn known(&self, partition: &TopicPartition) -> Result<Option<Chain>> {
+        let known = self.cache().get(partition).cloned();
+        if known.is_some() { Ok(known) } else { self.read(partition).await }
+    }
+
+    /// Where the chain stands now: from the fence object along the names to the end. `None` without a fence object.
+    async fn read(&self, partition: &TopicPartition) -> Result<Option<Chain>> {
+        let Some((chain, _)) = self.fence_object(partition).await? else { return Ok(None) };
+        self.follow(partition, chain).await.map(Some)
+    }
+
+    /// Walks from `chain` to the chain's end, keeps it and moves the fence object there. Each step moves forward, so there
+    /// is an end.
+    async fn follow(&self, partition: &TopicPartition, chain: Chain) -> Result<Chain> {
+        let from = chain.fence.next_offset;
+        let mut end = chain;
+        while let Some((_, next)) = self.step_after(partition, &end).await? {
+            end = next;
+        }
+        if end.fence.next_offset > from {
+            self.move_fence(partition, &end).await?;
+        }
+        self.keep(partition, &end);
+        Ok(end)
+    }
+
+    /// The object that follows `at` and the state after it, if there is one yet.
+    async fn step_after(&self, partition: &TopicPartition, at: &Chain) -> Result<Option<(Path, Chain)>> {
+        let path = self.name(partition, at);
+        let Some(footer) = file::footer(&*self.store, &path).await? else { return Ok(None) };
+        let next = Chain::from_marks(&footer.marks, &self.function, at, &path)?;
+        Ok(Some((path, next)))
+    }
+
+    /// Puts the step from `at` to `next` unless there is one already; says whether it did.
+    async fn put_step(
+        &self,
+        partition: &TopicPartition,
+        at: &Chain,
+        next: &Chain,
+        rows: &[RecordBatch],
+    ) -> Result<bool> {
+        let path = self.name(partition, at);
+        let rows = if next.turned { &[] } else { rows };
+        let bytes = file::encode(&self.schema, rows, next.to_marks(&self.function)?).await?;
+        fault::point("lake.before_file");
+        let put = self.store.put_opts(&path, bytes.into(), PutMode::Create.into()).await;
+        fault::point("lake.after_file");
+        match put {
+            Ok(_) => Ok(true),
+            Err(StoreError::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(store_error("writing", path, error)),
+        }
+    }
+
+    fn name(&self, partition: &TopicPartition, at: &Chain) -> Path {
+        self.names.step(partition, at.date.as_deref(), at.fence.next_offset)
+    }
+
+    /// What the fence object holds: some boundary of the chain. `None` when there is none, or it is another function's.
+    async fn fence_object(&self, partition: &TopicPartition) -> Result<Option<(Chain, UpdateVersion)>> {
+        let object = self.any_fence_object(partition).await?;
+        Ok(object.filter(|(it, _)| it.function == self.function).map(|(it, version)| (it.chain, version)))
+    }
+
+    async fn any_fence_object(&self, partition: &TopicPartition) -> Result<Option<(FenceObject, UpdateVersion)>> {
+        let path = self.names.fence(partition);
+        let object = match self.store.get(&path).await {
+            Ok(object) => object,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(store_error("reading the fence", path, error)),
+        };
+        let version = UpdateVersion { e_tag: object.meta.e_tag.clone(), version: object.meta.version.clone() };
+        let bytes = object.bytes().await.map_err(|error| store_error("reading the fence", &path, error))?;
+        let object = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::stop(format!("lake: the fence {path} is damaged: put back its last good copy")).caused_by(error)
+        })?;
+        Ok(Some((object, version)))
+    }
+
+    /// Moves the fence object to `chain` unless it is there or further: compare-and-swap where the store has it. Without
+    /// it two movers may leave the lesser boundary, from which the names lead on to the same end.
+    async fn move_fence(&self, partition: &TopicPartition, chain: &Chain) -> Result<()> {
+        let path = self.names.fence(partition);
+        for _ in 0..MAX_MOVES {
+            let Some((there, version)) = self.fence_object(partition).await? else { return Ok(()) };
+            if there.fence.next_offset >= chain.fence.next_offset {
+                return Ok(());
+            }
+            let bytes = self.fence_bytes(chain)?;
+            let mut put = self.store.put_opts(&path, bytes.clone().into(), PutMode::Update(version).into()).await;
+            if let Err(StoreError::NotImplemented { .. }) = put {
+                put = self.store.put(&path, bytes.into()).await;
+            }
+            match put {
+                Ok(_) => return Ok(()),
+                Err(StoreError::Precondition { .. }) => {}
+                Err(error) => return Err(store_error("moving the fence", path, error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn fence_bytes(&self, chain: &Chain) -> Result<Vec<u8>> {
+        let object = FenceObject { function: self.function.clone(), chain: chain.clone() };
+        serde_json::to_vec(&object)
+            .map_err(|error| Error::stop("lake: internal: a fence has no JSON form").caused_by(error))
+    }
+
+    /// The partitions that have a fence object.
+    async fn partitions(&self) -> Result<Vec<TopicPartition>> {
+        let objects = self.list(&self.names.fences()).await?;
+        Ok(objects.iter().filter_map(|path| self.names.partition_of_fence(path)).collect())
+    }
+
+    async fn list(&self, folder: &Path) -> Result<Vec<Path>> {
+        let objects = self.store.list(Some(folder)).map_ok(|object| object.location);
+        objects.try_collect().await.map_err(|error| store_error("listing", folder, error))
+    }
+
+    fn cache(&self) -> MutexGuard<'_, HashMap<TopicPartition, Chain>> {
+        // A panic while it was held can't have left half an entry.
+        self.chains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, partition: &TopicPartition, chain: &Chain) {
+        self.cache().insert(partition.clone(), chain.clone());
+    }
+}
+
+#[async_trait]
+impl Sink for LakeSink {
+    async fn prepare(&self, create: bool) -> Result<()> {
+        table::check(&self.table)?;
+        let path = self.names.declaration();
+        let bytes = file::encode(&self.schema, &[], Vec::new()).await?;
+        let mut there = file::footer(&*self.store, &path).await?;
+        if there.is_none() && create {
+            match self.store.put_opts(&path, bytes.clone().into(), PutMode::Create.into()).await {
+                Ok(_) => return Ok(()),
+                Err(StoreError::AlreadyExists { .. }) => there = file::footer(&*self.store, &path).await?,
+                Err(error) => return Err(store_error("creating the table", path, error)),
+            }
+        }
+        let Some(there) = there else {
+            return Err(Error::stop(format!(
+                "lake: there is no table at {}, and it may not be created here: run `millstream up`",
+                self.names.table()
+            )));
+        };
+        table::check_fit(&there.schema, &self.schema, self.names.table(), create)?;
+        if create {
+            // Each time, changed or not: it shows that the folder can be written to before the first record is read.
+            let put = self.store.put(&path, bytes.into()).await;
+            put.map_err(|error| store_error("writing the table's columns", path, error))?;
+        }
+        Ok(())
+    }
+
+    async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
+        Ok(self.read(partition).await?.map(|chain| chain.fence))
+    }
+
+    async fn create_fence(&self, partition: &TopicPartition, fence: Fence) -> Result<Fence> {
+        let (path, bytes) = (self.names.fence(partition), self.fence_bytes(&Chain::starting_at(fence))?);
+        match self.store.put_opts(&path, bytes.into(), PutMode::Create.into()).await {
+            Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
+            Err(error) => return Err(store_error("creating the fence", path, error)),
+        }
+        if let Some(fence) = self.fence(partition).await? {
+            return Ok(fence);
+        }
+        match self.any_fence_object(partition).await? {
+            Some((other, _)) => Err(other_owner(&other.function, &self.function, &path)),
+            None => Err(Error::retry(format!("lake: the fence {path} was removed while it was created"))),
+        }
+    }
+
+    async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
+        if to.next_offset <= from.next_offset {
+            return Err(Error::stop(format!("lake: internal: a write to {partition} that moves no fence")));
+        }
+        let rows = table::conform(rows, &self.schema)?;
+        let Some(mut chain) = self.known(partition).await? else { return Err(Error::Fenced { current: None }) };
+        for _ in 0..MAX_STEPS {
+            if chain.fence.next_offset != from.next_offset {
+                return Err(Error::Fenced { current: Some(chain.fence.next_offset) });
+            }
+            let next = chain.step_to(to);
+            if !self.put_step(partition, &chain, &next, &rows).await? {
+                chain = self.follow(partition, chain).await?;
+                continue;
+            }
+            self.keep(partition, &next);
+            if !next.turned {
+                self.move_fence(partition, &next).await?;
+                fault::point("lake.after_fence");
+                return Ok(());
+            }
+            chain = next;
+        }
+        Err(Error::retry(format!("lake: the chain of {partition} did not settle at offset {}", from.next_offset)))
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot> {
+        let mut chains = BTreeMap::new();
+        for partition in self.partitions().await? {
+            if let Some(chain) = self.read(&partition).await? {
+                chains.insert(partition, chain);
+            }
+        }
+        let mut files = self.list(self.names.table()).await?;
+        files.retain(|path| self.names.is_data(path));
+        // What was written since the fences were read is not of this instant. Any other file counts, even one that no
+        // chain leads to: an outside reader sees it as well.
+        let mut newer = HashSet::new();
+        for partition in self.partitions().await? {
+            match chains.get(&partition) {
+                Some(chain) => {
+                    let mut at = chain.clone();
+                    while let Some((path, next)) = self.step_after(&partition, &at).await? {
+                        newer.insert(path);
+                        at = next;
+                    }
+                }
+                None => files.retain(|path| self.names.partition_of_step(path).as_ref() != Some(&partition)),
+            }
+        }
+        let mut rows = Vec::new();
+        for path in files.iter().filter(|path| !newer.contains(*path)) {
+            for batch in file::read_file(&*self.store, path).await? {
+                rows.push(file::widen(&batch, &self.schema, path)?);
+            }
+        }
+        let fences = chains.into_iter().map(|(partition, chain)| (partition, chain.fence)).collect();
+        Ok(Snapshot { fences, rows })
+    }
+}
+
+impl fmt::Debug for LakeSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LakeSink").field("function", &self.function).field("table", self.names.table()).finish()
+    }
+}

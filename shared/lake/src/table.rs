@@ -1,0 +1,111 @@
+use arrow::{
+    array::RecordBatch,
+    datatypes::{Field, Schema, SchemaRef},
+};
+use millstream_core::{Error, Result, Table};
+use object_store::path::Path;
+
+/// Can this table be kept in a lake at all?
+pub(crate) fn check(table: &Table) -> Result<()> {
+    if table.combine.is_some() {
+        return Err(Error::stop(format!(
+            "lake: the table {} merges rows of one key (it has aggregates), and the lake only holds rows as they come; \
+             send it to a database, or select plain rows",
+            table.name
+        )));
+    }
+    match table.columns.iter().find(|column| column.name.eq_ignore_ascii_case("date")) {
+        Some(column) => Err(Error::stop(format!(
+            "lake: the column {} of {} has the name of the folders (date=2026-11-21), and readers would show the folder's \
+             date in its place; rename it in the SELECT",
+            column.name, table.name
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Do rows of `want` fit a table that was created with `have`? New nullable columns at its end do, if it may be changed.
+pub(crate) fn check_fit(have: &Schema, want: &Schema, table: &Path, create: bool) -> Result<()> {
+    let mut differences = Vec::new();
+    for (index, have) in have.fields().iter().enumerate() {
+        match want.fields().get(index) {
+            Some(want) if fits(have, want) => {}
+            Some(want) => differences.push(format!("column {} is {}, not {}", index + 1, show(have), show(want))),
+            None => differences.push(format!("column {} is {}, and is not written", index + 1, show(have))),
+        }
+    }
+    for want in want.fields().iter().skip(have.fields().len()) {
+        if !want.is_nullable() {
+            differences.push(format!("{} is new and must be nullable", show(want)));
+        } else if !create {
+            differences.push(format!("{} is missing: run `millstream up`", show(want)));
+        }
+    }
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::stop(format!(
+        "lake: the columns don't fit the table at {table}: {}; write to a new table, or select the columns as they are \
+         there, with new ones at the end",
+        differences.join("; ")
+    )))
+}
+
+/// A column may begin to hold nulls, but not cease to.
+fn fits(have: &Field, want: &Field) -> bool {
+    have.name() == want.name() && have.data_type() == want.data_type() && (want.is_nullable() || !have.is_nullable())
+}
+
+fn show(field: &Field) -> String {
+    let null = if field.is_nullable() { "" } else { " not null" };
+    format!("{} {}{null}", field.name(), field.data_type())
+}
+
+/// The rows under the table's own schema, without the empty batches.
+pub(crate) fn conform(rows: &[RecordBatch], schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    rows.iter().filter(|batch| batch.num_rows() > 0).map(|batch| conform_one(batch, schema)).collect()
+}
+
+fn conform_one(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let types = |schema: &Schema| schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
+    if types(&rows.schema()) != types(schema) {
+        return Err(Error::stop("lake: internal: rows with other columns than the table's"));
+    }
+    for (column, field) in rows.columns().iter().zip(schema.fields()) {
+        if !field.is_nullable() && column.null_count() > 0 {
+            return Err(Error::poison(format!("lake: the column {} must not be null", field.name())));
+        }
+    }
+    RecordBatch::try_new(schema.clone(), rows.columns().to_vec())
+        .map_err(|error| Error::stop("lake: internal: rows don't fit the table's columns").caused_by(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::DataType;
+
+    use super::*;
+
+    fn schema(fields: &[(&str, DataType, bool)]) -> Schema {
+        Schema::new(fields.iter().map(|(name, kind, null)| Field::new(*name, kind.clone(), *null)).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn new_nullable_columns_at_the_end_fit() {
+        let (int, text) = (DataType::Int64, DataType::Utf8);
+        let have = schema(&[("a", int.clone(), false), ("b", text.clone(), true)]);
+        let fit = |want: &[(&str, DataType, bool)], create| {
+            check_fit(&have, &schema(want), &Path::from("t"), create).map_err(|error| error.to_string())
+        };
+        let (a, b) = (("a", int.clone(), false), ("b", text.clone(), true));
+        assert_eq!(fit(&[a.clone(), b.clone()], false), Ok(()));
+        assert_eq!(fit(&[("a", int.clone(), true), b.clone(), ("c", int.clone(), true)], true), Ok(()));
+        let error = fit(&[a.clone(), b.clone(), ("c", int.clone(), true)], false).unwrap_err();
+        assert!(error.contains("c Int64 is missing: run `millstream up`"), "{error}");
+        let error = fit(&[("a", text.clone(), false), ("b", text, false), ("c", int, false)], true).unwrap_err();
+        assert!(error.contains("column 1 is a Int64 not null, not a Utf8 not null"), "{error}");
+        assert!(error.contains("column 2 is b Utf8, not b Utf8 not null"), "{error}");
+        assert!(error.contains("c Int64 not null is new and must be nullable"), "{error}");
+        assert!(fit(&[a], true).unwrap_err().contains("column 2 is b Utf8, and is not written"));
+    }
+}

@@ -1,0 +1,259 @@
+//! The lake sink against the conformance suite, and what is the lake's alone: names, turns, folders, other people's files.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc};
+
+use arrow::{
+    array::{Int64Array, RecordBatch},
+    datatypes::DataType,
+};
+use async_trait::async_trait;
+use futures::TryStreamExt;
+use millstream_core::{Column, Error, Fence, Role, Sink, Table, TopicPartition};
+use millstream_lake::{LakeSink, open, read_parquet};
+use millstream_testkit::{
+    PlainTransform,
+    conformance::{self, SinkHarness},
+};
+use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
+
+/// A folder of its own for each store.
+struct Folders(tempfile::TempDir);
+
+#[async_trait]
+impl SinkHarness for Folders {
+    async fn open(&self, store: &str, function: &str, table: Table) -> Arc<dyn Sink> {
+        let folder = self.0.path().join(store);
+        Arc::new(LakeSink::new(open(&folder.to_string_lossy()).unwrap(), "", function, table))
+    }
+
+    fn merges(&self) -> bool {
+        false
+    }
+}
+
+/// One store with compare-and-swap, and a prefix for each.
+struct Prefixes(Arc<InMemory>);
+
+#[async_trait]
+impl SinkHarness for Prefixes {
+    async fn open(&self, store: &str, function: &str, table: Table) -> Arc<dyn Sink> {
+        Arc::new(LakeSink::new(self.0.clone(), &format!("some/{store}"), function, table))
+    }
+
+    fn merges(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_conforms() {
+    conformance::sink(&Folders(tempfile::tempdir().unwrap())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_with_compare_and_swap_conforms() {
+    conformance::sink(&Prefixes(Arc::new(InMemory::new()))).await;
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+fn table() -> Table {
+    let offset = Column { name: "offset".into(), data_type: DataType::Int64, nullable: false, role: Role::Value };
+    Table { name: "events".into(), columns: vec![offset], combine: None, view: None }
+}
+
+fn partition() -> TopicPartition {
+    TopicPartition::new("in", 1, 0)
+}
+
+fn rows(offsets: std::ops::Range<i64>) -> RecordBatch {
+    RecordBatch::try_new(table().schema(), vec![Arc::new(Int64Array::from_iter_values(offsets))]).unwrap()
+}
+
+fn sink(store: &Arc<dyn ObjectStore>) -> LakeSink {
+    LakeSink::new(store.clone(), "", "test.archive", table())
+}
+
+/// Writes every offset from the fence to `next_offset`, all of day `day` of 1970.
+async fn write(sink: &LakeSink, from: &Fence, next_offset: i64, day: i64) -> Fence {
+    let to = Fence { next_offset, last_timestamp_ms: Some(day * DAY_MS), ..from.clone() };
+    sink.write(&partition(), from, &to, &[rows(from.next_offset..next_offset)]).await.unwrap();
+    to
+}
+
+/// All objects below the store's top, with how many rows each has (none for what is no Parquet).
+async fn objects(store: &dyn ObjectStore) -> BTreeMap<String, Option<usize>> {
+    let found: Vec<_> = store.list(None).map_ok(|object| object.location).try_collect().await.unwrap();
+    let mut objects = BTreeMap::new();
+    for path in found {
+        let rows = read_parquet(store, &path).await.ok();
+        objects.insert(path.to_string(), rows.map(|rows| rows.iter().map(RecordBatch::num_rows).sum()));
+    }
+    objects
+}
+
+#[tokio::test]
+async fn files_are_named_by_their_start_and_days_by_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().to_string_lossy()).unwrap();
+    let sink = sink(&store);
+    sink.prepare(true).await.unwrap();
+    let mut fence = sink.create_fence(&partition(), Fence::starting_at(7)).await.unwrap();
+    for (next_offset, day) in [(10, 0), (12, 0), (20, 1), (21, 0)] {
+        fence = write(&sink, &fence, next_offset, day).await;
+    }
+    let expected = [
+        ("events/_fences/in-1-0-00000000000000000007.parquet", Some(0)),
+        ("events/_fences/in-1-0.json", None),
+        ("events/_table.parquet", Some(0)),
+        ("events/date=1970-01-01/in-1-0-00000000000000000007.parquet", Some(3)),
+        ("events/date=1970-01-01/in-1-0-00000000000000000010.parquet", Some(2)),
+        ("events/date=1970-01-01/in-1-0-00000000000000000012.parquet", Some(0)),
+        ("events/date=1970-01-01/in-1-0-00000000000000000020.parquet", Some(1)),
+        ("events/date=1970-01-02/in-1-0-00000000000000000012.parquet", Some(8)),
+        ("events/date=1970-01-02/in-1-0-00000000000000000020.parquet", Some(0)),
+    ];
+    assert_eq!(objects(&*store).await, expected.map(|(name, rows)| (name.to_owned(), rows)).into());
+    let seen = read_parquet(&*store, &Path::from("events")).await.unwrap();
+    assert_eq!(seen.iter().map(RecordBatch::num_rows).sum::<usize>(), 14, "a reader of the folder sees each row once");
+}
+
+#[tokio::test]
+async fn a_lost_fence_move_is_closed_by_the_names() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let first = sink(&store);
+    first.prepare(true).await.unwrap();
+    let start = first.create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
+    let path = Path::from("events/_fences/in-1-0.json");
+    let old = store.get(&path).await.unwrap().bytes().await.unwrap();
+    let mut fence = start.clone();
+    for (next_offset, day) in [(3, 0), (5, 1), (9, 1), (12, 0)] {
+        fence = write(&first, &fence, next_offset, day).await;
+    }
+    // The process died before it moved the fence, four times over.
+    store.put(&path, old.clone().into()).await.unwrap();
+    assert_eq!(sink(&store).fence(&partition()).await.unwrap(), Some(fence.clone()));
+    assert_ne!(store.get(&path).await.unwrap().bytes().await.unwrap(), old, "the fence object was brought up to date");
+    // One that never read the fence meets the taken names.
+    store.put(&path, old.into()).await.unwrap();
+    let to = Fence { next_offset: 4, last_timestamp_ms: Some(5 * DAY_MS), ..start.clone() };
+    match sink(&store).write(&partition(), &start, &to, &[rows(0..4)]).await {
+        Err(Error::Fenced { current: Some(12) }) => {}
+        other => panic!("expected Fenced at 12, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_in_the_place_of_a_file_stops() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let archive = sink(&store);
+    archive.prepare(true).await.unwrap();
+    let start = archive.create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
+    let fence = write(&archive, &start, 3, 0).await;
+    let stop = |result: Result<(), Error>, words: &str| match result {
+        Err(Error::Stop(fault)) => assert!(fault.to_string().contains(words), "{fault}"),
+        other => panic!("expected Stop, got {other:?}"),
+    };
+    let other = LakeSink::new(store.clone(), "", "test.copy", table());
+    assert_eq!(other.fence(&partition()).await.unwrap(), None);
+    stop(other.create_fence(&partition(), start).await.map(drop), "belongs to the function test.archive");
+    let next = Path::from("events/date=1970-01-01/in-1-0-00000000000000000003.parquet");
+    store.put(&next, "no Parquet at all".into()).await.unwrap();
+    let to = Fence { next_offset: 4, ..fence.clone() };
+    stop(archive.write(&partition(), &fence, &to, &[rows(3..4)]).await, next.as_ref());
+    let earlier = Path::from("events/date=1970-01-01/in-1-0-00000000000000000000.parquet");
+    store.copy(&earlier, &next).await.unwrap();
+    let to = Fence { next_offset: 4, ..fence.clone() };
+    stop(archive.write(&partition(), &fence, &to, &[rows(3..4)]).await, "does not continue from offset 3");
+}
+
+#[tokio::test]
+async fn an_audit_sees_files_that_no_chain_leads_to() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let sink = sink(&store);
+    sink.prepare(true).await.unwrap();
+    let start = sink.create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
+    write(&sink, &start, 3, 0).await;
+    let file = Path::from("events/date=1970-01-01/in-1-0-00000000000000000000.parquet");
+    store.copy(&file, &Path::from("events/date=1970-01-02/copy.parquet")).await.unwrap();
+    let held: usize = sink.snapshot().await.unwrap().rows.iter().map(RecordBatch::num_rows).sum();
+    assert_eq!(held, 6);
+}
+
+#[tokio::test]
+async fn a_column_is_added_at_the_end() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let old = sink(&store);
+    old.prepare(true).await.unwrap();
+    let start = old.create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
+    write(&old, &start, 3, 0).await;
+    let mut wider = table();
+    wider.columns.push(Column { name: "note".into(), data_type: DataType::Utf8, nullable: true, role: Role::Value });
+    let new = LakeSink::new(store.clone(), "", "test.archive", wider.clone());
+    assert!(new.prepare(false).await.unwrap_err().to_string().contains("millstream up"));
+    new.prepare(true).await.unwrap();
+    let held = new.snapshot().await.unwrap().rows;
+    assert_eq!((held[0].schema(), held[0].column(1).null_count()), (wider.schema(), 3));
+    assert!(matches!(old.prepare(true).await, Err(Error::Stop(_))), "a column can't be taken away again");
+}
+
+#[tokio::test]
+async fn tables_that_a_lake_can_not_hold_stop() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let mut dated = table();
+    dated.columns[0].name = "Date".into();
+    for (table, words) in [(PlainTransform::Count.table("counts"), "merges"), (dated, "rename")] {
+        match LakeSink::new(store.clone(), "", "f", table).prepare(true).await {
+            Err(Error::Stop(fault)) => assert!(fault.to_string().contains(words), "{fault}"),
+            other => panic!("expected Stop, got {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_null_where_none_may_be_is_poison() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let sink = sink(&store);
+    sink.prepare(true).await.unwrap();
+    let start = sink.create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
+    let rows = RecordBatch::try_from_iter([("offset", Arc::new(Int64Array::from(vec![None, Some(1)])) as _)]).unwrap();
+    let to = Fence { next_offset: 2, ..start.clone() };
+    assert!(matches!(sink.write(&partition(), &start, &to, &[rows]).await, Err(Error::Poison(_))));
+    assert_eq!(sink.fence(&partition()).await.unwrap(), Some(start));
+}
+
+#[test]
+fn only_folders_are_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("a lake");
+    let url = format!("file://{}", inner.to_string_lossy().replace(' ', "%20"));
+    open(&url).unwrap();
+    assert!(inner.is_dir());
+    let error = open("s3://key:secret@bucket/path").unwrap_err().to_string();
+    assert!(error.contains("s3://") && !error.contains("secret"), "{error}");
+    assert!(open("file://relative").is_err());
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert!(matches!(open(&file.to_string_lossy()), Err(Error::Stop(_))));
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_behind_is_hidden() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().to_string_lossy()).unwrap();
+    let day = folder.path().join("events/date=1970-01-01");
+    std::fs::create_dir_all(&day).unwrap();
+    let name = "in-1-0-00000000000000000000.parquet";
+    std::fs::write(day.join(format!(".{name}#1")), "half a fi").unwrap();
+    let sink = sink(&store);
+    sink.prepare(true).await.unwrap();
+    let start = sink.create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
+    write(&sink, &start, 3, 0).await;
+    assert_eq!(sink.snapshot().await.unwrap().rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+    let visible = |folder: &FilePath| {
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| !name.starts_with('.')).collect::<Vec<_>>()
+    };
+    assert_eq!(visible(&day), [name]);
+}

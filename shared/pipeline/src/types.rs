@@ -1,0 +1,247 @@
+//! The types that a topic's or reference's `schema:` is written in.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arrow::datatypes::{DataType, Field, Fields as ArrowFields, Schema, SchemaRef, TimeUnit};
+use millstream_core::META_COLUMNS;
+
+use crate::{
+    diagnostic::{Mark, Report, allowed},
+    fields::{entries, shown},
+    node::{Node, Value},
+};
+
+/// The key of a field's metadata that says in which unit since 1970 its timestamps are numbers: `s`, `ms` or `us`. A
+/// timestamp field without it is RFC 3339 text.
+pub const EPOCH_METADATA: &str = "millstream.epoch";
+
+/// What a type can be, as a message says it.
+const TYPES: [&str; 13] = [
+    "string",
+    "boolean",
+    "int",
+    "bigint",
+    "float",
+    "double",
+    "decimal(p,s)",
+    "date",
+    "timestamp",
+    "timestamp(s)",
+    "timestamp(ms)",
+    "timestamp(us)",
+    "binary",
+];
+
+/// Reads `schema:` in the order in which the fields are written.
+pub(crate) fn schema(node: &Node, place: &str, report: &mut Report) -> Option<SchemaRef> {
+    let fields = fields(node, &format!("the schema of {place}"), report)?;
+    for field in &fields {
+        if META_COLUMNS.contains(&field.1.name().as_str()) {
+            let reserved = META_COLUMNS.join(", ");
+            let name = field.1.name();
+            report.at(field.0, format!("the field name `{name}` is reserved in {place}; every topic has {reserved}"));
+        }
+    }
+    Some(Arc::new(Schema::new(fields.into_iter().map(|(_, field)| field).collect::<Vec<_>>())))
+}
+
+fn fields(node: &Node, place: &str, report: &mut Report) -> Option<Vec<(Mark, Field)>> {
+    let entries = entries(node, place, report)?;
+    if entries.is_empty() {
+        report.at(node.mark, format!("{place} has no fields; write `name: type` for each"));
+    }
+    let field = |entry: &crate::node::Entry, report: &mut Report| {
+        if entry.key.is_empty() {
+            report.at(entry.mark, format!("a field of {place} has an empty name"));
+        }
+        field(&entry.key, &entry.node, place, report).map(|field| (entry.mark, field))
+    };
+    // In `{ a: decimal(18,2) }` YAML ends the value at the comma: the rest is no field, and is told with the first part.
+    let is_rest = |entry: &&crate::node::Entry| matches!(entry.node.value, Value::Null) && entry.key.contains(')');
+    let entries = entries.into_iter().filter(|entry| !is_rest(entry));
+    // Every field is read before any failure counts, so that all mistakes are told.
+    entries.map(|entry| field(entry, report)).collect::<Vec<_>>().into_iter().collect()
+}
+
+fn field(name: &str, node: &Node, place: &str, report: &mut Report) -> Option<Field> {
+    match &node.value {
+        Value::Map(_) => {
+            let children = fields(node, &format!("`{name}` in {place}"), report)?;
+            let children: ArrowFields = children.into_iter().map(|(_, child)| child).collect();
+            Some(Field::new(name, DataType::Struct(children), true))
+        }
+        Value::List(items) => match items.as_slice() {
+            [item] => {
+                let item = field("item", item, &format!("the list `{name}` in {place}"), report)?;
+                Some(Field::new(name, DataType::List(Arc::new(item)), true))
+            }
+            _ => {
+                let count = items.len();
+                report.at(
+                    node.mark,
+                    format!("the list `{name}` in {place} must name the one type of its elements, such as `[string]`; it names {count}"),
+                );
+                None
+            }
+        },
+        Value::Text(text) => match scalar(name, text) {
+            Ok(field) => Some(field),
+            Err(Wrong::Unknown(given)) => {
+                let allowed = allowed(&given, TYPES);
+                report.at(
+                    node.mark,
+                    format!(
+                        "the type of `{name}` in {place} can't be {}{allowed}, each also with ` not null`",
+                        shown(node)
+                    ),
+                );
+                None
+            }
+            Err(Wrong::Decimal) => {
+                let cut = if text.contains(')') {
+                    ""
+                } else {
+                    "; inside `{ }` a comma ends a value: quote it, \"decimal(18,2)\""
+                };
+                let rule = "decimal(p,s) with 1 to 38 digits, s of them (0 to p) behind the point";
+                report.at(
+                    node.mark,
+                    format!("the type of `{name}` in {place} must be {rule}; it is {}{cut}", shown(node)),
+                );
+                None
+            }
+        },
+        _ => {
+            let types = TYPES.join(", ");
+            report.at(node.mark, format!("the type of `{name}` in {place} can't be {}; allowed: {types}", shown(node)));
+            None
+        }
+    }
+}
+
+enum Wrong {
+    Unknown(String),
+    Decimal,
+}
+
+/// Reads `decimal(18,2) not null` and the like; case and inner blanks don't matter.
+fn scalar(name: &str, text: &str) -> Result<Field, Wrong> {
+    let words = text.to_ascii_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
+    let (base, nullable) = match words.strip_suffix(" not null") {
+        Some(base) => (base, false),
+        None => (words.as_str(), true),
+    };
+    let timestamp = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let mut epoch = None;
+    let data_type = match base.replace(' ', "").as_str() {
+        "string" => DataType::Utf8,
+        "boolean" => DataType::Boolean,
+        "int" => DataType::Int32,
+        "bigint" => DataType::Int64,
+        "float" => DataType::Float32,
+        "double" => DataType::Float64,
+        "date" => DataType::Date32,
+        "binary" => DataType::Binary,
+        "timestamp" => timestamp(),
+        "timestamp(s)" | "timestamp(ms)" | "timestamp(us)" => {
+            epoch = base.split(['(', ')']).nth(1).map(|unit| unit.trim().to_owned());
+            timestamp()
+        }
+        other => match other.strip_prefix("decimal") {
+            Some(digits) => decimal(digits).ok_or(Wrong::Decimal)?,
+            None => return Err(Wrong::Unknown(base.to_owned())),
+        },
+    };
+    let metadata = epoch.map(|unit| HashMap::from([(EPOCH_METADATA.to_owned(), unit)])).unwrap_or_default();
+    Ok(Field::new(name, data_type, nullable).with_metadata(metadata))
+}
+
+fn decimal(digits: &str) -> Option<DataType> {
+    let (precision, scale) = digits.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
+    let (precision, scale) = (precision.parse::<u8>().ok()?, scale.parse::<u8>().ok()?);
+    let fits = (1..=38).contains(&precision) && scale <= precision;
+    fits.then_some(DataType::Decimal128(precision, scale as i8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(yaml: &str) -> Result<SchemaRef, Vec<String>> {
+        let mut report = Report::default();
+        let schema = schema(&Node::parse(yaml).unwrap(), "topic `t`", &mut report);
+        match (schema, report.is_empty()) {
+            (Some(schema), true) => Ok(schema),
+            _ => Err(report.into_diagnostics("x".as_ref()).iter().map(ToString::to_string).collect()),
+        }
+    }
+
+    #[test]
+    fn every_type_has_its_arrow_type_in_the_declared_order() {
+        let schema = read(
+            "{z: string, a: boolean not null, i: int, l: bigint, f: float, d: double, m: \"decimal(18, 2)  NOT NULL\", \
+             day: date, at: timestamp not null, s: timestamp(s), ms: timestamp(ms) not null, us: timestamp(us), \
+             raw: binary, who: {name: string not null, tags: [string]}, items: [{price: \"decimal(4,4)\"}]}",
+        )
+        .unwrap();
+        let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let expected = [
+            ("z", DataType::Utf8, true),
+            ("a", DataType::Boolean, false),
+            ("i", DataType::Int32, true),
+            ("l", DataType::Int64, true),
+            ("f", DataType::Float32, true),
+            ("d", DataType::Float64, true),
+            ("m", DataType::Decimal128(18, 2), false),
+            ("day", DataType::Date32, true),
+            ("at", utc.clone(), false),
+            ("s", utc.clone(), true),
+            ("ms", utc.clone(), false),
+            ("us", utc, true),
+            ("raw", DataType::Binary, true),
+        ];
+        for (field, (name, data_type, nullable)) in schema.fields().iter().zip(&expected) {
+            assert_eq!((field.name().as_str(), field.data_type(), field.is_nullable()), (*name, data_type, *nullable));
+        }
+        let epoch = |name: &str| schema.field_with_name(name).unwrap().metadata().get(EPOCH_METADATA).cloned();
+        assert_eq!((epoch("at"), epoch("s"), epoch("ms")), (None, Some("s".into()), Some("ms".into())));
+        let DataType::Struct(who) = schema.field_with_name("who").unwrap().data_type() else { panic!() };
+        assert!(!who[0].is_nullable() && matches!(who[1].data_type(), DataType::List(_)));
+        let DataType::List(item) = schema.field_with_name("items").unwrap().data_type() else { panic!() };
+        assert!(matches!(item.data_type(), DataType::Struct(_)));
+    }
+
+    #[test]
+    fn wrong_types_are_told_all_at_once() {
+        let all = "string, boolean, int, bigint, float, double, decimal(p,s), date, timestamp, timestamp(s), \
+                   timestamp(ms), timestamp(us), binary";
+        let decimal = "must be decimal(p,s) with 1 to 38 digits, s of them (0 to p) behind the point; it is";
+        assert_eq!(
+            read("a: strin\nb: decimal()\nc: decimal(39,2)\nd: [int, int]\ne: 5\nf: {g: \"decimal(2,3)\", h: decimal(18,2) not null}\n_offset: int\n")
+                .unwrap_err(),
+            [
+                format!("x:1:4: the type of `a` in the schema of topic `t` can't be `strin`; allowed: {all} (did you mean `string`?), each also with ` not null`"),
+                format!("x:2:4: the type of `b` in the schema of topic `t` {decimal} `decimal()`"),
+                format!("x:3:4: the type of `c` in the schema of topic `t` {decimal} `decimal(39,2)`"),
+                "x:4:4: the list `d` in the schema of topic `t` must name the one type of its elements, such as `[string]`; it names 2".into(),
+                format!("x:5:4: the type of `e` in the schema of topic `t` can't be `5`; allowed: {all}"),
+                format!("x:6:8: the type of `g` in `f` in the schema of topic `t` {decimal} `decimal(2,3)`"),
+                format!("x:6:27: the type of `h` in `f` in the schema of topic `t` {decimal} `decimal(18`; inside `{{ }}` a comma ends a value: quote it, \"decimal(18,2)\""),
+            ]
+        );
+        assert_eq!(
+            read("a: int\n_offset: int\n").unwrap_err(),
+            [
+                "x:2:1: the field name `_offset` is reserved in topic `t`; every topic has _topic, _partition, _offset, _timestamp, _key, _order"
+            ]
+        );
+        assert_eq!(
+            read("{}").unwrap_err(),
+            ["x:1:1: the schema of topic `t` has no fields; write `name: type` for each"]
+        );
+        assert_eq!(
+            read("[]").unwrap_err(),
+            ["x:1:1: the schema of topic `t` must be a mapping (`field: value`); it is a list"]
+        );
+    }
+}

@@ -1,0 +1,304 @@
+//! Connections: the URL, TLS, and a bounded pool.
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime};
+use millstream_core::{Error, Result};
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use postgres_openssl::MakeTlsConnector;
+use tokio_postgres::{
+    Config, Row,
+    config::{Host, SslMode},
+    types::{ToSql, Type},
+};
+
+use crate::error;
+
+/// The most time that connecting, or waiting for a free connection, may take.
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// The most time that a statement or a short transaction may take.
+pub(crate) const QUERY_LIMIT: Duration = Duration::from_secs(30);
+
+/// A bounded pool of connections to one database; cheap to clone.
+#[derive(Clone)]
+pub struct Pool {
+    connections: deadpool_postgres::Pool,
+    /// Host, port and database, for messages; never the password.
+    place: Arc<str>,
+}
+
+/// A pool of at most `max_connections` (at least 1) to the database of `url`: `postgres://user:password@host:5432/database`,
+/// with libpq's parameters after `?`. Opens nothing yet.
+///
+/// TLS by `sslmode`, with libpq's meaning (<https://www.postgresql.org/docs/current/libpq-ssl.html>): `disable`; `prefer`
+/// (the default: encrypted if the server can, unchecked); `require` (encrypted; checked if `sslrootcert` is given);
+/// `verify-ca`; `verify-full` (the host name too). Certificates are checked against the file `sslrootcert`, or against the
+/// system's where it is absent or `system`.
+///
+/// Connecting takes at most 10 s, a statement 30 s.
+///
+/// # Errors
+/// `Stop` when the URL can't be read or `sslrootcert` is no file of certificates. The message holds no part of the URL.
+pub fn pool(url: &str, max_connections: usize) -> Result<Pool> {
+    let (url, tls) = Tls::take_from(url)?;
+    // The parser's own message can quote a part of a password with unescaped characters: it is left out.
+    let mut config: Config = url.parse().map_err(|_| {
+        Error::stop(
+            "MILLSTREAM_POSTGRES_URL can't be read; it looks like postgres://user:password@host:5432/database?sslmode=require, \
+             and characters such as @ : / ? # in the password are written as %40 %3A %2F %3F %23",
+        )
+    })?;
+    config.ssl_mode(tls.negotiation());
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_LIMIT);
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("millstream");
+    }
+    config.keepalives_idle(QUERY_LIMIT).tcp_user_timeout(QUERY_LIMIT);
+    let place = place(&config);
+    let manager =
+        Manager::from_config(config, tls.connector()?, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    let connections = deadpool_postgres::Pool::builder(manager)
+        .max_size(max_connections.max(1))
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(CONNECT_LIMIT))
+        .create_timeout(Some(CONNECT_LIMIT))
+        .recycle_timeout(Some(CONNECT_LIMIT))
+        .build()
+        .map_err(|error| Error::stop("internal: no pool of connections").caused_by(error))?;
+    Ok(Pool { connections, place: place.into() })
+}
+
+impl Pool {
+    /// Where this is and what is being done, for the front of a message.
+    pub(crate) fn doing(&self, what: &str) -> String {
+        format!("Postgres {}: {what}", self.place)
+    }
+
+    pub(crate) async fn client(&self, what: &str) -> Result<Object> {
+        self.connections.get().await.map_err(|error| error::of_pool(self.doing(what), &error))
+    }
+
+    /// One unnamed, typed statement in one round trip, with all its rows.
+    pub(crate) async fn query(
+        &self,
+        what: &str,
+        sql: &str,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>> {
+        let client = self.client(what).await?;
+        let rows = async {
+            client.query_typed(sql, parameters).await.map_err(|error| error::of_postgres(self.doing(what), &error))
+        };
+        let rows = self.within(QUERY_LIMIT, what, rows).await;
+        self.settle(client, rows)
+    }
+
+    /// Waits for `work` no longer than `limit`; `None` when the time was up.
+    pub(crate) async fn within<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Outcome<T> {
+        match tokio::time::timeout(limit, work).await {
+            Ok(result) => Outcome::Answered(result),
+            Err(_) => Outcome::TimedOut(Error::retry(format!(
+                "{}: no answer within {} s; the outcome is unknown",
+                self.doing(what),
+                limit.as_secs()
+            ))),
+        }
+    }
+
+    /// Puts a connection back into the pool, or closes it when an answer is still under way.
+    pub(crate) fn settle<T>(&self, client: Object, outcome: Outcome<T>) -> Result<T> {
+        match outcome {
+            Outcome::Answered(result) => result,
+            Outcome::TimedOut(error) => {
+                drop(Object::take(client));
+                Err(error)
+            }
+        }
+    }
+}
+
+/// What came of work with a limit on its time.
+pub(crate) enum Outcome<T> {
+    Answered(Result<T>),
+    TimedOut(Error),
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+fn place(config: &Config) -> String {
+    let ports = config.get_ports();
+    let port = |index: usize| ports.get(index).or(ports.last()).copied().unwrap_or(5432);
+    let host = |(index, host): (usize, &Host)| match host {
+        Host::Tcp(name) => format!("{name}:{}", port(index)),
+        Host::Unix(folder) => folder.display().to_string(),
+    };
+    let hosts: Vec<String> = config.get_hosts().iter().enumerate().map(host).collect();
+    format!("{}/{}", hosts.join(","), config.get_dbname().or(config.get_user()).unwrap_or_default())
+}
+
+/// What libpq's URL says of TLS; tokio-postgres knows three of the modes and no file of certificates.
+#[derive(Debug, Default, PartialEq)]
+struct Tls {
+    mode: Mode,
+    root_certificates: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Mode {
+    Disable,
+    #[default]
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+impl Tls {
+    /// Splits the URL into what is left for tokio-postgres and what is said of TLS.
+    fn take_from(url: &str) -> Result<(String, Self)> {
+        let mut tls = Self::default();
+        let Some((address, query)) = url.split_once('?') else { return Ok((url.to_owned(), tls)) };
+        let mut left = Vec::new();
+        for parameter in query.split('&') {
+            match parameter.split_once('=') {
+                Some(("sslmode", mode)) => tls.mode = Mode::parse(mode)?,
+                Some(("sslrootcert", "system")) => tls.root_certificates = None,
+                Some(("sslrootcert", path)) => tls.root_certificates = Some(percent_decoded(path)),
+                _ => left.push(parameter),
+            }
+        }
+        let separator = if left.is_empty() { "" } else { "?" };
+        Ok((format!("{address}{separator}{}", left.join("&")), tls))
+    }
+
+    fn negotiation(&self) -> SslMode {
+        match self.mode {
+            Mode::Disable => SslMode::Disable,
+            Mode::Prefer => SslMode::Prefer,
+            Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
+        }
+    }
+
+    fn connector(&self) -> Result<MakeTlsConnector> {
+        let internal = |error| Error::stop("internal: OpenSSL can't be set up").caused_by(error);
+        let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(internal)?;
+        // As libpq: `require` with a root certificate is `verify-ca`.
+        let check_chain = match self.mode {
+            Mode::VerifyCa | Mode::VerifyFull => true,
+            Mode::Require => self.root_certificates.is_some(),
+            Mode::Disable | Mode::Prefer => false,
+        };
+        if !check_chain {
+            builder.set_verify(SslVerifyMode::NONE);
+        } else if let Some(path) = &self.root_certificates {
+            builder.set_ca_file(path).map_err(|error| {
+                Error::stop(format!("sslrootcert in MILLSTREAM_POSTGRES_URL: {path} is no file of PEM certificates"))
+                    .caused_by(error)
+            })?;
+        } else {
+            // OpenSSL is built in and knows no system: the probe looks where systems keep their certificates.
+            let found = openssl_probe::probe();
+            let folder = found.cert_dir.first().map(|folder| folder.as_path());
+            builder.load_verify_locations(found.cert_file.as_deref(), folder).map_err(|error| {
+                Error::stop("the system has no CA certificates; install ca-certificates, or name a file by sslrootcert")
+                    .caused_by(error)
+            })?;
+        }
+        let mut connector = MakeTlsConnector::new(builder.build());
+        let check_host = self.mode == Mode::VerifyFull;
+        connector.set_callback(move |connection, _| {
+            connection.set_verify_hostname(check_host);
+            Ok(())
+        });
+        Ok(connector)
+    }
+}
+
+impl Mode {
+    fn parse(text: &str) -> Result<Self> {
+        Ok(match text {
+            "disable" => Self::Disable,
+            "prefer" | "allow" => Self::Prefer,
+            "require" => Self::Require,
+            "verify-ca" => Self::VerifyCa,
+            "verify-full" => Self::VerifyFull,
+            _ => {
+                return Err(Error::stop(
+                    "sslmode in MILLSTREAM_POSTGRES_URL must be disable, prefer, require, verify-ca or verify-full",
+                ));
+            }
+        })
+    }
+}
+
+/// `%41` becomes `A`; what is no such escape stays.
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let (mut decoded, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while at < bytes.len() {
+        let escape = text.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+        match escape.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                at += 3;
+            }
+            None => {
+                decoded.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_says_what_tls_to_use() {
+        let (url, tls) =
+            Tls::take_from("postgres://u:p@h/d?sslmode=verify-full&connect_timeout=3&sslrootcert=%2Fa%20b.pem")
+                .unwrap();
+        assert_eq!(url, "postgres://u:p@h/d?connect_timeout=3");
+        assert_eq!(tls, Tls { mode: Mode::VerifyFull, root_certificates: Some("/a b.pem".to_owned()) });
+        assert_eq!(tls.negotiation(), SslMode::Require);
+        let (url, tls) = Tls::take_from("postgres://u:p@h/d").unwrap();
+        assert_eq!((url.as_str(), tls.mode), ("postgres://u:p@h/d", Mode::Prefer));
+        assert!(Tls::take_from("postgres://h/d?sslmode=on").is_err());
+    }
+
+    #[test]
+    fn a_message_names_the_place_and_never_the_password() {
+        let pool = pool("postgres://ann:hunter2@db1:5433,db2:5433/bank", 2).unwrap();
+        assert_eq!(pool.doing("x"), "Postgres db1:5433,db2:5433/bank: x");
+        assert!(!format!("{pool:?}").contains("hunter2"));
+        for url in ["postgres://ann:hun@ter2:x@db/bank", "hunter2", "postgres://ann:hunter2@db/bank?hunter2=1"] {
+            let error = super::pool(url, 2).map(|_| ()).unwrap_err().to_string();
+            assert!(!error.contains("hun") && !error.contains("ter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_of_certificates_stops() {
+        let error = pool("postgres://h/d?sslmode=verify-ca&sslrootcert=/nowhere.pem", 1).unwrap_err();
+        assert!(matches!(&error, Error::Stop(_)) && error.to_string().contains("/nowhere.pem"), "{error}");
+    }
+
+    #[test]
+    fn escapes_are_read() {
+        assert_eq!(percent_decoded("%2Fa%zz%4"), "/a%zz%4");
+        assert_eq!(percent_decoded("é%20"), "é ");
+    }
+}

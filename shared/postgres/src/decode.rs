@@ -1,0 +1,202 @@
+//! Rows of PostgreSQL as Arrow columns, from the binary format.
+
+use std::{error::Error as StdError, pin::pin, sync::Arc};
+
+use arrow::{
+    array::{
+        ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array,
+        Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
+    },
+    datatypes::{DataType, Field, SchemaRef},
+};
+use arrow_json::ReaderBuilder;
+use futures::TryStreamExt;
+use millstream_core::{Error, Result};
+use tokio_postgres::{
+    GenericClient, Row,
+    types::{FromSql, Type},
+};
+
+use crate::{
+    connect::{Pool, QUERY_LIMIT},
+    encode::{EPOCH_DAYS, EPOCH_US, cast, retyped},
+    error, numeric,
+    types::{Kind, quoted},
+};
+
+/// Rows per record batch that is built.
+const CHUNK_ROWS: usize = 8_192;
+
+/// Reads all rows of a table or view as `schema` says: what references are loaded from.
+///
+/// Columns are found by name. A column of another type is converted if PostgreSQL can and nothing is lost; a `timestamp`
+/// without a zone is read as UTC.
+///
+/// # Errors
+/// `Stop` when the table or a column is missing, or a value does not fit its type. `Retry` as for every call.
+pub async fn read_table(pool: &Pool, name: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    let what = format!("reading table {name}");
+    let have = crate::schema::columns(pool, name).await?;
+    if have.is_empty() {
+        return Err(Error::stop(format!("{}: there is no such table or view", pool.doing(&what))));
+    }
+    let missing: Vec<&str> = schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .filter(|name| !have.iter().any(|column| column.name == *name))
+        .collect();
+    if !missing.is_empty() {
+        return Err(Error::stop(format!("{}: it has no column {}", pool.doing(&what), missing.join(", "))));
+    }
+    let zoneless =
+        |name: &str| have.iter().any(|column| column.name == name && column.sql_type.ends_with("without time zone"));
+    let sql = select(name, schema, zoneless)?;
+    let client = pool.client(&what).await?;
+    let rows = read(pool, &what, &**client, &sql, schema).await;
+    // After an error rows may still be under way: such a connection is not used again.
+    if rows.is_err() {
+        drop(deadpool_postgres::Object::take(client));
+    }
+    rows
+}
+
+/// The statement that reads the columns of `schema`, each in the type that [`read`] expects.
+pub(crate) fn select(table: &str, schema: &SchemaRef, zoneless: impl Fn(&str) -> bool) -> Result<String> {
+    let mut columns = Vec::with_capacity(schema.fields().len());
+    for field in schema.fields() {
+        let kind = kind(field)?;
+        let name = quoted(field.name());
+        let zone = if kind == Kind::Timestamp && zoneless(field.name()) { " AT TIME ZONE 'UTC'" } else { "" };
+        columns.push(format!("({name}{zone})::{}", kind.base()));
+    }
+    Ok(format!("SELECT {} FROM {}", columns.join(", "), quoted(table)))
+}
+
+/// Runs a statement of [`select`]. Every wait for more rows has the limit of a statement.
+pub(crate) async fn read(
+    pool: &Pool,
+    what: &str,
+    client: &impl GenericClient,
+    sql: &str,
+    schema: &SchemaRef,
+) -> Result<Vec<RecordBatch>> {
+    let failed = |error: tokio_postgres::Error| error::of_postgres(pool.doing(what), &error);
+    let slow = |_| Error::retry(format!("{}: no rows within {} s", pool.doing(what), QUERY_LIMIT.as_secs()));
+    let none: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 0] = [];
+    let start = tokio::time::timeout(QUERY_LIMIT, client.query_typed_raw(sql, none)).await;
+    let mut rows = pin!(start.map_err(slow)?.map_err(failed)?);
+    let (mut chunk, mut batches) = (Vec::with_capacity(CHUNK_ROWS), Vec::new());
+    loop {
+        let next = tokio::time::timeout(QUERY_LIMIT, rows.try_next()).await.map_err(slow)?.map_err(failed)?;
+        let done = next.is_none();
+        chunk.extend(next);
+        if chunk.len() == CHUNK_ROWS || (done && !chunk.is_empty()) {
+            batches.push(batch(&chunk, schema).map_err(|error| error.context(pool.doing(what)))?);
+            chunk.clear();
+        }
+        if done {
+            return Ok(batches);
+        }
+    }
+}
+
+/// Rows as one record batch; column `n` of the rows is field `n` of the schema, in its kind's base type.
+///
+/// # Errors
+/// `Stop` when a value does not fit the field's type.
+pub(crate) fn batch(rows: &[Row], schema: &SchemaRef) -> Result<RecordBatch> {
+    let mut columns = Vec::with_capacity(schema.fields().len());
+    for (index, field) in schema.fields().iter().enumerate() {
+        let raw: Option<Vec<Option<&[u8]>>> = rows
+            .iter()
+            .map(|row| row.try_get::<_, Option<Raw>>(index).ok().map(|value| value.map(|raw| raw.0)))
+            .collect();
+        let misfit = || Error::stop(format!("column {}: a value does not fit {}", field.name(), field.data_type()));
+        columns.push(raw.and_then(|raw| column(&raw, field, kind(field).ok()?)).ok_or_else(misfit)?);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+        .map_err(|error| Error::stop("a column that must not be null has a null").caused_by(error))
+}
+
+fn kind(field: &Field) -> Result<Kind> {
+    Kind::of(field.data_type()).ok_or_else(|| {
+        Error::stop(format!("column {} is {}, which PostgreSQL can't hold", field.name(), field.data_type()))
+    })
+}
+
+/// A column of the field's exact type; none when a value does not fit.
+fn column(raw: &[Option<&[u8]>], field: &Field, kind: Kind) -> Option<ArrayRef> {
+    let values: ArrayRef = match kind {
+        Kind::Json => return json(raw, field),
+        Kind::Text => Arc::new(StringArray::from_iter(all(raw, |bytes| std::str::from_utf8(bytes).ok())?)),
+        Kind::Bytes => Arc::new(BinaryArray::from_iter(raw.iter().copied())),
+        Kind::Boolean => Arc::new(BooleanArray::from_iter(all(raw, |bytes| Some(fixed::<1>(bytes)? == [1]))?)),
+        Kind::SmallInt => Arc::new(Int16Array::from_iter(all(raw, |bytes| fixed(bytes).map(i16::from_be_bytes))?)),
+        Kind::Integer => Arc::new(Int32Array::from_iter(all(raw, |bytes| fixed(bytes).map(i32::from_be_bytes))?)),
+        Kind::BigInt => Arc::new(Int64Array::from_iter(all(raw, |bytes| fixed(bytes).map(i64::from_be_bytes))?)),
+        Kind::Real => Arc::new(Float32Array::from_iter(all(raw, |bytes| fixed(bytes).map(f32::from_be_bytes))?)),
+        Kind::Double => Arc::new(Float64Array::from_iter(all(raw, |bytes| fixed(bytes).map(f64::from_be_bytes))?)),
+        Kind::Numeric { precision, scale } => {
+            let values = Decimal128Array::from_iter(all(raw, |bytes| numeric::read(bytes, u32::from(scale)))?);
+            let values = values.with_precision_and_scale(precision, scale as i8).ok()?;
+            values.validate_decimal_precision(precision).ok()?;
+            Arc::new(values)
+        }
+        Kind::Timestamp => {
+            let us = |bytes: &[u8]| fixed(bytes).map(i64::from_be_bytes)?.checked_add(EPOCH_US);
+            return time(Arc::new(TimestampMicrosecondArray::from_iter(all(raw, us)?)), field.data_type());
+        }
+        Kind::Date => {
+            let day = |bytes: &[u8]| fixed(bytes).map(i32::from_be_bytes)?.checked_add(EPOCH_DAYS);
+            Arc::new(Date32Array::from_iter(all(raw, day)?))
+        }
+    };
+    cast(&values, field.data_type()).ok()
+}
+
+/// Reads each value that is there; none when one can't be read.
+fn all<'a, T>(raw: &[Option<&'a [u8]>], read: impl Fn(&'a [u8]) -> Option<T>) -> Option<Vec<Option<T>>> {
+    raw.iter().map(|value| value.map_or(Some(None), |bytes| read(bytes).map(Some))).collect()
+}
+
+fn fixed<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+    bytes.try_into().ok()
+}
+
+/// Microseconds in the unit of `data_type`, under its label of a zone.
+fn time(us: ArrayRef, data_type: &DataType) -> Option<ArrayRef> {
+    let DataType::Timestamp(unit, _) = data_type else { return None };
+    Some(retyped(&cast(&us, &DataType::Timestamp(*unit, None)).ok()?, data_type.clone()))
+}
+
+fn json(raw: &[Option<&[u8]>], field: &Field) -> Option<ArrayRef> {
+    // Null is allowed here in any case; the schema decides in the end.
+    let nullable = Field::new(field.name(), field.data_type().clone(), true);
+    let mut decoder = ReaderBuilder::new_with_field(nullable).with_batch_size(raw.len()).build_decoder().ok()?;
+    for value in raw {
+        // The first byte is the version of jsonb's binary format. A value of its own ends with a space.
+        let text = value.map_or(&b"null"[..], |bytes| bytes.get(1..).unwrap_or_default());
+        for part in [text, b" "] {
+            if decoder.decode(part).ok()? != part.len() {
+                return None;
+            }
+        }
+    }
+    let batch = decoder.flush().ok()??;
+    (batch.num_rows() == raw.len()).then(|| Arc::clone(batch.column(0)))
+}
+
+/// A value as it came, whatever its type.
+struct Raw<'a>(&'a [u8]);
+
+impl<'a> FromSql<'a> for Raw<'a> {
+    fn from_sql(_: &Type, bytes: &'a [u8]) -> Result<Self, Box<dyn StdError + Sync + Send>> {
+        Ok(Self(bytes))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}

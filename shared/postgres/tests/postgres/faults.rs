@@ -1,0 +1,153 @@
+//! Lost connections, unknown outcomes, refused sign-ins.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch};
+use millstream_core::{Error, Sink, Table};
+use millstream_postgres::{PostgresSink, pool};
+use millstream_testkit::rows::{rows, texts};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::support::{Database, Way, connect, counts, moved, partition, ready, write};
+
+/// Key 1 with a count of 5, and a sketch where the table has one.
+fn one_row(table: &Table) -> RecordBatch {
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1])), Arc::new(Int64Array::from(vec![5]))];
+    if table.columns.len() == 3 {
+        columns.push(Arc::new(BinaryArray::from_iter_values([b"a"])));
+    }
+    rows(table, columns)
+}
+
+pub async fn a_terminated_write_changed_nothing(way: Way) {
+    let database = Database::create(way).await;
+    let table = counts(false);
+    let sink = database.sink(&table);
+    let start = ready(&sink).await;
+    let one = write(&sink, &start, &[one_row(&table)]).await.unwrap();
+    // Somebody holds the row, so that the write hangs in the middle: the fence has moved, the row has not changed.
+    let holder = connect(&database.direct_url()).await;
+    holder.batch_execute("BEGIN; UPDATE counts SET n = n").await.unwrap();
+    let task = tokio::spawn({
+        let (sink, one, rows) = (sink.clone(), one.clone(), one_row(&table));
+        async move { write(&sink, &one, &[rows]).await }
+    });
+    let waiting = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    database.wait_until(&format!("SELECT count(*) {waiting}"), "1").await;
+    database.execute(&format!("SELECT pg_terminate_backend(pid) {waiting}")).await;
+    match task.await.unwrap() {
+        Err(Error::Retry(_)) => {}
+        other => panic!("a lost connection must be Retry, got {other:?}"),
+    }
+    holder.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(sink.fence(&partition(0)).await.unwrap().as_ref(), Some(&one), "nothing was committed");
+    write(&sink, &one, &[one_row(&table)]).await.unwrap();
+    assert_eq!(texts(&sink.snapshot().await.unwrap().rows), [["1", "10"]]);
+    database.drop().await;
+}
+
+/// Passes bytes on both ways until it is told to swallow the server's.
+async fn proxy(to: String, swallow: Arc<AtomicBool>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&to).await.unwrap();
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            tokio::spawn(async move { copy(&mut from_client, &mut to_server).await });
+            let swallow = swallow.clone();
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+                    // The server has answered, so it has committed; the client loses the connection.
+                    if swallow.load(Ordering::SeqCst) || to_client.write_all(&buffer[..read]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+pub async fn a_lost_answer_is_cleared_up_by_the_fence(way: Way) {
+    for table in [counts(false), counts(true)] {
+        let database = Database::create(way).await;
+        let url = database.url();
+        let (sign_in, rest) = url.split_once('@').unwrap();
+        let (address, name) = rest.split_once('/').unwrap();
+        let swallow = Arc::new(AtomicBool::new(false));
+        let port = proxy(address.to_owned(), swallow.clone()).await;
+        let through = pool(&format!("{sign_in}@127.0.0.1:{port}/{name}"), 1).unwrap();
+        let sink = PostgresSink::new(through, "test.function", table.clone()).unwrap();
+        let start = ready(&sink).await;
+        swallow.store(true, Ordering::SeqCst);
+        match write(&sink, &start, &[one_row(&table)]).await {
+            Err(Error::Retry(_)) => {}
+            other => panic!("a lost answer must be Retry, got {other:?}"),
+        }
+        swallow.store(false, Ordering::SeqCst);
+        // What was lost was the answer to the one statement, or to BEGIN: the fence tells which.
+        let fence = sink.fence(&partition(0)).await.unwrap().unwrap();
+        if table.columns.len() == 2 {
+            assert_eq!(fence, moved(&start, 1), "the write was made");
+            match write(&sink, &start, &[one_row(&table)]).await {
+                Err(Error::Fenced { current: Some(1) }) => {}
+                other => panic!("the same write again must be fenced, got {other:?}"),
+            }
+        } else {
+            assert_eq!(fence, start, "a transaction that never ended changed nothing");
+            write(&sink, &start, &[one_row(&table)]).await.unwrap();
+        }
+        assert_eq!(database.ask("SELECT sum(n) FROM counts").await, "5");
+        database.drop().await;
+    }
+}
+
+pub async fn a_connection_lost_while_idle_is_replaced(way: Way) {
+    let database = Database::create(way).await;
+    let sink = database.sink(&counts(false));
+    let start = ready(&sink).await;
+    let others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()";
+    database.execute(&format!("SELECT pg_terminate_backend(pid) {others}")).await;
+    // The first call may still find the dead connection; it says `Retry`, and is told so at most once per connection.
+    let mut tries = 0;
+    loop {
+        match sink.fence(&partition(0)).await {
+            Ok(fence) => break assert_eq!(fence, Some(start)),
+            Err(Error::Retry(_)) if tries < 8 => tries += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    database.drop().await;
+}
+
+pub async fn a_rejected_sign_in_says_what_to_check(way: Way) {
+    let database = Database::create(way).await;
+    let fence = async |url: &str| {
+        let sink = PostgresSink::new(pool(url, 1).unwrap(), "test.function", counts(false)).unwrap();
+        sink.fence(&partition(0)).await.unwrap_err()
+    };
+    let url = database.url();
+    let (address, name) = url.split_once('@').unwrap().1.split_once('/').unwrap();
+    let wrong = fence(&format!("postgres://millstream:hunter2@{address}/{name}")).await;
+    let said = wrong.to_string();
+    assert!(said.contains(address) && !said.contains("hunter2"), "{said}");
+    let missing = fence(&url.replace(name, "no_such_database")).await;
+    let nobody = fence(&format!("postgres://millstream:hunter2@127.0.0.1:1/{name}")).await;
+    assert!(matches!(nobody, Error::Retry(_)), "a server that is away may come back: {nobody}");
+    let tls = fence(&format!("{url}?sslmode=require")).await;
+    assert!(matches!(&tls, Error::Stop(_)) && tls.to_string().contains("sslmode"), "{tls}");
+    if matches!(way, Way::Direct) {
+        assert!(matches!(&wrong, Error::Stop(_)) && said.contains("password"), "{said}");
+        assert!(matches!(&missing, Error::Stop(_)) && missing.to_string().contains("create the database"), "{missing}");
+    }
+    database.drop().await;
+}

@@ -1,0 +1,46 @@
+//! The sink on a real PostgreSQL, and the same through PgBouncer in transaction mode. Every test has databases of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+mod concurrency;
+mod conformance;
+mod faults;
+mod support;
+mod tables;
+mod values;
+
+/// Each test twice: straight to the server, and through PgBouncer.
+macro_rules! on_both_ways {
+    ($($module:ident::$test:ident),* $(,)?) => {
+        mod direct {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                crate::$module::$test(crate::support::Way::Direct).await;
+            })*
+        }
+        mod pgbouncer {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                crate::$module::$test(crate::support::Way::PgBouncer).await;
+            })*
+        }
+    };
+}
+
+on_both_ways! {
+    conformance::the_contract_holds,
+    concurrency::partitions_with_the_same_keys_never_deadlock,
+    concurrency::sketches_of_two_partitions_merge,
+    concurrency::a_zombie_waits_for_the_lock_and_inserts_nothing,
+    concurrency::instances_that_start_at_once_create_one_table,
+    faults::a_terminated_write_changed_nothing,
+    faults::a_lost_answer_is_cleared_up_by_the_fence,
+    faults::a_connection_lost_while_idle_is_replaced,
+    faults::a_rejected_sign_in_says_what_to_check,
+    tables::a_table_that_does_not_fit_is_described,
+    tables::a_view_follows_its_statement,
+    tables::a_view_of_somebody_else_is_left_alone,
+    tables::references_are_read,
+    values::unusual_types_come_back_as_they_went,
+    values::what_has_no_place_is_poison,
+    values::keys_that_are_the_same_only_to_postgres_merge_in_writes_of_their_own,
+}

@@ -1,0 +1,147 @@
+//! Tables, views and references.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, Date32Array, Decimal128Array, Int64Array, StringArray, TimestampMicrosecondArray},
+    datatypes::{DataType, Field, Schema, TimeUnit},
+};
+use millstream_core::{Error, Role, Sink, Table, View};
+use millstream_postgres::read_table;
+use millstream_testkit::rows::texts;
+
+use crate::support::{Database, Way, column, counts, ready, write};
+
+async fn stopped(database: &Database, table: &Table, create: bool) -> String {
+    match database.sink(table).prepare(create).await {
+        Err(Error::Stop(fault)) => fault.to_string(),
+        other => panic!("expected Stop, got {other:?}"),
+    }
+}
+
+pub async fn a_table_that_does_not_fit_is_described(way: Way) {
+    let database = Database::create(way).await;
+    let table = counts(false);
+    let said = stopped(&database, &table, false).await;
+    for part in ["table counts is missing", "table millstream_fences is missing", "millstream up"] {
+        assert!(said.contains(part), "{said}");
+    }
+    database.execute("CREATE TABLE counts (key integer, other text NOT NULL, more text NOT NULL DEFAULT '')").await;
+    let said = stopped(&database, &table, true).await;
+    for part in ["counts.key is integer, not bigint", "no column n bigint", "counts.other is NOT NULL", "by hand"] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(!said.contains("more"), "{said}");
+    // A table without its index: created if allowed, unless the rows there refuse it.
+    database
+        .execute("DROP TABLE counts; CREATE TABLE counts (key bigint, n bigint); CREATE INDEX ON counts (key)")
+        .await;
+    assert!(stopped(&database, &table, false).await.contains("no unique index on (\"key\")"));
+    database.execute("INSERT INTO counts VALUES (NULL, 1), (NULL, 2)").await;
+    stopped(&database, &table, true).await;
+    database.execute("TRUNCATE counts").await;
+    database.sink(&table).prepare(true).await.unwrap();
+    // A primary key does as well.
+    database.execute("DROP TABLE counts; CREATE TABLE counts (key bigint PRIMARY KEY, n bigint)").await;
+    database.sink(&table).prepare(false).await.unwrap();
+    database.drop().await;
+}
+
+fn with_view(select: &str, columns: &[(&str, DataType)]) -> Table {
+    let columns = columns.iter().map(|(name, data_type)| ((*name).to_owned(), data_type.clone())).collect();
+    Table { view: Some(View { name: "seen".to_owned(), columns, select: select.to_owned() }), ..counts(false) }
+}
+
+pub async fn a_view_follows_its_statement(way: Way) {
+    let database = Database::create(way).await;
+    let first = with_view("SELECT key, n FROM counts WHERE n > 0", &[("key", DataType::Int64), ("n", DataType::Int64)]);
+    assert!(stopped(&database, &first, false).await.contains("view seen is missing"));
+    let sink = database.sink(&first);
+    let start = ready(&sink).await;
+    let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1])), Arc::new(Int64Array::from(vec![5]))];
+    write(&sink, &start, &[millstream_testkit::rows::rows(&first, columns)]).await.unwrap();
+    database.execute("GRANT SELECT ON seen TO PUBLIC").await;
+    // Another expression with the same columns keeps the rights; the check alone says that it is out of date.
+    let second = with_view(
+        "SELECT key, n * 2 AS n FROM counts WHERE 'it''s' <> ''",
+        &[("key", DataType::Int64), ("n", DataType::Int64)],
+    );
+    assert!(stopped(&database, &second, false).await.contains("made from another statement"));
+    database.sink(&second).prepare(true).await.unwrap();
+    assert_eq!(database.ask("SELECT n FROM seen").await, "10");
+    assert_eq!(database.ask("SELECT relacl IS NOT NULL FROM pg_class WHERE relname = 'seen'").await, "true");
+    // Other columns: made anew.
+    let third = with_view("SELECT n::text AS label FROM counts", &[("label", DataType::Utf8)]);
+    database.sink(&third).prepare(true).await.unwrap();
+    assert_eq!(database.ask("SELECT label FROM seen").await, "5");
+    database.sink(&third).prepare(false).await.unwrap();
+    // Something depends on it: a person decides.
+    database.execute("CREATE VIEW mine AS SELECT label FROM seen").await;
+    assert!(stopped(&database, &second, true).await.contains("depend"));
+    database.drop().await;
+}
+
+pub async fn a_view_of_somebody_else_is_left_alone(way: Way) {
+    let database = Database::create(way).await;
+    database.execute("CREATE VIEW seen AS SELECT 1::bigint AS key").await;
+    let other = with_view("SELECT key, n FROM counts", &[("key", DataType::Int64), ("n", DataType::Int64)]);
+    let said = stopped(&database, &other, true).await;
+    assert!(said.contains("seen has the columns (key), not (key, n)"), "{said}");
+    let same = with_view("SELECT key FROM counts", &[("key", DataType::Int64)]);
+    database.sink(&same).prepare(true).await.unwrap();
+    assert_eq!(database.ask("SELECT key FROM seen").await, "1");
+    database.drop().await;
+}
+
+pub async fn references_are_read(way: Way) {
+    let database = Database::create(way).await;
+    database
+        .execute(
+            "CREATE TABLE branch (id integer, name varchar(20), fee numeric, opened timestamp, day date, extra text);
+             INSERT INTO branch VALUES (1, 'Zürich', 1.50, '2026-11-21 10:00:00.000001', '2026-11-21', ''), (2, NULL, -3, NULL, NULL, NULL)",
+        )
+        .await;
+    let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Int64, false),
+        Field::new("name", DataType::Utf8, true),
+        Field::new("fee", DataType::Decimal128(10, 2), true),
+        Field::new("opened", utc, true),
+        Field::new("day", DataType::Date32, true),
+    ]));
+    let pool = database.pool();
+    let read = read_table(&pool, "branch", &schema).await.unwrap();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(vec![1, 2])),
+        Arc::new(StringArray::from(vec![Some("Zürich"), None])),
+        Arc::new(Decimal128Array::from(vec![150, -300]).with_precision_and_scale(10, 2).unwrap()),
+        Arc::new(TimestampMicrosecondArray::from(vec![Some(1_795_255_200_000_001), None]).with_timezone("UTC")),
+        Arc::new(Date32Array::from(vec![Some(20_778), None])),
+    ];
+    let expected = arrow::array::RecordBatch::try_new(schema, columns).unwrap();
+    assert_eq!(texts(&read), texts(&[expected]));
+    let fails = async |name: &str, column: &str, data_type| {
+        let schema = Arc::new(Schema::new(vec![Field::new(column, data_type, false)]));
+        match read_table(&pool, name, &schema).await {
+            Err(Error::Stop(fault)) => fault.to_string(),
+            other => panic!("expected Stop, got {other:?}"),
+        }
+    };
+    assert!(fails("nowhere", "id", DataType::Int64).await.contains("no such table"));
+    assert!(fails("branch", "city", DataType::Utf8).await.contains("no column city"));
+    assert!(fails("branch", "name", DataType::Utf8).await.contains("null"), "a null where none is allowed");
+    database.execute("UPDATE branch SET fee = 1.005").await;
+    assert!(fails("branch", "fee", DataType::Decimal128(10, 2)).await.contains("fee"), "never rounded in silence");
+    // A table that a value does not fit costs no connection.
+    for _ in 0..8 {
+        fails("branch", "fee", DataType::Decimal128(10, 2)).await;
+    }
+    assert!(
+        database
+            .sink(&crate::support::table("x", vec![column("a", DataType::Int64, Role::Value)]))
+            .prepare(true)
+            .await
+            .is_ok()
+    );
+    database.drop().await;
+}

@@ -1,0 +1,318 @@
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arrow::array::RecordBatch;
+use millstream_core::{
+    Bad, Batch, DeadLetter, DeadLetters, Decode, Decoded, Error, Fence, Late, Limits, Log, MAX_LETTER_VALUE_BYTES,
+    OnGap, Result, Sink, Start, TopicPartition, Transform, fault,
+};
+
+use crate::{Stats, late};
+
+/// How often one call reads the fence again before it leaves the retry to its host. Two writers that keep fencing each
+/// other off each make progress, so a handful is plenty.
+const MAX_FENCED: usize = 10;
+
+/// What a runner is made of. Everything comes in from outside, so that tests decide all of it.
+pub struct Parts {
+    /// The function, as `pipeline.function`: the fence's key and the dead letters' sender.
+    pub function: String,
+    /// Bytes to columns, by topic.
+    pub decoders: BTreeMap<String, Arc<dyn Decode>>,
+    /// Columns to rows of the sink's table.
+    pub transform: Arc<dyn Transform>,
+    /// Where rows and fences live.
+    pub sink: Arc<dyn Sink>,
+    /// Where records go that can't be processed.
+    pub dead_letters: Arc<dyn DeadLetters>,
+    /// The log itself, for gaps and first starts.
+    pub log: Arc<dyn Log>,
+    /// Where to begin without a fence.
+    pub start: Start,
+    /// What to do about missing records.
+    pub on_gap: OnGap,
+    /// What to do about late events.
+    pub late: Late,
+    /// By how much an event may be older than the newest one before it, in milliseconds.
+    pub lateness_ms: i64,
+    /// How much a gap is healed by at a time (`max_records` and `max_bytes`).
+    pub limits: Limits,
+}
+
+/// Brings batches of any partitions of one function into its sink, exactly once.
+pub struct Runner {
+    parts: Parts,
+    /// Fences while the instance is warm; read again after any error.
+    fences: Mutex<HashMap<TopicPartition, Fence>>,
+    stats: Stats,
+}
+
+/// What a batch became.
+struct Transformed {
+    rows: Vec<RecordBatch>,
+    bad: Vec<Bad>,
+    max_event_time_us: Option<i64>,
+}
+
+impl Runner {
+    /// A runner of one function.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts, fences: Mutex::default(), stats: Stats::default() }
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The function, as `pipeline.function`.
+    pub fn function(&self) -> &str {
+        &self.parts.function
+    }
+
+    /// Where its rows and fences live.
+    pub fn sink(&self) -> &Arc<dyn Sink> {
+        &self.parts.sink
+    }
+
+    /// The offset at which a partition is to be read: the fence, created from the function's `start` if there is none.
+    ///
+    /// # Errors
+    /// Those of the sink and the log; `Stop` when the log is not the one that the fence speaks of, because the topic was
+    /// made anew.
+    pub async fn start(&self, partition: &TopicPartition) -> Result<i64> {
+        self.forget(partition);
+        let fence = self.fence(partition).await?;
+        self.check_same_topic(partition, &fence).await?;
+        Ok(fence.next_offset)
+    }
+
+    /// Brings a batch into the sink and answers the next offset that the sink expects: every record below it is in, and
+    /// the source may be acknowledged up to it. Records below the fence are skipped, missing ones are read from the log.
+    ///
+    /// # Errors
+    /// `Retry`: call again with the same batch. `Stop`: a person must act. Never `Poison` or `Fenced`, which are dealt
+    /// with here.
+    pub async fn process(&self, batch: Batch) -> Result<i64> {
+        let partition = batch.partition().clone();
+        let done = self.bring_in(&partition, &batch).await;
+        match &done {
+            Ok(_) => {}
+            Err(_) => self.forget(&partition),
+        }
+        done.map_err(|error| error.context(format_args!("{} {partition}", self.parts.function)))
+    }
+
+    async fn bring_in(&self, partition: &TopicPartition, batch: &Batch) -> Result<i64> {
+        let mut fence = self.fence(partition).await?;
+        let mut fenced = 0;
+        let mut narrow = Narrow::default();
+        if looks_new(batch, &fence) {
+            self.check_same_topic(partition, &fence).await?;
+        }
+        while let Some(rest) = batch.after(fence.next_offset) {
+            let work = match rest.gap(fence.next_offset) {
+                Some(gap) if self.parts.on_gap != OnGap::Skip => self.heal(partition, gap).await?,
+                _ => rest,
+            };
+            let work = narrow.cut(work);
+            match self.write(&fence, &work, narrow.dead_letter_it.take()).await {
+                Ok(moved) => {
+                    narrow.passed();
+                    self.remember(partition, &moved);
+                    fence = moved;
+                }
+                Err(Error::Fenced { .. }) if fenced < MAX_FENCED => {
+                    fenced += 1;
+                    self.forget(partition);
+                    fence = self.fence(partition).await?;
+                }
+                Err(Error::Fenced { .. }) => {
+                    return Err(Error::retry("another writer keeps moving the fence of this partition"));
+                }
+                Err(Error::Poison(fault)) => narrow.poisoned(&work, fault.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(fence.next_offset)
+    }
+
+    /// The records that a host left out, straight from the log, as much as one batch may hold.
+    async fn heal(&self, partition: &TopicPartition, gap: Range<i64>) -> Result<Batch> {
+        if self.parts.on_gap == OnGap::Fail {
+            return Err(Error::stop(format!(
+                "offsets {}..{} were never delivered. Deliver them again, or set `on_gap: heal` to read them from the log",
+                gap.start, gap.end
+            )));
+        }
+        tracing::info!(function = %self.parts.function, %partition, from = gap.start, to = gap.end, "reading missing records");
+        let healed = self.parts.log.read(partition, gap.clone(), self.parts.limits).await?;
+        if healed.range().start != gap.start || healed.range().end <= gap.start {
+            return Err(Error::retry(format!("the log answered {:?} for the missing {gap:?}", healed.range())));
+        }
+        self.stats.healed(healed.len());
+        Ok(healed)
+    }
+
+    /// Moves the fence over `work` with everything that comes of it. `refused` is why the only record of `work` can't be
+    /// stored.
+    async fn write(&self, fence: &Fence, work: &Batch, refused: Option<String>) -> Result<Fence> {
+        fault::point("runner.before_decode");
+        let without_rows = refused.is_some();
+        let done = match refused {
+            Some(reason) => Transformed { rows: vec![], bad: vec![Bad { index: 0, reason }], max_event_time_us: None },
+            None => self.transform(fence, work).await?,
+        };
+        if !done.bad.is_empty() {
+            fault::point("runner.before_dead_letters");
+            self.parts.dead_letters.put(&self.letters(work, &done.bad)).await?;
+            fault::point("runner.after_dead_letters");
+        }
+        let mut to = fence.clone();
+        to.next_offset = work.range().end;
+        to.last_timestamp_ms = work.timestamps_ms().values().last().copied().or(fence.last_timestamp_ms);
+        to.max_event_time_us = fence.max_event_time_us.max(done.max_event_time_us);
+        self.parts.sink.write(work.partition(), fence, &to, &done.rows).await.map_err(|error| match error {
+            Error::Poison(fault) if without_rows => {
+                Error::stop(format!("the sink refuses a write without rows: {fault}"))
+            }
+            error => error,
+        })?;
+        fault::point("runner.after_write");
+        let rows = done.rows.iter().map(RecordBatch::num_rows).sum();
+        self.stats.written(work.partition(), &to, work.len(), rows, done.bad.len());
+        Ok(to)
+    }
+
+    async fn transform(&self, fence: &Fence, work: &Batch) -> Result<Transformed> {
+        if work.is_empty() {
+            return Ok(Transformed { rows: vec![], bad: vec![], max_event_time_us: None });
+        }
+        let topic = &work.partition().topic;
+        let decoder = self.parts.decoders.get(topic).ok_or_else(|| {
+            Error::stop(format!("{} does not read topic {topic}; its `from` names others", self.parts.function))
+        })?;
+        let mut decoded = decoder.decode(work)?;
+        let max_event_time_us = arrow::compute::max(&decoded.event_time);
+        if self.parts.late == Late::DeadLetter {
+            decoded = late::split(decoded, fence.max_event_time_us, self.parts.lateness_ms)?;
+        }
+        let Decoded { rows, bad, .. } = decoded;
+        let rows = if rows.num_rows() == 0 { vec![] } else { self.parts.transform.apply(topic, rows).await? };
+        Ok(Transformed { rows, bad, max_event_time_us })
+    }
+
+    fn letters(&self, work: &Batch, bad: &[Bad]) -> Vec<DeadLetter> {
+        let owned = |bytes: &[u8]| bytes[..bytes.len().min(MAX_LETTER_VALUE_BYTES)].to_vec();
+        let letter = |bad: &Bad| {
+            let index = bad.index;
+            let value = work.values().iter().nth(index).flatten();
+            DeadLetter {
+                function: self.parts.function.clone(),
+                position: work.partition().at(work.offsets().value(index)),
+                timestamp_ms: work.timestamps_ms().value(index),
+                key: work.keys().iter().nth(index).flatten().map(<[u8]>::to_vec),
+                value: value.map(owned),
+                value_bytes: value.map_or(0, <[u8]>::len),
+                reason: bad.reason.clone(),
+            }
+        };
+        bad.iter().map(letter).collect()
+    }
+
+    /// Is the log still the one that the fence was made from? It must reach up to the fence, and the last record below
+    /// the fence must have the timestamp that the fence knows. Where that record is gone (compaction, retention) there is
+    /// nothing to compare, and the log is taken for the same.
+    async fn check_same_topic(&self, partition: &TopicPartition, fence: &Fence) -> Result<()> {
+        let held = self.parts.log.watermarks(partition).await?;
+        if fence.next_offset > held.high {
+            return Err(made_anew(partition, fence, &format!("the log ends at offset {}", held.high)));
+        }
+        let last = fence.next_offset - 1;
+        let Some(known_ms) = fence.last_timestamp_ms.filter(|_| last >= held.low) else { return Ok(()) };
+        let one = Limits { max_records: 1, ..self.parts.limits };
+        let batch = self.parts.log.read(partition, last..fence.next_offset, one).await?;
+        match batch.timestamps_ms().values().first() {
+            Some(found_ms) if *found_ms != known_ms => {
+                let what = format!("the record at offset {last} is of {found_ms} ms where {known_ms} ms is known");
+                Err(made_anew(partition, fence, &what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn fence(&self, partition: &TopicPartition) -> Result<Fence> {
+        let cached = self.fences.lock().unwrap_or_else(PoisonError::into_inner).get(partition).cloned();
+        if let Some(fence) = cached {
+            return Ok(fence);
+        }
+        let fence = match self.parts.sink.fence(partition).await? {
+            Some(fence) => fence,
+            None => {
+                let held = self.parts.log.watermarks(partition).await?;
+                let start = match self.parts.start {
+                    Start::Earliest => held.low,
+                    Start::Latest => held.high,
+                };
+                self.parts.sink.create_fence(partition, Fence::starting_at(start)).await?
+            }
+        };
+        self.remember(partition, &fence);
+        Ok(fence)
+    }
+
+    fn remember(&self, partition: &TopicPartition, fence: &Fence) {
+        self.fences.lock().unwrap_or_else(PoisonError::into_inner).insert(partition.clone(), fence.clone());
+    }
+
+    fn forget(&self, partition: &TopicPartition) {
+        self.fences.lock().unwrap_or_else(PoisonError::into_inner).remove(partition);
+    }
+}
+
+/// A batch wholly below the fence is a redelivery, or of another topic of the same name: then all its records are newer
+/// than the last one known.
+fn looks_new(batch: &Batch, fence: &Fence) -> bool {
+    let oldest_ms = batch.timestamps_ms().values().iter().min();
+    batch.range().end <= fence.next_offset
+        && fence.last_timestamp_ms.zip(oldest_ms).is_some_and(|(known_ms, oldest_ms)| *oldest_ms > known_ms)
+}
+
+fn made_anew(partition: &TopicPartition, fence: &Fence, what: &str) -> Error {
+    Error::stop(format!(
+        "the sink has everything below offset {} of {partition}, but {what}: the topic was deleted and made anew. Raise \
+         `generation` of topic {} in the pipeline file",
+        fence.next_offset, partition.topic
+    ))
+}
+
+/// Finds the record that can't be stored: after each refusal half as many records are tried, after each success twice as
+/// many. Other cuts give the same tables, so this changes nothing but the pace.
+#[derive(Default)]
+struct Narrow {
+    records: Option<usize>,
+    dead_letter_it: Option<String>,
+}
+
+impl Narrow {
+    fn cut(&self, work: Batch) -> Batch {
+        match self.records {
+            Some(records) => work.first(records),
+            None => work,
+        }
+    }
+
+    fn poisoned(&mut self, work: &Batch, reason: String) {
+        if work.len() <= 1 {
+            self.dead_letter_it = Some(reason);
+        }
+        self.records = Some((work.len() / 2).max(1));
+    }
+
+    fn passed(&mut self) {
+        self.records = self.records.map(|records| records.saturating_mul(2));
+    }
+}

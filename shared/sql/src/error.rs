@@ -1,0 +1,78 @@
+use std::fmt;
+
+use datafusion::{common::error::DataFusionError, sql::sqlparser::parser::ParserError};
+use millstream_core::Error;
+
+/// A statement that can't be run, with the place in its text where that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqlError {
+    /// What is wrong, and what to write instead.
+    pub message: String,
+    /// The line in the statement, from 1.
+    pub line: Option<usize>,
+    /// The column in that line, from 1.
+    pub column: Option<usize>,
+}
+
+/// The result of planning.
+pub type Result<T, E = SqlError> = std::result::Result<T, E>;
+
+impl SqlError {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), line: None, column: None }
+    }
+}
+
+impl fmt::Display for SqlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            write!(f, "line {line}, column {column}: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for SqlError {}
+
+impl From<DataFusionError> for SqlError {
+    fn from(error: DataFusionError) -> Self {
+        let mut place = None;
+        for error in std::iter::successors(Some(&error), |error| match error {
+            DataFusionError::Context(_, below) | DataFusionError::Diagnostic(_, below) => Some(below),
+            _ => None,
+        }) {
+            match error {
+                DataFusionError::Diagnostic(diagnostic, _) => {
+                    place =
+                        diagnostic.span.map(|span| (span.start.line as usize, span.start.column as usize)).or(place);
+                }
+                DataFusionError::SQL(error, _) => place = place.or(place_of_syntax_error(error)),
+                _ => {}
+            }
+        }
+        let text = error.strip_backtrace();
+        let message = text
+            .trim_start_matches("Error during planning: ")
+            .trim_start_matches("SQL error: ")
+            .trim_start_matches("Schema error: ")
+            .to_owned();
+        Self { message, line: place.map(|(line, _)| line), column: place.map(|(_, column)| column) }
+    }
+}
+
+/// The parser says the place only in its text: `… at Line: 3, Column: 7`.
+fn place_of_syntax_error(error: &ParserError) -> Option<(usize, usize)> {
+    let text = error.to_string();
+    let (line, column) = text.rsplit_once("Line: ")?.1.split_once(", Column: ")?;
+    let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
+    Some((digits(line)?, digits(column)?))
+}
+
+/// An error while a plan runs over a batch: what an expression says of its input is the input's fault.
+pub(crate) fn at_run_time(error: DataFusionError) -> Error {
+    match error.find_root() {
+        DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => Error::poison(error.strip_backtrace()),
+        DataFusionError::ResourcesExhausted(_) => Error::retry(error.strip_backtrace()),
+        _ => Error::stop(format!("internal: the SQL plan failed: {}", error.strip_backtrace())),
+    }
+}

@@ -1,0 +1,198 @@
+use arrow::array::{Array, AsArray};
+use millstream_core::{Batch, Error, Limits, NewRecord, TopicInfo, TopicPartition, Watermarks};
+
+use super::{LogUnderTest, check};
+
+/// Runs every check of the [`Log`](millstream_core::Log), [`Producer`](millstream_core::Producer) and
+/// [`Topics`](millstream_core::Topics) contracts. Panics at the first that fails.
+pub async fn log(under_test: &LogUnderTest) {
+    check("log: a topic is created once", a_topic_is_created_once(under_test)).await;
+    check("log: a missing topic stops", a_missing_topic_stops(under_test)).await;
+    check("log: an empty partition", an_empty_partition(under_test)).await;
+    check("log: everything of a record round trips", records_round_trip(under_test)).await;
+    check("log: order, keys and positions", order_keys_and_positions(under_test)).await;
+    check("log: ranges", ranges(under_test)).await;
+    check("log: limits", limits(under_test)).await;
+    check("log: large values", large_values(under_test)).await;
+}
+
+pub(super) const ROOMY: Limits = Limits { max_records: 100_000, max_bytes: 64 << 20, max_wait_ms: 100 };
+
+impl LogUnderTest {
+    pub(super) async fn create(&self, name: &str, partitions: i32) -> String {
+        let topic = format!("{}{name}", self.prefix);
+        self.topics.create_topic(&topic, partitions, &[]).await.unwrap();
+        topic
+    }
+
+    pub(super) async fn send(
+        &self,
+        topic: &str,
+        partition: i32,
+        values: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Vec<i64> {
+        let record = |value| NewRecord { value: Some(value), partition: Some(partition), ..NewRecord::default() };
+        let positions = self.producer.send(topic, values.into_iter().map(record).collect()).await.unwrap();
+        positions.into_iter().map(|position| position.offset).collect()
+    }
+
+    /// Reads from `start` to the end of the partition, in as many reads as it takes.
+    async fn read_all(&self, partition: &TopicPartition, limits: Limits) -> Vec<Batch> {
+        let Watermarks { low, high } = self.log.watermarks(partition).await.unwrap();
+        let (mut next, mut batches) = (low, Vec::new());
+        while next < high {
+            let batch = self.log.read(partition, next..high, limits).await.unwrap();
+            assert_eq!(batch.range().start, next, "a read starts where it was asked to");
+            assert!(batch.range().end > next && batch.range().end <= high, "a read makes way within its range");
+            next = batch.range().end;
+            batches.push(batch);
+        }
+        batches
+    }
+}
+
+async fn a_topic_is_created_once(under_test: &LogUnderTest) {
+    let topic = under_test.create("created", 3).await;
+    under_test.topics.create_topic(&topic, 5, &[]).await.unwrap();
+    assert_eq!(under_test.log.partitions(&topic).await.unwrap(), 3, "an existing topic keeps its partitions");
+    let all = under_test.topics.topics().await.unwrap();
+    assert!(all.contains(&TopicInfo { name: topic, partitions: 3 }), "{all:?}");
+}
+
+async fn a_missing_topic_stops(under_test: &LogUnderTest) {
+    let topic = format!("{}missing", under_test.prefix);
+    match under_test.log.partitions(&topic).await {
+        Err(Error::Stop(fault)) => assert!(fault.to_string().contains(&topic), "says which topic: {fault}"),
+        other => panic!("a missing topic must Stop, got {other:?}"),
+    }
+    let all = under_test.topics.topics().await.unwrap();
+    assert!(all.iter().all(|info| info.name != topic), "to ask for a topic must not create it");
+}
+
+async fn an_empty_partition(under_test: &LogUnderTest) {
+    let partition = TopicPartition::new(under_test.create("empty", 1).await, 1, 0);
+    assert_eq!(under_test.log.watermarks(&partition).await.unwrap(), Watermarks { low: 0, high: 0 });
+    match under_test.log.read(&partition, 0..10, ROOMY).await {
+        Err(Error::Retry(_)) => {}
+        other => panic!("a read past the end must be Retry, got {other:?}"),
+    }
+}
+
+async fn records_round_trip(under_test: &LogUnderTest) {
+    let topic = under_test.create("records", 1).await;
+    let header = |name: &str, bytes: &[u8]| (name.to_owned(), bytes.to_vec());
+    let records = vec![
+        NewRecord { value: Some(b"plain".to_vec()), timestamp_ms: Some(1_700_000_000_001), ..NewRecord::default() },
+        NewRecord {
+            key: Some(b"k\0\xff".to_vec()),
+            value: None,
+            headers: vec![header("a", b"1"), header("b", b"\0\xff"), header("a", b""), header("ü", b"2")],
+            timestamp_ms: Some(1_600_000_000_000),
+            partition: None,
+        },
+        NewRecord { key: Some(Vec::new()), value: Some(Vec::new()), ..NewRecord::default() },
+    ];
+    let positions = under_test.producer.send(&topic, records.clone()).await.unwrap();
+    assert_eq!(positions, [0, 1, 2].map(|offset| TopicPartition::new(&topic, 0, 0).at(offset)));
+    let partition = TopicPartition::new(&topic, 7, 0);
+    let batch = under_test.log.read(&partition, 0..3, ROOMY).await.unwrap();
+    assert_eq!(batch.partition(), &partition, "a batch is of the generation that was asked for");
+    assert_eq!(batch.offsets().values(), &[0, 1, 2]);
+    for (row, record) in records.iter().enumerate() {
+        assert_eq!(batch.keys().is_valid(row).then(|| batch.keys().value(row).to_vec()), record.key, "record {row}");
+        assert_eq!(batch.values().is_valid(row).then(|| batch.values().value(row).to_vec()), record.value);
+        assert_eq!(headers_of(&batch, row), record.headers);
+        match record.timestamp_ms {
+            Some(timestamp_ms) => assert_eq!(batch.timestamps_ms().value(row), timestamp_ms),
+            None => assert!(batch.timestamps_ms().value(row) > 0, "the log stamps what has no timestamp"),
+        }
+    }
+}
+
+fn headers_of(batch: &Batch, row: usize) -> Vec<(String, Vec<u8>)> {
+    let Some(headers) = batch.headers() else { return Vec::new() };
+    let entries = headers.value(row);
+    let (names, values) = (entries.column(0).as_string::<i32>(), entries.column(1).as_binary::<i32>());
+    (0..entries.len()).map(|at| (names.value(at).to_owned(), values.value(at).to_vec())).collect()
+}
+
+async fn order_keys_and_positions(under_test: &LogUnderTest) {
+    let topic = under_test.create("order", 3).await;
+    let record = |number: usize| NewRecord {
+        key: Some(format!("key {}", number % 10).into_bytes()),
+        value: Some(number.to_string().into_bytes()),
+        ..NewRecord::default()
+    };
+    let mut positions = under_test.producer.send(&topic, (0..500).map(record).collect()).await.unwrap();
+    positions.extend(under_test.producer.send(&topic, (500..1_000).map(record).collect()).await.unwrap());
+    assert_eq!(positions.len(), 1_000);
+    let mut seen = 0;
+    for number in 0..3 {
+        let partition = TopicPartition::new(&topic, 1, number);
+        let expected: Vec<_> = (0..1_000usize).filter(|at| positions[*at].partition.partition == number).collect();
+        let batches = under_test.read_all(&partition, ROOMY).await;
+        let values: Vec<_> = batches.iter().flat_map(|batch| batch.values().iter().flatten()).collect();
+        let texts: Vec<_> = expected.iter().map(|at| at.to_string().into_bytes()).collect();
+        assert_eq!(values, texts, "records stand in the order in which they were sent");
+        let offsets: Vec<_> = batches.iter().flat_map(|batch| batch.offsets().values().to_vec()).collect();
+        assert_eq!(offsets, expected.iter().map(|at| positions[*at].offset).collect::<Vec<_>>());
+        seen += offsets.len();
+    }
+    assert_eq!(seen, 1_000);
+    let same_place = (10..1_000).all(|at| positions[at].partition == positions[at % 10].partition);
+    assert!(same_place, "equal keys go to the same partition");
+}
+
+async fn ranges(under_test: &LogUnderTest) {
+    let topic = under_test.create("ranges", 2).await;
+    let partition = TopicPartition::new(&topic, 1, 1);
+    assert_eq!(under_test.send(&topic, 1, (0..20u8).map(|byte| vec![byte])).await, (0..20).collect::<Vec<_>>());
+    assert_eq!(under_test.log.watermarks(&partition).await.unwrap(), Watermarks { low: 0, high: 20 });
+    for range in [0..20, 5..6, 7..15, 19..20] {
+        let batch = under_test.log.read(&partition, range.clone(), ROOMY).await.unwrap();
+        assert_eq!(batch.range(), range);
+        assert_eq!(batch.offsets().values().to_vec(), range.collect::<Vec<_>>());
+        assert_eq!(batch.gap(batch.range().start), None, "a read batch vouches for its holes");
+    }
+    let past = under_test.log.read(&partition, 18..30, ROOMY).await.unwrap();
+    assert_eq!(past.range(), 18..20, "a read ends with the log");
+    assert!(matches!(under_test.log.read(&partition, 20..30, ROOMY).await, Err(Error::Retry(_))));
+}
+
+async fn limits(under_test: &LogUnderTest) {
+    let topic = under_test.create("limits", 1).await;
+    let partition = TopicPartition::new(&topic, 1, 0);
+    under_test.send(&topic, 0, (0..100u8).map(|byte| vec![byte; 10])).await;
+    for (limits, most) in [
+        (Limits { max_records: 7, ..ROOMY }, 7),
+        (Limits { max_records: 1, ..ROOMY }, 1),
+        (Limits { max_bytes: 55, ..ROOMY }, 5),
+        // Smaller than any record: each is a batch of its own.
+        (Limits { max_bytes: 1, ..ROOMY }, 1),
+    ] {
+        let batches = under_test.read_all(&partition, limits).await;
+        let most_read = batches.iter().map(Batch::len).max().unwrap();
+        assert!(most_read <= most, "{limits:?} gave a batch of {most_read}");
+        let offsets: Vec<_> = batches.iter().flat_map(|batch| batch.offsets().values().to_vec()).collect();
+        assert_eq!(offsets, (0..100).collect::<Vec<_>>());
+    }
+}
+
+async fn large_values(under_test: &LogUnderTest) {
+    let topic = under_test.create("large", 1).await;
+    let partition = TopicPartition::new(&topic, 1, 0);
+    // Below Kafka's default limit of 1,048,588 bytes per message; text that hardly compresses by chance alone.
+    let value = |seed: u32| {
+        let mut state = seed;
+        let next = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        std::iter::repeat_with(next).take(900_000).collect::<Vec<u8>>()
+    };
+    under_test.send(&topic, 0, (1..=6).map(value)).await;
+    let batches = under_test.read_all(&partition, Limits { max_bytes: 2_000_000, ..ROOMY }).await;
+    assert!(batches.iter().all(|batch| batch.len() <= 2), "at most two of 900,000 bytes fit in 2,000,000");
+    let values: Vec<_> = batches.iter().flat_map(|batch| batch.values().iter().flatten()).collect();
+    assert!(values.len() == 6 && values.iter().zip(1..).all(|(read, seed)| *read == value(seed)), "values differ");
+}

@@ -1,0 +1,64 @@
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use millstream_core::{DeadLetter, DeadLetters, Error, Position, Result};
+
+use crate::{Call, Journal};
+
+/// Dead letters in memory, one per function and position.
+#[derive(Debug, Default)]
+pub struct MemoryDeadLetters {
+    letters: Mutex<BTreeMap<(Position, String), DeadLetter>>,
+    failures: AtomicUsize,
+    journal: Journal,
+}
+
+impl MemoryDeadLetters {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes what it does into `journal`, which a [`crate::MemorySink`] may share.
+    #[must_use]
+    pub fn with_journal(journal: &Journal) -> Self {
+        Self { journal: journal.clone(), ..Self::default() }
+    }
+
+    /// The next `times` puts fail with `Retry` and keep nothing.
+    pub fn fail_next(&self, times: usize) {
+        self.failures.store(times, Ordering::SeqCst);
+    }
+
+    /// All letters, by position.
+    pub fn all(&self) -> Vec<DeadLetter> {
+        self.letters.lock().unwrap().values().cloned().collect()
+    }
+}
+
+#[async_trait]
+impl DeadLetters for MemoryDeadLetters {
+    async fn put(&self, letters: &[DeadLetter]) -> Result<()> {
+        let failing = self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if failing.is_ok() {
+            return Err(Error::retry("the dead letters can't be reached (injected)"));
+        }
+        let mut kept = self.letters.lock().unwrap();
+        for letter in letters {
+            kept.insert((letter.position.clone(), letter.function.clone()), letter.clone());
+        }
+        self.journal.add(Call::Letters(letters.iter().map(|letter| letter.position.clone()).collect()));
+        Ok(())
+    }
+
+    async fn list(&self, function: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>> {
+        let wanted = |letter: &DeadLetter| function.is_none_or(|function| letter.function == function);
+        Ok(self.all().into_iter().filter(wanted).take(limit).collect())
+    }
+}

@@ -1,0 +1,189 @@
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use millstream_core::{Column, Error, Fence, Result, Sink, Snapshot, Table, TopicPartition};
+
+use crate::{Call, Journal, rows::texts};
+
+/// What a [`MemorySink`] does instead of its next write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// `Retry`, and nothing was changed.
+    RetryBefore,
+    /// `Retry`, but the write was made: the unknown outcome of a lost connection.
+    RetryAfter,
+    /// `Fenced` without a cause, and nothing was changed.
+    Fenced,
+    /// `Stop`, and nothing was changed.
+    Stop,
+}
+
+type Refusal = Arc<dyn Fn(&[String]) -> bool + Send + Sync>;
+
+/// Tables and fences in memory, which any number of [`MemorySink`]s share as processes share a database.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore(Arc<tokio::sync::Mutex<Contents>>);
+
+#[derive(Debug, Default)]
+struct Contents {
+    tables: HashMap<String, (Vec<Column>, Vec<RecordBatch>)>,
+    fences: BTreeMap<(String, String, TopicPartition), Fence>,
+}
+
+impl MemoryStore {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A sink of `function` into `table` of this store.
+    pub fn sink(&self, function: &str, table: Table) -> MemorySink {
+        MemorySink {
+            store: self.clone(),
+            function: function.to_owned(),
+            table,
+            failures: Mutex::default(),
+            refusal: Mutex::default(),
+            journal: Journal::new(),
+        }
+    }
+}
+
+/// A [`Sink`] in memory whose writes can be made to fail.
+pub struct MemorySink {
+    store: MemoryStore,
+    function: String,
+    table: Table,
+    failures: Mutex<VecDeque<Failure>>,
+    refusal: Mutex<Option<Refusal>>,
+    journal: Journal,
+}
+
+impl MemorySink {
+    /// A sink with a store of its own, and its table there already.
+    pub fn new(function: &str, table: Table) -> Self {
+        let store = MemoryStore::new();
+        if let Ok(mut contents) = store.0.try_lock() {
+            contents.tables.insert(table.name.clone(), (table.columns.clone(), Vec::new()));
+        }
+        store.sink(function, table)
+    }
+
+    /// Writes what it does into `journal`, which [`crate::MemoryDeadLetters`] may share.
+    #[must_use]
+    pub fn with_journal(mut self, journal: &Journal) -> Self {
+        self.journal = journal.clone();
+        self
+    }
+
+    /// The next write does this instead; several wait in line, one per write.
+    pub fn fail_next(&self, failure: Failure) {
+        self.failures.lock().unwrap().push_back(failure);
+    }
+
+    /// Every write with a row for which this holds is `Poison`; the row is given as [`crate::rows::texts`] shows it.
+    pub fn poison_if(&self, refusal: impl Fn(&[String]) -> bool + Send + Sync + 'static) {
+        *self.refusal.lock().unwrap() = Some(Arc::new(refusal));
+    }
+
+    /// The rows as text, sorted.
+    pub async fn texts(&self) -> Vec<Vec<String>> {
+        self.store.0.lock().await.tables.get(&self.table.name).map_or_else(Vec::new, |(_, rows)| texts(rows))
+    }
+
+    fn key(&self, partition: &TopicPartition) -> (String, String, TopicPartition) {
+        (self.function.clone(), self.table.name.clone(), partition.clone())
+    }
+
+    fn refuses(&self, rows: &[RecordBatch]) -> bool {
+        let refusal = self.refusal.lock().unwrap().clone();
+        refusal.is_some_and(|refusal| texts(rows).iter().any(|row| refusal(row)))
+    }
+
+    async fn commit(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
+        let mut contents = self.store.0.lock().await;
+        let key = self.key(partition);
+        let current = contents.fences.get(&key).map(|fence| fence.next_offset);
+        if current != Some(from.next_offset) {
+            return Err(Error::Fenced { current });
+        }
+        if self.refuses(rows) {
+            return Err(Error::poison(format!("a row can't be stored in table {} (injected)", self.table.name)));
+        }
+        let Some((_, held)) = contents.tables.get_mut(&self.table.name) else {
+            return Err(Error::stop(format!("table {} is missing: call prepare first", self.table.name)));
+        };
+        let new: Vec<_> = rows.iter().filter(|rows| rows.num_rows() > 0).cloned().collect();
+        match &self.table.combine {
+            Some(combine) if !new.is_empty() => *held = vec![combine.combine(&[held.clone(), new].concat()).await?],
+            _ => held.extend(new),
+        }
+        contents.fences.insert(key, to.clone());
+        self.journal.add(Call::Write {
+            partition: partition.clone(),
+            from: from.next_offset,
+            to: to.next_offset,
+            rows: rows.iter().map(RecordBatch::num_rows).sum(),
+        });
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Sink for MemorySink {
+    async fn prepare(&self, create: bool) -> Result<()> {
+        let mut contents = self.store.0.lock().await;
+        let name = &self.table.name;
+        match contents.tables.get(name) {
+            None if create => {
+                contents.tables.insert(name.clone(), (self.table.columns.clone(), Vec::new()));
+                Ok(())
+            }
+            None => Err(Error::stop(format!("table {name} is missing: create it, or allow the function to"))),
+            Some((columns, _)) => match columns.iter().zip(&self.table.columns).find(|(old, new)| old != new) {
+                Some((old, _)) => Err(Error::stop(format!("table {name}: column {} does not fit", old.name))),
+                None if columns.len() != self.table.columns.len() => {
+                    Err(Error::stop(format!("table {name} has {} columns", columns.len())))
+                }
+                None => Ok(()),
+            },
+        }
+    }
+
+    async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
+        Ok(self.store.0.lock().await.fences.get(&self.key(partition)).cloned())
+    }
+
+    async fn create_fence(&self, partition: &TopicPartition, fence: Fence) -> Result<Fence> {
+        Ok(self.store.0.lock().await.fences.entry(self.key(partition)).or_insert(fence).clone())
+    }
+
+    async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
+        let failure = self.failures.lock().unwrap().pop_front();
+        match failure {
+            None => self.commit(partition, from, to, rows).await,
+            Some(Failure::RetryBefore) => Err(Error::retry("the connection was lost before the commit (injected)")),
+            Some(Failure::RetryAfter) => {
+                self.commit(partition, from, to, rows).await?;
+                Err(Error::retry("the connection was lost after the commit (injected)"))
+            }
+            Some(Failure::Fenced) => Err(Error::Fenced { current: None }),
+            Some(Failure::Stop) => Err(Error::stop("a person must act (injected)")),
+        }
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot> {
+        let contents = self.store.0.lock().await;
+        let own = contents
+            .fences
+            .iter()
+            .filter(|((function, table, _), _)| *function == self.function && *table == self.table.name);
+        let fences = own.map(|((_, _, partition), fence)| (partition.clone(), fence.clone())).collect();
+        let rows = contents.tables.get(&self.table.name).map_or_else(Vec::new, |(_, rows)| rows.clone());
+        Ok(Snapshot { fences, rows })
+    }
+}

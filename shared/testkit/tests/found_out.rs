@@ -1,0 +1,141 @@
+//! A sink that breaks the contract is found out by the suite: a suite that can't fail proves nothing.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use millstream_core::{Error, Fence, Result, Sink, Snapshot, Table, TopicPartition};
+use millstream_testkit::{
+    MemoryStore,
+    conformance::{self, SinkHarness},
+};
+
+/// How a sink is broken.
+#[derive(Clone, Copy, Debug)]
+enum Flaw {
+    MissingFenceIsZero,
+    EachWriterItsOwnFence,
+    ZombiesWrite,
+    RetriesTwice,
+    RowsBeforeFence,
+    FenceForgetsItsTimes,
+    LeavesEmptyWritesOut,
+    FunctionsShareFences,
+    GenerationsShareFences,
+    FencedLooksLikeRetry,
+    AppendsWhereItShouldMerge,
+    CreatesWhatItMayNot,
+}
+
+struct Flawed {
+    inner: Arc<dyn Sink>,
+    flaw: Flaw,
+}
+
+impl Flawed {
+    fn key(&self, partition: &TopicPartition) -> TopicPartition {
+        match self.flaw {
+            Flaw::GenerationsShareFences => TopicPartition { generation: 1, ..partition.clone() },
+            _ => partition.clone(),
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for Flawed {
+    async fn prepare(&self, create: bool) -> Result<()> {
+        self.inner.prepare(create || matches!(self.flaw, Flaw::CreatesWhatItMayNot)).await
+    }
+
+    async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
+        let fence = self.inner.fence(&self.key(partition)).await?;
+        match self.flaw {
+            Flaw::MissingFenceIsZero => Ok(fence.or(Some(Fence::starting_at(0)))),
+            _ => Ok(fence),
+        }
+    }
+
+    async fn create_fence(&self, partition: &TopicPartition, fence: Fence) -> Result<Fence> {
+        let created = self.inner.create_fence(&self.key(partition), fence.clone()).await?;
+        Ok(if matches!(self.flaw, Flaw::EachWriterItsOwnFence) { fence } else { created })
+    }
+
+    async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
+        let partition = self.key(partition);
+        let current = self.inner.fence(&partition).await?;
+        match self.flaw {
+            Flaw::ZombiesWrite if current.is_some() => self.inner.write(&partition, &current.unwrap(), to, rows).await,
+            Flaw::RetriesTwice => {
+                self.inner.write(&partition, from, to, rows).await?;
+                self.inner.write(&partition, to, to, rows).await
+            }
+            Flaw::RowsBeforeFence => {
+                self.inner.write(&partition, from, from, rows).await?;
+                tokio::task::yield_now().await;
+                self.inner.write(&partition, from, to, &[]).await
+            }
+            Flaw::FenceForgetsItsTimes => {
+                let to = Fence { max_event_time_us: None, ..to.clone() };
+                self.inner.write(&partition, from, &to, rows).await
+            }
+            Flaw::LeavesEmptyWritesOut if rows.iter().all(|rows| rows.num_rows() == 0) => Ok(()),
+            Flaw::FencedLooksLikeRetry => match self.inner.write(&partition, from, to, rows).await {
+                Err(Error::Fenced { .. }) => Err(Error::retry("something passing")),
+                other => other,
+            },
+            _ => self.inner.write(&partition, from, to, rows).await,
+        }
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot> {
+        self.inner.snapshot().await
+    }
+}
+
+struct Harness {
+    flaw: Flaw,
+    stores: Mutex<HashMap<String, MemoryStore>>,
+}
+
+#[async_trait]
+impl SinkHarness for Harness {
+    async fn open(&self, store: &str, function: &str, mut table: Table) -> Arc<dyn Sink> {
+        let store = self.stores.lock().unwrap().entry(store.to_owned()).or_default().clone();
+        let function = if matches!(self.flaw, Flaw::FunctionsShareFences) { "one" } else { function };
+        if matches!(self.flaw, Flaw::AppendsWhereItShouldMerge) {
+            table.combine = None;
+        }
+        Arc::new(Flawed { inner: Arc::new(store.sink(function, table)), flaw: self.flaw })
+    }
+
+    fn merges(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_flaw_is_found() {
+    for flaw in [
+        Flaw::MissingFenceIsZero,
+        Flaw::EachWriterItsOwnFence,
+        Flaw::ZombiesWrite,
+        Flaw::RetriesTwice,
+        Flaw::RowsBeforeFence,
+        Flaw::FenceForgetsItsTimes,
+        Flaw::LeavesEmptyWritesOut,
+        Flaw::FunctionsShareFences,
+        Flaw::GenerationsShareFences,
+        Flaw::FencedLooksLikeRetry,
+        Flaw::AppendsWhereItShouldMerge,
+        Flaw::CreatesWhatItMayNot,
+    ] {
+        let suite = tokio::spawn(async move {
+            conformance::sink(&Harness { flaw, stores: Mutex::default() }).await;
+        });
+        assert!(suite.await.is_err_and(|error| error.is_panic()), "the suite lets {flaw:?} pass");
+    }
+}
