@@ -126,10 +126,13 @@ impl Groups {
             DataType::Float64 => Arc::new(self.fold::<Float64Type>(values, |a, b| Some(a + b)).ok_or_else(overflow)?),
             DataType::Float32 => Arc::new(self.fold::<Float32Type>(values, |a, b| Some(a + b)).ok_or_else(overflow)?),
             DataType::Decimal128(precision, scale) => {
-                let fits = |sum: &i128| Decimal128Type::is_valid_decimal_precision(*sum, *precision);
-                let sums = self
-                    .fold::<Decimal128Type>(values, |a, b| a.checked_add(b).filter(fits))
-                    .ok_or_else(overflow)?
+                let sums = self.fold::<Decimal128Type>(values, |a, b| a.checked_add(b)).ok_or_else(overflow)?;
+                // Judged at the end, so that the order of positive and negative parts does not matter.
+                let fits = |sum: i128| Decimal128Type::is_valid_decimal_precision(sum, *precision);
+                if !sums.iter().flatten().all(fits) {
+                    return Err(overflow());
+                }
+                let sums = sums
                     .with_precision_and_scale(*precision, *scale)
                     .map_err(|error| Error::stop("internal: decimal type").caused_by(error))?;
                 Arc::new(sums)
