@@ -114,15 +114,14 @@ pub async fn audit(systems: &Systems, pipeline: &Pipeline, name: &str) -> Result
     let stored = sink.snapshot().await?;
     // Read after the fences: a letter is durable before its fence moves.
     let letters = systems.dead_letters(pipeline).list(Some(&id), MAX_LETTERS).await?;
-    let mut letter_reasons: BTreeMap<Position, String> = BTreeMap::new();
-    letter_reasons.extend(letters.into_iter().map(|letter| (letter.position, letter.reason)));
+    let letters: HashSet<Position> = letters.into_iter().map(|letter| letter.position).collect();
 
     let report = AuditReport { function: id, fences: stored.fences.clone(), ..AuditReport::default() };
     let source = systems.source();
 
     let generations = pipeline.topics.iter().map(|(name, topic)| (name.as_str(), topic.generation)).collect();
-    let letters = &letter_reasons;
-    let mut pass = Pass { plan: &plan, declared, generations, letters, report, states: Vec::new(), state_rows: 0 };
+    let mut pass =
+        Pass { plan: &plan, declared, generations, letters: &letters, report, states: Vec::new(), state_rows: 0 };
     for (partition, fence) in &stored.fences {
         pass.partition(source.as_ref(), partition, fence).await?;
     }
@@ -138,7 +137,7 @@ struct Pass<'a> {
     plan: &'a FunctionPlan,
     declared: &'a Declared,
     generations: BTreeMap<&'a str, u32>,
-    letters: &'a BTreeMap<Position, String>,
+    letters: &'a HashSet<Position>,
     report: AuditReport,
     states: Vec<RecordBatch>,
     state_rows: usize,
@@ -176,15 +175,16 @@ impl Pass<'_> {
         self.report.records += batch.len() as u64;
         let topic = &batch.partition().topic;
         let Some(decoder) = self.plan.decoders.get(topic) else { return Ok(newest_us) };
-        let decoded = self.without_refused(batch, decoder.decode(batch)?)?;
+        let decoded = decoder.decode(batch)?;
         let seen_us = newest_us.max(arrow::compute::max(&decoded.event_time));
-        let Decoded { rows, bad, .. } = match self.declared.late {
+        let timely = match self.declared.late {
             Late::DeadLetter => split_late(decoded, newest_us, self.declared.lateness_ms)?,
             Late::Merge => decoded,
         };
+        let Decoded { rows, bad, .. } = self.without_refused(batch, timely)?;
         for bad in bad {
             let position = batch.partition().at(batch.offsets().value(bad.index));
-            if self.letters.contains_key(&position) {
+            if self.letters.contains(&position) {
                 self.report.dead_letters += 1;
             } else {
                 self.report.add(Difference::Lost { position, reason: bad.reason });
@@ -201,14 +201,15 @@ impl Pass<'_> {
         Ok(seen_us)
     }
 
-    /// Leaves out the records that the transform or the sink refused: their dead letters say so.
+    /// Leaves out the records that the transform or the sink refused: they are among the dead letters, though they can be
+    /// decoded and are not late.
     fn without_refused(&mut self, batch: &Batch, decoded: Decoded) -> Result<Decoded> {
         if self.letters.is_empty() {
             return Ok(decoded);
         }
         let refused = |index: &usize| {
             let position = batch.partition().at(batch.offsets().value(*index));
-            self.letters.get(&position).is_some_and(|reason| !reason.starts_with("late:"))
+            self.letters.contains(&position)
         };
         let keep: BooleanArray = decoded.index.iter().map(|index| Some(!refused(index))).collect();
         self.report.dead_letters += keep.false_count() as u64;

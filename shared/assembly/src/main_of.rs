@@ -1,12 +1,12 @@
 //! The main of every function binary: finds out where it is, and runs there.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use millstream_core::{Error, Result, SystemClock, fault};
 use millstream_host::{Retries, Stop, lambda, stream};
 use millstream_pipeline::{Connections, Pipeline, Uses};
 
-use crate::Systems;
+use crate::{Function, Systems};
 
 /// What a function binary reads from its environment, once.
 pub struct Settings {
@@ -76,13 +76,38 @@ async fn run(uses: Uses, settings: Settings) -> Result<()> {
     })?;
     let name = settings.function.map_or_else(|| only_one(&pipeline, uses), Ok)?;
     let systems = Systems::open(&pipeline, &settings.connections, Arc::new(SystemClock))?;
-    let function = systems.function(&pipeline, &name).await?;
     if settings.lambda {
+        // Lambda starts a process again that could not start.
+        let function = systems.function(&pipeline, &name).await?;
         return lambda::run(function.runner, function.generations).await;
     }
-    let stop = Stop::default();
+    let (stop, retries) = (Stop::default(), Retries::default());
     stop_on_signal(stop.clone());
-    stream::run(systems.source(), function.subscription, function.runner, stop, Retries::default()).await
+    let function = once_there(&systems, &pipeline, &name, &stop, retries).await?;
+    stream::run(systems.source(), function.subscription, function.runner, stop, retries).await
+}
+
+/// The function, as soon as its systems answer: one that is away at start is waited for like one that goes away later.
+async fn once_there(
+    systems: &Systems,
+    pipeline: &Pipeline,
+    name: &str,
+    stop: &Stop,
+    retries: Retries,
+) -> Result<Function> {
+    let (mut attempt, mut pause_ms) = (1, retries.first_pause_ms);
+    loop {
+        let error = match systems.function(pipeline, name).await {
+            Err(error) if error.is_retry() && attempt < retries.max_attempts && !stop.requested() => error,
+            done => return done,
+        };
+        if attempt == 1 || attempt.is_multiple_of(10) {
+            tracing::warn!(function = name, attempt, %error, "can't start yet; waiting for it to pass");
+        }
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        pause_ms = pause_ms.saturating_mul(2).min(retries.max_pause_ms);
+        attempt += 1;
+    }
 }
 
 fn only_one(pipeline: &Pipeline, uses: Uses) -> Result<String> {

@@ -185,7 +185,10 @@ fn positive(text: &str) -> Result<f64, String> {
 const MAX_SECONDS: f64 = 100.0 * 365.0 * 86_400.0;
 
 fn seconds(text: &str) -> Result<f64, String> {
-    positive(text).ok().filter(|seconds| *seconds <= MAX_SECONDS).ok_or_else(|| "it must be a number of seconds above 0".to_owned())
+    positive(text)
+        .ok()
+        .filter(|seconds| *seconds <= MAX_SECONDS)
+        .ok_or_else(|| "it must be a number of seconds above 0".to_owned())
 }
 
 #[cfg(test)]
@@ -201,10 +204,11 @@ mod tests {
 
     #[test]
     fn a_pace_may_have_a_factor() {
-        let produce = |args: &[&str]| match Cli::try_parse_from([&["millstream", "produce", "t", "f.csv"], args].concat()) {
-            Ok(Cli { command: Some(Command::Produce(produce)), .. }) => Ok((produce.rate, produce.pace)),
-            other => Err(format!("{other:?}")),
-        };
+        let produce =
+            |args: &[&str]| match Cli::try_parse_from([&["millstream", "produce", "t", "f.csv"], args].concat()) {
+                Ok(Cli { command: Some(Command::Produce(produce)), .. }) => Ok((produce.rate, produce.pace)),
+                other => Err(format!("{other:?}")),
+            };
         assert_eq!(produce(&[]), Ok((None, None)));
         assert_eq!(produce(&["--pace"]), Ok((None, Some(1.0))));
         assert_eq!(produce(&["--pace", "60"]), Ok((None, Some(60.0))));

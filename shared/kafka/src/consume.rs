@@ -279,6 +279,7 @@ impl Source for Kafka {
         tokio::select! {
             never = watch_for_missing(&member, topics) => match never {},
             _ = served => {}
+            () = overdue(&member) => tracing::warn!("the partitions were not given back in time: left as they are"),
         }
         let outcome = member.outcome();
         // The client's own goodbye is bounded as well: a broker that is gone must not keep a process alive.
@@ -323,6 +324,14 @@ async fn watch_for_missing(member: &Member, topics: Vec<String>) -> Infallible {
         }
     }
     std::future::pending().await
+}
+
+/// Ends when the member should have stopped long ago: calls into librdkafka that wait for a broker have no limit of their own.
+async fn overdue(member: &Member) {
+    while !member.stopping() {
+        tokio::time::sleep(TICK).await;
+    }
+    tokio::time::sleep(GRACE + LEAVING + LEAVING).await;
 }
 
 /// Ends the member's threads when nobody waits for them any more.

@@ -35,7 +35,8 @@ const PREFIX: &str = "/2018-06-01/runtime/";
 /// <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>. Stops when dropped.
 ///
 /// Several function processes may take events from it; an invocation goes to one of them. A process that dies with one in
-/// hand fails it at once, as on AWS: it is told by the connection on which it took the event, which must stay open.
+/// hand fails it at once, as on AWS, if no other process is connected: it is told by the end of the last connection,
+/// because a client may well close the one on which it took the event while it works on that.
 pub struct LambdaRuntimeApi {
     address: SocketAddr,
     queue: mpsc::Sender<Invocation>,
@@ -79,6 +80,8 @@ struct Shared {
     running: Mutex<HashMap<String, oneshot::Sender<Answer>>>,
     init_error: watch::Sender<Option<InvocationError>>,
     invocations: AtomicU64,
+    /// Connections, and the invocations that were handed out since there last was none.
+    taken: Mutex<(usize, Vec<String>)>,
 }
 
 impl LambdaRuntimeApi {
@@ -92,6 +95,7 @@ impl LambdaRuntimeApi {
             running: Mutex::default(),
             init_error: watch::Sender::new(None),
             invocations: AtomicU64::new(0),
+            taken: Mutex::default(),
         });
         let server = tokio::spawn(serve(listener, shared.clone()));
         Self { address, queue, shared, server }
@@ -169,21 +173,18 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn serve_connection(stream: TcpStream, shared: Arc<Shared>) {
-    // The invocation that was last handed out here.
-    let taken = Mutex::new(None);
-    let service = service_fn(|request| async { Ok::<_, Infallible>(shared.route(request, &taken).await) });
+    shared.taken.lock().unwrap().0 += 1;
+    let service = service_fn(|request| async { Ok::<_, Infallible>(shared.route(request).await) });
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-    if let Some(id) = taken.into_inner().unwrap() {
-        shared.answer(&id, Ok(Err(InvocationError::Exited)));
-    }
+    shared.disconnected();
 }
 
 impl Shared {
-    async fn route(&self, request: Request<Incoming>, taken: &Mutex<Option<String>>) -> Response<Full<Bytes>> {
+    async fn route(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path().strip_prefix(PREFIX).unwrap_or_default().to_owned();
         let parts: Vec<_> = path.split('/').collect();
         match (request.method(), parts.as_slice()) {
-            (&Method::GET, ["invocation", "next"]) => self.next(taken).await,
+            (&Method::GET, ["invocation", "next"]) => self.next().await,
             (&Method::POST, ["invocation", id, "response"]) => {
                 let answer = body(request).await;
                 self.answer(id, answer.ok_or(StatusCode::PAYLOAD_TOO_LARGE).map(Ok))
@@ -202,13 +203,13 @@ impl Shared {
     }
 
     /// Waits for an invocation whose caller still waits. The caller of this call waits without a limit, as on AWS.
-    async fn next(&self, taken: &Mutex<Option<String>>) -> Response<Full<Bytes>> {
+    async fn next(&self) -> Response<Full<Bytes>> {
         let mut waiting = self.waiting.lock().await;
         while let Some(invocation) = waiting.recv().await {
             if !self.running.lock().unwrap().contains_key(&invocation.id) {
                 continue;
             }
-            *taken.lock().unwrap() = Some(invocation.id.clone());
+            self.taken.lock().unwrap().1.push(invocation.id.clone());
             let response = Response::builder()
                 .header("content-type", "application/json")
                 .header("lambda-runtime-aws-request-id", invocation.id)
@@ -221,11 +222,24 @@ impl Shared {
         status(StatusCode::GONE)
     }
 
+    /// A connection has ended. With the last one ends every process, and what it had in hand.
+    fn disconnected(&self) {
+        let lost = {
+            let mut taken = self.taken.lock().unwrap();
+            taken.0 -= 1;
+            if taken.0 == 0 { std::mem::take(&mut taken.1) } else { Vec::new() }
+        };
+        for id in lost {
+            self.answer(&id, Ok(Err(InvocationError::Exited)));
+        }
+    }
+
     fn answer(&self, id: &str, answer: Result<Answer, StatusCode>) -> Response<Full<Bytes>> {
         let answer = match answer {
             Ok(answer) => answer,
             Err(code) => return status(code),
         };
+        self.taken.lock().unwrap().1.retain(|taken| taken != id);
         match self.running.lock().unwrap().remove(id) {
             Some(waiting) => {
                 let _ = waiting.send(answer);

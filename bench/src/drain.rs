@@ -1,0 +1,161 @@
+//! W1: a backlog of transactions → 2-second sums in PostgreSQL.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tokio_postgres::{Client, NoTls};
+
+use crate::{
+    Failure, Place, fill,
+    process::{Measured, Usage},
+};
+
+/// No run takes longer.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// One run of one side.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    seconds: f64,
+    usage: Usage,
+    first_row_s: f64,
+}
+
+pub async fn w1(place: &Place, events: u64, rounds: usize, broken_every: u64) -> Result<(), Failure> {
+    let topic = format!("w1_{}_{}", std::process::id(), events);
+    let began = Instant::now();
+    fill::topic(&place.brokers, &topic, events, broken_every).await?;
+    eprintln!("{events} gzip transactions wait in 3 partitions ({:.0} s to send)", began.elapsed().as_secs_f64());
+    let (mut floors, mut drains) = (Vec::new(), Vec::new());
+    for round in 0..rounds.max(1) {
+        floors.push(floor(place, &topic, events)?);
+        drains.push(drain(place, &topic, events, broken_every, round).await?);
+    }
+    let (floor, drain) = (median(floors), median(drains));
+    let line = |name: &str, run: &Run| {
+        println!(
+            "{name:<22} {:>9.0} events/s   {:>5.2} CPU-s per million   peak {:>4.0} MiB   ({:.2} s)",
+            events as f64 / run.seconds,
+            run.usage.cpu_s / (events as f64 / 1e6),
+            run.usage.peak_mib,
+            run.seconds
+        );
+    };
+    println!(
+        "W1: {events} events, {broken_every} broken-every, median of {rounds}, from start of the process to the last event"
+    );
+    line("bare consumer (floor)", &floor);
+    line("millstream aggregate", &drain);
+    println!(
+        "ratio: {:.0} % of the floor's rate, {:.2} times its CPU; first row visible after {:.0} ms",
+        100.0 * floor.seconds / drain.seconds,
+        drain.usage.cpu_s / floor.usage.cpu_s,
+        drain.first_row_s * 1e3
+    );
+    Ok(())
+}
+
+fn median(mut runs: Vec<Run>) -> Run {
+    runs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    runs[runs.len() / 2]
+}
+
+fn floor(place: &Place, topic: &str, events: u64) -> Result<Run, Failure> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["floor", &place.brokers, topic, &events.to_string()]).stdout(Stdio::piped());
+    let mut measured = Measured::start(&mut command)?;
+    let mut line = String::new();
+    BufReader::new(measured.stdout()?).read_line(&mut line)?;
+    if !line.starts_with("read ") {
+        return Err("the bare consumer read too little".into());
+    }
+    Ok(Run { seconds: measured.elapsed().as_secs_f64(), usage: measured.usage()?, first_row_s: 0.0 })
+}
+
+async fn drain(place: &Place, topic: &str, events: u64, broken_every: u64, round: usize) -> Result<Run, Failure> {
+    let database = Database::create(place, &format!("bench_{}_{round}", std::process::id())).await?;
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("pipeline.yaml"), fill::pipeline_text(topic))?;
+    let mut measured = Measured::start(&mut aggregate(place, folder.path(), &database.url))?;
+    let (mut seconds, mut first_row_s) = (0.0, None);
+    while seconds == 0.0 {
+        measured.alive()?;
+        if measured.elapsed() > PATIENCE {
+            return Err("the drain does not end".into());
+        }
+        let done = database.done().await;
+        if first_row_s.is_none() && done > 0 {
+            first_row_s = Some(measured.elapsed().as_secs_f64());
+        }
+        if done >= events {
+            seconds = measured.elapsed().as_secs_f64();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let usage = measured.usage()?;
+    if broken_every == 0 {
+        database.check(events).await?;
+    }
+    drop(measured);
+    Ok(Run { seconds, usage, first_row_s: first_row_s.unwrap_or(seconds) })
+}
+
+/// The function's own binary, as it is deployed.
+pub fn aggregate(place: &Place, folder: &std::path::Path, postgres_url: &str) -> Command {
+    let mut command = Command::new(&place.aggregate);
+    command
+        .env("MILLSTREAM_PIPELINE", folder)
+        .env("MILLSTREAM_FUNCTION", "flow")
+        .env("MILLSTREAM_KAFKA_BROKERS", &place.brokers)
+        .env("MILLSTREAM_POSTGRES_URL", postgres_url)
+        .env("MILLSTREAM_DATA_DIR", folder)
+        .env("MILLSTREAM_LOG", "warn");
+    command
+}
+
+/// A database of one run.
+pub struct Database {
+    pub url: String,
+    pub client: Client,
+}
+
+impl Database {
+    pub async fn create(place: &Place, name: &str) -> Result<Self, Failure> {
+        let admin = connect(&place.postgres_url).await?;
+        admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}")).await?;
+        admin.batch_execute(&format!("CREATE DATABASE {name}")).await?;
+        let (before, _) = place.postgres_url.rsplit_once('/').ok_or("MILLSTREAM_TEST_POSTGRES names no database")?;
+        let url = format!("{before}/{name}");
+        Ok(Self { client: connect(&url).await?, url })
+    }
+
+    /// How many records are in the sink; 0 while there is no fence.
+    pub async fn done(&self) -> u64 {
+        let fences =
+            self.client.query_one("SELECT coalesce(sum(next_offset), 0)::bigint FROM millstream_fences", &[]).await;
+        fences.map_or(0, |row| row.get::<_, i64>(0) as u64)
+    }
+
+    /// The table must have as many windows and groups as the events do.
+    async fn check(&self, events: u64) -> Result<(), Failure> {
+        let row = self
+            .client
+            .query_one("SELECT count(DISTINCT curr_time)::bigint, count(*)::bigint FROM transaction_flow", &[])
+            .await?;
+        let (windows, rows): (i64, i64) = (row.get(0), row.get(1));
+        let due = (events as i64 - 1) / (2 * fill::EVENTS_PER_S as i64) + 1;
+        if windows != due || rows > due * 40 {
+            return Err(format!("{windows} windows and {rows} rows where {due} windows are due").into());
+        }
+        Ok(())
+    }
+}
+
+async fn connect(url: &str) -> Result<Client, Failure> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}

@@ -1,0 +1,101 @@
+//! The transactions of `pipelines/bank`, made and sent.
+
+use millstream_core::{Position, Producer, Topics};
+use millstream_kafka::{Kafka, KafkaSettings, Profile};
+use millstream_pipeline::Pipeline;
+
+use ingest::Events;
+
+use crate::Failure;
+
+/// Events a second of event time: how many fall into one 2-second window.
+pub const EVENTS_PER_S: u64 = 10_000;
+
+const PORTION: u64 = 20_000;
+/// 2026-01-01T00:00:00Z.
+const FIRST_US: i64 = 1_767_225_600_000_000;
+
+/// The bank pipeline with a topic of its own.
+pub fn pipeline_text(topic: &str) -> String {
+    format!(
+        r#"name: bench
+topics:
+  {topic}:
+    partitions: 3
+    schema: {{ branch: string not null, currency: string not null, amount: "decimal(18,2) not null", at: timestamp not null }}
+    event_time: at
+functions:
+  generate:
+    uses: ingest
+    generate:
+      rate_per_s: 1000
+      fields:
+        branch: {{ one_of: [Amsterdam, Bruges, Geneva, Lisbon, Oslo, Prague, Vienna, Zurich] }}
+        currency: {{ one_of: [EUR, USD, GBP, CHF, NOK] }}
+        amount: {{ decimal: {{ min: 0.01, max: 10000 }} }}
+        at: now
+    into: topic.{topic}
+  flow:
+    uses: aggregate
+    from: {topic}
+    sql: |
+      SELECT tumble(at, INTERVAL '2 seconds') AS curr_time, branch AS branch_name, currency AS currency_code,
+             sum(amount) AS batch_value
+      FROM {topic} GROUP BY 1, 2, 3
+    into: postgres.transaction_flow
+"#
+    )
+}
+
+pub fn kafka(brokers: &str) -> Result<Kafka, Failure> {
+    Ok(Kafka::new(KafkaSettings {
+        brokers: brokers.to_owned(),
+        config: Default::default(),
+        profile: Profile::Default,
+        compression: "gzip".into(),
+        client_id: "bench".into(),
+    })?)
+}
+
+pub fn events(topic: &str, seed: u64) -> Result<Events, Failure> {
+    let pipeline = Pipeline::parse(&pipeline_text(topic), "pipeline.yaml".as_ref())
+        .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    Ok(Events::new(&pipeline.topics[topic], &pipeline.functions["generate"], seed)?)
+}
+
+/// Creates the topic and sends `count` transactions, 10,000 for each second of event time; one in `broken_every` is cut
+/// short.
+pub async fn topic(brokers: &str, topic: &str, count: u64, broken_every: u64) -> Result<(), Failure> {
+    let kafka = kafka(brokers)?;
+    kafka.create_topic(topic, 3, &[]).await?;
+    kafka.create_topic("bench.dead-letters", 1, &[]).await?;
+    let mut events = events(topic, 1)?;
+    let mut sent = 0;
+    let mut waiting: Option<tokio::task::JoinHandle<millstream_core::Result<Vec<Position>>>> = None;
+    while sent < count {
+        let portion = PORTION.min(count - sent);
+        let mut records = Vec::with_capacity(portion as usize);
+        for _ in 0..portion.div_ceil(1_000) {
+            let chunk = 1_000.min(portion as usize - records.len());
+            let at_us = FIRST_US + ((sent + records.len() as u64) * 1_000_000 / EVENTS_PER_S) as i64;
+            records.extend(events.next(chunk, at_us)?);
+        }
+        for (index, record) in records.iter_mut().enumerate() {
+            record.partition = Some(((sent + index as u64) % 3) as i32);
+            if broken_every > 0 && (sent + index as u64) % broken_every == broken_every / 2 {
+                record.value.as_mut().map(|value| value.truncate(20));
+            }
+        }
+        sent += portion;
+        // The next portion is made while this one is under way.
+        if let Some(waiting) = waiting.take() {
+            waiting.await??;
+        }
+        let (kafka, topic) = (kafka.clone(), topic.to_owned());
+        waiting = Some(tokio::spawn(async move { kafka.send(&topic, records).await }));
+    }
+    if let Some(waiting) = waiting {
+        waiting.await??;
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! From produce to visible row, at a steady rate.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use millstream_core::{Clock as _, Producer, SystemClock, Topics};
+use tokio::sync::mpsc;
+
+use crate::{
+    Failure, Place,
+    drain::{Database, aggregate},
+    fill,
+    process::Measured,
+};
+
+/// Records are sent every so often.
+const TICK: Duration = Duration::from_millis(10);
+/// Latencies before this are of start-up: not counted.
+const WARM_UP: Duration = Duration::from_secs(3);
+
+/// A record on its way: when it was handed to the producer, and where it stands.
+struct Sent {
+    at: Instant,
+    partition: i32,
+    offset: i64,
+}
+
+pub async fn measure(place: &Place, rate: u64, seconds: u64) -> Result<(), Failure> {
+    let topic = format!("latency_{}_{rate}", std::process::id());
+    let kafka = fill::kafka(&place.brokers)?;
+    kafka.create_topic(&topic, 3, &[]).await?;
+    kafka.create_topic("bench.dead-letters", 1, &[]).await?;
+    let database = Database::create(place, &format!("bench_latency_{}_{rate}", std::process::id())).await?;
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("pipeline.yaml"), fill::pipeline_text(&topic))?;
+    let mut measured = Measured::start(&mut aggregate(place, folder.path(), &database.url))?;
+
+    let (sent, arrivals) = mpsc::unbounded_channel();
+    let producer = tokio::spawn(produce(kafka, topic, rate, seconds, sent));
+    let mut latencies_ms = watch(&database, &mut measured, arrivals).await?;
+    producer.await??;
+    latencies_ms.sort_by(f64::total_cmp);
+    let at = |share: f64| latencies_ms[((latencies_ms.len() - 1) as f64 * share) as usize];
+    let usage = measured.usage()?;
+    println!(
+        "latency at {rate} events/s, produce to visible row: p50 {:.0} ms, p99 {:.0} ms, max {:.0} ms ({} events; seen by \
+         asking PostgreSQL every 2 ms; {:.0} MiB)",
+        at(0.5),
+        at(0.99),
+        at(1.0),
+        latencies_ms.len(),
+        usage.peak_mib
+    );
+    Ok(())
+}
+
+async fn produce(
+    kafka: millstream_kafka::Kafka,
+    topic: String,
+    rate: u64,
+    seconds: u64,
+    sent: mpsc::UnboundedSender<Sent>,
+) -> Result<(), Failure> {
+    let mut events = fill::events(&topic, 7)?;
+    let began = Instant::now();
+    let mut made = 0;
+    let mut ticks = tokio::time::interval(TICK);
+    while made < rate * seconds {
+        ticks.tick().await;
+        let due = ((began.elapsed().as_secs_f64() * rate as f64) as u64).min(rate * seconds);
+        let records = events.next((due - made) as usize, SystemClock.now_us())?;
+        made = due;
+        if records.is_empty() {
+            continue;
+        }
+        let (kafka, topic, sent) = (kafka.clone(), topic.clone(), sent.clone());
+        let at = Instant::now();
+        // Acknowledgements overlap: the pace does not depend on them.
+        tokio::spawn(async move {
+            match kafka.send(&topic, records).await {
+                Ok(positions) => positions.into_iter().for_each(|position| {
+                    // The receiver is gone only when the measurement has failed.
+                    let _ = sent.send(Sent { at, partition: position.partition.partition, offset: position.offset });
+                }),
+                Err(error) => eprintln!("{error}"),
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Waits for each record's fence; ends when all are seen.
+async fn watch(
+    database: &Database,
+    measured: &mut Measured,
+    mut arrivals: mpsc::UnboundedReceiver<Sent>,
+) -> Result<Vec<f64>, Failure> {
+    let mut waiting: [VecDeque<Sent>; 3] = Default::default();
+    let mut latencies_ms = Vec::new();
+    let mut open = true;
+    let began = Instant::now();
+    let mut moved = Instant::now();
+    while open || waiting.iter().any(|queue| !queue.is_empty()) {
+        measured.alive()?;
+        if moved.elapsed() > Duration::from_secs(30) {
+            return Err("no fence has moved for 30 s".into());
+        }
+        loop {
+            match arrivals.try_recv() {
+                Ok(sent) => waiting[sent.partition as usize].push_back(sent),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    open = false;
+                    break;
+                }
+            }
+        }
+        let fences = database.client.query("SELECT partition, next_offset FROM millstream_fences", &[]).await;
+        for row in fences.unwrap_or_default() {
+            let (partition, next): (i32, i64) = (row.get(0), row.get(1));
+            let queue = &mut waiting[partition as usize];
+            queue.make_contiguous().sort_by_key(|sent| sent.offset);
+            while queue.front().is_some_and(|sent| sent.offset < next) {
+                if let Some(sent) = queue.pop_front()
+                    && sent.at.duration_since(began) > WARM_UP
+                {
+                    latencies_ms.push(sent.at.elapsed().as_secs_f64() * 1e3);
+                }
+                moved = Instant::now();
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    if latencies_ms.is_empty() { Err("too short: all of it was warm-up".into()) } else { Ok(latencies_ms) }
+}

@@ -1,0 +1,188 @@
+use std::path::Path;
+
+use arrow::datatypes::{DataType, TimeUnit};
+use ingest::Events;
+use millstream_assembly::plan_function;
+use millstream_core::{Role, Table};
+use millstream_pipeline::{Diagnostic, Pipeline, Uses};
+use serde_json::{Value, json};
+
+use crate::{Failure, context::Context, grid::Grid};
+
+/// `millstream check`: all that can be known without a service.
+pub(super) async fn check(context: &Context, path: Option<&Path>) -> Result<(), Failure> {
+    let file = context.file(path);
+    let (plans, mistakes) = match Pipeline::load(&file) {
+        Ok(pipeline) => plans(&pipeline, &file).await,
+        Err(mistakes) => (Vec::new(), mistakes),
+    };
+    if context.json {
+        let mistake = |wrong: &Diagnostic| json!({ "file": wrong.file, "line": wrong.line, "column": wrong.column, "message": wrong.message });
+        context.say_json(&json!({
+            "ok": mistakes.is_empty(),
+            "mistakes": mistakes.iter().map(mistake).collect::<Vec<_>>(),
+            "functions": plans.iter().map(Plan::json).collect::<Vec<_>>(),
+        }))?;
+    } else {
+        for plan in &plans {
+            plan.lines().iter().try_for_each(|line| context.say(line))?;
+        }
+        mistakes.iter().try_for_each(|mistake| context.say(mistake.to_string()))?;
+        if mistakes.is_empty() {
+            context.say(format!("{}: no mistakes", file.display()))?;
+        }
+    }
+    if mistakes.is_empty() { Ok(()) } else { Err(Failure::Differences) }
+}
+
+/// What a function does.
+struct Plan {
+    name: String,
+    from: Vec<String>,
+    into: String,
+    /// None for a function that makes records.
+    table: Option<Table>,
+}
+
+async fn plans(pipeline: &Pipeline, file: &Path) -> (Vec<Plan>, Vec<Diagnostic>) {
+    let (mut plans, mut mistakes) = (Vec::new(), Vec::new());
+    for (name, function) in &pipeline.functions {
+        let table = if function.uses == Uses::Ingest {
+            let topic = &pipeline.topics[&function.into.name];
+            let wrong = Events::new(topic, function, 0).err();
+            wrong.map_or(Ok(None), |wrong| {
+                let message = format!("function `{name}`: {wrong}");
+                Err(Diagnostic { file: file.to_owned(), line: 0, column: 0, message })
+            })
+        } else {
+            plan_function(pipeline, name, file).await.map(|plan| Some(plan.planned.table))
+        };
+        let (from, into) = (function.from.clone(), function.into.to_string());
+        match table {
+            Ok(table) => plans.push(Plan { name: name.clone(), from, into, table }),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    (plans, mistakes)
+}
+
+impl Plan {
+    fn lines(&self) -> Vec<String> {
+        let from = if self.from.is_empty() { "made up".to_owned() } else { self.from.join(", ") };
+        let mut lines = vec![format!("{}: {from} → {}", self.name, self.into)];
+        let Some(table) = &self.table else {
+            lines.push(String::new());
+            return lines;
+        };
+        let mut grid = Grid::new(&["column", "type", "null", "rule"]);
+        for column in &table.columns {
+            let null = if column.nullable { "null" } else { "not null" };
+            grid.row([column.name.clone(), type_name(&column.data_type), null.to_owned(), rule(&column.role)]);
+        }
+        if table.view.is_some() {
+            lines.push(format!("  table {}", table.name));
+        }
+        lines.extend(grid.lines("  ", false));
+        if let Some(view) = &table.view {
+            lines.push(format!("  view {}", view.name));
+            lines.push(format!("    {}", view.select));
+        }
+        lines.push(String::new());
+        lines
+    }
+
+    fn json(&self) -> Value {
+        let column = |column: &millstream_core::Column| {
+            json!({ "name": column.name, "type": type_name(&column.data_type), "nullable": column.nullable,
+                    "rule": rule(&column.role) })
+        };
+        let table = self.table.as_ref().map(|table| {
+            let view = table.view.as_ref().map(|view| {
+                let columns = view.columns.iter().map(|(name, of)| json!({ "name": name, "type": type_name(of) }));
+                json!({ "name": view.name, "columns": columns.collect::<Vec<_>>(), "select": view.select })
+            });
+            json!({
+                "name": table.name,
+                "columns": table.columns.iter().map(column).collect::<Vec<_>>(),
+                "keys": table.keys().map(|key| &key.name).collect::<Vec<_>>(),
+                "view": view,
+            })
+        });
+        json!({ "name": self.name, "from": self.from, "into": self.into, "table": table })
+    }
+}
+
+/// How rows of one key become one.
+fn rule(role: &Role) -> String {
+    match role {
+        Role::Value => "appended".to_owned(),
+        Role::Key => "key".to_owned(),
+        Role::State(merge) => format!("merged by {merge:?}").to_lowercase(),
+    }
+}
+
+/// A type as the pipeline file writes it; in Arrow's words where it has none.
+fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "string".to_owned(),
+        DataType::Boolean => "boolean".to_owned(),
+        DataType::Int32 => "int".to_owned(),
+        DataType::Int64 => "bigint".to_owned(),
+        DataType::Float32 => "float".to_owned(),
+        DataType::Float64 => "double".to_owned(),
+        DataType::Decimal128(precision, scale) => format!("decimal({precision},{scale})"),
+        DataType::Date32 => "date".to_owned(),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => "timestamp".to_owned(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "binary".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn shipped(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pipelines").join(name).join("pipeline.yaml")
+    }
+
+    #[tokio::test]
+    async fn the_shipped_pipelines_have_no_mistakes() {
+        for (name, functions) in [("bank", 3), ("stocks", 2)] {
+            let file = shipped(name);
+            let (plans, mistakes) = plans(&Pipeline::load(&file).unwrap(), &file).await;
+            assert!(mistakes.is_empty(), "{mistakes:?}");
+            assert_eq!(plans.len(), functions, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_plan_shows_keys_types_and_rules() {
+        let file = shipped("bank");
+        let (plans, _) = plans(&Pipeline::load(&file).unwrap(), &file).await;
+        let flow = plans.iter().find(|plan| plan.name == "flow").unwrap();
+        console::set_colors_enabled(false);
+        let lines = flow.lines();
+        assert_eq!(lines[0], "flow: transaction → postgres.transaction_flow");
+        for (at, words) in
+            [(2, ["curr_time", "timestamp"]), (3, ["branch_name", "string"]), (4, ["currency_code", "string"])]
+        {
+            let line: Vec<&str> = lines[at].split_whitespace().collect();
+            assert!(line[..2] == words && line.last() == Some(&"key"), "{line:?}");
+        }
+        assert!(lines[5].contains("decimal(") && lines[5].ends_with("merged by sum"), "{lines:?}");
+        assert_eq!(flow.json()["table"]["keys"], json!(["curr_time", "branch_name", "currency_code"]));
+    }
+
+    #[tokio::test]
+    async fn sql_that_is_wrong_is_told_at_its_place() {
+        let file = shipped("bank");
+        let text = std::fs::read_to_string(&file).unwrap().replace("sum(amount)", "sum(amuont)");
+        let (plans, mistakes) = plans(&Pipeline::parse(&text, &file).unwrap(), &file).await;
+        assert_eq!((plans.len(), mistakes.len()), (2, 1));
+        let line = text.lines().position(|line| line.contains("amuont")).unwrap() + 1;
+        assert_eq!(mistakes[0].line, line, "{}", mistakes[0]);
+    }
+}

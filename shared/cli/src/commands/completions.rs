@@ -1,0 +1,14 @@
+use std::io::Write as _;
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use crate::{Cli, Failure};
+
+/// `millstream completions SHELL`
+pub(super) fn completions(shell: Shell) -> Result<(), Failure> {
+    // `generate` panics when it can't write: to memory it always can.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut script);
+    Ok(std::io::stdout().lock().write_all(&script)?)
+}

@@ -1,0 +1,157 @@
+use arrow::temporal_conversions::timestamp_ms_to_datetime;
+use millstream_assembly::Systems;
+use millstream_core::{DeadLetter, Position};
+use millstream_pipeline::{Function, Pipeline};
+use serde_json::{Value, json};
+
+use crate::{
+    DeadLettersCommand, Failure,
+    context::{Context, named},
+    grid::Grid,
+    numbers::counted,
+};
+
+/// Letters that `show` looks through.
+const SEARCHED: usize = 10_000;
+
+/// `millstream dead-letters …`
+pub(super) async fn dead_letters(context: &Context, command: DeadLettersCommand) -> Result<(), Failure> {
+    let pipeline = context.load(None)?;
+    let systems = context.open(&pipeline)?;
+    match command {
+        DeadLettersCommand::List { function, limit } => {
+            let letters = letters(&pipeline, &systems, function.as_deref(), limit).await?;
+            list(context, &letters, limit)
+        }
+        DeadLettersCommand::Show { position, function } => {
+            let position = Position::parse(&position).ok_or_else(|| {
+                Failure::Usage(format!("`{position}` is no position: they look like topic/generation/partition/offset"))
+            })?;
+            let mut letters = letters(&pipeline, &systems, function.as_deref(), SEARCHED).await?;
+            letters.retain(|letter| letter.position == position);
+            if letters.is_empty() {
+                return Err(Failure::Usage(format!("there is no dead letter of the record at {position}")));
+            }
+            letters.iter().try_for_each(|letter| show(context, letter))
+        }
+    }
+}
+
+/// The pipeline's letters by position; those of one function where it is named.
+async fn letters(
+    pipeline: &Pipeline,
+    systems: &Systems,
+    function: Option<&str>,
+    limit: usize,
+) -> Result<Vec<DeadLetter>, Failure> {
+    let names = match function {
+        Some(name) => vec![named(pipeline, name)?.0],
+        None => pipeline.functions.keys().collect(),
+    };
+    let store = systems.dead_letters(pipeline);
+    let mut letters = Vec::new();
+    for name in names {
+        letters.extend(store.list(Some(&Function::id(&pipeline.name, name)), limit).await?);
+    }
+    letters.sort_by(|a, b| (&a.position, &a.function).cmp(&(&b.position, &b.function)));
+    letters.truncate(limit);
+    Ok(letters)
+}
+
+fn list(context: &Context, letters: &[DeadLetter], limit: usize) -> Result<(), Failure> {
+    if context.json {
+        return letters.iter().try_for_each(|letter| context.say(json(letter).to_string()));
+    }
+    if letters.is_empty() {
+        return context.say("no dead letters");
+    }
+    let mut grid = Grid::new(&["position", "function", "time", "reason"]);
+    for letter in letters {
+        let (position, function) = (letter.position.to_string(), letter.function.clone());
+        grid.row([position, function, time(letter.timestamp_ms), printable(&letter.reason)]);
+    }
+    grid.lines("", false).iter().try_for_each(|line| context.say(line))?;
+    if letters.len() == limit {
+        eprintln!("the first {}; `--limit` shows more", counted(limit as u64, "letter"));
+    }
+    Ok(())
+}
+
+fn show(context: &Context, letter: &DeadLetter) -> Result<(), Failure> {
+    if context.json {
+        return context.say_json(&json(letter));
+    }
+    let text = |bytes: &Option<Vec<u8>>| bytes.as_deref().map_or_else(|| "null".to_owned(), shown);
+    context.say(format!("position  {}", letter.position))?;
+    context.say(format!("function  {}", letter.function))?;
+    context.say(format!("time      {}", time(letter.timestamp_ms)))?;
+    context.say(format!("reason    {}", printable(&letter.reason)))?;
+    context.say(format!("key       {}", text(&letter.key)))?;
+    let held = letter.value.as_ref().map_or(0, Vec::len);
+    let cut = if held < letter.value_bytes { format!(", the first {held} here") } else { String::new() };
+    context.say(format!("value     {}{cut}:", counted(letter.value_bytes as u64, "byte")))?;
+    context.say(text(&letter.value))
+}
+
+/// Bytes are text where they are UTF-8, hexadecimal digits where not.
+fn json(letter: &DeadLetter) -> Value {
+    let text = |bytes: &Option<Vec<u8>>| match bytes.as_deref().map(std::str::from_utf8) {
+        None => json!(null),
+        Some(Ok(text)) => json!(text),
+        Some(Err(_)) => json!({ "hex": bytes.as_deref().map(hex) }),
+    };
+    json!({
+        "position": letter.position.to_string(),
+        "function": letter.function,
+        "timestamp_ms": letter.timestamp_ms,
+        "reason": letter.reason,
+        "key": text(&letter.key),
+        "value": text(&letter.value),
+        "value_bytes": letter.value_bytes,
+    })
+}
+
+fn shown(bytes: &[u8]) -> String {
+    std::str::from_utf8(bytes).map_or_else(|_| format!("0x{}", hex(bytes)), printable)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Text of others, which must not steer the terminal.
+fn printable(text: &str) -> String {
+    let steers = |character: char| character.is_control() && character != '\n' && character != '\t';
+    text.chars().map(|character| if steers(character) { '\u{fffd}' } else { character }).collect()
+}
+
+fn time(timestamp_ms: i64) -> String {
+    let time = timestamp_ms_to_datetime(timestamp_ms).filter(|_| timestamp_ms >= 0);
+    time.map_or_else(|| "-".to_owned(), |time| format!("{time}Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_core::TopicPartition;
+
+    use super::*;
+
+    #[test]
+    fn bytes_are_shown_as_what_they_are() {
+        assert_eq!(shown(b"{\"a\":1}\x1b[2J"), "{\"a\":1}\u{fffd}[2J");
+        assert_eq!(shown(b"\xff\x00"), "0xff00");
+        let letter = DeadLetter {
+            function: "bank.flow".into(),
+            position: TopicPartition::new("transaction", 1, 2).at(7),
+            timestamp_ms: 1_700_000_000_123,
+            key: None,
+            value: Some(b"\xff".to_vec()),
+            value_bytes: 1,
+            reason: "no JSON".into(),
+        };
+        assert_eq!(json(&letter)["value"], json!({ "hex": "ff" }));
+        assert_eq!(json(&letter)["position"], "transaction/1/2/7");
+        assert_eq!(time(letter.timestamp_ms), "2023-11-14 22:13:20.123Z");
+        assert_eq!(time(-1), "-");
+    }
+}

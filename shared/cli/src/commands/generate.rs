@@ -1,0 +1,77 @@
+use std::time::Duration;
+
+use millstream_core::{Position, TopicPartition};
+use millstream_pipeline::Uses;
+use serde_json::{Value, json};
+
+use crate::{
+    Failure, GenerateArgs,
+    context::{Context, named},
+    interrupt::Interrupt,
+    numbers::counted,
+    patience::patiently,
+    running::Running,
+};
+
+/// `millstream generate FUNCTION`
+pub(super) async fn generate(context: &Context, args: &GenerateArgs) -> Result<(), Failure> {
+    let pipeline = context.load(None)?;
+    let (name, declared) = named(&pipeline, &args.function)?;
+    if declared.uses != Uses::Ingest {
+        return Err(Failure::Usage(format!("`{name}` reads a topic and makes no records: `millstream run {name}`")));
+    }
+    let mut interrupt = Interrupt::listen()?;
+    let systems = context.open(&pipeline)?;
+    let (topic_name, topic) = (&declared.into.name, &pipeline.topics[&declared.into.name]);
+    if context.connections.create {
+        let topics = systems.topics();
+        let create = || topics.create_topic(topic_name, topic.partitions, &[]);
+        patiently("topic", || interrupt.asked(), create).await?;
+    }
+    let mut running = Running::new();
+    let (json, quiet) = (context.json, args.quiet);
+    let report = move |positions: &[Position]| {
+        if !quiet {
+            print_positions(positions, json);
+        }
+    };
+    running.start_generator(context, &systems, &pipeline, name, args.rate, report)?;
+    let time_is_up = async {
+        match args.for_s {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let failed = tokio::select! {
+        () = interrupt.wait() => None,
+        () = time_is_up => None,
+        error = running.ended() => Some(error),
+    };
+    let drained = running.drain().await;
+    let sent: u64 = running.generators.iter().map(|generating| generating.sent()).sum();
+    match context.json {
+        true => context.say(json!({ "topic": topic_name, "sent": sent }).to_string())?,
+        false => eprintln!("{} sent to {topic_name}", counted(sent, "record")),
+    }
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(drained?),
+    }
+}
+
+/// Prints where acknowledged records stand. When nobody reads stdout any more the process ends, as `yes | head` does.
+pub(super) fn print_positions(positions: &[Position], json: bool) {
+    use std::io::Write as _;
+    let mut text = String::new();
+    for Position { partition: TopicPartition { topic, partition, .. }, offset } in positions {
+        let line: Value = json!({ "topic": topic, "partition": partition, "offset": offset });
+        match json {
+            true => text += &line.to_string(),
+            false => text += &format!("{topic} partition {partition} offset {offset}"),
+        }
+        text.push('\n');
+    }
+    if std::io::stdout().lock().write_all(text.as_bytes()).is_err() {
+        std::process::exit(0);
+    }
+}

@@ -1,0 +1,32 @@
+mod audit;
+mod check;
+mod completions;
+mod dead_letters;
+mod dev;
+mod generate;
+mod produce;
+mod run;
+mod schema;
+mod test;
+mod topics;
+mod up;
+
+use crate::{Command, Failure, context::Context};
+
+/// Does what the command line asks for.
+pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Dev(args) => dev::dev(context, &args).await,
+        Command::Run { function } => run::run(context, &function).await,
+        Command::Up => up::up(context).await,
+        Command::Check { path } => check::check(context, path.as_deref()).await,
+        Command::Test { path } => test::test(context, path.as_deref()).await,
+        Command::Topics { all } => topics::topics(context, all).await,
+        Command::Produce(args) => produce::produce(context, &args).await,
+        Command::Generate(args) => generate::generate(context, &args).await,
+        Command::Audit { function } => audit::audit(context, &function).await,
+        Command::DeadLetters { command } => dead_letters::dead_letters(context, command).await,
+        Command::Schema => schema::schema(context),
+        Command::Completions { shell } => completions::completions(shell),
+    }
+}

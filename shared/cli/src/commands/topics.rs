@@ -1,0 +1,133 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use millstream_assembly::{Systems, dead_letter_topic};
+use millstream_core::{Result, TopicPartition, Watermarks};
+use millstream_pipeline::{Function, Pipeline};
+use serde_json::{Value, json};
+
+use crate::{Failure, context::Context, grid::Grid, numbers::count};
+
+/// A topic as it stands.
+struct Standing {
+    name: String,
+    /// By partition; none when the topic is not there.
+    held: Option<Vec<Watermarks>>,
+    groups: Vec<Group>,
+}
+
+/// A function's consumer group on it.
+struct Group {
+    name: String,
+    /// By partition.
+    committed: Vec<Option<i64>>,
+}
+
+/// `millstream topics`
+pub(super) async fn topics(context: &Context, all: bool) -> Result<(), Failure> {
+    let pipeline = context.load(None)?;
+    let systems = context.open(&pipeline)?;
+    let there: BTreeMap<String, i32> =
+        systems.topics().topics().await?.into_iter().map(|topic| (topic.name, topic.partitions)).collect();
+    let dead_letters = dead_letter_topic(&pipeline);
+    let of_log = there.keys().filter(|name| all || **name == dead_letters);
+    let names: BTreeSet<&String> = pipeline.topics.keys().chain(of_log).collect();
+    let mut standings = Vec::new();
+    for name in names {
+        standings.push(standing(&pipeline, &systems, name, there.contains_key(name)).await?);
+    }
+    if context.json {
+        return context.say_json(&Value::Array(standings.iter().map(Standing::json).collect()));
+    }
+    let mut grid = Grid::new(&["topic", ">partitions", ">records", "group", ">committed", ">lag"]);
+    standings.iter().for_each(|standing| standing.rows(&mut grid));
+    grid.lines("", false).iter().try_for_each(|line| context.say(line))
+}
+
+async fn standing(pipeline: &Pipeline, systems: &Systems, name: &str, there: bool) -> Result<Standing> {
+    if !there {
+        return Ok(Standing { name: name.to_owned(), held: None, groups: Vec::new() });
+    }
+    let generation = pipeline.topics.get(name).map_or(1, |topic| topic.generation);
+    let log = systems.source();
+    let mut held = Vec::new();
+    for partition in 0..log.partitions(name).await? {
+        held.push(log.watermarks(&TopicPartition::new(name, generation, partition)).await?);
+    }
+    let mut groups = Vec::new();
+    for (function, _) in pipeline.functions.iter().filter(|(_, function)| function.from.iter().any(|from| from == name))
+    {
+        let id = Function::id(&pipeline.name, function);
+        let committed = systems.group_offsets(&id, name, generation).await?;
+        groups.push(Group { name: id, committed });
+    }
+    Ok(Standing { name: name.to_owned(), held: Some(held), groups })
+}
+
+impl Group {
+    /// How many records are not committed yet; what retention has deleted is not waited for.
+    fn lag(&self, held: &[Watermarks]) -> i64 {
+        let lag = |(at, held): (usize, &Watermarks)| {
+            let committed = self.committed.get(at).copied().flatten().unwrap_or(held.low);
+            held.high - committed.clamp(held.low, held.high)
+        };
+        held.iter().enumerate().map(lag).sum()
+    }
+
+    fn committed(&self) -> Option<i64> {
+        self.committed.iter().flatten().copied().reduce(|sum, offset| sum + offset)
+    }
+}
+
+impl Standing {
+    fn rows(&self, grid: &mut Grid) {
+        let Some(held) = &self.held else {
+            let missing = "missing: `millstream up` creates it".to_owned();
+            return grid.row([self.name.clone(), "-".into(), "-".into(), missing]);
+        };
+        let records: i64 = held.iter().map(|held| held.high - held.low).sum();
+        let mut head = [self.name.clone(), count(held.len() as u64), count(records)];
+        if self.groups.is_empty() {
+            grid.row(head);
+            return;
+        }
+        for group in &self.groups {
+            let committed = group.committed().map_or_else(|| "-".to_owned(), count);
+            grid.row(head.into_iter().chain([group.name.clone(), committed, count(group.lag(held))]));
+            head = Default::default();
+        }
+    }
+
+    fn json(&self) -> Value {
+        let held = self.held.as_deref().unwrap_or_default();
+        let partition = |(at, held): (usize, &Watermarks)| {
+            let committed: serde_json::Map<_, _> = self
+                .groups
+                .iter()
+                .map(|group| (group.name.clone(), json!(group.committed.get(at).copied().flatten())))
+                .collect();
+            json!({ "partition": at, "low": held.low, "high": held.high, "committed": committed })
+        };
+        let lag: serde_json::Map<_, _> =
+            self.groups.iter().map(|group| (group.name.clone(), json!(group.lag(held)))).collect();
+        json!({
+            "name": self.name,
+            "missing": self.held.is_none(),
+            "records": held.iter().map(|held| held.high - held.low).sum::<i64>(),
+            "partitions": held.iter().enumerate().map(partition).collect::<Vec<_>>(),
+            "lag": lag,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lag_counts_what_the_log_still_holds() {
+        let held = [Watermarks { low: 0, high: 10 }, Watermarks { low: 5, high: 9 }, Watermarks { low: 0, high: 3 }];
+        let group = Group { name: "bank.flow".into(), committed: vec![Some(7), Some(2), None] };
+        assert_eq!((group.lag(&held), group.committed()), (3 + 4 + 3, Some(9)));
+        assert_eq!(Group { name: String::new(), committed: vec![] }.committed(), None);
+    }
+}

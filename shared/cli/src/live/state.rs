@@ -1,0 +1,107 @@
+/// All that the live view shows, at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Milliseconds since the start.
+    pub elapsed_ms: i64,
+    /// The pipeline's topics.
+    pub topics: Vec<TopicState>,
+    /// Functions that make records.
+    pub generators: Vec<GeneratorState>,
+    /// Functions that read records.
+    pub functions: Vec<FunctionState>,
+    /// The newest rows of tables that can be looked into.
+    pub tables: Vec<TableState>,
+    /// Records that could not be processed.
+    pub dead_letters: DeadLetterState,
+    /// What is where: `("log", "…")`.
+    pub systems: Vec<(&'static str, String)>,
+    /// The latest log lines.
+    pub notices: Vec<String>,
+    /// How far the run has come.
+    pub phase: Phase,
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// It runs until it is asked to end.
+    #[default]
+    Running,
+    /// What is in hand is brought in.
+    Draining,
+    /// It is done.
+    Ended,
+}
+
+/// A topic.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TopicState {
+    /// Its name.
+    pub name: String,
+    /// How many partitions it has.
+    pub partitions: usize,
+    /// Records that come in per second.
+    pub records_per_s: f64,
+    /// Offsets that it holds.
+    pub records: i64,
+}
+
+/// A function that makes records.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GeneratorState {
+    /// Its name.
+    pub name: String,
+    /// The topic it writes to.
+    pub into: String,
+    /// Acknowledged records per second.
+    pub records_per_s: f64,
+    /// Acknowledged records since the start.
+    pub sent: u64,
+}
+
+/// A function that reads records.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FunctionState {
+    /// Its name.
+    pub name: String,
+    /// Its sink.
+    pub into: String,
+    /// Records brought in per second.
+    pub records_per_s: f64,
+    /// Records brought in since the start.
+    pub records: u64,
+    /// Rows given to the sink since the start; partial sums count each.
+    pub rows: u64,
+    /// The fences of its partitions, added up.
+    pub fence: i64,
+    /// The ends of its partitions, added up.
+    pub log_end: i64,
+    /// Records that are in the log and not yet in the sink.
+    pub lag: i64,
+    /// Dead letters since the start.
+    pub dead_letters: u64,
+}
+
+/// A table.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TableState {
+    /// Its name.
+    pub name: String,
+    /// How many rows it has, where that is known.
+    pub rows: Option<u64>,
+    /// Its columns.
+    pub columns: Vec<String>,
+    /// Rows that were first written last, newest first.
+    pub newest: Vec<Vec<String>>,
+}
+
+/// Records that could not be processed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeadLetterState {
+    /// All that are kept for this pipeline, where that is known; else those since the start.
+    pub total: u64,
+    /// The position and reason of a late one.
+    pub latest: Option<String>,
+}

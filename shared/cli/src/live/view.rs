@@ -1,0 +1,172 @@
+//! What the live view says: pure functions from a [`State`] to lines.
+
+use console::{measure_text_width, style, truncate_str};
+
+use super::{DeadLetterState, Phase, State, TableState};
+use crate::{
+    grid::Grid,
+    numbers::{count, counted, duration, rate},
+};
+
+/// Rows that are shown of each table where there is room.
+pub const NEWEST_ROWS: usize = 5;
+/// Log lines that are shown.
+pub const NOTICES: usize = 3;
+
+/// The lines of the view on a terminal of this size; none is wider, and there are no more of them.
+pub fn lines(state: &State, width: usize, height: usize) -> Vec<String> {
+    let mut fixed = head(state);
+    fixed.extend(topics(state));
+    fixed.extend(functions(state, width));
+    let mut foot = dead_letters(&state.dead_letters);
+    foot.extend(notices(state));
+    foot.extend(footer(state));
+    let mut room = height.saturating_sub(fixed.len() + foot.len());
+    for table in &state.tables {
+        let lines = table_lines(table, room);
+        room -= lines.len();
+        fixed.extend(lines);
+    }
+    // In a low terminal the figures at the top matter more than the foot.
+    fixed.extend(foot);
+    fixed.truncate(height);
+    fixed.iter().map(|line| truncate_str(line, width, "…").into_owned()).collect()
+}
+
+/// One line, for logs and pipes.
+pub fn plain(state: &State) -> String {
+    let topics = state
+        .topics
+        .iter()
+        .map(|topic| format!("{} {}/s {}", topic.name, rate(topic.records_per_s), counted_records(topic.records)));
+    let functions = state.functions.iter().map(|function| {
+        let (rate, rows) = (rate(function.records_per_s), count(function.rows));
+        format!("{} {rate}/s lag {} rows {rows}", function.name, count(function.lag))
+    });
+    let mut parts = vec![duration(state.elapsed_ms)];
+    parts.extend(topics.chain(functions));
+    parts.push(format!("dead letters {}", count(state.dead_letters.total)));
+    match state.phase {
+        Phase::Running => {}
+        Phase::Draining => parts.push("draining".to_owned()),
+        Phase::Ended => parts.push("ended".to_owned()),
+    }
+    parts.join(" | ")
+}
+
+fn counted_records(records: i64) -> String {
+    counted(records.unsigned_abs(), "record")
+}
+
+fn bold(text: &str) -> String {
+    style(text).bold().for_stderr().to_string()
+}
+
+fn dim(text: &str) -> String {
+    style(text).dim().for_stderr().to_string()
+}
+
+fn head(state: &State) -> Vec<String> {
+    vec![format!("{}  {}", bold(&format!("millstream {}", state.pipeline)), dim(&duration(state.elapsed_ms)))]
+}
+
+fn topics(state: &State) -> Vec<String> {
+    let mut grid = Grid::new(&["topic", ">partitions", ">records/s", ">records"]);
+    for topic in &state.topics {
+        let numbers = [count(topic.partitions as u64), rate(topic.records_per_s), count(topic.records)];
+        grid.row([topic.name.clone()].into_iter().chain(numbers));
+    }
+    section(grid)
+}
+
+/// In a narrow terminal without the sinks, which change less than the numbers do.
+fn functions(state: &State, width: usize) -> Vec<String> {
+    let all = section(function_grid(state, true));
+    match all.iter().any(|line| measure_text_width(line) > width) {
+        true => section(function_grid(state, false)),
+        false => all,
+    }
+}
+
+fn function_grid(state: &State, with_into: bool) -> Grid {
+    let heads = ["function", "into", ">records/s", ">records", ">rows", ">fence", ">log end", ">lag", ">dead letters"];
+    let named =
+        |name: &String, into: &String| if with_into { vec![name.clone(), into.clone()] } else { vec![name.clone()] };
+    let mut grid = Grid::new(&heads.into_iter().filter(|head| with_into || *head != "into").collect::<Vec<_>>());
+    for made in &state.generators {
+        grid.row(named(&made.name, &made.into).into_iter().chain([rate(made.records_per_s), count(made.sent)]));
+    }
+    for function in &state.functions {
+        let dead_letters = match function.dead_letters {
+            0 => "0".to_owned(),
+            letters => style(count(letters)).yellow().for_stderr().to_string(),
+        };
+        let numbers = [
+            rate(function.records_per_s),
+            count(function.records),
+            count(function.rows),
+            count(function.fence),
+            count(function.log_end),
+            count(function.lag),
+            dead_letters,
+        ];
+        grid.row(named(&function.name, &function.into).into_iter().chain(numbers));
+    }
+    grid
+}
+
+fn section(grid: Grid) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    lines.extend(grid.lines("", true));
+    lines
+}
+
+/// The newest rows of a table in at most `room` lines; nothing when not even one row fits.
+fn table_lines(table: &TableState, room: usize) -> Vec<String> {
+    // A blank line, the name, the heads.
+    let rows = room.saturating_sub(3).min(NEWEST_ROWS).min(table.newest.len());
+    if rows == 0 {
+        return Vec::new();
+    }
+    let heads: Vec<_> = table.columns.iter().map(|column| printable(column)).collect();
+    let mut grid = Grid::new(&heads.iter().map(String::as_str).collect::<Vec<_>>());
+    for row in table.newest.iter().take(rows) {
+        grid.row(row.iter().map(|cell| printable(cell)));
+    }
+    let total = table.rows.map(|rows| format!("  {}, the newest:", counted(rows, "row"))).unwrap_or_default();
+    let mut lines = vec![String::new(), format!("{}{}", bold(&table.name), dim(&total))];
+    lines.extend(grid.lines("  ", true));
+    lines
+}
+
+fn dead_letters(letters: &DeadLetterState) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    match letters.total {
+        0 => lines.push(dim("no dead letters")),
+        total => lines.push(style(counted(total, "dead letter")).yellow().for_stderr().to_string()),
+    }
+    lines.extend(letters.latest.iter().map(|latest| format!("  {}", printable(latest))));
+    lines
+}
+
+fn notices(state: &State) -> Vec<String> {
+    state.notices.iter().rev().take(NOTICES).rev().map(|line| printable(line)).collect()
+}
+
+fn footer(state: &State) -> Vec<String> {
+    let places = state.systems.iter().map(|(what, place)| format!("{what} {place}")).collect::<Vec<_>>().join(" · ");
+    let keys = match state.phase {
+        Phase::Running => dim("Ctrl-C drains"),
+        Phase::Draining => bold("draining… Ctrl-C again ends at once"),
+        Phase::Ended => String::new(),
+    };
+    vec![String::new(), dim(&places), keys]
+}
+
+/// Text of users, which must not steer the terminal: control characters become `�`.
+fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}
+
+#[cfg(test)]
+mod tests;

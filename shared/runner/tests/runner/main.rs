@@ -1,0 +1,13 @@
+//! The runner against its contract, on fakes: schedules that try to lose or double a record, to stop a function without
+//! need, or to make two hosts differ.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+mod gaps;
+mod letters;
+mod narrowing;
+mod oracle;
+mod same_topic;
+mod schedules;
+mod world;
+mod yielding;
+mod zombies;

@@ -1,0 +1,162 @@
+//! One log, one store and one place of dead letters, which any number of runners share as processes do.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use millstream_core::{
+    Batch, BatchBuilder, DeadLetters, Late, Limits, Log, NewRecord, OnGap, Producer, Sink, Start, TopicPartition,
+    Transform,
+};
+use millstream_runner::{Parts, Runner};
+use millstream_testkit::{Journal, MemoryDeadLetters, MemoryLog, MemorySink, MemoryStore, PlainDecode, PlainTransform};
+
+use crate::yielding::Yielding;
+
+pub const TOPIC: &str = "words";
+pub const FUNCTION: &str = "test.words";
+/// A text that begins so is refused by the sink, and only there.
+pub const UNSTORABLE: &str = "unstorable";
+
+pub fn partition() -> TopicPartition {
+    TopicPartition::new(TOPIC, 1, 0)
+}
+
+/// What a pipeline file would say.
+#[derive(Clone)]
+pub struct Declared {
+    pub transform: Arc<dyn Transform>,
+    pub table: PlainTransform,
+    pub start: Start,
+    pub on_gap: OnGap,
+    pub late: Late,
+    pub lateness_ms: i64,
+    pub max_records: usize,
+}
+
+impl Default for Declared {
+    fn default() -> Self {
+        Self {
+            transform: Arc::new(PlainTransform::Append),
+            table: PlainTransform::Append,
+            start: Start::Earliest,
+            on_gap: OnGap::Heal,
+            late: Late::Merge,
+            lateness_ms: 0,
+            max_records: 1_000,
+        }
+    }
+}
+
+pub struct World {
+    pub log: MemoryLog,
+    pub store: MemoryStore,
+    pub letters: Arc<MemoryDeadLetters>,
+    pub journal: Journal,
+    pub declared: Declared,
+}
+
+/// A runner, and its own connection to the store, whose failures are its own.
+pub struct Member {
+    pub runner: Runner,
+    pub sink: Arc<MemorySink>,
+}
+
+impl World {
+    pub fn new(declared: Declared) -> Self {
+        let journal = Journal::new();
+        Self {
+            log: MemoryLog::with_topic(TOPIC, 1),
+            store: MemoryStore::new(),
+            letters: Arc::new(MemoryDeadLetters::with_journal(&journal)),
+            journal,
+            declared,
+        }
+    }
+
+    pub fn with<V: AsRef<[u8]>>(declared: Declared, values: impl IntoIterator<Item = V>) -> Self {
+        let world = Self::new(declared);
+        world.log.append(TOPIC, 0, values);
+        world
+    }
+
+    /// A process: what it knows of the fences is its own.
+    pub async fn member(&self) -> Member {
+        self.member_with(self.letters.clone(), 0).await
+    }
+
+    /// One that can be let go of at every step, `yields` times at each.
+    pub async fn slow_member(&self, yields: usize) -> Member {
+        self.member_with(Arc::new(Yielding { inner: self.letters.clone(), yields }), yields).await
+    }
+
+    pub async fn member_with(&self, letters: Arc<dyn DeadLetters>, yields: usize) -> Member {
+        let table = self.declared.table.table("words");
+        let sink = Arc::new(self.store.sink(FUNCTION, table).with_journal(&self.journal));
+        sink.prepare(true).await.unwrap();
+        sink.poison_if(|row| row[0].starts_with(UNSTORABLE));
+        let declared = self.declared.clone();
+        let runner = Runner::new(Parts {
+            function: FUNCTION.into(),
+            decoders: BTreeMap::from([(TOPIC.to_owned(), Arc::new(PlainDecode) as _)]),
+            transform: declared.transform,
+            sink: Arc::new(Yielding { inner: sink.clone(), yields }),
+            dead_letters: letters,
+            log: Arc::new(self.log.clone()),
+            start: declared.start,
+            on_gap: declared.on_gap,
+            late: declared.late,
+            lateness_ms: declared.lateness_ms,
+            limits: Limits { max_records: declared.max_records, max_bytes: 1 << 20, max_wait_ms: 0 },
+        });
+        Member { runner, sink }
+    }
+
+    /// Appends one record of a given time.
+    pub async fn append_at(&self, timestamp_ms: i64, value: &str) {
+        let record = NewRecord {
+            value: Some(value.as_bytes().to_vec()),
+            timestamp_ms: Some(timestamp_ms),
+            partition: Some(0),
+            ..NewRecord::default()
+        };
+        self.log.send(TOPIC, vec![record]).await.unwrap();
+    }
+
+    /// What a consumer reads: the log vouches for what is missing.
+    pub async fn read(&self, from: i64, to: i64) -> Batch {
+        let limits = Limits { max_records: usize::MAX, max_bytes: usize::MAX, max_wait_ms: 0 };
+        self.log.read(&partition(), from..to, limits).await.unwrap()
+    }
+
+    /// What a trigger hands over: these records and nobody's word for the others.
+    pub fn pushed(&self, offsets: &[i64]) -> Batch {
+        let all = self.log.all(&partition());
+        pushed_of(&all, |offset| offsets.contains(&offset)).expect("records that are there")
+    }
+
+    pub fn letter_offsets(&self) -> Vec<i64> {
+        self.letters.all().iter().map(|letter| letter.position.offset).collect()
+    }
+}
+
+impl Member {
+    pub async fn texts(&self) -> Vec<String> {
+        self.sink.texts().await.into_iter().map(|row| row[0].clone()).collect()
+    }
+
+    pub async fn next_offset(&self) -> i64 {
+        self.sink.fence(&partition()).await.unwrap().unwrap().next_offset
+    }
+}
+
+/// The records of `batch` for which `wanted` holds, as a trigger hands them over.
+pub fn pushed_of(batch: &Batch, wanted: impl Fn(i64) -> bool) -> Option<Batch> {
+    let mut builder = BatchBuilder::new(batch.partition().clone());
+    for row in 0..batch.len() {
+        let offset = batch.offsets().value(row);
+        if wanted(offset) {
+            let value = batch.values().iter().nth(row).flatten();
+            builder.push(offset, batch.timestamps_ms().value(row), None, value, []);
+        }
+    }
+    builder.finish_pushed()
+}
