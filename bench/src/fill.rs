@@ -82,8 +82,11 @@ pub async fn topic(brokers: &str, topic: &str, count: u64, broken_every: u64) ->
         }
         for (index, record) in records.iter_mut().enumerate() {
             record.partition = Some(((sent + index as u64) % 3) as i32);
-            if broken_every > 0 && (sent + index as u64) % broken_every == broken_every / 2 {
-                record.value.as_mut().map(|value| value.truncate(20));
+            if broken_every > 0
+                && (sent + index as u64) % broken_every == broken_every / 2
+                && let Some(value) = &mut record.value
+            {
+                value.truncate(20);
             }
         }
         sent += portion;

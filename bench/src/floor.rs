@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, Consumer},
-    message::Message,
 };
 
 use crate::Failure;

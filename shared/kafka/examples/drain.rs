@@ -1,4 +1,4 @@
-//! What [`Kafka::consume`](millstream_core::Source::consume) costs above the floor (see `floor.rs`): reads a topic into batches
+//! What [`Kafka::consume`](millstream_core::Source::consume) costs above the floor (see `bench`): reads a topic into batches
 //! and does nothing with them. With `load`, first creates the topic with three partitions and fills it.
 //!
 //! ```text

@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_millis(50);
 pub(crate) enum Order {
     /// Read and handle.
     Run,
-    /// Finish the batch that is being handled, and end.
+    /// Handle what has been read, and end.
     Finish,
     /// Let go of the batch that is being handled, and end.
     Abandon,
@@ -111,8 +111,10 @@ impl Task {
         let limits = self.member.limits();
         let mut due: Option<Instant> = None;
         loop {
-            if self.ordered() != Order::Run {
-                return Ok(None);
+            match self.ordered() {
+                Order::Run => {}
+                Order::Finish if !self.builder.is_empty() => return Ok(Some(self.seal())),
+                Order::Finish | Order::Abandon => return Ok(None),
             }
             let left = due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).min(TICK));
             self.queue.fill(left);
