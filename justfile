@@ -33,7 +33,7 @@ lint:
 
 # The workloads, beside the bare consumer (the floor)
 bench *args:
-    cargo run --release -p millstream-bench -- {{ args }}
+    bench/run
 
 # Licences, sources and doubled crates (needs cargo-deny)
 deny:

@@ -4,7 +4,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, BinaryArray, RecordBatch};
 use millstream_core::{
     Bad, Batch, DeadLetter, DeadLetters, Decode, Decoded, Error, Fence, Late, Limits, Log, MAX_LETTER_VALUE_BYTES,
     OnGap, Result, Sink, Start, TopicPartition, Transform, fault,
@@ -85,7 +85,7 @@ impl Runner {
     /// made anew.
     pub async fn start(&self, partition: &TopicPartition) -> Result<i64> {
         self.forget(partition);
-        let fence = self.fence(partition).await?;
+        let fence = self.fence(partition, i64::MAX).await?;
         self.check_same_topic(partition, &fence).await?;
         Ok(fence.next_offset)
     }
@@ -107,7 +107,10 @@ impl Runner {
     }
 
     async fn bring_in(&self, partition: &TopicPartition, batch: &Batch) -> Result<i64> {
-        let mut fence = self.fence(partition).await?;
+        let delivered_from = batch.range().start;
+        let mut fence = self.fence(partition, delivered_from).await?;
+        // A warm fence may be long behind: what looks like a gap may be somebody else's work, and no longer in the log.
+        let mut may_be_behind = true;
         let mut fenced = 0;
         let mut narrow = Narrow::default();
         if looks_new(batch, &fence) {
@@ -115,12 +118,20 @@ impl Runner {
         }
         while let Some(rest) = batch.after(fence.next_offset) {
             let work = match rest.gap(fence.next_offset) {
+                Some(_) if self.parts.on_gap != OnGap::Skip && may_be_behind => {
+                    may_be_behind = false;
+                    self.forget(partition);
+                    fence = self.fence(partition, delivered_from).await?;
+                    continue;
+                }
                 Some(gap) if self.parts.on_gap != OnGap::Skip => self.heal(partition, gap).await?,
                 _ => rest,
             };
             let work = narrow.cut(work);
-            match self.write(&fence, &work, narrow.dead_letter_it.take()).await {
+            let refused = narrow.refused(&work);
+            match self.write(&fence, &work, refused).await {
                 Ok(moved) => {
+                    may_be_behind = false;
                     narrow.passed();
                     self.remember(partition, &moved);
                     fence = moved;
@@ -128,7 +139,7 @@ impl Runner {
                 Err(Error::Fenced { .. }) if fenced < MAX_FENCED => {
                     fenced += 1;
                     self.forget(partition);
-                    fence = self.fence(partition).await?;
+                    fence = self.fence(partition, delivered_from).await?;
                 }
                 Err(Error::Fenced { .. }) => {
                     return Err(Error::retry("another writer keeps moving the fence of this partition"));
@@ -161,14 +172,19 @@ impl Runner {
     /// stored.
     async fn write(&self, fence: &Fence, work: &Batch, refused: Option<String>) -> Result<Fence> {
         fault::point("runner.before_decode");
-        let without_rows = refused.is_some();
         let done = match refused {
-            Some(reason) => Transformed { rows: vec![], bad: vec![Bad { index: 0, reason }], max_event_time_us: None },
+            Some(reason) => self.refuse(work, reason),
             None => self.transform(fence, work).await?,
         };
+        let without_rows = done.rows.iter().all(|rows| rows.num_rows() == 0);
         if !done.bad.is_empty() {
             fault::point("runner.before_dead_letters");
-            self.parts.dead_letters.put(&self.letters(work, &done.bad)).await?;
+            // A letter that can't be kept is no fault of a record's: to narrow it down would never end.
+            let kept = self.parts.dead_letters.put(&self.letters(work, &done.bad)).await;
+            kept.map_err(|error| match error {
+                Error::Poison(fault) => Error::stop(format!("the dead letters refuse a letter: {fault}")),
+                error => error,
+            })?;
             fault::point("runner.after_dead_letters");
         }
         let mut to = fence.clone();
@@ -187,36 +203,54 @@ impl Runner {
         Ok(to)
     }
 
-    async fn transform(&self, fence: &Fence, work: &Batch) -> Result<Transformed> {
-        if work.is_empty() {
-            return Ok(Transformed { rows: vec![], bad: vec![], max_event_time_us: None });
-        }
+    /// A record that can't be stored becomes a dead letter. Its event time counts all the same: the records behind it
+    /// were judged by it when they were tried together, and some of them may have become late letters then.
+    fn refuse(&self, work: &Batch, reason: String) -> Transformed {
+        let event_time = self.decode(work).ok().map(|decoded| decoded.event_time);
+        let max_event_time_us = event_time.as_ref().and_then(arrow::compute::max);
+        Transformed { rows: vec![], bad: vec![Bad { index: 0, reason }], max_event_time_us }
+    }
+
+    fn decode(&self, work: &Batch) -> Result<Decoded> {
         let topic = &work.partition().topic;
         let decoder = self.parts.decoders.get(topic).ok_or_else(|| {
             Error::stop(format!("{} does not read topic {topic}; its `from` names others", self.parts.function))
         })?;
-        let mut decoded = decoder.decode(work)?;
+        decoder.decode(work)
+    }
+
+    async fn transform(&self, fence: &Fence, work: &Batch) -> Result<Transformed> {
+        if work.is_empty() {
+            return Ok(Transformed { rows: vec![], bad: vec![], max_event_time_us: None });
+        }
+        let mut decoded = self.decode(work)?;
         let max_event_time_us = arrow::compute::max(&decoded.event_time);
         if self.parts.late == Late::DeadLetter {
             decoded = late::split(decoded, fence.max_event_time_us, self.parts.lateness_ms)?;
         }
         let Decoded { rows, bad, .. } = decoded;
+        let topic = &work.partition().topic;
         let rows = if rows.num_rows() == 0 { vec![] } else { self.parts.transform.apply(topic, rows).await? };
         Ok(Transformed { rows, bad, max_event_time_us })
     }
 
     fn letters(&self, work: &Batch, bad: &[Bad]) -> Vec<DeadLetter> {
-        let owned = |bytes: &[u8]| bytes[..bytes.len().min(MAX_LETTER_VALUE_BYTES)].to_vec();
         let letter = |bad: &Bad| {
             let index = bad.index;
-            let value = work.values().iter().nth(index).flatten();
+            let at = |column: &BinaryArray| column.is_valid(index).then(|| column.value(index).to_vec());
+            let (key, value) = (at(work.keys()), at(work.values()));
+            // Key and value have to fit one message together.
+            let room = MAX_LETTER_VALUE_BYTES.saturating_sub(key.as_ref().map_or(0, Vec::len));
             DeadLetter {
                 function: self.parts.function.clone(),
                 position: work.partition().at(work.offsets().value(index)),
                 timestamp_ms: work.timestamps_ms().value(index),
-                key: work.keys().iter().nth(index).flatten().map(<[u8]>::to_vec),
-                value: value.map(owned),
-                value_bytes: value.map_or(0, <[u8]>::len),
+                key,
+                value_bytes: value.as_ref().map_or(0, Vec::len),
+                value: value.map(|mut value| {
+                    value.truncate(room);
+                    value
+                }),
                 reason: bad.reason.clone(),
             }
         };
@@ -244,7 +278,9 @@ impl Runner {
         }
     }
 
-    async fn fence(&self, partition: &TopicPartition) -> Result<Fence> {
+    /// The fence, warm or from the sink. One that has to be created at the log's end begins no later than the records that
+    /// a host has delivered already: on Lambda the first of them is what wakes the function.
+    async fn fence(&self, partition: &TopicPartition, delivered_from: i64) -> Result<Fence> {
         let cached = self.fences.lock().unwrap_or_else(PoisonError::into_inner).get(partition).cloned();
         if let Some(fence) = cached {
             return Ok(fence);
@@ -255,7 +291,7 @@ impl Runner {
                 let held = self.parts.log.watermarks(partition).await?;
                 let start = match self.parts.start {
                     Start::Earliest => held.low,
-                    Start::Latest => held.high,
+                    Start::Latest => held.high.min(delivered_from),
                 };
                 self.parts.sink.create_fence(partition, Fence::starting_at(start)).await?
             }
@@ -273,12 +309,12 @@ impl Runner {
     }
 }
 
-/// A batch wholly below the fence is a redelivery, or of another topic of the same name: then all its records are newer
-/// than the last one known.
+/// The records below the fence are a redelivery, or of another topic of the same name: then all of them are newer than the
+/// last one known.
 fn looks_new(batch: &Batch, fence: &Fence) -> bool {
-    let oldest_ms = batch.timestamps_ms().values().iter().min();
-    batch.range().end <= fence.next_offset
-        && fence.last_timestamp_ms.zip(oldest_ms).is_some_and(|(known_ms, oldest_ms)| *oldest_ms > known_ms)
+    let below = batch.offsets().values().partition_point(|offset| *offset < fence.next_offset);
+    let oldest_ms = batch.timestamps_ms().values()[..below].iter().min();
+    fence.last_timestamp_ms.zip(oldest_ms).is_some_and(|(known_ms, oldest_ms)| *oldest_ms > known_ms)
 }
 
 fn made_anew(partition: &TopicPartition, fence: &Fence, what: &str) -> Error {
@@ -294,7 +330,8 @@ fn made_anew(partition: &TopicPartition, fence: &Fence, what: &str) -> Error {
 #[derive(Default)]
 struct Narrow {
     records: Option<usize>,
-    dead_letter_it: Option<String>,
+    /// The record that was refused alone, and why.
+    refused: Option<(i64, String)>,
 }
 
 impl Narrow {
@@ -305,9 +342,16 @@ impl Narrow {
         }
     }
 
+    /// Why the only record of `work` is to be left out, if it was refused just before. It may be another one by now: a gap
+    /// is read again each time, and compaction goes on.
+    fn refused(&mut self, work: &Batch) -> Option<String> {
+        let (offset, reason) = self.refused.take()?;
+        (work.offsets().values()[..] == [offset]).then_some(reason)
+    }
+
     fn poisoned(&mut self, work: &Batch, reason: String) {
-        if work.len() <= 1 {
-            self.dead_letter_it = Some(reason);
+        if let [offset] = work.offsets().values()[..] {
+            self.refused = Some((offset, reason));
         }
         self.records = Some((work.len() / 2).max(1));
     }

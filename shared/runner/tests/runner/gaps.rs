@@ -1,8 +1,8 @@
 //! Missing records, wherever they went.
 
-use millstream_core::{Error, OnGap, Start};
+use millstream_core::{BatchBuilder, Error, OnGap, Start};
 
-use crate::world::{Declared, TOPIC, World};
+use crate::world::{Declared, TOPIC, World, partition};
 
 const WORDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
@@ -108,9 +108,20 @@ async fn a_first_delivery_is_not_lost_to_start_latest() {
 async fn start_latest_begins_behind_what_is_there() {
     let world = World::with(Declared { start: Start::Latest, ..Declared::default() }, WORDS);
     let member = world.member().await;
-    assert_eq!(member.runner.start(&crate::world::partition()).await.unwrap(), 6);
+    assert_eq!(member.runner.start(&partition()).await.unwrap(), 6);
     world.log.append(TOPIC, 0, ["g"]);
     // A trigger that began earlier delivers old records too: they are below the fence.
     assert_eq!(member.runner.process(world.pushed(&[3, 4, 5, 6])).await.unwrap(), 7);
     assert_eq!(member.texts().await, ["g"]);
+}
+
+/// What a schedule does for hosts that move on past a failure and may never deliver again: an empty batch at the log's end.
+#[tokio::test]
+async fn an_empty_batch_at_the_end_of_the_log_catches_up() {
+    let world = World::with(Declared { max_records: 2, ..Declared::default() }, WORDS);
+    let member = world.member().await;
+    member.runner.process(world.pushed(&[0])).await.unwrap();
+    let end = BatchBuilder::new(partition()).finish_read(6, 6);
+    assert_eq!(member.runner.process(end).await.unwrap(), 6);
+    assert_eq!(member.texts().await, WORDS);
 }

@@ -100,7 +100,7 @@ impl Transform for Sums {
 
 /// Each would fit alone; together they are more than the column holds. The ones that no longer fit are refused, the same
 /// in every cut. (With both signs in one sum it depends on the cut whether the total is ever too large: see
-/// CONTRACT_REVIEW.md.)
+/// ARCHITECTURE.md.)
 #[tokio::test]
 async fn a_sum_that_overflows_refuses_the_record_that_no_longer_fits() {
     let declared = Declared { transform: Arc::new(Sums), table: PlainTransform::Count, ..Declared::default() };
