@@ -1,7 +1,8 @@
 use std::ops::Range;
 
 use arrow::array::{
-    Array, ArrayBuilder, BinaryArray, BinaryBuilder, Int64Array, Int64Builder, MapArray, MapBuilder, StringBuilder,
+    Array, ArrayBuilder, AsArray, BinaryArray, BinaryBuilder, Int64Array, Int64Builder, MapArray, MapBuilder,
+    StringBuilder,
 };
 
 use crate::TopicPartition;
@@ -79,6 +80,18 @@ impl Batch {
     /// Each record's headers as a map of name to bytes; none when no record of the batch has any.
     pub fn headers(&self) -> Option<&MapArray> {
         self.headers.as_ref()
+    }
+
+    /// The headers of one record, in order.
+    pub fn headers_of(&self, row: usize) -> Vec<(String, Vec<u8>)> {
+        let Some(headers) = &self.headers else { return Vec::new() };
+        let entries = headers.value(row);
+        let (names, values) = (entries.column(0).as_string::<i32>(), entries.column(1).as_binary::<i32>());
+        names
+            .iter()
+            .zip(values)
+            .map(|(name, value)| (name.unwrap_or("").to_owned(), value.unwrap_or(&[]).to_vec()))
+            .collect()
     }
 
     /// The bytes of keys and values, for limits.

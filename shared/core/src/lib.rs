@@ -30,7 +30,7 @@ mod transform;
 
 pub use batch::{Batch, BatchBuilder, Delivery, Header};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use dead_letter::{DeadLetter, DeadLetters, MAX_LETTER_VALUE_BYTES};
+pub use dead_letter::{DeadLetter, DeadLetters, MAX_LETTER_KEY_BYTES, MAX_LETTER_VALUE_BYTES};
 pub use error::{Error, Result};
 pub use fence::Fence;
 pub use log::{Handler, Limits, Log, NewRecord, Producer, Source, Subscription, TopicInfo, Topics, Watermarks};

@@ -2,7 +2,10 @@ use async_trait::async_trait;
 use millstream_core::{DeadLetter, DeadLetters, Result, TopicPartition};
 use rusqlite::{Row, params};
 
-use crate::Embedded;
+use crate::{
+    Embedded,
+    log::{headers_from_bytes, headers_to_bytes},
+};
 
 #[async_trait]
 impl DeadLetters for Embedded {
@@ -14,7 +17,7 @@ impl DeadLetters for Embedded {
         self.connections
             .write(move |connection| {
                 let mut insert = connection.prepare(
-                    "INSERT OR IGNORE INTO millstream_dead_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                    "INSERT OR IGNORE INTO millstream_dead_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
                 )?;
                 for letter in &letters {
                     let partition = &letter.position.partition;
@@ -28,6 +31,7 @@ impl DeadLetters for Embedded {
                         letter.key,
                         letter.value,
                         letter.value_bytes as i64,
+                        headers_to_bytes(&letter.headers),
                         letter.reason,
                         now
                     ])?;
@@ -42,7 +46,8 @@ impl DeadLetters for Embedded {
         self.connections
             .read(move |connection| {
                 let mut select = connection.prepare(
-                    r#"SELECT function, topic, generation, partition, "offset", timestamp_ms, key, value, value_bytes, reason
+                    r#"SELECT function, topic, generation, partition, "offset", timestamp_ms, key, value, value_bytes, reason,
+                              headers
                        FROM millstream_dead_letters WHERE ?1 IS NULL OR function = ?1
                        ORDER BY topic, generation, partition, "offset", function LIMIT ?2"#,
                 )?;
@@ -64,5 +69,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
         value: row.get(7)?,
         value_bytes: row.get::<_, i64>(8)? as usize,
         reason: row.get(9)?,
+        headers: row.get_ref(10)?.as_blob_or_null()?.map_or_else(Vec::new, owned_headers),
     })
+}
+
+fn owned_headers(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+    headers_from_bytes(bytes).into_iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect()
 }

@@ -278,7 +278,7 @@ impl Fetched {
 }
 
 /// Name and bytes in turn, each behind its length as 4 bytes, little end first; none when there are no headers.
-fn headers_to_bytes(headers: &[(String, Vec<u8>)]) -> Option<Vec<u8>> {
+pub(crate) fn headers_to_bytes(headers: &[(String, Vec<u8>)]) -> Option<Vec<u8>> {
     if headers.is_empty() {
         return None;
     }
@@ -291,7 +291,7 @@ fn headers_to_bytes(headers: &[(String, Vec<u8>)]) -> Option<Vec<u8>> {
 }
 
 /// Reads what [`headers_to_bytes`] writes, and no further than that can be read.
-fn headers_from_bytes(mut bytes: &[u8]) -> Vec<Header<'_>> {
+pub(crate) fn headers_from_bytes(mut bytes: &[u8]) -> Vec<Header<'_>> {
     let mut part = || {
         let (length, rest) = bytes.split_first_chunk::<4>()?;
         let (part, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;

@@ -32,7 +32,7 @@ CREATE TABLE millstream_fences (
 CREATE TABLE millstream_dead_letters (
     function TEXT NOT NULL, topic TEXT NOT NULL, generation INTEGER NOT NULL, partition INTEGER NOT NULL,
     "offset" INTEGER NOT NULL, timestamp_ms INTEGER NOT NULL, key BLOB, value BLOB, value_bytes INTEGER NOT NULL,
-    reason TEXT NOT NULL, created_at TEXT NOT NULL,
+    headers BLOB, reason TEXT NOT NULL, created_at TEXT NOT NULL,
     PRIMARY KEY (function, topic, generation, partition, "offset")) WITHOUT ROWID;
 CREATE TABLE millstream_tables (name TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, schema TEXT NOT NULL) WITHOUT ROWID;
 "#;

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow::array::{Array, AsArray};
+use arrow::array::Array;
 use async_trait::async_trait;
 use millstream_core::{Batch, DeadLetter, DeadLetters, Limits, Log, Producer, Result, TopicPartition};
 
@@ -50,10 +50,8 @@ impl<L: Log + Producer> DeadLetters for TopicDeadLetters<L> {
 
 fn letters_of(batch: &Batch) -> impl Iterator<Item = DeadLetter> {
     (0..batch.len()).filter_map(|row| {
-        let headers = batch.headers()?.value(row);
-        let (names, values) = (headers.column(0).as_string::<i32>(), headers.column(1).as_binary::<i32>());
-        let headers = (0..headers.len()).map(|at| (names.value(at), values.value(at)));
-        let value = batch.values();
+        let (value, headers) = (batch.values(), batch.headers_of(row));
+        let headers = headers.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
         DeadLetter::from_record(value.is_valid(row).then(|| value.value(row)), headers)
     })
 }

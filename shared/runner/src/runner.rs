@@ -6,8 +6,8 @@ use std::{
 
 use arrow::array::{Array, BinaryArray, RecordBatch};
 use millstream_core::{
-    Bad, Batch, DeadLetter, DeadLetters, Decode, Decoded, Error, Fence, Late, Limits, Log, MAX_LETTER_VALUE_BYTES,
-    OnGap, Result, Sink, Start, TopicPartition, Transform, fault,
+    Bad, Batch, DeadLetter, DeadLetters, Decode, Decoded, Error, Fence, Late, Limits, Log, MAX_LETTER_KEY_BYTES,
+    MAX_LETTER_VALUE_BYTES, OnGap, Result, Sink, Start, TopicPartition, Transform, fault,
 };
 
 use crate::{Stats, late};
@@ -237,20 +237,23 @@ impl Runner {
     fn letters(&self, work: &Batch, bad: &[Bad]) -> Vec<DeadLetter> {
         let letter = |bad: &Bad| {
             let index = bad.index;
-            let at = |column: &BinaryArray| column.is_valid(index).then(|| column.value(index).to_vec());
-            let (key, value) = (at(work.keys()), at(work.values()));
-            // Key and value have to fit one message together.
-            let room = MAX_LETTER_VALUE_BYTES.saturating_sub(key.as_ref().map_or(0, Vec::len));
+            let at = |column: &BinaryArray, max_bytes: usize| {
+                let bytes = column.is_valid(index).then(|| column.value(index));
+                bytes.map(|bytes| bytes[..bytes.len().min(max_bytes)].to_vec())
+            };
+            let mut headers = work.headers_of(index);
+            if headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_LETTER_KEY_BYTES {
+                headers.clear();
+            }
+            let value = work.values();
             DeadLetter {
                 function: self.parts.function.clone(),
                 position: work.partition().at(work.offsets().value(index)),
                 timestamp_ms: work.timestamps_ms().value(index),
-                key,
-                value_bytes: value.as_ref().map_or(0, Vec::len),
-                value: value.map(|mut value| {
-                    value.truncate(room);
-                    value
-                }),
+                key: at(work.keys(), MAX_LETTER_KEY_BYTES),
+                value: at(value, MAX_LETTER_VALUE_BYTES),
+                headers,
+                value_bytes: if value.is_valid(index) { value.value_length(index) as usize } else { 0 },
                 reason: bad.reason.clone(),
             }
         };

@@ -119,6 +119,7 @@ fn letter(offset: i64) -> DeadLetter {
         timestamp_ms: 0,
         key: None,
         value: Some(b"bad".to_vec()),
+        headers: Vec::new(),
         value_bytes: 3,
         reason: "the value begins with bad".into(),
     }

@@ -87,6 +87,9 @@ fn show(context: &Context, letter: &DeadLetter) -> Result<(), Failure> {
     context.say(format!("time      {}", time(letter.timestamp_ms)))?;
     context.say(format!("reason    {}", printable(&letter.reason)))?;
     context.say(format!("key       {}", text(&letter.key)))?;
+    for (name, value) in &letter.headers {
+        context.say(format!("header    {} = {}", printable(name), shown(value)))?;
+    }
     let held = letter.value.as_ref().map_or(0, Vec::len);
     let cut = if held < letter.value_bytes { format!(", the first {held} here") } else { String::new() };
     context.say(format!("value     {}{cut}:", counted(letter.value_bytes as u64, "byte")))?;
@@ -107,6 +110,7 @@ fn json(letter: &DeadLetter) -> Value {
         "reason": letter.reason,
         "key": text(&letter.key),
         "value": text(&letter.value),
+        "headers": letter.headers.iter().map(|(name, value)| json!([name, text(&Some(value.clone()))])).collect::<Vec<_>>(),
         "value_bytes": letter.value_bytes,
     })
 }
@@ -146,10 +150,12 @@ mod tests {
             timestamp_ms: 1_700_000_000_123,
             key: None,
             value: Some(b"\xff".to_vec()),
+            headers: vec![("trace".into(), b"a1".to_vec())],
             value_bytes: 1,
             reason: "no JSON".into(),
         };
         assert_eq!(json(&letter)["value"], json!({ "hex": "ff" }));
+        assert_eq!(json(&letter)["headers"], json!([["trace", "a1"]]));
         assert_eq!(json(&letter)["position"], "transaction/1/2/7");
         assert_eq!(time(letter.timestamp_ms), "2023-11-14 22:13:20.123Z");
         assert_eq!(time(-1), "-");

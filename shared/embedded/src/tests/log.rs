@@ -105,6 +105,7 @@ async fn dead_letters_are_kept_once_and_in_order() {
         timestamp_ms: 5,
         key: None,
         value: Some(b"\xff".to_vec()),
+        headers: vec![("trace".to_owned(), vec![0, 255])],
         value_bytes: 1,
         reason: reason.to_owned(),
     };

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream_core::{DeadLetter, DeadLetters, Error, Log, MAX_LETTER_VALUE_BYTES, NewRecord, Producer, Result};
+use millstream_core::{
+    DeadLetter, DeadLetters, Error, Log, MAX_LETTER_KEY_BYTES, MAX_LETTER_VALUE_BYTES, NewRecord, Producer, Result,
+};
 
 use crate::{
     world::{Declared, TOPIC, World, partition},
@@ -51,14 +53,16 @@ async fn letters_are_durable_before_the_fence_passes_them() {
 #[tokio::test]
 async fn a_letter_holds_what_fits_one_message() {
     let world = World::new(Declared::default());
-    let (key, value) = (vec![b'k'; 200_000], [b"bad".to_vec(), vec![b'v'; 899_000]].concat());
-    let record = NewRecord { key: Some(key.clone()), value: Some(value.clone()), ..NewRecord::default() };
+    let (key, value) = (vec![b'k'; 200_000], [b"bad".to_vec(), vec![b'v'; 999_000]].concat());
+    let headers = vec![("trace".to_owned(), b"1".to_vec())];
+    let record = NewRecord { key: Some(key.clone()), value: Some(value.clone()), headers, ..NewRecord::default() };
     world.log.send(TOPIC, vec![record, NewRecord { partition: Some(0), ..NewRecord::default() }]).await.unwrap();
     let batch = world.log.read(&partition(), 0..2, crate::narrowing::ALL).await.unwrap();
     world.member().await.runner.process(batch).await.unwrap();
     let letters = world.letters.all();
     let large = &letters[0];
-    assert_eq!((large.key.as_ref(), large.value_bytes), (Some(&key), value.len()));
-    assert_eq!(large.value.as_deref(), Some(&value[..MAX_LETTER_VALUE_BYTES - key.len()]));
+    assert!(large.key.as_deref() == Some(&key[..MAX_LETTER_KEY_BYTES]), "the key is cut");
+    assert!(large.value.as_deref() == Some(&value[..MAX_LETTER_VALUE_BYTES]), "the value is cut");
+    assert_eq!((large.value_bytes, large.headers.len()), (value.len(), 1));
     assert_eq!((&letters[1].key, &letters[1].value, letters[1].value_bytes), (&None, &None, 0));
 }
