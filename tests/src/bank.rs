@@ -66,7 +66,8 @@ pub fn transactions_with_bad(seed: u64, count: usize, every: usize) -> Vec<Recor
         let at_us = record.at_us;
         records.push(record);
         if random.random_range(0..every) == 0 {
-            let value: &[u8] = [&b"{\"branch\":\"Os"[..], b"no JSON", b"{\"branch\":1}", b"\xff\xfe"][random.random_range(0..4)];
+            let value: &[u8] =
+                [&b"{\"branch\":\"Os"[..], b"no JSON", b"{\"branch\":1}", b"\xff\xfe"][random.random_range(0..4)];
             let key = BRANCHES[random.random_range(0..BRANCHES.len())].into();
             records.push(Record { key, value: Some(value.to_vec()), at_us, means: None });
         }
@@ -91,7 +92,8 @@ pub fn difference(have: &Sums, want: &Sums) -> Option<String> {
     let keys: std::collections::BTreeSet<_> = have.keys().chain(want.keys()).collect();
     let wrong: Vec<_> = keys.into_iter().filter(|key| have.get(*key) != want.get(*key)).collect();
     let count = |sums: &Sums| sums.values().map(|(_, count)| count).sum::<i64>();
-    let shown = |key: &&(i64, String, String)| format!("  {key:?}: {:?} instead of {:?}", have.get(*key), want.get(*key));
+    let shown =
+        |key: &&(i64, String, String)| format!("  {key:?}: {:?} instead of {:?}", have.get(*key), want.get(*key));
     (!wrong.is_empty()).then(|| {
         let rows: Vec<String> = wrong.iter().take(5).map(shown).collect();
         let (have, want, number) = (count(have), count(want), wrong.len());
@@ -104,5 +106,20 @@ pub fn difference(have: &Sums, want: &Sums) -> Option<String> {
 pub fn assert_same(have: &Sums, want: &Sums, what: &str) {
     if let Some(difference) = difference(have, want) {
         panic!("{what}: {difference}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_that_counts_twice_or_never_is_a_difference() {
+        let transactions: Vec<_> = transactions(1, 100).into_iter().filter_map(|record| record.means).collect();
+        let right = sums(transactions.iter());
+        assert_eq!(difference(&right, &right), None);
+        for wrong in [sums(transactions[1..].iter()), sums(transactions.iter().chain(&transactions[..1]))] {
+            assert!(difference(&wrong, &right).unwrap().starts_with("1 rows differ"));
+        }
     }
 }

@@ -36,7 +36,9 @@ impl Child {
             .stdout(Stdio::null())
             .stderr(File::create(&stderr).unwrap())
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; build it with `cargo build --workspace --bins`", path.display()));
+            .unwrap_or_else(|error| {
+                panic!("{}: {error}; build it with `cargo build --workspace --bins`", path.display())
+            });
         Self { process, name, stderr }
     }
 

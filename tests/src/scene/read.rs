@@ -1,0 +1,97 @@
+//! What stores hold, read as plainly as can be.
+
+use std::path::Path;
+
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    compute::cast,
+    datatypes::{DataType, Decimal128Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType},
+};
+use tokio_postgres::SimpleQueryMessage;
+
+use super::Archived;
+use crate::bank::Sums;
+
+/// The table of scene `name` in Postgres.
+pub(super) async fn postgres(url: &str, name: &str) -> Sums {
+    let sql = format!(
+        "SELECT (extract(epoch FROM curr_time) * 1000000)::bigint, branch_name, currency_code, \
+         (batch_value * 100)::bigint, transactions FROM flow_{name}"
+    );
+    let messages = super::postgres_client(url).await.simple_query(&sql).await.unwrap();
+    let mut sums = Sums::new();
+    for message in messages {
+        let SimpleQueryMessage::Row(row) = message else { continue };
+        let number = |column: usize| row.get(column).unwrap().parse::<i64>().unwrap();
+        let key = (number(0), row.get(1).unwrap().to_owned(), row.get(2).unwrap().to_owned());
+        assert_eq!(sums.insert(key.clone(), (number(3), number(4))), None, "two rows for {key:?}");
+    }
+    sums
+}
+
+/// The same from the rows of a snapshot.
+pub(super) fn rows(batches: &[RecordBatch]) -> Sums {
+    let mut sums = Sums::new();
+    for batch in batches {
+        let windows = micros(batch, 0);
+        let (branches, currencies) = (texts(batch, 1), texts(batch, 2));
+        let values = batch.column(3).as_primitive::<Decimal128Type>();
+        assert_eq!(values.scale(), 2);
+        let counts = batch.column(4).as_primitive::<Int64Type>();
+        for row in 0..batch.num_rows() {
+            let key = (windows[row], branches[row].clone(), currencies[row].clone());
+            let sum = (i64::try_from(values.value(row)).unwrap(), counts.value(row));
+            assert_eq!(sums.insert(key.clone(), sum), None, "two rows for {key:?}");
+        }
+    }
+    sums
+}
+
+/// Every record of the Parquet files below `folder/date=…`.
+pub(super) async fn lake(folder: &Path) -> Vec<Archived> {
+    let store = millstream_lake::open(&folder.display().to_string()).unwrap();
+    let mut archived = Vec::new();
+    for date in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let date_name = date.file_name().into_string().unwrap();
+        if !date_name.starts_with("date=") {
+            continue;
+        }
+        for file in std::fs::read_dir(date.path()).unwrap().map(Result::unwrap) {
+            let name = file.file_name().into_string().unwrap();
+            // A file that a killed process was writing has another name until it is whole.
+            if name.ends_with(".parquet") {
+                let path = millstream_lake::Path::from(format!("{date_name}/{name}"));
+                for batch in millstream_lake::read_parquet(store.as_ref(), &path).await.unwrap() {
+                    add(&batch, &mut archived);
+                }
+            }
+        }
+    }
+    archived
+}
+
+fn add(batch: &RecordBatch, archived: &mut Vec<Archived>) {
+    let index = |name: &str| batch.schema().index_of(name).unwrap();
+    let (branches, currencies) = (texts(batch, index("branch")), texts(batch, index("currency")));
+    let amounts = batch.column(index("amount")).as_primitive::<Decimal128Type>();
+    assert_eq!(amounts.scale(), 2);
+    let ats = micros(batch, index("at"));
+    let partitions = batch.column(index("_partition")).as_primitive::<Int32Type>();
+    let offsets = batch.column(index("_offset")).as_primitive::<Int64Type>();
+    archived.extend((0..batch.num_rows()).map(|row| Archived {
+        partition: partitions.value(row),
+        offset: offsets.value(row),
+        fields: (branches[row].clone(), currencies[row].clone(), amounts.value(row) as i64, ats[row]),
+    }));
+}
+
+fn texts(batch: &RecordBatch, column: usize) -> Vec<String> {
+    let column = cast(batch.column(column), &DataType::Utf8).unwrap();
+    column.as_string::<i32>().iter().map(|text| text.unwrap().to_owned()).collect()
+}
+
+fn micros(batch: &RecordBatch, column: usize) -> Vec<i64> {
+    let column = cast(batch.column(column), &DataType::Timestamp(TimeUnit::Microsecond, None)).unwrap();
+    assert_eq!(column.null_count(), 0);
+    column.as_primitive::<TimestampMicrosecondType>().values().to_vec()
+}

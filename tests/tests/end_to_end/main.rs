@@ -1,0 +1,14 @@
+//! End to end: the function binaries as processes, on real services and embedded, with faults.
+//!
+//! `tests/run` builds what this needs and starts the services. By hand: `cargo build --workspace --bins --tests --features
+//! millstream-core/faults`, `tests/services start`, source the file that it prints, and run this test with the same
+//! features.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod faults;
+mod hosts;
+mod kills;
+mod outage;
+mod trouble;
+mod zombies;

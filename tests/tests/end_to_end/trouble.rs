@@ -1,0 +1,171 @@
+//! What producers and people do wrong: nothing panics, nobody else's record is lost, and each error says what to do.
+
+use millstream_tests::{Child, Record, Scene, Setting, Store, bank, delete_topic, kafka, postgres_client};
+
+/// What no message may show: it stands in every bad record.
+const PRIVATE: &str = "pr1vate";
+
+/// Bad values, each with the words that its reason must have.
+fn bad_values() -> Vec<(Option<Vec<u8>>, &'static str)> {
+    let with = |fields: &str| Some(format!(r#"{{"note":"{PRIVATE}",{fields}}}"#).into_bytes());
+    let amount = |amount: &str| {
+        with(&format!(r#""branch":"Oslo","currency":"NOK","amount":{amount},"at":"2025-03-01T00:00:00Z""#))
+    };
+    let rest = r#""currency":"NOK","amount":1,"at":"2025-03-01T00:00:00Z""#;
+    let deep = format!(r#""branch":"Oslo",{rest},"x":{}{}"#, "[".repeat(100_000), "]".repeat(100_000));
+    vec![
+        (None, "tombstone"),
+        (Some(vec![]), "JSON"),
+        (Some(b"null".to_vec()), "null"),
+        (Some(b"\xff\xfepr1vate".to_vec()), "JSON"),
+        (
+            Some([br#"{"branch":"pr1vate"#.to_vec(), vec![0xc3, 0x28], br#"","currency":"NOK"}"#.to_vec()].concat()),
+            "UTF-8",
+        ),
+        (with(&format!(r#""branch":"Oslo",{rest}"#)).map(|value| value[..60].to_vec()), "JSON"),
+        (with(&format!(r#""branch":"Oslo",{rest}"#)).map(|value| [value, b"{}".to_vec()].concat()), "JSON"),
+        (with(&format!(r#""branch":7,{rest}"#)), "`branch`"),
+        (with(rest), "`branch`"),
+        (with(r#""branch":"Oslo","currency":"NOK","amount":1,"at":"yesterday""#), "`at`"),
+        (amount("null"), "`amount`"),
+        (amount("[1]"), "`amount`"),
+        (amount("99999999999999999.99"), "`amount`"),
+        (amount("1e400"), "`amount`"),
+        (amount("1.005"), "`amount`"),
+        (amount("NaN"), "JSON"),
+        (amount("-Infinity"), "JSON"),
+        (with(&deep), "128"),
+        (with(&format!(r#""x":"{}","branch":"Oslo",{rest}"#, "x".repeat(20 << 20))), "bytes"),
+        // JSON knows it, Postgres doesn't: found when it is written.
+        (with(&format!(r#""branch":"Os\u0000lo",{rest}"#)), ""),
+    ]
+}
+
+/// Unusual, and good all the same; all of them say the same.
+fn odd_values() -> Vec<Vec<u8>> {
+    let at = r#""at":"2025-02-28T23:59:59.5Z""#;
+    [
+        format!(r#"{{"branch":"Oslo","currency":"NOK","amount":1.25,{at},"more":{{"x":[1,{{}}]}}}}"#),
+        format!(
+            r#"{{"branch":"Rome","currency":"EUR","amount":7,{at},"amount":"1.25","currency":"NOK","branch":"Oslo"}}"#
+        ),
+        format!(" {{ \"\\u0062ranch\" :\t\"O\\u0073lo\", \"currency\":\"NOK\",\"amount\":125e-2,\r\n{at}}}\n"),
+        r#"{"at":"2025-03-01T00:59:59.5+01:00","amount":1.250,"currency":"NOK","branch":"Oslo"}"#.to_owned(),
+    ]
+    .map(String::into_bytes)
+    .to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_records_become_dead_letters_and_their_neighbours_go_through() {
+    let store = Store::services("bad").await;
+    let scene = Scene::new(Setting { name: "bad", store, max_records: 1_000, ..Setting::default() }).await;
+    let good = bank::transactions(60, 4_000);
+    let mut records = Vec::new();
+    let (mut bad, mut odd) = (bad_values().into_iter(), odd_values().into_iter());
+    for (number, record) in good.into_iter().enumerate() {
+        let beside = Record { means: None, ..record.clone() };
+        records.push(record);
+        if number % 100 == 0
+            && let Some((value, _)) = bad.next()
+        {
+            records.push(Record { value, ..beside });
+        } else if number % 100 == 50
+            && let Some(value) = odd.next()
+        {
+            let means = bank::Transaction { branch: "Oslo", currency: "NOK", cents: 125, at_us: 1_740_787_199_500_000 };
+            records.push(Record { value: Some(value), means: Some(means), ..beside });
+        }
+    }
+    // Uncompressed, so that 20 MB are 20 MB on their way.
+    let written = scene.write_by(&kafka(scene.brokers(), "none"), records).await;
+    let expected = bad_values();
+    assert_eq!(written.bad().len(), expected.len());
+    let mut flow = Child::start("aggregate", &scene, "flow", &[]);
+    let mut archive = Child::start("archive", &scene, "archive", &[]);
+    scene.until_all_in("flow", &mut [&mut flow, &mut archive]).await;
+    scene.until_all_in("archive", &mut [&mut flow, &mut archive]).await;
+    flow.drain().await;
+    archive.drain().await;
+    bank::assert_same(&scene.table().await, &written.sums(), "good neighbours");
+    // A file holds the text that Postgres doesn't.
+    assert_eq!(scene.archived().await.len(), written.transactions().len() + 1);
+    assert_eq!(scene.dead_letters("archive").await.len(), expected.len() - 1);
+    let letters = scene.dead_letters("flow").await;
+    assert_eq!(letters.len(), expected.len());
+    for letter in letters {
+        let place = (letter.position.partition.partition, letter.position.offset);
+        let value = written.bad()[&place].clone();
+        let (_, words) = expected.iter().find(|(bad, _)| *bad == value).unwrap();
+        assert!(letter.reason.contains(words), "`{}` should speak of {words}", letter.reason);
+        assert!(!letter.reason.is_empty() && !letter.reason.contains(PRIVATE), "{}", letter.reason);
+        assert_eq!(letter.value_bytes, value.as_ref().map_or(0, Vec::len));
+        // The letter of a long value holds its beginning.
+        let kept = |kept: &Vec<u8>| value.as_ref().is_some_and(|value| value.starts_with(kept));
+        assert!(letter.value.as_ref().map_or(value.is_none(), kept), "{place:?} has another value");
+        assert_eq!(letter.timestamp_ms, written.records[&place].at_us / 1_000);
+        assert_eq!(letter.key.as_deref(), Some(written.records[&place].key.as_bytes()));
+    }
+    for child in [&flow, &archive] {
+        assert!(!child.stderr().contains(PRIVATE), "the log shows a record");
+    }
+}
+
+/// Runs a function that can't work, and gives what it says.
+async fn refused(scene: &Scene) -> String {
+    let mut child = Child::start("aggregate", scene, "flow", &[]);
+    let status = child.end().await;
+    let said = child.stderr();
+    assert_eq!(status.code(), Some(1), "it ended with {status}: {said}");
+    assert!(!said.contains("panicked") && !said.contains("secret"), "{said}");
+    said
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_does_not_exist_is_named() {
+    let store = Store::services("missing").await;
+    let scene = Scene::new(Setting { name: "missing", store, create: false, ..Setting::default() }).await;
+    let said = refused(&scene).await;
+    assert!(said.contains(&scene.topic) && said.contains("millstream up"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_columns_do_not_fit_is_named() {
+    let store = Store::services("misfit").await;
+    let scene = Scene::new(Setting { name: "misfit", store, ..Setting::default() }).await;
+    let table = format!("flow_{}", scene.name());
+    let sql =
+        format!("CREATE TABLE {table} (curr_time timestamptz, branch_name integer, currency_code text, total text)");
+    postgres_client(scene.direct()).await.batch_execute(&sql).await.unwrap();
+    let said = refused(&scene).await;
+    assert!(said.contains(&table) && said.contains("branch_name"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_made_anew_needs_a_new_generation() {
+    let store = Store::services("anew").await;
+    let scene = Scene::new(Setting { name: "anew", store: store.clone(), ..Setting::default() }).await;
+    let mut written = scene.write(bank::transactions(61, 3_000)).await;
+    let mut child = Child::start("aggregate", &scene, "flow", &[]);
+    scene.until_all_in("flow", &mut [&mut child]).await;
+    child.drain().await;
+    scene.assert_exact(&written, "before").await;
+    // Once shorter than the fence knows it, once longer.
+    for count in [300, 9_000] {
+        delete_topic(scene.brokers(), &scene.topic).await;
+        scene.systems.create_topics(&scene.pipeline).await.unwrap();
+        let later = bank::transactions(62, count)
+            .into_iter()
+            .map(|record| Record { at_us: record.at_us + 3_600_000_000, ..record });
+        written = scene.write(later.collect()).await;
+        let said = refused(&scene).await;
+        assert!(said.contains("generation") && said.contains(&scene.topic), "{said}");
+    }
+    // As the message says: a higher generation, and all of the new topic comes in.
+    let raised = Setting { name: "anew", store, topic: Some(scene.topic.clone()), generation: 2, ..Setting::default() };
+    let scene = Scene::new(raised).await;
+    let mut child = Child::start("aggregate", &scene, "flow", &[]);
+    scene.until_all_in("flow", &mut [&mut child]).await;
+    child.drain().await;
+    scene.assert_exact(&written, "of generation 2").await;
+}
