@@ -78,7 +78,8 @@ fn floor(place: &Place, topic: &str, events: u64) -> Result<Run, Failure> {
 async fn drain(place: &Place, topic: &str, events: u64, broken_every: u64, round: usize) -> Result<Run, Failure> {
     let database = Database::create(place, &format!("bench_{}_{round}", std::process::id())).await?;
     let folder = tempfile::tempdir()?;
-    std::fs::write(folder.path().join("pipeline.yaml"), fill::pipeline_text(topic))?;
+    let name = format!("w1_{}_{round}", std::process::id());
+    fill::pipeline(place, folder.path(), &name, topic).await?;
     let mut measured = Measured::start(&mut aggregate(place, folder.path(), &database.url))?;
     let (mut seconds, mut first_row_s) = (0.0, None);
     while seconds == 0.0 {

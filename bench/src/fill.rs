@@ -1,12 +1,14 @@
 //! The transactions of `pipelines/bank`, made and sent.
 
+use std::path::Path;
+
 use millstream_core::{Position, Producer, Topics};
 use millstream_kafka::{Kafka, KafkaSettings, Profile};
 use millstream_pipeline::Pipeline;
 
 use ingest::Events;
 
-use crate::Failure;
+use crate::{Failure, Place};
 
 /// Events a second of event time: how many fall into one 2-second window.
 pub const EVENTS_PER_S: u64 = 10_000;
@@ -15,10 +17,11 @@ const PORTION: u64 = 20_000;
 /// 2026-01-01T00:00:00Z.
 const FIRST_US: i64 = 1_767_225_600_000_000;
 
-/// The bank pipeline with a topic of its own.
-pub fn pipeline_text(topic: &str) -> String {
+/// The bank pipeline with a topic of its own. Each run has a name of its own, so that no member of an earlier run is waited
+/// for in its consumer group.
+pub fn pipeline_text(name: &str, topic: &str) -> String {
     format!(
-        r#"name: bench
+        r#"name: {name}
 topics:
   {topic}:
     partitions: 3
@@ -47,6 +50,13 @@ functions:
     )
 }
 
+/// Writes the pipeline into `folder`, and creates the topic of its dead letters as `millstream up` does.
+pub async fn pipeline(place: &Place, folder: &Path, name: &str, topic: &str) -> Result<(), Failure> {
+    std::fs::write(folder.join("pipeline.yaml"), pipeline_text(name, topic))?;
+    kafka(&place.brokers)?.create_topic(&format!("{name}.dead-letters"), 1, &[]).await?;
+    Ok(())
+}
+
 pub fn kafka(brokers: &str) -> Result<Kafka, Failure> {
     Ok(Kafka::new(KafkaSettings {
         brokers: brokers.to_owned(),
@@ -58,7 +68,7 @@ pub fn kafka(brokers: &str) -> Result<Kafka, Failure> {
 }
 
 pub fn events(topic: &str, seed: u64) -> Result<Events, Failure> {
-    let pipeline = Pipeline::parse(&pipeline_text(topic), "pipeline.yaml".as_ref())
+    let pipeline = Pipeline::parse(&pipeline_text("fill", topic), "pipeline.yaml".as_ref())
         .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     Ok(Events::new(&pipeline.topics[topic], &pipeline.functions["generate"], seed)?)
 }
@@ -68,7 +78,6 @@ pub fn events(topic: &str, seed: u64) -> Result<Events, Failure> {
 pub async fn topic(brokers: &str, topic: &str, count: u64, broken_every: u64) -> Result<(), Failure> {
     let kafka = kafka(brokers)?;
     kafka.create_topic(topic, 3, &[]).await?;
-    kafka.create_topic("bench.dead-letters", 1, &[]).await?;
     let mut events = events(topic, 1)?;
     let mut sent = 0;
     let mut waiting: Option<tokio::task::JoinHandle<millstream_core::Result<Vec<Position>>>> = None;

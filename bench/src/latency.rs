@@ -31,10 +31,9 @@ pub async fn measure(place: &Place, rate: u64, seconds: u64) -> Result<(), Failu
     let topic = format!("latency_{}_{rate}", std::process::id());
     let kafka = fill::kafka(&place.brokers)?;
     kafka.create_topic(&topic, 3, &[]).await?;
-    kafka.create_topic("bench.dead-letters", 1, &[]).await?;
     let database = Database::create(place, &format!("bench_latency_{}_{rate}", std::process::id())).await?;
     let folder = tempfile::tempdir()?;
-    std::fs::write(folder.path().join("pipeline.yaml"), fill::pipeline_text(&topic))?;
+    fill::pipeline(place, folder.path(), &topic, &topic).await?;
     let mut measured = Measured::start(&mut aggregate(place, folder.path(), &database.url))?;
 
     let (sent, arrivals) = mpsc::unbounded_channel();

@@ -42,6 +42,7 @@ impl Settings {
 /// Runs the function that `uses` this binary until the host ends it.
 #[expect(clippy::disallowed_methods, reason = "the edge: a function's main reads its environment here, once")]
 pub fn function_main(uses: Uses) -> ExitCode {
+    keep_memory_together();
     let get = |name: &str| std::env::var(name).ok();
     log_to_stderr(get("MILLSTREAM_LOG").as_deref().unwrap_or("info"), true);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -60,6 +61,17 @@ pub fn function_main(uses: Uses) -> ExitCode {
         }
     }
 }
+
+/// glibc gives each thread a heap of its own, and each keeps what it once needed. A function's threads take turns at the
+/// same work, so two heaps serve as fast and keep some 10 MiB less.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "mallopt has no precondition but to be called before there are threads")]
+fn keep_memory_together() {
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn keep_memory_together() {}
 
 /// Log lines on stderr, as JSON for machines or plain for a terminal; `filter` as in `RUST_LOG`.
 pub fn log_to_stderr(filter: &str, json: bool) {

@@ -55,7 +55,11 @@ pub enum Command {
         function: String,
     },
     /// Create the topics and tables that are missing
-    Up,
+    Up {
+        /// The pipeline file or its folder
+        #[arg(value_name = "PIPELINE")]
+        path: Option<PathBuf>,
+    },
     /// Check the pipeline file and its SQL without any service, and show each function's plan
     Check {
         /// The pipeline file or its folder

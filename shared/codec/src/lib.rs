@@ -70,9 +70,9 @@ mod tests;
 mod time;
 
 pub use decoder::{JsonDecoder, JsonOptions};
-pub use millstream_core::Tombstones;
 pub use encoder::JsonEncoder;
 pub use meta::full_schema;
+pub use millstream_core::Tombstones;
 
 /// The longest value that is looked at, in bytes; Kafka's own default limit is 1 MiB (`message.max.bytes`).
 pub const MAX_VALUE_BYTES: usize = 8 << 20;

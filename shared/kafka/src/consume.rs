@@ -275,6 +275,8 @@ impl Source for Kafka {
         consumer.subscribe(&names).map_err(|error| {
             Error::stop(format!("these topics can't be read: {}", topics.join(", "))).caused_by(error)
         })?;
+        // An idempotent producer takes half a second to begin: the first dead letter should not wait for that.
+        self.sender.begin()?;
         let (served, left) = serve_on_a_thread(consumer)?;
         tokio::select! {
             never = watch_for_missing(&member, topics) => match never {},

@@ -133,6 +133,11 @@ impl Sender {
         Self { settings, client: Mutex::new(None), topics: Mutex::new(HashMap::new()) }
     }
 
+    /// Makes the client, so that the first send finds it ready.
+    pub(crate) fn begin(&self) -> Result<()> {
+        self.client().map(drop)
+    }
+
     fn client(&self) -> Result<Client> {
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = &*client {

@@ -107,7 +107,7 @@ pub(crate) const BATCH_FIELDS: [&str; 3] = ["max_records", "max_bytes", "max_wai
 
 const MIB: usize = 1 << 20;
 /// Small enough to be soon in the table.
-const AGGREGATE_BATCH: Limits = Limits { max_records: 50_000, max_bytes: 16 * MIB, max_wait_ms: 100 };
+const AGGREGATE_BATCH: Limits = Limits { max_records: 32_000, max_bytes: 16 * MIB, max_wait_ms: 100 };
 /// Large enough to make files worth reading.
 const ARCHIVE_BATCH: Limits = Limits { max_records: 100_000, max_bytes: 32 * MIB, max_wait_ms: 10_000 };
 /// A batch is held in memory several times over (bytes, columns, file).

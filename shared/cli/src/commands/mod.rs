@@ -18,7 +18,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
     match command {
         Command::Dev(args) => dev::dev(context, &args).await,
         Command::Run { function } => run::run(context, &function).await,
-        Command::Up => up::up(context).await,
+        Command::Up { path } => up::up(context, path.as_deref()).await,
         Command::Check { path } => check::check(context, path.as_deref()).await,
         Command::Test { path } => test::test(context, path.as_deref()).await,
         Command::Topics { all } => topics::topics(context, all).await,

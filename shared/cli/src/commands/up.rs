@@ -1,10 +1,12 @@
+use std::path::Path;
+
 use serde_json::json;
 
 use crate::{Failure, context::Context, numbers::counted, running};
 
 /// `millstream up`: creates what is missing, whatever `MILLSTREAM_CREATE` says, because that is what was asked for.
-pub(super) async fn up(context: &Context) -> Result<(), Failure> {
-    let pipeline = context.load(None)?;
+pub(super) async fn up(context: &Context, path: Option<&Path>) -> Result<(), Failure> {
+    let pipeline = context.load(path)?;
     let mut connections = context.connections.clone();
     connections.create = true;
     let systems = millstream_assembly::Systems::open(&pipeline, &connections, context.clock.clone())?;
