@@ -103,8 +103,7 @@ impl AuditReport {
 /// # Errors
 /// `Stop` when the log no longer has all records that went into the sink; those of the systems.
 pub async fn audit(systems: &Systems, pipeline: &Pipeline, name: &str) -> Result<AuditReport> {
-    let file = pipeline.folder.join("pipeline.yaml");
-    let plan = plan_function(pipeline, name, &file).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
+    let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
     reference::load_all(systems, pipeline, &plan.references).await?;
     let declared = &pipeline.functions[name];
     let id = Declared::id(&pipeline.name, name);

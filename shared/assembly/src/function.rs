@@ -4,6 +4,7 @@ use millstream_core::{Error, Result, Subscription, Table, TopicPartition};
 use millstream_pipeline::Pipeline;
 use millstream_runner::Runner;
 use millstream_sql::ReferenceTable;
+use tokio::task::JoinSet;
 
 /// A function, ready to be run by a host.
 pub struct Function {
@@ -19,6 +20,8 @@ pub struct Function {
     pub table: Table,
     /// The references that its SQL joins.
     pub references: Vec<Arc<ReferenceTable>>,
+    /// What loads them again; it ends with the function.
+    pub(crate) refreshing: JoinSet<()>,
 }
 
 impl Function {
@@ -39,7 +42,7 @@ impl Function {
             topics: generations.clone().into_iter().collect(),
             limits: declared.batch,
         };
-        Self { id, runner, subscription, generations, table, references }
+        Self { id, runner, subscription, generations, table, references, refreshing: JoinSet::new() }
     }
 
     /// Every partition of every topic that it reads.

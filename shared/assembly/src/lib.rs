@@ -12,7 +12,7 @@
 //! let connections = Connections::read(&|_| None)?; // nothing set: everything is embedded
 //! let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock))?;
 //! let flow = systems.function(&pipeline, "flow").await?;
-//! stream::run(systems.source(), flow.subscription, flow.runner, Stop::default(), Retries::default()).await
+//! stream::run(systems.source(), flow.subscription.clone(), flow.runner.clone(), Stop::default(), Retries::default()).await
 //! # }
 //! ```
 //!

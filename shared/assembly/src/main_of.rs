@@ -91,12 +91,13 @@ async fn run(uses: Uses, settings: Settings) -> Result<()> {
     if settings.lambda {
         // Lambda starts a process again that could not start.
         let function = systems.function(&pipeline, &name).await?;
-        return lambda::run(function.runner, function.generations).await;
+        return lambda::run(Arc::clone(&function.runner) as _, function.generations.clone()).await;
     }
     let (stop, retries) = (Stop::default(), Retries::default());
     stop_on_signal(stop.clone());
     let function = once_there(&systems, &pipeline, &name, &stop, retries).await?;
-    stream::run(systems.source(), function.subscription, function.runner, stop, retries).await
+    let (subscription, runner) = (function.subscription.clone(), Arc::clone(&function.runner));
+    stream::run(systems.source(), subscription, runner, stop, retries).await
 }
 
 /// The function, as soon as its systems answer: one that is away at start is waited for like one that goes away later.

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_codec::{JsonDecoder, JsonOptions, full_schema};
 use millstream_core::Decode;
@@ -18,9 +18,9 @@ pub struct FunctionPlan {
 /// Plans a function that reads topics.
 ///
 /// # Errors
-/// What is wrong with its SQL or its topics, at its place in `file`.
-pub async fn plan_function(pipeline: &Pipeline, name: &str, file: &Path) -> Result<FunctionPlan, Diagnostic> {
-    let place = |line, column, message| Diagnostic { file: file.to_owned(), line, column, message };
+/// What is wrong with its SQL or its topics, at its place in the pipeline file.
+pub async fn plan_function(pipeline: &Pipeline, name: &str) -> Result<FunctionPlan, Diagnostic> {
+    let place = |line, column, message| Diagnostic { file: pipeline.file.clone(), line, column, message };
     let function = pipeline
         .functions
         .get(name)

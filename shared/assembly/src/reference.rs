@@ -1,4 +1,4 @@
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use arrow::{
     array::RecordBatch,
@@ -8,6 +8,7 @@ use arrow::{
 use millstream_core::{Error, Result};
 use millstream_pipeline::{Pipeline, ReferenceFrom};
 use millstream_sql::ReferenceTable;
+use tokio::task::JoinSet;
 
 use crate::{Systems, read_csv};
 
@@ -19,6 +20,30 @@ pub async fn load_all(systems: &Systems, pipeline: &Pipeline, references: &[Arc<
         table.set(rows.map_err(|error| error.context(format_args!("reference `{}`", table.name)))?);
     }
     Ok(())
+}
+
+/// Loads references again whenever their `refresh` has passed. When that fails, the rows of before stay, with a warning:
+/// a reference that is away for a while must not stop a stream.
+pub fn keep_fresh(systems: &Systems, pipeline: &Pipeline, references: &[Arc<ReferenceTable>]) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for table in references {
+        let Some(declared) = pipeline.references.get(&table.name) else { continue };
+        let Some(refresh_ms) = declared.refresh_ms else { continue };
+        let (systems, pipeline, table, from) =
+            (systems.clone(), pipeline.clone(), Arc::clone(table), declared.from.clone());
+        tasks.spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(refresh_ms.unsigned_abs())).await;
+                match load(&systems, &pipeline, &from, &table.schema).await {
+                    Ok(rows) => table.set(rows),
+                    Err(error) => {
+                        tracing::warn!(reference = table.name, %error, "not refreshed; the rows of before stay")
+                    }
+                }
+            }
+        });
+    }
+    tasks
 }
 
 async fn load(

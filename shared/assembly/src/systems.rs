@@ -13,7 +13,8 @@ use crate::{Function, FunctionPlan, NotRunnable, plan_function, reference};
 /// Connections that one process keeps to PostgreSQL: one per partition that is written at a time, and some for the rest.
 const MAX_POSTGRES_CONNECTIONS: usize = 8;
 
-/// The systems that a pipeline is connected to.
+/// The systems that a pipeline is connected to. Cheap to clone: clones share connections.
+#[derive(Clone)]
 pub struct Systems {
     connections: Connections,
     kafka: Option<Arc<Kafka>>,
@@ -162,11 +163,11 @@ impl Systems {
     /// # Errors
     /// `Stop` when the pipeline file or the table is wrong; those of the systems.
     pub async fn function(&self, pipeline: &Pipeline, name: &str) -> Result<Function> {
-        let file = pipeline.folder.join("pipeline.yaml");
-        let plan = plan_function(pipeline, name, &file).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
-        let function = self.assemble(pipeline, name, plan)?;
+        let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
+        let mut function = self.assemble(pipeline, name, plan)?;
         function.runner.sink().prepare(self.connections.create).await?;
         reference::load_all(self, pipeline, &function.references).await?;
+        function.refreshing = reference::keep_fresh(self, pipeline, &function.references);
         Ok(function)
     }
 

@@ -30,8 +30,8 @@ pub struct Pipeline {
     pub references: BTreeMap<String, Reference>,
     /// The tests that `millstream test` runs.
     pub tests: Vec<Fixture>,
-    /// The folder of the file, which all paths in it are relative to.
-    pub folder: PathBuf,
+    /// The file itself: mistakes are told of it, and all paths in it are relative to its folder.
+    pub file: PathBuf,
 }
 
 pub(crate) const PIPELINE_FIELDS: [&str; 5] = ["name", "topics", "functions", "references", "tests"];
@@ -73,7 +73,7 @@ impl Pipeline {
                 let message = "the file is empty; a pipeline has `name`, `topics` and `functions`";
                 return Err(vec![Diagnostic::of_file(file, message.to_owned())]);
             }
-            Ok(node) => read(&node, text, file.parent().unwrap_or(Path::new("")), &mut report),
+            Ok(node) => read(&node, text, file, &mut report),
             Err((mark, message)) => {
                 report.at(mark, message);
                 None
@@ -92,11 +92,17 @@ impl Pipeline {
 
     /// A path of this file, from where the program runs.
     pub fn path(&self, relative: &Path) -> PathBuf {
-        self.folder.join(relative)
+        folder_of(&self.file).join(relative)
     }
 }
 
-fn read(node: &Node, text: &str, folder: &Path, report: &mut Report) -> Option<Pipeline> {
+/// The folder that a file lies in, empty for the current one.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
+}
+
+fn read(node: &Node, text: &str, file: &Path, report: &mut Report) -> Option<Pipeline> {
+    let folder = folder_of(file);
     let fields = Fields::open(node, Mark { line: 1, column: 1 }, "the pipeline".to_owned(), &PIPELINE_FIELDS, report)?;
     let name = name(&fields, report);
     let topics: Topics = section(&fields, "topics", true, report)
@@ -124,7 +130,7 @@ fn read(node: &Node, text: &str, folder: &Path, report: &mut Report) -> Option<P
         functions,
         references: references.into_iter().map(|(name, read)| read.map(|read| (name, read))).collect::<Option<_>>()?,
         tests,
-        folder: folder.to_owned(),
+        file: file.to_owned(),
     })
 }
 

@@ -13,7 +13,7 @@ use crate::{Failure, context::Context, grid::Grid};
 pub(super) async fn check(context: &Context, path: Option<&Path>) -> Result<(), Failure> {
     let file = context.file(path);
     let (plans, mistakes) = match Pipeline::load(&file) {
-        Ok(pipeline) => plans(&pipeline, &file).await,
+        Ok(pipeline) => plans(&pipeline).await,
         Err(mistakes) => (Vec::new(), mistakes),
     };
     if context.json {
@@ -44,7 +44,7 @@ struct Plan {
     table: Option<Table>,
 }
 
-async fn plans(pipeline: &Pipeline, file: &Path) -> (Vec<Plan>, Vec<Diagnostic>) {
+async fn plans(pipeline: &Pipeline) -> (Vec<Plan>, Vec<Diagnostic>) {
     let (mut plans, mut mistakes) = (Vec::new(), Vec::new());
     for (name, function) in &pipeline.functions {
         let table = if function.uses == Uses::Ingest {
@@ -52,10 +52,10 @@ async fn plans(pipeline: &Pipeline, file: &Path) -> (Vec<Plan>, Vec<Diagnostic>)
             let wrong = Events::new(topic, function, 0).err();
             wrong.map_or(Ok(None), |wrong| {
                 let message = format!("function `{name}`: {wrong}");
-                Err(Diagnostic { file: file.to_owned(), line: 0, column: 0, message })
+                Err(Diagnostic { file: pipeline.file.clone(), line: 0, column: 0, message })
             })
         } else {
-            plan_function(pipeline, name, file).await.map(|plan| Some(plan.planned.table))
+            plan_function(pipeline, name).await.map(|plan| Some(plan.planned.table))
         };
         let (from, into) = (function.from.clone(), function.into.to_string());
         match table {
@@ -152,7 +152,7 @@ mod tests {
     async fn the_shipped_pipelines_have_no_mistakes() {
         for (name, functions) in [("bank", 3), ("stocks", 2)] {
             let file = shipped(name);
-            let (plans, mistakes) = plans(&Pipeline::load(&file).unwrap(), &file).await;
+            let (plans, mistakes) = plans(&Pipeline::load(&file).unwrap()).await;
             assert!(mistakes.is_empty(), "{mistakes:?}");
             assert_eq!(plans.len(), functions, "{name}");
         }
@@ -161,7 +161,7 @@ mod tests {
     #[tokio::test]
     async fn a_plan_shows_keys_types_and_rules() {
         let file = shipped("bank");
-        let (plans, _) = plans(&Pipeline::load(&file).unwrap(), &file).await;
+        let (plans, _) = plans(&Pipeline::load(&file).unwrap()).await;
         let flow = plans.iter().find(|plan| plan.name == "flow").unwrap();
         console::set_colors_enabled(false);
         let lines = flow.lines();
@@ -180,7 +180,7 @@ mod tests {
     async fn sql_that_is_wrong_is_told_at_its_place() {
         let file = shipped("bank");
         let text = std::fs::read_to_string(&file).unwrap().replace("sum(amount)", "sum(amuont)");
-        let (plans, mistakes) = plans(&Pipeline::parse(&text, &file).unwrap(), &file).await;
+        let (plans, mistakes) = plans(&Pipeline::parse(&text, &file).unwrap()).await;
         assert_eq!((plans.len(), mistakes.len()), (2, 1));
         let line = text.lines().position(|line| line.contains("amuont")).unwrap() + 1;
         assert_eq!(mistakes[0].line, line, "{}", mistakes[0]);

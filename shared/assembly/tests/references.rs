@@ -1,0 +1,71 @@
+//! References as rows of a table, joined and refreshed, with everything embedded.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use millstream_assembly::{Systems, audit, texts};
+use millstream_core::{NewRecord, SystemClock};
+use millstream_pipeline::{Connections, Pipeline};
+
+const PIPELINE: &str = r#"
+name: shop
+topics:
+  orders:
+    partitions: 1
+    schema: { product: string not null, pieces: bigint not null }
+functions:
+  named:
+    uses: aggregate
+    from: orders
+    sql: |
+      SELECT p.title, sum(o.pieces) AS pieces FROM orders o LEFT JOIN products p ON p.product = o.product GROUP BY 1
+    into: postgres.named
+references:
+  products: { file: products.csv, refresh: 1s, schema: { product: string, title: string } }
+"#;
+
+fn write_products(folder: &Path, title: &str) {
+    std::fs::write(folder.join("products.csv"), format!("product,title\nt,{title}\n")).unwrap();
+}
+
+async fn order(systems: &Systems, pipeline: &Pipeline, product: &str) {
+    let value = format!(r#"{{"product":"{product}","pieces":2}}"#).into_bytes();
+    let record = NewRecord { value: Some(value), ..NewRecord::default() };
+    systems.producer(&pipeline.topics["orders"]).unwrap().send("orders", vec![record]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reference_is_joined_and_loaded_again() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("pipeline.yaml"), PIPELINE).unwrap();
+    write_products(folder.path(), "Tea");
+    let pipeline = Pipeline::load(folder.path()).unwrap();
+    let mut connections = Connections::read(&|_| None).unwrap();
+    connections.data_dir = folder.path().join("data");
+    let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
+    systems.create_topics(&pipeline).await.unwrap();
+
+    order(&systems, &pipeline, "t").await;
+    order(&systems, &pipeline, "unknown").await;
+    let function = systems.function(&pipeline, "named").await.unwrap();
+    let source = systems.source();
+    function.drain(source.as_ref()).await.unwrap();
+    let titles = || async {
+        let rows = function.runner.sink().snapshot().await.unwrap().rows;
+        let mut titles: Vec<String> = rows.iter().flat_map(|rows| texts(rows).unwrap().remove(0)).collect();
+        titles.sort();
+        titles
+    };
+    assert_eq!(titles().await, ["Tea", "null"]);
+    assert!(audit(&systems, &pipeline, "named").await.unwrap().is_clean());
+
+    write_products(folder.path(), "Green tea");
+    for _ in 0..100 {
+        order(&systems, &pipeline, "t").await;
+        function.drain(source.as_ref()).await.unwrap();
+        if titles().await.contains(&"Green tea".to_owned()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the reference was not loaded again within 10 s");
+}
