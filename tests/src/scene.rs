@@ -240,13 +240,18 @@ impl Scene {
         self.systems.dead_letters(&self.pipeline).list(Some(&self.group(function)), 1_000_000).await.unwrap()
     }
 
+    /// Panics unless the project's own audit finds the table to be what the log says, up to its fences.
+    pub async fn assert_audited(&self, what: &str) {
+        let report = millstream_assembly::audit(&self.systems, &self.pipeline, "flow").await.unwrap();
+        assert!(report.is_clean(), "{what}: the audit says {report:?}");
+    }
+
     /// Panics unless the sums and the dead letters of `flow` are those of what was written, and the project's own audit
     /// finds so too.
     pub async fn assert_exact(&self, written: &Written, what: &str) {
         crate::bank::assert_same(&self.table().await, &written.sums(), what);
         self.assert_letters("flow", written, what).await;
-        let report = millstream_assembly::audit(&self.systems, &self.pipeline, "flow").await.unwrap();
-        assert!(report.is_clean(), "{what}: {report:?}");
+        self.assert_audited(what).await;
     }
 
     /// Panics unless exactly the bad records are dead letters of a function.

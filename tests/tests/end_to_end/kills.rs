@@ -43,7 +43,7 @@ async fn produce(scene: &Scene, seed: u64, done: &AtomicBool) -> Written {
     written
 }
 
-/// Kills 30 processes and gives the one after them. One in five dies while it starts, the others at work.
+/// Kills 30 processes, audits after each, and gives the one after them. One in five dies while it starts, the others at work.
 async fn kill(scene: &Scene, seed: u64) -> Child {
     let mut random = StdRng::seed_from_u64(seed);
     let function = scene.function("flow").await;
@@ -62,6 +62,7 @@ async fn kill(scene: &Scene, seed: u64) -> Child {
         tokio::time::sleep(Duration::from_millis(random.random_range(0..700))).await;
         child.assert_runs();
         child.kill().await;
+        scene.assert_audited(&format!("after kill {number}")).await;
         if scene.has_kafka() {
             say_goodbye(scene.brokers(), &scene.group("flow")).await;
         }
