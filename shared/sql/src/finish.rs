@@ -1,25 +1,26 @@
 //! What stands above the aggregate: which outputs are states as they are, and the view over the others.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
-    common::{Column as PlanColumn, DFSchema},
+    common::{
+        DFSchema, TableReference,
+        tree_node::{Transformed, TreeNode},
+    },
     datasource::provider_as_source,
     execution::session_state::SessionState,
-    logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast},
+    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder},
     physical_plan::ExecutionPlan,
-    sql::unparser::{Unparser, dialect::PostgreSqlDialect},
+    sql::{
+        sqlparser::ast::{self, VisitMut, VisitorMut},
+        unparser::{Unparser, dialect::PostgreSqlDialect},
+    },
 };
 use millstream_core::Column;
 pub use millstream_core::View;
 
-use crate::{
-    error::{Result, SqlError},
-    plan::stored,
-    sketch,
-    slot::SlotTable,
-};
+use crate::{error::Result, plan::stored, sketch, slot::SlotTable, states::column};
 
 /// The hidden column that says which input row an output row came from.
 pub const ROW: &str = "__row";
@@ -88,7 +89,7 @@ pub fn trace(above: &[LogicalPlan], aggregate: &DFSchema, root: &LogicalPlan) ->
 pub async fn finish(
     state: &SessionState,
     above: &[LogicalPlan],
-    aggregate: &DFSchema,
+    root: &LogicalPlan,
     columns: &[Column],
     finished: Vec<Expr>,
     into: &str,
@@ -99,13 +100,11 @@ pub async fn finish(
     }
     let mut fields: Vec<Field> =
         columns.iter().map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable)).collect();
-    let builder = Builder { above, aggregate, finished };
-    let table = format!("{into}_state");
-    let shown = builder.build(&table, Arc::new(Schema::new(fields.clone())), false)?;
-    let view = view(&shown, into)?;
+    let flat = Flat::of(above, root, finished)?;
+    let view = view(&flat.over(&format!("{into}_state"), Arc::new(Schema::new(fields.clone())), false)?, into)?;
 
     fields.push(Field::new(ROW, DataType::Int64, false));
-    let run = builder.build(STATES, Arc::new(Schema::new(fields)), true)?;
+    let run = flat.over(STATES, Arc::new(Schema::new(fields)), true)?;
     let mut out: Vec<Field> =
         view.columns.iter().map(|(name, data_type)| Field::new(name, data_type.clone(), true)).collect();
     out.push(Field::new(ROW, DataType::Int64, true));
@@ -113,40 +112,54 @@ pub async fn finish(
     Ok((Some(FinishPlan { plan, schema: Arc::new(Schema::new(out)) }), Some(view)))
 }
 
-struct Builder<'a> {
-    above: &'a [LogicalPlan],
-    aggregate: &'a DFSchema,
-    finished: Vec<Expr>,
+/// The nodes above the aggregate as one flat SELECT over the states: what it gives, and which rows it keeps. Every
+/// column of the aggregate is replaced by what finishes it, so that no name of the topic is left for a view to stumble over.
+struct Flat {
+    outputs: Vec<(String, Expr)>,
+    filters: Vec<Expr>,
 }
 
-impl Builder<'_> {
-    /// The nodes above the aggregate, over a scan of the states in the aggregate's place.
-    fn build(&self, table: &str, schema: SchemaRef, with_row: bool) -> Result<LogicalPlan> {
-        let slot = Arc::new(SlotTable { name: table.to_owned(), schema });
-        let name = datafusion::common::TableReference::bare(table);
-        let scan = LogicalPlanBuilder::scan(name, provider_as_source(slot), None)?.build()?;
-        let mut exprs = Vec::with_capacity(self.finished.len() + 1);
-        for (expr, (qualifier, field)) in self.finished.iter().zip(self.aggregate.iter()) {
-            let have = expr.get_type(scan.schema())?;
-            let expr =
-                if &have == field.data_type() { expr.clone() } else { cast(expr.clone(), field.data_type().clone()) };
-            exprs.push(expr.alias_qualified(qualifier.cloned(), field.name()));
-        }
-        if with_row {
-            exprs.push(Expr::Column(PlanColumn::new_unqualified(ROW)));
-        }
-        let mut plan = LogicalPlanBuilder::from(scan).project(exprs)?.build()?;
-        for node in self.above.iter().rev() {
-            let mut exprs = node.expressions();
-            if with_row && matches!(node, LogicalPlan::Projection(_)) {
-                let row = plan.schema().iter().find(|(_, field)| field.name() == ROW);
-                exprs.push(Expr::Column(
-                    row.map(PlanColumn::from).ok_or_else(|| SqlError::new("internal: no row column"))?,
-                ));
+impl Flat {
+    /// `finished` gives each column of the aggregate's output; `root` is the whole statement.
+    fn of(above: &[LogicalPlan], root: &LogicalPlan, finished: Vec<Expr>) -> Result<Self> {
+        let mut columns = finished;
+        let mut filters = Vec::new();
+        for node in above.iter().rev() {
+            let below = node.inputs()[0].schema();
+            let replaced = |expr: &Expr| -> Result<Expr> {
+                let replaced = expr.clone().unalias_nested().data.transform_up(|expr| {
+                    let index = match &expr {
+                        Expr::Column(column) => below.maybe_index_of_column(column),
+                        _ => None,
+                    };
+                    Ok(index.map_or_else(|| Transformed::no(expr), |index| Transformed::yes(columns[index].clone())))
+                });
+                Ok(replaced?.data)
+            };
+            match node {
+                LogicalPlan::Projection(projection) => {
+                    columns = projection.expr.iter().map(replaced).collect::<Result<_>>()?;
+                }
+                LogicalPlan::Filter(filter) => filters.push(replaced(&filter.predicate)?),
+                _ => {}
             }
-            plan = node.with_new_exprs(exprs, vec![plan])?;
         }
-        Ok(plan)
+        let names = root.schema().fields().iter().map(|field| field.name().clone());
+        Ok(Self { outputs: names.zip(columns).collect(), filters })
+    }
+
+    /// As a plan over the states, in the table `table` of `schema`.
+    fn over(&self, table: &str, schema: SchemaRef, with_row: bool) -> Result<LogicalPlan> {
+        let slot = Arc::new(SlotTable { name: table.to_owned(), schema });
+        let mut builder = LogicalPlanBuilder::scan(TableReference::bare(table), provider_as_source(slot), None)?;
+        for filter in &self.filters {
+            builder = builder.filter(filter.clone())?;
+        }
+        let mut exprs: Vec<Expr> = self.outputs.iter().map(|(name, expr)| expr.clone().alias(name)).collect();
+        if with_row {
+            exprs.push(column(ROW));
+        }
+        Ok(builder.project(exprs)?.build()?)
     }
 }
 
@@ -157,8 +170,33 @@ fn view(plan: &LogicalPlan, into: &str) -> Result<View> {
         .iter()
         .map(|field| Ok((field.name().clone(), stored(field.data_type(), field.name())?)))
         .collect::<Result<Vec<_>>>()?;
-    let select = Unparser::new(&PostgreSqlDialect {}).plan_to_sql(plan)?.to_string();
-    Ok(View { name: into.to_owned(), columns, select: spell_out_estimates(&select) })
+    let mut select = Unparser::new(&PostgreSqlDialect {}).plan_to_sql(plan)?;
+    // The visitor never breaks off.
+    let _ = select.visit(&mut SignedCasts);
+    Ok(View { name: into.to_owned(), columns, select: spell_out_estimates(&select.to_string()) })
+}
+
+/// PostgreSQL has no unsigned types: casts go to the next wider one that holds them, as the sink's columns do.
+struct SignedCasts;
+
+impl VisitorMut for SignedCasts {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<()> {
+        if let ast::Expr::Cast { data_type, .. } = expr {
+            let signed = match data_type {
+                ast::DataType::BigIntUnsigned(_) => {
+                    ast::DataType::Numeric(ast::ExactNumberInfo::PrecisionAndScale(20, 0))
+                }
+                ast::DataType::IntUnsigned(_) | ast::DataType::IntegerUnsigned(_) => ast::DataType::BigInt(None),
+                ast::DataType::SmallIntUnsigned(_) => ast::DataType::Integer(None),
+                ast::DataType::TinyIntUnsigned(_) | ast::DataType::TinyInt(_) => ast::DataType::SmallInt(None),
+                _ => return ControlFlow::Continue(()),
+            };
+            *data_type = signed;
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// `__hll_estimate("x")` as SQL that PostgreSQL has.

@@ -329,7 +329,7 @@ async fn merged(
         let order = outputs.order();
         columns = order.iter().map(|index| columns[*index].clone()).collect();
     }
-    let (finisher, view) = finish(state, above, schema, &columns, finished, into, plain).await?;
+    let (finisher, view) = finish(state, above, root, &columns, finished, into, plain).await?;
     let project = columns.iter().map(|have| column(&have.name)).collect::<Vec<_>>();
     let partial = LogicalPlanBuilder::from(partial).project(project)?.build()?;
     Ok(Merged { partial, columns, finisher, view })

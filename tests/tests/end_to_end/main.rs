@@ -11,4 +11,5 @@ mod hosts;
 mod kills;
 mod outage;
 mod trouble;
+mod views;
 mod zombies;
