@@ -1,5 +1,7 @@
 //! References as rows of a table, joined and refreshed, with everything embedded.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use millstream_assembly::{Systems, audit, texts};
