@@ -38,6 +38,9 @@ pub trait Sink: Send + Sync {
     /// fence moves all the same. Rows have the columns of the table in its order and types; for a table that merges,
     /// they are partial states and several may have the same key.
     ///
+    /// A store without transactions makes the step atomic for those who read no further than the fence: rows first, under
+    /// keys that are a function of their position, then the fence.
+    ///
     /// # Errors
     /// - `Fenced`: the fence is not at `from`, and nothing was changed by this call. (After an unknown outcome an earlier
     ///   attempt of this very write may be what moved it.)

@@ -58,7 +58,8 @@ pub trait Decode: Send + Sync {
 /// that of its parts.
 #[async_trait]
 pub trait Transform: Send + Sync {
-    /// Transforms the decoded rows of `topic` into rows of the function's table.
+    /// Transforms the decoded rows of `topic` into rows of the function's table. For a table that is appended to, the rows
+    /// of each record stay together and in the records' order: a sink may number them within their record.
     ///
     /// # Errors
     /// `Poison` when a row makes an expression fail (the runner narrows it down), `Stop` on a defect of the set-up.

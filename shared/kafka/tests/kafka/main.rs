@@ -1,5 +1,5 @@
 //! Against a real Kafka: `MILLSTREAM_TEST_KAFKA=host:port`, and `MILLSTREAM_TEST_KAFKA_SASL=host:port` for a listener with
-//! SASL PLAIN (user `$ConnectionString`, password `secret`).
+//! SASL PLAIN (user `$ConnectionString`, password `secret`) and SCRAM-SHA-512 (user `millstream`, the same password).
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
@@ -324,12 +324,15 @@ async fn a_broker_that_is_down_is_named_in_time_and_waited_for() {
     ended.expect("it stops in time").unwrap().unwrap();
 }
 
-fn signed_in(password: &str) -> Kafka {
+const PLAIN: (&str, &str) = ("PLAIN", "$ConnectionString");
+const SCRAM: (&str, &str) = ("SCRAM-SHA-512", "millstream");
+
+fn signed_in(mechanism: &str, user: &str, password: &str) -> Kafka {
     let mut settings = settings(address("MILLSTREAM_TEST_KAFKA_SASL"));
     for (key, value) in [
         ("security.protocol", "SASL_PLAINTEXT"),
-        ("sasl.mechanism", "PLAIN"),
-        ("sasl.username", "$ConnectionString"),
+        ("sasl.mechanism", mechanism),
+        ("sasl.username", user),
         ("sasl.password", password),
     ] {
         settings.config.insert(key.into(), value.into());
@@ -339,22 +342,28 @@ fn signed_in(password: &str) -> Kafka {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signing_in_works_and_a_wrong_password_stops_without_being_told() {
-    let kafka = signed_in("secret");
-    let topic = new_topic(&kafka, "sasl", 1).await;
-    fill(&kafka, &topic, 0, 0..10).await;
-    let table = Arc::new(Table::default());
-    kafka.consume(subscription(&topic, LIMITS), Member::new(&table, 10)).await.unwrap();
-    assert_eq!(table.count(), 10);
+    for (mechanism, user) in [PLAIN, SCRAM] {
+        let kafka = signed_in(mechanism, user, "secret");
+        let topic = new_topic(&kafka, "sasl", 1).await;
+        fill(&kafka, &topic, 0, 0..10).await;
+        let table = Arc::new(Table::default());
+        kafka.consume(subscription(&topic, LIMITS), Member::new(&table, 10)).await.unwrap();
+        assert_eq!(table.count(), 10, "{mechanism}");
+        wrong_passwords_stop(&topic, mechanism, user).await;
+    }
+}
 
-    let wrong = signed_in("hunter2");
-    let partition = TopicPartition::new(&topic, 1, 0);
+async fn wrong_passwords_stop(topic: &str, mechanism: &str, user: &str) {
+    let table = Arc::new(Table::default());
+    let wrong = signed_in(mechanism, user, "hunter2");
+    let partition = TopicPartition::new(topic, 1, 0);
     let texts = [
-        stop_text(wrong.partitions(&topic).await),
+        stop_text(wrong.partitions(topic).await),
         stop_text(wrong.watermarks(&partition).await),
         stop_text(wrong.read(&partition, 0..10, LIMITS).await),
-        stop_text(wrong.send(&topic, vec![record(0, "v")]).await),
+        stop_text(wrong.send(topic, vec![record(0, "v")]).await),
         stop_text(wrong.create_topic(&unique("sasl"), 1, &[]).await),
-        stop_text(wrong.consume(subscription(&topic, LIMITS), Member::new(&table, usize::MAX)).await),
+        stop_text(wrong.consume(subscription(topic, LIMITS), Member::new(&table, usize::MAX)).await),
         format!("{wrong:?}"),
     ];
     for text in &texts {
