@@ -70,20 +70,22 @@ impl KafkaSettings {
 
     /// For a member of a consumer group.
     ///
-    /// What is read ahead is bounded by records, because librdkafka spends some 400 bytes on each beside its own: below
-    /// 24,000 records waiting, a partition fetches the next 512 KiB (compressed). Its default pause of a second after a
-    /// full queue would starve such a small one.
+    /// What librdkafka reads ahead is bounded by records, because it spends some 400 bytes on each beside its own: below
+    /// 12,000 records waiting, a partition fetches the next 128 KiB (compressed). A broker is asked for all partitions at
+    /// once, and not again before it has answered, so two things would starve a partition whose queue is full at the
+    /// moment of asking: large answers, for which the others' records are unpacked first, and a long wait for partitions
+    /// that have nothing. Its default pause of a second after a full queue would as well.
     pub(crate) fn member(&self, group: &str) -> ClientConfig {
         let defaults = [
             ("session.timeout.ms", if self.profile == Profile::EventHubs { "30000" } else { SESSION_TIMEOUT_MS }),
             ("heartbeat.interval.ms", "1500"),
             ("max.poll.interval.ms", "300000"),
             ("auto.commit.interval.ms", "1000"),
-            ("queued.min.messages", "24000"),
+            ("queued.min.messages", "12000"),
             ("queued.max.messages.kbytes", "16384"),
-            ("fetch.message.max.bytes", "524288"),
-            ("fetch.queue.backoff.ms", "5"),
-            ("fetch.wait.max.ms", "50"),
+            ("fetch.message.max.bytes", "131072"),
+            ("fetch.queue.backoff.ms", "1"),
+            ("fetch.wait.max.ms", "20"),
             ("fetch.min.bytes", "1"),
         ];
         let fixed = [

@@ -7,7 +7,7 @@ use std::{
 
 use millstream_core::{Batch, BatchBuilder, Error, Result, TopicPartition};
 use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, error::RDKafkaErrorCode as Code};
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
     consume::{Group, Member},
@@ -17,6 +17,9 @@ use crate::{
 
 /// How long a worker waits for records before it looks at its orders again.
 const TICK: Duration = Duration::from_millis(50);
+
+/// The same while a batch is due, but the one before it is still being handled.
+const DUE_TICK: Duration = Duration::from_millis(5);
 
 /// What a worker is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +50,15 @@ impl Worker {
         let (orders, receiver) = watch::channel(Order::Run);
         let (ending, ended) = mpsc::channel::<()>();
         let builder = BatchBuilder::new(partition.clone());
-        let task =
-            Task { member: member.clone(), queue, partition: partition.clone(), start, builder, orders: receiver };
+        let task = Task {
+            member: member.clone(),
+            queue,
+            partition: partition.clone(),
+            start,
+            builder,
+            orders: receiver,
+            handling: None,
+        };
         let name = format!("{}-{}", partition.topic, partition.partition);
         let body = move || {
             let partition = task.partition.clone();
@@ -82,7 +92,7 @@ impl Worker {
     }
 }
 
-/// The thread's own side.
+/// The thread's own side: it reads one batch while the one before it is handled.
 struct Task {
     member: Arc<Member>,
     queue: Queue<Group>,
@@ -91,19 +101,41 @@ struct Task {
     start: i64,
     builder: BatchBuilder,
     orders: watch::Receiver<Order>,
+    /// The batch that is being handled. Librdkafka spends several times its bytes on each record, so they are better read
+    /// than left waiting there.
+    handling: Option<JoinHandle<Result<i64>>>,
 }
 
 impl Task {
     fn run(mut self) -> Result<()> {
+        let ended = self.read_and_handle();
+        // Whatever ended it: nobody else may take the partition while a batch of it is under way.
+        let settled = self.settle();
+        ended.and(settled.map(drop))
+    }
+
+    fn read_and_handle(&mut self) -> Result<()> {
         while let Some(batch) = self.next_batch()? {
-            let Some(next_offset) = self.handle(batch)? else { break };
-            self.store(next_offset);
+            if !self.settle()? {
+                break;
+            }
+            let member = self.member.clone();
+            let handle = async move { member.handler().handle(batch).await };
+            self.handling = Some(self.member.runtime().spawn(handle));
         }
         Ok(())
     }
 
     fn ordered(&self) -> Order {
         *self.orders.borrow()
+    }
+
+    /// Is a batch still being handled? One that no longer is hands on its offset.
+    fn busy(&mut self) -> Result<bool> {
+        match &self.handling {
+            Some(handling) if !handling.is_finished() => Ok(true),
+            _ => self.settle().map(|_| false),
+        }
     }
 
     /// Reads until a limit is met; `None` when ordered to end.
@@ -116,7 +148,7 @@ impl Task {
                 Order::Finish if !self.builder.is_empty() => return Ok(Some(self.seal())),
                 Order::Finish | Order::Abandon => return Ok(None),
             }
-            let left = due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).min(TICK));
+            let left = due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).clamp(DUE_TICK, TICK));
             self.queue.fill(left);
             while let Some(record) = self.queue.peek() {
                 let record = match record {
@@ -137,9 +169,11 @@ impl Task {
                     return Ok(Some(self.seal()));
                 }
             }
+            let busy = self.busy()?;
             let now = Instant::now();
             match due {
-                Some(due) if now >= due => return Ok(Some(self.seal())),
+                // While the one before it is handled it may as well grow.
+                Some(due) if now >= due && !busy => return Ok(Some(self.seal())),
                 None if !self.builder.is_empty() => {
                     self.member.link().works();
                     due = Some(now + Duration::from_millis(limits.max_wait_ms));
@@ -166,16 +200,30 @@ impl Task {
         batch
     }
 
-    /// The offset that may be committed; `None` when ordered to let go.
-    fn handle(&mut self, batch: Batch) -> Result<Option<i64>> {
-        let (member, orders) = (&self.member, &mut self.orders);
-        member.runtime().block_on(async {
+    /// Waits for the batch that is being handled and hands on its offset; false when ordered to let go of it.
+    fn settle(&mut self) -> Result<bool> {
+        let Some(mut handling) = self.handling.take() else { return Ok(true) };
+        let orders = &mut self.orders;
+        let handled = self.member.runtime().block_on(async {
             tokio::select! {
                 biased;
-                handled = member.handler().handle(batch) => handled.map(Some),
-                _ = orders.wait_for(|order| *order == Order::Abandon) => Ok(None),
+                handled = &mut handling => Some(handled),
+                _ = orders.wait_for(|order| *order == Order::Abandon) => {
+                    handling.abort();
+                    handling.await.ok().map(Ok)
+                }
             }
-        })
+        });
+        match handled {
+            Some(Ok(handled)) => self.store(handled?),
+            Some(Err(lost)) if lost.is_panic() => {
+                let partition = &self.partition;
+                return Err(Error::stop(format!("internal: a batch of {partition} panicked; the log says where")));
+            }
+            // Let go of, or its runtime is gone.
+            Some(Err(_)) | None => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// Hands the offset to the client, which commits it within a second. The group's offsets decide nothing: a failure
