@@ -39,7 +39,9 @@ pub trait Sink: Send + Sync {
     /// they are partial states and several may have the same key.
     ///
     /// A store without transactions makes the step atomic for those who read no further than the fence: rows first, under
-    /// keys that are a function of their position, then the fence.
+    /// keys that are a function of their position, then the fence, which never goes back. Two writers at one fence may both
+    /// be told that they wrote, for what they wrote is the same. It finds the position in the column [`crate::meta::OFFSET`],
+    /// which such a table has, and in the order of rows with equal offsets.
     ///
     /// # Errors
     /// - `Fenced`: the fence is not at `from`, and nothing was changed by this call. (After an unknown outcome an earlier

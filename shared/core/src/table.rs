@@ -95,8 +95,9 @@ pub trait Combine: Send + Sync {
     /// `Poison` when a state overflows its type.
     async fn combine(&self, rows: &[RecordBatch]) -> Result<RecordBatch>;
 
-    /// One row per key becomes what the view shows of it. Rows that the view leaves out (`having`) are missing; the
-    /// second part says which input row each output row came from.
+    /// One row per key becomes what the view shows of it. Rows that are equal in the columns of [`View::together`] come in
+    /// one call. Rows that the view leaves out (`having`) are missing; the second part says which input row each output
+    /// row came from, no two from the same.
     ///
     /// # Errors
     /// `Poison` when an expression fails (a division by zero).
@@ -112,6 +113,9 @@ pub struct View {
     pub columns: Vec<(String, DataType)>,
     /// A `SELECT` over the state table, in PostgreSQL's dialect.
     pub select: String,
+    /// The keys by which rows depend on each other when they are finished: all of them where each row is finished by
+    /// itself, fewer where neighbours join (the pieces of a session).
+    pub together: Vec<String>,
 }
 
 impl Table {

@@ -25,6 +25,8 @@ pub(crate) struct Stored {
     pub(crate) schema: SchemaRef,
     /// Which columns are keys.
     pub(crate) keys: Vec<usize>,
+    /// The keys by which rows are found to be merged and finished: rows that are equal in them depend on each other.
+    pub(crate) together: Vec<usize>,
     /// What each column is for, for the comparison with the table that is there.
     roles: Vec<String>,
     has_row_column: bool,
@@ -33,11 +35,17 @@ pub(crate) struct Stored {
 impl Stored {
     /// The table that holds what [`millstream_core::Sink::write`] is given.
     pub(crate) fn states(table: &Table) -> Self {
-        let keys = table.columns.iter().enumerate().filter(|(_, column)| column.role == Role::Key);
+        let columns = table.columns.iter().enumerate();
+        let keys: Vec<_> = columns.filter(|(_, column)| column.role == Role::Key).map(|(index, _)| index).collect();
+        let depends = |key: &usize| match &table.view {
+            Some(view) => view.together.contains(&table.columns[*key].name),
+            None => true,
+        };
         Self {
             name: table.name.clone(),
             schema: table.schema(),
-            keys: keys.map(|(index, _)| index).collect(),
+            together: keys.iter().copied().filter(depends).collect(),
+            keys,
             roles: table.columns.iter().map(|column| role_name(&column.role)).collect(),
             has_row_column: table.view.is_some(),
         }
@@ -51,6 +59,7 @@ impl Stored {
             name: view.name.clone(),
             schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
             keys: vec![],
+            together: vec![],
             roles: view.columns.iter().map(|_| "value".to_owned()).collect(),
             has_row_column: true,
         })
@@ -190,11 +199,11 @@ impl Stored {
         format!("DELETE FROM {} WHERE _rowid_ = ?", quoted(&self.name))
     }
 
-    /// The number and the columns of the row with the keys that are the parameters; null equals null.
-    pub(crate) fn select_by_keys_sql(&self) -> String {
-        let keys = self.keys.iter().map(|key| format!("{} IS ?", quoted(self.schema.field(*key).name())));
+    /// The number and the columns of the rows whose [`Stored::together`] are the parameters; null equals null.
+    pub(crate) fn select_together_sql(&self) -> String {
+        let keys = self.together.iter().map(|key| format!("{} IS ?", quoted(self.schema.field(*key).name())));
         let filter = keys.collect::<Vec<_>>().join(" AND ");
-        // Without keys there is one group, and one row.
+        // Without any, all rows depend on each other; without keys there is only one.
         let filter = if filter.is_empty() { "TRUE" } else { &filter };
         format!("SELECT _rowid_, {} FROM {} WHERE {filter}", self.column_list(), quoted(&self.name))
     }
@@ -289,7 +298,7 @@ fn role_name(role: &Role) -> String {
 
 /// The columns that rows of `name` are read by, for whoever knows no [`Table`].
 pub(crate) fn with_columns(name: &str, schema: SchemaRef) -> Stored {
-    Stored { name: name.to_owned(), roles: vec![], keys: vec![], has_row_column: false, schema }
+    Stored { name: name.to_owned(), roles: vec![], keys: vec![], together: vec![], has_row_column: false, schema }
 }
 
 /// The names of a table's columns; `Stop` when the file has no such table.

@@ -1,4 +1,7 @@
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use arrow::{
     array::{AsArray, RecordBatch},
@@ -115,7 +118,7 @@ async fn commit(writing: Writing, work: impl FnOnce(&Connection) -> Work<()> + S
     Ok(())
 }
 
-/// What the table holds of some keys.
+/// What the table holds that some rows merge with, or are finished together with.
 struct Existing {
     rows: Vec<RecordBatch>,
     /// The row number of each key, by [`identity`].
@@ -126,18 +129,23 @@ impl Existing {
     fn find(connection: &Connection, table: &Stored, rows: &RecordBatch) -> Work<Self> {
         let wanted = encode(
             &rows
-                .project(&table.keys)
+                .project(&table.together)
                 .map_err(|error| Error::stop("internal: the keys are not among the columns").caused_by(error))?,
         )?;
-        let mut select = connection.prepare(&table.select_by_keys_sql())?;
+        let mut select = connection.prepare(&table.select_together_sql())?;
         let mut found = RowReader::new(table.schema.clone());
-        let mut numbers = HashMap::new();
+        let (mut numbers, mut asked) = (HashMap::new(), HashSet::new());
         for row in 0..rows.num_rows() {
-            let keys = || wanted.iter().map(|column| &column[row]);
-            let mut matches = select.query(params_from_iter(keys()))?;
+            let wanted = || wanted.iter().map(|column| &column[row]);
+            if !asked.insert(identity(wanted())) {
+                continue;
+            }
+            let mut matches = select.query(params_from_iter(wanted()))?;
             while let Some(matching) = matches.next()? {
                 found.push(matching, 1)?;
-                numbers.insert(identity(keys()), matching.get(0)?);
+                let keys = table.keys.iter().map(|key| matching.get(key + 1));
+                let keys = keys.collect::<rusqlite::Result<Vec<Value>>>()?;
+                numbers.insert(identity(keys.iter()), matching.get(0)?);
             }
         }
         Ok(Self { rows: found.finish()?, numbers })

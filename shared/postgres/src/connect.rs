@@ -112,15 +112,16 @@ impl Pool {
         }
     }
 
-    /// Puts a connection back into the pool, or closes it when an answer is still under way.
+    /// Puts a connection back into the pool; or closes it when an answer is still under way, or when it may be lost: the
+    /// pool would notice that a moment too late for the caller's next attempt.
     pub(crate) fn settle<T>(&self, client: Object, outcome: Outcome<T>) -> Result<T> {
-        match outcome {
+        let result = match outcome {
+            Outcome::Answered(result) if !result.as_ref().is_err_and(Error::is_retry) => return result,
             Outcome::Answered(result) => result,
-            Outcome::TimedOut(error) => {
-                drop(Object::take(client));
-                Err(error)
-            }
-        }
+            Outcome::TimedOut(error) => Err(error),
+        };
+        drop(Object::take(client));
+        result
     }
 }
 

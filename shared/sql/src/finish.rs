@@ -17,8 +17,8 @@ use datafusion::{
         unparser::{Unparser, dialect::PostgreSqlDialect},
     },
 };
-use millstream_core::Column;
 pub use millstream_core::View;
+use millstream_core::{Column, Role};
 
 use crate::{error::Result, plan::stored, sketch, slot::SlotTable, states::column};
 
@@ -101,7 +101,8 @@ pub async fn finish(
     let mut fields: Vec<Field> =
         columns.iter().map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable)).collect();
     let flat = Flat::of(above, root, finished)?;
-    let view = view(&flat.over(&format!("{into}_state"), Arc::new(Schema::new(fields.clone())), false)?, into)?;
+    let keys = columns.iter().filter(|column| column.role == Role::Key).map(|column| column.name.clone()).collect();
+    let view = view(&flat.over(&format!("{into}_state"), Arc::new(Schema::new(fields.clone())), false)?, into, keys)?;
 
     fields.push(Field::new(ROW, DataType::Int64, false));
     let run = flat.over(STATES, Arc::new(Schema::new(fields)), true)?;
@@ -163,7 +164,7 @@ impl Flat {
     }
 }
 
-fn view(plan: &LogicalPlan, into: &str) -> Result<View> {
+fn view(plan: &LogicalPlan, into: &str, together: Vec<String>) -> Result<View> {
     let columns = plan
         .schema()
         .fields()
@@ -173,7 +174,7 @@ fn view(plan: &LogicalPlan, into: &str) -> Result<View> {
     let mut select = Unparser::new(&PostgreSqlDialect {}).plan_to_sql(plan)?;
     // The visitor never breaks off.
     let _ = select.visit(&mut SignedCasts);
-    Ok(View { name: into.to_owned(), columns, select: spell_out_estimates(&select.to_string()) })
+    Ok(View { name: into.to_owned(), columns, select: spell_out_estimates(&select.to_string()), together })
 }
 
 /// PostgreSQL has no unsigned types: casts go to the next wider one that holds them, as the sink's columns do.

@@ -30,6 +30,7 @@ mod memory_log;
 mod memory_sink;
 mod plain;
 pub mod rows;
+pub mod sessions;
 
 pub use combine::TestCombine;
 pub use journal::{Call, Journal};

@@ -3,9 +3,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use arrow::array::RecordBatch;
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::Int64Type,
+};
 use async_trait::async_trait;
-use millstream_core::{Column, Error, Fence, Result, Sink, Snapshot, Table, TopicPartition};
+use millstream_core::{Column, Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, meta};
 
 use crate::{Call, Journal, rows::texts};
 
@@ -26,18 +29,33 @@ type Refusal = Arc<dyn Fn(&[String]) -> bool + Send + Sync>;
 
 /// Tables and fences in memory, which any number of [`MemorySink`]s share as processes share a database.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryStore(Arc<tokio::sync::Mutex<Contents>>);
+pub struct MemoryStore {
+    contents: Arc<tokio::sync::Mutex<Contents>>,
+    without_transactions: bool,
+}
+
+/// Function, table and partition.
+type Place = (String, String, TopicPartition);
 
 #[derive(Debug, Default)]
 struct Contents {
     tables: HashMap<String, (Vec<Column>, Vec<RecordBatch>)>,
-    fences: BTreeMap<(String, String, TopicPartition), Fence>,
+    fences: BTreeMap<Place, Fence>,
+    /// Where there are no transactions: each row under its offset and its number among the rows of that offset.
+    by_position: BTreeMap<(Place, i64, usize), RecordBatch>,
 }
 
 impl MemoryStore {
     /// An empty one.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty one that is to its sinks what an event store on Cassandra's API is: they append rows one by one, under keys
+    /// made of the position, and then the fence, which never goes back. Between any two of these steps another process may
+    /// run, or this one die. Readers stop at the fence.
+    pub fn without_transactions() -> Self {
+        Self { without_transactions: true, ..Self::default() }
     }
 
     /// A sink of `function` into `table` of this store.
@@ -67,7 +85,7 @@ impl MemorySink {
     /// A sink with a store of its own, and its table there already.
     pub fn new(function: &str, table: Table) -> Self {
         let store = MemoryStore::new();
-        if let Ok(mut contents) = store.0.try_lock() {
+        if let Ok(mut contents) = store.contents.try_lock() {
             contents.tables.insert(table.name.clone(), (table.columns.clone(), Vec::new()));
         }
         store.sink(function, table)
@@ -92,11 +110,24 @@ impl MemorySink {
 
     /// The rows as text, sorted.
     pub async fn texts(&self) -> Vec<Vec<String>> {
-        self.store.0.lock().await.tables.get(&self.table.name).map_or_else(Vec::new, |(_, rows)| texts(rows))
+        texts(&self.rows(&*self.store.contents.lock().await))
     }
 
-    fn key(&self, partition: &TopicPartition) -> (String, String, TopicPartition) {
+    fn key(&self, partition: &TopicPartition) -> Place {
         (self.function.clone(), self.table.name.clone(), partition.clone())
+    }
+
+    /// What a reader sees.
+    fn rows(&self, contents: &Contents) -> Vec<RecordBatch> {
+        if !self.store.without_transactions {
+            return contents.tables.get(&self.table.name).map_or_else(Vec::new, |(_, rows)| rows.clone());
+        }
+        let below_the_fence = |((place, offset, _), _): &(&(Place, i64, usize), &RecordBatch)| {
+            place.0 == self.function
+                && place.1 == self.table.name
+                && contents.fences.get(place).is_some_and(|fence| *offset < fence.next_offset)
+        };
+        contents.by_position.iter().filter(below_the_fence).map(|(_, row)| row.clone()).collect()
     }
 
     fn refuses(&self, rows: &[RecordBatch]) -> bool {
@@ -104,8 +135,55 @@ impl MemorySink {
         refusal.is_some_and(|refusal| texts(rows).iter().any(|row| refusal(row)))
     }
 
+    /// Rows one by one, then the fence. Whether it is fenced is told by a read before, which a zombie may outrun.
+    async fn append_by_position(
+        &self,
+        partition: &TopicPartition,
+        from: &Fence,
+        to: &Fence,
+        rows: &[RecordBatch],
+    ) -> Result<()> {
+        let place = self.key(partition);
+        let current = self.store.contents.lock().await.fences.get(&place).map(|fence| fence.next_offset);
+        if current != Some(from.next_offset) {
+            return Err(Error::Fenced { current });
+        }
+        if self.refuses(rows) {
+            return Err(Error::poison(format!("a row can't be stored in table {} (injected)", self.table.name)));
+        }
+        let mut last = (i64::MIN, 0);
+        for batch in rows {
+            let offsets = batch.column_by_name(meta::OFFSET).expect("a table with the position of its rows");
+            for (row, offset) in offsets.as_primitive::<Int64Type>().values().iter().enumerate() {
+                last = if *offset == last.0 { (*offset, last.1 + 1) } else { (*offset, 0) };
+                tokio::task::yield_now().await;
+                let mut contents = self.store.contents.lock().await;
+                contents.by_position.insert((place.clone(), last.0, last.1), batch.slice(row, 1));
+            }
+        }
+        tokio::task::yield_now().await;
+        let mut contents = self.store.contents.lock().await;
+        if contents.fences.get(&place).is_none_or(|fence| fence.next_offset < to.next_offset) {
+            contents.fences.insert(place, to.clone());
+        }
+        self.wrote(partition, from, to, rows);
+        Ok(())
+    }
+
+    fn wrote(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) {
+        self.journal.add(Call::Write {
+            partition: partition.clone(),
+            from: from.next_offset,
+            to: to.next_offset,
+            rows: rows.iter().map(RecordBatch::num_rows).sum(),
+        });
+    }
+
     async fn commit(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
-        let mut contents = self.store.0.lock().await;
+        if self.store.without_transactions {
+            return self.append_by_position(partition, from, to, rows).await;
+        }
+        let mut contents = self.store.contents.lock().await;
         let key = self.key(partition);
         let current = contents.fences.get(&key).map(|fence| fence.next_offset);
         if current != Some(from.next_offset) {
@@ -123,12 +201,7 @@ impl MemorySink {
             _ => held.extend(new),
         }
         contents.fences.insert(key, to.clone());
-        self.journal.add(Call::Write {
-            partition: partition.clone(),
-            from: from.next_offset,
-            to: to.next_offset,
-            rows: rows.iter().map(RecordBatch::num_rows).sum(),
-        });
+        self.wrote(partition, from, to, rows);
         Ok(())
     }
 }
@@ -136,7 +209,7 @@ impl MemorySink {
 #[async_trait]
 impl Sink for MemorySink {
     async fn prepare(&self, create: bool) -> Result<()> {
-        let mut contents = self.store.0.lock().await;
+        let mut contents = self.store.contents.lock().await;
         let name = &self.table.name;
         match contents.tables.get(name) {
             None if create => {
@@ -155,11 +228,11 @@ impl Sink for MemorySink {
     }
 
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
-        Ok(self.store.0.lock().await.fences.get(&self.key(partition)).cloned())
+        Ok(self.store.contents.lock().await.fences.get(&self.key(partition)).cloned())
     }
 
     async fn create_fence(&self, partition: &TopicPartition, fence: Fence) -> Result<Fence> {
-        Ok(self.store.0.lock().await.fences.entry(self.key(partition)).or_insert(fence).clone())
+        Ok(self.store.contents.lock().await.fences.entry(self.key(partition)).or_insert(fence).clone())
     }
 
     async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
@@ -177,13 +250,12 @@ impl Sink for MemorySink {
     }
 
     async fn snapshot(&self) -> Result<Snapshot> {
-        let contents = self.store.0.lock().await;
+        let contents = self.store.contents.lock().await;
         let own = contents
             .fences
             .iter()
             .filter(|((function, table, _), _)| *function == self.function && *table == self.table.name);
         let fences = own.map(|((_, _, partition), fence)| (partition.clone(), fence.clone())).collect();
-        let rows = contents.tables.get(&self.table.name).map_or_else(Vec::new, |(_, rows)| rows.clone());
-        Ok(Snapshot { fences, rows })
+        Ok(Snapshot { fences, rows: self.rows(&contents) })
     }
 }

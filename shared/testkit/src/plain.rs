@@ -53,7 +53,7 @@ impl Decode for PlainDecode {
 /// Turns the rows of [`PlainDecode`] into those of a table. A text that begins with `poison` makes it fail with `Poison`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlainTransform {
-    /// One row per record: `text` and `offset`.
+    /// One row per record: `text` and `_offset`.
     Append,
     /// How often each text comes: `text` is the key, `count` the state.
     Count,
@@ -65,7 +65,7 @@ impl PlainTransform {
         let column = |name: &str, data_type, role| Column { name: name.into(), data_type, nullable: false, role };
         let (columns, merges) = match self {
             Self::Append => (
-                vec![column("text", DataType::Utf8, Role::Value), column("offset", DataType::Int64, Role::Value)],
+                vec![column("text", DataType::Utf8, Role::Value), column(meta::OFFSET, DataType::Int64, Role::Value)],
                 false,
             ),
             Self::Count => (

@@ -41,6 +41,26 @@ impl SinkHarness for Memory {
     }
 }
 
+/// The stores of [`MemoryStore::without_transactions`].
+#[derive(Default)]
+struct EventStores(Memory);
+
+#[async_trait]
+impl SinkHarness for EventStores {
+    async fn open(&self, store: &str, function: &str, table: Table) -> Arc<dyn Sink> {
+        let mut stores = self.0.0.lock().unwrap();
+        Arc::new(stores.entry(store.to_owned()).or_insert_with(MemoryStore::without_transactions).sink(function, table))
+    }
+
+    fn merges(&self) -> bool {
+        false
+    }
+
+    fn atomic(&self) -> bool {
+        false
+    }
+}
+
 fn log_under_test() -> (MemoryLog, LogUnderTest) {
     let log = MemoryLog::new();
     let (reads, writes, creates) = (Arc::new(log.clone()), Arc::new(log.clone()), Arc::new(log.clone()));
@@ -50,6 +70,11 @@ fn log_under_test() -> (MemoryLog, LogUnderTest) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_memory_sink_conforms() {
     conformance::sink(&Memory::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_without_transactions_conforms() {
+    conformance::sink(&EventStores::default()).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use arrow::{
 };
 use async_trait::async_trait;
 use millstream_core::{Column, Combine, Error, Fence, Merge, Result, Role, Sink, Table, TopicPartition, View};
-use millstream_testkit::{TestCombine, rows::texts};
+use millstream_testkit::{TestCombine, rows::texts, sessions};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{LIMIT, open};
@@ -59,6 +59,7 @@ fn counting() -> (Table, Arc<Counting>) {
         name: "words".into(),
         columns: vec![("word".into(), DataType::Utf8), ("twice".into(), DataType::Int64)],
         select: "SELECT word, n * 2 AS twice FROM words_state WHERE n > 1".into(),
+        together: vec!["word".into()],
     };
     (Table { name: "words_state".into(), columns, combine: Some(combine.clone()), view: Some(view) }, combine)
 }
@@ -119,6 +120,23 @@ async fn finished_rows_follow_their_states() {
     let missing = Arc::new(Schema::new(vec![Field::new("thrice", DataType::Int64, true)]));
     assert!(matches!(sink.store.read_table("words", missing).await, Err(Error::Stop(_))));
     assert!(matches!(sink.store.newest_rows("sqlite_master", 1).await, Err(Error::Stop(_))));
+}
+
+#[tokio::test]
+async fn sessions_join_in_a_view() {
+    for seed in 0..10 {
+        let folder = tempfile::tempdir().unwrap();
+        let events = sessions::events(seed);
+        let sink = || EmbeddedSink::new(open(folder.path()), "p.visits", sessions::table());
+        let sinks = [Arc::new(sink()), Arc::new(sink())];
+        for sink in &sinks {
+            sink.prepare(true).await.unwrap();
+        }
+        sessions::write([sinks[0].clone(), sinks[1].clone()], &events).await;
+        let (_, mut rows) = sinks[0].store.newest_rows("visits", 1_000).await.unwrap();
+        rows.sort();
+        assert_eq!(rows, sessions::expected(&events), "seed {seed}");
+    }
 }
 
 #[tokio::test]

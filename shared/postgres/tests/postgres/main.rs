@@ -38,6 +38,7 @@ on_both_ways! {
     faults::a_rejected_sign_in_says_what_to_check,
     tables::a_table_that_does_not_fit_is_described,
     tables::a_view_follows_its_statement,
+    tables::sessions_join_in_a_view,
     tables::a_view_of_somebody_else_is_left_alone,
     tables::references_are_read,
     values::unusual_types_come_back_as_they_went,

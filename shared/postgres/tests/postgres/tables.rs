@@ -8,7 +8,7 @@ use arrow::{
 };
 use millstream_core::{Error, Role, Sink, Table, View};
 use millstream_postgres::read_table;
-use millstream_testkit::rows::texts;
+use millstream_testkit::{rows::texts, sessions};
 
 use crate::support::{Database, Way, column, counts, ready, write};
 
@@ -47,9 +47,25 @@ pub async fn a_table_that_does_not_fit_is_described(way: Way) {
     database.drop().await;
 }
 
+pub async fn sessions_join_in_a_view(way: Way) {
+    let database = Database::create(way).await;
+    let table = sessions::table();
+    let sinks = [database.sink(&table), database.sink(&table)];
+    sinks[0].prepare(true).await.unwrap();
+    let events = sessions::events(7);
+    sessions::write([sinks[0].clone(), sinks[1].clone()], &events).await;
+    let row = "visitor || '|' || began || '|' || ended || '|' || n";
+    let shown = database.ask(&format!("SELECT string_agg({row}, ';') FROM visits")).await;
+    let mut shown: Vec<Vec<_>> = shown.split(';').map(|row| row.split('|').map(str::to_owned).collect()).collect();
+    shown.sort();
+    assert_eq!(shown, sessions::expected(&events));
+    database.drop().await;
+}
+
 fn with_view(select: &str, columns: &[(&str, DataType)]) -> Table {
     let columns = columns.iter().map(|(name, data_type)| ((*name).to_owned(), data_type.clone())).collect();
-    Table { view: Some(View { name: "seen".to_owned(), columns, select: select.to_owned() }), ..counts(false) }
+    let (name, select, together) = ("seen".to_owned(), select.to_owned(), vec!["key".to_owned()]);
+    Table { view: Some(View { name, columns, select, together }), ..counts(false) }
 }
 
 pub async fn a_view_follows_its_statement(way: Way) {

@@ -1,7 +1,7 @@
 //! Random schedules of two processes over one store: whatever happens, it is as after one pass.
 
 use millstream_core::{Late, Log, OnGap, Sink};
-use millstream_testkit::Failure;
+use millstream_testkit::{Failure, rows};
 use proptest::{prelude::*, sample::Index};
 
 use crate::{
@@ -60,6 +60,7 @@ struct Schedule {
     last_cut: usize,
     late: bool,
     max_records: usize,
+    by_position: bool,
 }
 
 fn schedule() -> impl Strategy<Value = Schedule> {
@@ -70,14 +71,16 @@ fn schedule() -> impl Strategy<Value = Schedule> {
         1_usize..9,
         any::<bool>(),
         1_usize..10,
+        any::<bool>(),
     )
-        .prop_map(|(records, holes, deliveries, last_cut, late, max_records)| Schedule {
+        .prop_map(|(records, holes, deliveries, last_cut, late, max_records, by_position)| Schedule {
             records,
             holes,
             deliveries,
             last_cut,
             late,
             max_records,
+            by_position,
         })
 }
 
@@ -113,12 +116,28 @@ async fn deliver(world: &World, members: &mut [Member; 2], step: &Delivery, high
     }
 }
 
+const LATENESS_MS: i64 = 10;
+
+/// The watermark of the moment, and the rows below it: windows that end there may be closed, since what comes later is late.
+async fn closed(member: &Member) -> (i64, Vec<String>) {
+    let snapshot = member.sink.snapshot().await.unwrap();
+    let newest_us = snapshot.fences.iter().find_map(|(_, fence)| fence.max_event_time_us);
+    let watermark_us = newest_us.map_or(i64::MIN, |newest_us| newest_us - LATENESS_MS * 1_000);
+    let texts = rows::texts(&snapshot.rows).into_iter().map(|row| row[0].clone());
+    (watermark_us, texts.filter(|text| time_us(text) < watermark_us).collect())
+}
+
+fn time_us(text: &str) -> i64 {
+    text.rsplit_once('@').unwrap().1.parse().unwrap()
+}
+
 async fn run(schedule: Schedule) {
     let declared = Declared {
         late: if schedule.late { Late::DeadLetter } else { Late::Merge },
-        lateness_ms: 10,
+        lateness_ms: LATENESS_MS,
         max_records: schedule.max_records,
         on_gap: OnGap::Heal,
+        by_position: schedule.by_position,
         ..Declared::default()
     };
     let world = World::with(declared, &schedule.records);
@@ -129,8 +148,10 @@ async fn run(schedule: Schedule) {
     }
     let expected = one_pass(&world.log.all(&partition()), &world.declared);
     let mut members = [world.slow_member(1).await, world.slow_member(2).await];
+    let mut closings = Vec::new();
     for step in &schedule.deliveries {
         deliver(&world, &mut members, step, high).await;
+        closings.push(closed(&members[0]).await);
     }
 
     // Everything passes in the end: the log is read from the fence on by whoever is left.
@@ -154,6 +175,11 @@ async fn run(schedule: Schedule) {
     let late_or_not =
         letters.iter().map(|letter| (letter.position.offset, letter.reason.starts_with("late:"))).collect::<Vec<_>>();
     assert_eq!(rows, expected.rows);
+    for (watermark_us, texts) in closings.into_iter().filter(|_| schedule.late) {
+        let rows = expected.rows.iter().map(|(text, _)| text.clone());
+        let below: Vec<_> = rows.filter(|text| time_us(text) < watermark_us).collect();
+        assert_eq!(texts, below, "a closed window has changed");
+    }
     assert_eq!(late_or_not, expected.letters);
     assert_eq!((fence.next_offset, fence.max_event_time_us), (high, expected.newest_us));
     let positions: Vec<_> = letters.into_iter().map(|letter| letter.position).collect();
@@ -161,7 +187,7 @@ async fn run(schedule: Schedule) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_schedule_gives_what_one_pass_gives(schedule in schedule()) {

@@ -30,6 +30,8 @@ pub struct Declared {
     pub late: Late,
     pub lateness_ms: i64,
     pub max_records: usize,
+    /// Is the store one without transactions?
+    pub by_position: bool,
 }
 
 impl Default for Declared {
@@ -42,6 +44,7 @@ impl Default for Declared {
             late: Late::Merge,
             lateness_ms: 0,
             max_records: 1_000,
+            by_position: false,
         }
     }
 }
@@ -65,7 +68,7 @@ impl World {
         let journal = Journal::new();
         Self {
             log: MemoryLog::with_topic(TOPIC, 1),
-            store: MemoryStore::new(),
+            store: if declared.by_position { MemoryStore::without_transactions() } else { MemoryStore::new() },
             letters: Arc::new(MemoryDeadLetters::with_journal(&journal)),
             journal,
             declared,

@@ -31,6 +31,13 @@ pub trait SinkHarness: Send + Sync {
     /// Can it merge, or only append? An adapter that only appends runs no check of merging.
     fn merges(&self) -> bool;
 
+    /// Does a write show its rows and move its fence in one step for everybody? A store without transactions says no: of two
+    /// writers at one fence both may then be told that they wrote, since what they wrote is the same. It stays exact for
+    /// those who read no further than the fence, as its own `snapshot` must.
+    fn atomic(&self) -> bool {
+        true
+    }
+
     /// A row that the store refuses (a NUL character in PostgreSQL's text), with its table; none where it takes all.
     fn unstorable(&self) -> Option<(Table, RecordBatch)> {
         None
