@@ -94,7 +94,7 @@ impl KafkaSettings {
             ("enable.auto.commit", "true"),
             ("enable.auto.offset.store", "false"),
             ("auto.offset.reset", "error"),
-            ("enable.partition.eof", "false"),
+            ("enable.partition.eof", "true"),
             // Eager: the incremental protocol of librdkafka has lost commits.
             ("partition.assignment.strategy", "range,roundrobin"),
         ];

@@ -55,6 +55,7 @@ impl Worker {
             queue,
             partition: partition.clone(),
             start,
+            seen_to: start,
             builder,
             orders: receiver,
             handling: None,
@@ -99,6 +100,9 @@ struct Task {
     partition: TopicPartition,
     /// Where the next batch begins.
     start: i64,
+    /// Where the log ended when it was last read to its end: nothing stands between the last record and this but aborted
+    /// records and transaction markers.
+    seen_to: i64,
     builder: BatchBuilder,
     orders: watch::Receiver<Order>,
     /// The batch that is being handled. Librdkafka spends several times its bytes on each record, so they are better read
@@ -145,7 +149,7 @@ impl Task {
         loop {
             match self.ordered() {
                 Order::Run => {}
-                Order::Finish if !self.builder.is_empty() => return Ok(Some(self.seal())),
+                Order::Finish if self.has_something() => return Ok(Some(self.seal())),
                 Order::Finish | Order::Abandon => return Ok(None),
             }
             let left = due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).clamp(DUE_TICK, TICK));
@@ -153,6 +157,11 @@ impl Task {
             while let Some(record) = self.queue.peek() {
                 let record = match record {
                     Ok(record) => record,
+                    Err(Notice { code: Code::PartitionEOF, offset }) => {
+                        self.seen_to = self.seen_to.max(offset);
+                        self.queue.advance();
+                        continue;
+                    }
                     // What was read before it is good; the notice is met again.
                     Err(_) if !self.builder.is_empty() => return Ok(Some(self.seal())),
                     Err(notice) => {
@@ -174,7 +183,7 @@ impl Task {
             match due {
                 // While the one before it is handled it may as well grow.
                 Some(due) if now >= due && !busy => return Ok(Some(self.seal())),
-                None if !self.builder.is_empty() => {
+                None if self.has_something() => {
                     self.member.link().works();
                     due = Some(now + Duration::from_millis(limits.max_wait_ms));
                 }
@@ -191,11 +200,17 @@ impl Task {
         self.queue.advance();
     }
 
+    /// Is there a record, or the end of a transaction that the fence can be moved over? A fence that stood before one would
+    /// look like a loss once retention has emptied the topic.
+    fn has_something(&self) -> bool {
+        !self.builder.is_empty() || self.seen_to > self.start
+    }
+
     /// A batch from where the last one ended. Records are read in order from the fence, so what is missing in between
     /// does not exist.
     fn seal(&mut self) -> Batch {
-        // Its end is one past its last record, which is above the start.
-        let batch = self.builder.finish_read(self.start, self.start);
+        // Its end is one past its last record, or above.
+        let batch = self.builder.finish_read(self.start, self.seen_to.max(self.start));
         self.start = batch.range().end;
         batch
     }

@@ -1,6 +1,11 @@
 //! Services that are not there: at start, and in the middle of the load.
 
+use std::time::Duration;
+
 use millstream_tests::{Child, OwnServices, PATIENCE, Scene, Setting, Store, bank, new_database, until};
+
+/// How long PostgreSQL stays away in the middle of the load: longer than every limit on a statement and a connection.
+const OUTAGE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_that_are_away_are_waited_for() {
@@ -28,6 +33,10 @@ async fn services_that_are_away_are_waited_for() {
         let said = child.stderr().len();
         services.take_away(service).await;
         says_after(&mut child, said, if service == "kafka" { "Kafka" } else { "Postgres" }).await;
+        if service == "postgres" {
+            tokio::time::sleep(OUTAGE).await;
+            child.assert_runs();
+        }
         services.bring_back(service).await;
         scene.until_all_in("flow", &mut [&mut child]).await;
     }
