@@ -10,7 +10,7 @@ use millstream_pipeline::{Pipeline, ReferenceFrom};
 use millstream_sql::ReferenceTable;
 use tokio::task::JoinSet;
 
-use crate::{Systems, read_csv};
+use crate::{Systems, read_csv, systems::TableSystem};
 
 /// Loads the rows of the references that a function joins.
 pub async fn load_all(systems: &Systems, pipeline: &Pipeline, references: &[Arc<ReferenceTable>]) -> Result<()> {
@@ -73,10 +73,9 @@ async fn load(
             let path = millstream_lake::Path::from(path.display().to_string());
             millstream_lake::read_parquet(systems.lake().as_ref(), &path).await?
         }
-        ReferenceFrom::Postgres(table) => match (systems.postgres(), systems.embedded()) {
-            (Some(pool), _) => millstream_postgres::read_table(pool, table, schema).await?,
-            (None, Some(embedded)) => embedded.read_table(table, Arc::clone(schema)).await?,
-            (None, None) => unreachable!("tables are opened or embedded"),
+        ReferenceFrom::Postgres(table) => match systems.tables() {
+            TableSystem::Postgres(pool) => millstream_postgres::read_table(pool, table, schema).await?,
+            TableSystem::Embedded(embedded) => embedded.read_table(table, Arc::clone(schema)).await?,
         },
     };
     rows.iter().map(|rows| declared(rows, schema)).collect()

@@ -17,10 +17,23 @@ const MAX_POSTGRES_CONNECTIONS: usize = 8;
 #[derive(Clone)]
 pub struct Systems {
     connections: Connections,
-    kafka: Option<Arc<Kafka>>,
-    embedded: Option<Arc<Embedded>>,
-    postgres: Option<Pool>,
+    log: LogSystem,
+    tables: TableSystem,
     lake: Arc<dyn millstream_lake::ObjectStore>,
+}
+
+/// Where the topics and the dead letters are.
+#[derive(Clone)]
+enum LogSystem {
+    Kafka(Arc<Kafka>),
+    Embedded(Arc<Embedded>),
+}
+
+/// Where tables are, of functions and of references.
+#[derive(Clone)]
+pub(crate) enum TableSystem {
+    Postgres(Pool),
+    Embedded(Arc<Embedded>),
 }
 
 /// The topic that a pipeline's dead letters go to when its log is Kafka.
@@ -35,54 +48,48 @@ impl Systems {
     /// `Stop` when an address or a setting can't be right, or the data folder can't be made.
     pub fn open(pipeline: &Pipeline, connections: &Connections, clock: Arc<dyn Clock>) -> Result<Self> {
         let compression = pipeline.topics.values().next().map_or(Compression::Gzip, |topic| topic.compression);
-        let kafka = connections.kafka_brokers.as_ref().map(|_| kafka(connections, compression)).transpose()?;
-        let postgres = connections
-            .postgres_url
-            .as_ref()
-            .map(|url| millstream_postgres::pool(url.expose(), MAX_POSTGRES_CONNECTIONS))
-            .transpose()?;
-        let embedded = if kafka.is_none() || postgres.is_none() {
-            let folder = &connections.data_dir;
-            std::fs::create_dir_all(folder).map_err(|error| {
-                Error::stop(format!("can't make the data folder {} (MILLSTREAM_DATA_DIR)", folder.display()))
-                    .caused_by(error)
-            })?;
-            Some(Embedded::open(&folder.join("millstream.db"), clock)?)
-        } else {
-            None
+        let mut file = None;
+        let log = match &connections.kafka_brokers {
+            Some(_) => LogSystem::Kafka(Arc::new(kafka(connections, compression)?)),
+            None => LogSystem::Embedded(embedded(&mut file, connections, &clock)?),
+        };
+        let tables = match &connections.postgres_url {
+            Some(url) => TableSystem::Postgres(millstream_postgres::pool(url.expose(), MAX_POSTGRES_CONNECTIONS)?),
+            None => TableSystem::Embedded(embedded(&mut file, connections, &clock)?),
         };
         let beside = connections.data_dir.join("lake").display().to_string();
         let lake = millstream_lake::open(connections.lake_url.as_deref().unwrap_or(&beside))?;
-        Ok(Self { connections: connections.clone(), kafka: kafka.map(Arc::new), embedded, postgres, lake })
+        Ok(Self { connections: connections.clone(), log, tables, lake })
     }
 
     /// What to call the log, the tables and the lake in front of a person; no secrets.
     pub fn describe(&self) -> [(&'static str, String); 3] {
         let file = || self.connections.data_dir.join("millstream.db").display().to_string();
         let beside = || self.connections.data_dir.join("lake").display().to_string();
+        let tables = match &self.tables {
+            TableSystem::Postgres(_) => "PostgreSQL".to_owned(),
+            TableSystem::Embedded(_) => file(),
+        };
         [
             ("log", self.connections.kafka_brokers.as_ref().map_or_else(file, |brokers| format!("Kafka at {brokers}"))),
-            ("tables", self.postgres.as_ref().map_or_else(file, |_| "PostgreSQL".to_owned())),
+            ("tables", tables),
             ("lake", self.connections.lake_url.clone().unwrap_or_else(beside)),
         ]
     }
 
     /// The log that functions consume.
     pub fn source(&self) -> Arc<dyn Source> {
-        match (&self.kafka, &self.embedded) {
-            (Some(kafka), _) => Arc::clone(kafka) as _,
-            (None, Some(embedded)) => Arc::clone(embedded) as _,
-            // `open` embeds a log when there is no Kafka.
-            (None, None) => unreachable!("a log is opened or embedded"),
+        match &self.log {
+            LogSystem::Kafka(kafka) => Arc::clone(kafka) as _,
+            LogSystem::Embedded(embedded) => Arc::clone(embedded) as _,
         }
     }
 
     /// The log's topics.
     pub fn topics(&self) -> Arc<dyn Topics> {
-        match (&self.kafka, &self.embedded) {
-            (Some(kafka), _) => Arc::clone(kafka) as _,
-            (None, Some(embedded)) => Arc::clone(embedded) as _,
-            (None, None) => unreachable!("a log is opened or embedded"),
+        match &self.log {
+            LogSystem::Kafka(kafka) => Arc::clone(kafka) as _,
+            LogSystem::Embedded(embedded) => Arc::clone(embedded) as _,
         }
     }
 
@@ -91,19 +98,17 @@ impl Systems {
     /// # Errors
     /// `Stop` when the settings can't be right.
     pub fn producer(&self, topic: &Topic) -> Result<Arc<dyn Producer>> {
-        match (&self.kafka, &self.embedded) {
-            (Some(_), _) => Ok(Arc::new(kafka(&self.connections, topic.compression)?)),
-            (None, Some(embedded)) => Ok(Arc::clone(embedded) as _),
-            (None, None) => unreachable!("a log is opened or embedded"),
+        match &self.log {
+            LogSystem::Kafka(_) => Ok(Arc::new(kafka(&self.connections, topic.compression)?)),
+            LogSystem::Embedded(embedded) => Ok(Arc::clone(embedded) as _),
         }
     }
 
     /// Where a pipeline's dead letters go.
     pub fn dead_letters(&self, pipeline: &Pipeline) -> Arc<dyn DeadLetters> {
-        match (&self.kafka, &self.embedded) {
-            (Some(kafka), _) => Arc::new(TopicDeadLetters::new(Arc::clone(kafka), dead_letter_topic(pipeline))),
-            (None, Some(embedded)) => Arc::clone(embedded) as _,
-            (None, None) => unreachable!("a log is opened or embedded"),
+        match &self.log {
+            LogSystem::Kafka(kafka) => Arc::new(TopicDeadLetters::new(Arc::clone(kafka), dead_letter_topic(pipeline))),
+            LogSystem::Embedded(embedded) => Arc::clone(embedded) as _,
         }
     }
 
@@ -112,9 +117,9 @@ impl Systems {
     /// # Errors
     /// Those of the log.
     pub async fn group_offsets(&self, group: &str, topic: &str, generation: u32) -> Result<Vec<Option<i64>>> {
-        match (&self.kafka, &self.embedded) {
-            (Some(kafka), _) => kafka.group_offsets(group, topic).await,
-            (None, Some(embedded)) => {
+        match &self.log {
+            LogSystem::Kafka(kafka) => kafka.group_offsets(group, topic).await,
+            LogSystem::Embedded(embedded) => {
                 let mut offsets = Vec::new();
                 for partition in 0..embedded.partitions(topic).await? {
                     let partition = millstream_core::TopicPartition::new(topic, generation, partition);
@@ -122,7 +127,6 @@ impl Systems {
                 }
                 Ok(offsets)
             }
-            (None, None) => unreachable!("a log is opened or embedded"),
         }
     }
 
@@ -131,14 +135,15 @@ impl Systems {
     /// # Errors
     /// `Stop` when the table can't be in that store.
     pub fn sink(&self, function_id: &str, into: &Target, table: Table) -> Result<Arc<dyn Sink>> {
-        Ok(match (into.store, &self.postgres, &self.embedded) {
-            (Store::Postgres, Some(pool), _) => Arc::new(PostgresSink::new(pool.clone(), function_id, table)?),
-            (Store::Postgres, None, Some(embedded)) => {
+        Ok(match (into.store, &self.tables) {
+            (Store::Postgres, TableSystem::Postgres(pool)) => {
+                Arc::new(PostgresSink::new(pool.clone(), function_id, table)?)
+            }
+            (Store::Postgres, TableSystem::Embedded(embedded)) => {
                 Arc::new(EmbeddedSink::new(Arc::clone(embedded), function_id, table))
             }
-            (Store::Lake, ..) => Arc::new(LakeSink::new(Arc::clone(&self.lake), "", function_id, table)),
-            (Store::Topic, ..) => return Err(Error::stop("functions that write to topics come with `uses: ingest`")),
-            (Store::Postgres, None, None) => unreachable!("tables are opened or embedded"),
+            (Store::Lake, _) => Arc::new(LakeSink::new(Arc::clone(&self.lake), "", function_id, table)),
+            (Store::Topic, _) => return Err(Error::stop("functions that write to topics come with `uses: ingest`")),
         })
     }
 
@@ -151,7 +156,7 @@ impl Systems {
         for (name, topic) in &pipeline.topics {
             topics.create_topic(name, topic.partitions, &[]).await?;
         }
-        if self.kafka.is_some() {
+        if let LogSystem::Kafka(_) = self.log {
             // One letter per function and position is enough, and none is to be lost to retention.
             topics.create_topic(&dead_letter_topic(pipeline), 1, &[("cleanup.policy", "compact")]).await?;
         }
@@ -194,13 +199,28 @@ impl Systems {
         Ok(Function::new(pipeline, name, id, Arc::new(runner), planned.table, references))
     }
 
-    pub(crate) fn postgres(&self) -> Option<&Pool> {
-        self.postgres.as_ref()
+    /// The newest rows of a function's table, newest first, as text for a person: the names of the columns, then at most
+    /// `limit` rows.
+    ///
+    /// # Errors
+    /// Those of the system that holds the table.
+    pub async fn newest_rows(&self, table: &Table, limit: usize) -> Result<(Vec<String>, Vec<Vec<String>>)> {
+        match &self.tables {
+            TableSystem::Postgres(pool) => millstream_postgres::newest_rows(pool, table, limit).await,
+            TableSystem::Embedded(embedded) => embedded.newest_rows(table.public_name(), limit).await,
+        }
     }
 
-    /// The embedded store, where there is one.
+    pub(crate) fn tables(&self) -> &TableSystem {
+        &self.tables
+    }
+
+    /// The embedded store, where the log or the tables are in one.
     pub fn embedded(&self) -> Option<&Arc<Embedded>> {
-        self.embedded.as_ref()
+        match (&self.log, &self.tables) {
+            (LogSystem::Embedded(embedded), _) | (_, TableSystem::Embedded(embedded)) => Some(embedded),
+            (LogSystem::Kafka(_), TableSystem::Postgres(_)) => None,
+        }
     }
 
     pub(crate) fn lake(&self) -> &Arc<dyn millstream_lake::ObjectStore> {
@@ -219,4 +239,21 @@ fn kafka(connections: &Connections, compression: Compression) -> Result<Kafka> {
         compression: compression.name().to_owned(),
         client_id: "millstream".to_owned(),
     })
+}
+
+/// The one embedded store of a process, opened by whoever needs it first.
+fn embedded(
+    file: &mut Option<Arc<Embedded>>,
+    connections: &Connections,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<Embedded>> {
+    if let Some(embedded) = file {
+        return Ok(Arc::clone(embedded));
+    }
+    let folder = &connections.data_dir;
+    std::fs::create_dir_all(folder).map_err(|error| {
+        Error::stop(format!("can't make the data folder {} (MILLSTREAM_DATA_DIR)", folder.display())).caused_by(error)
+    })?;
+    let embedded = Embedded::open(&folder.join("millstream.db"), Arc::clone(clock))?;
+    Ok(Arc::clone(file.insert(embedded)))
 }

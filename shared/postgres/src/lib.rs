@@ -25,6 +25,7 @@ mod connect;
 mod decode;
 mod encode;
 mod error;
+mod newest;
 mod numeric;
 mod schema;
 mod sink;
@@ -33,4 +34,5 @@ mod types;
 
 pub use connect::{Pool, pool};
 pub use decode::read_table;
+pub use newest::newest_rows;
 pub use sink::PostgresSink;

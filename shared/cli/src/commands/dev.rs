@@ -46,7 +46,6 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
         Arc::clone(&context.clock),
         context.logs.clone(),
         &running,
-        context.connections.postgres_url.is_none(),
     );
     let (looking, mut states) = watch::channel(State::default());
     let looker = tokio::spawn(look_on(watcher, looking));

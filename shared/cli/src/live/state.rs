@@ -93,7 +93,7 @@ pub struct TableState {
     pub rows: Option<u64>,
     /// Its columns.
     pub columns: Vec<String>,
-    /// Rows that were first written last, newest first.
+    /// The newest rows, newest first.
     pub newest: Vec<Vec<String>>,
 }
 

@@ -1,6 +1,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use millstream_assembly::Systems;
@@ -15,6 +16,8 @@ use crate::{
 
 /// Counting rows and asking sinks for fences costs them something: every so many looks is enough.
 const SLOW_EVERY: u64 = 4;
+/// A table that does not answer by then is left out of this look: the view goes on.
+const LOOK: Duration = Duration::from_secs(1);
 /// Letters that are looked through for a late one.
 const LETTERS: usize = 100;
 
@@ -26,7 +29,6 @@ pub(crate) struct Watcher {
     logs: Logs,
     generators: Vec<Generating>,
     functions: Vec<Consuming>,
-    tables_are_embedded: bool,
     start_us: i64,
     looks: u64,
     rates: HashMap<(&'static str, String), Rate>,
@@ -45,7 +47,6 @@ impl Watcher {
         clock: Arc<dyn Clock>,
         logs: Logs,
         running: &Running,
-        tables_are_embedded: bool,
     ) -> Self {
         Self {
             pipeline,
@@ -55,7 +56,6 @@ impl Watcher {
             logs,
             generators: running.generators.clone(),
             functions: running.functions.clone(),
-            tables_are_embedded,
             looks: 0,
             rates: HashMap::new(),
             fences: BTreeMap::new(),
@@ -200,13 +200,14 @@ impl Watcher {
         states
     }
 
-    /// The newest rows, where looking is cheap: in the embedded store.
+    /// The newest rows of each table.
     async fn tables(&self) -> Vec<TableState> {
-        let Some(embedded) = self.systems.embedded().filter(|_| self.tables_are_embedded) else { return Vec::new() };
         let mut tables = Vec::new();
         for consuming in self.functions.iter().filter(|consuming| consuming.into.store == Store::Postgres) {
-            let name = consuming.function.table.public_name().to_owned();
-            let Ok((columns, newest)) = embedded.newest_rows(&name, view::NEWEST_ROWS).await else { continue };
+            let table = &consuming.function.table;
+            let name = table.public_name().to_owned();
+            let looking = self.systems.newest_rows(table, view::NEWEST_ROWS);
+            let Ok(Ok((columns, newest))) = tokio::time::timeout(LOOK, looking).await else { continue };
             tables.push(TableState { rows: self.table_rows.get(&name).copied(), name, columns, newest });
         }
         tables

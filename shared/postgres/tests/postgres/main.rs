@@ -39,6 +39,7 @@ on_both_ways! {
     tables::a_table_that_does_not_fit_is_described,
     tables::a_view_follows_its_statement,
     tables::sessions_join_in_a_view,
+    tables::the_newest_rows_are_those_of_the_latest_window,
     tables::a_view_of_somebody_else_is_left_alone,
     tables::references_are_read,
     values::unusual_types_come_back_as_they_went,

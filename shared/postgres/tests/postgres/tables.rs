@@ -6,11 +6,11 @@ use arrow::{
     array::{ArrayRef, Date32Array, Decimal128Array, Int64Array, StringArray, TimestampMicrosecondArray},
     datatypes::{DataType, Field, Schema, TimeUnit},
 };
-use millstream_core::{Error, Role, Sink, Table, View};
-use millstream_postgres::read_table;
+use millstream_core::{Error, Merge, Role, Sink, Table, View};
+use millstream_postgres::{newest_rows, read_table};
 use millstream_testkit::{rows::texts, sessions};
 
-use crate::support::{Database, Way, column, counts, ready, write};
+use crate::support::{Database, Way, column, counts, ready, table, write};
 
 async fn stopped(database: &Database, table: &Table, create: bool) -> String {
     match database.sink(table).prepare(create).await {
@@ -109,6 +109,41 @@ pub async fn a_view_of_somebody_else_is_left_alone(way: Way) {
     database.drop().await;
 }
 
+pub async fn the_newest_rows_are_those_of_the_latest_window(way: Way) {
+    let database = Database::create(way).await;
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let columns = vec![
+        column("word", DataType::Utf8, Role::Key),
+        column("first_at", time.clone(), Role::State(Merge::Min)),
+        column("window", time.clone(), Role::Key),
+        column("n", DataType::Int64, Role::State(Merge::Sum)),
+    ];
+    let plain = table("words", columns);
+    let view = View {
+        name: "words_seen".to_owned(),
+        columns: vec![("window".to_owned(), time), ("twice".to_owned(), DataType::Int64)],
+        select: "SELECT \"window\", n * 2 AS twice FROM words".to_owned(),
+        together: vec!["word".to_owned(), "window".to_owned()],
+    };
+    let seen = Table { view: Some(view), ..plain.clone() };
+    database.sink(&seen).prepare(true).await.unwrap();
+    database
+        .execute(
+            "INSERT INTO words VALUES ('b', '2026-01-03Z', '2026-01-01Z', 1), ('c', '2026-01-01Z', '2026-01-03Z', 3), \
+             (NULL, NULL, '2026-01-02Z', 2)",
+        )
+        .await;
+    let (names, rows) = newest_rows(&database.pool(), &plain, 2).await.unwrap();
+    assert_eq!(names, ["word", "first_at", "window", "n"]);
+    let shown: Vec<_> = rows.iter().map(|row| (row[0].as_str(), row[3].as_str())).collect();
+    assert_eq!(shown, [("c", "3"), ("null", "2")]);
+    let (names, rows) = newest_rows(&database.pool(), &seen, 9).await.unwrap();
+    assert_eq!((names, rows.len(), rows[0][1].as_str()), (vec!["window".to_owned(), "twice".to_owned()], 3, "6"));
+    // Without a time nothing says what is newest.
+    assert_eq!(newest_rows(&database.pool(), &counts(false), 9).await.unwrap().1.len(), 0);
+    database.drop().await;
+}
+
 pub async fn references_are_read(way: Way) {
     let database = Database::create(way).await;
     database
@@ -152,12 +187,6 @@ pub async fn references_are_read(way: Way) {
     for _ in 0..8 {
         fails("branch", "fee", DataType::Decimal128(10, 2)).await;
     }
-    assert!(
-        database
-            .sink(&crate::support::table("x", vec![column("a", DataType::Int64, Role::Value)]))
-            .prepare(true)
-            .await
-            .is_ok()
-    );
+    assert!(database.sink(&table("x", vec![column("a", DataType::Int64, Role::Value)])).prepare(true).await.is_ok());
     database.drop().await;
 }
