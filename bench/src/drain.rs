@@ -30,14 +30,15 @@ struct Run {
 }
 
 pub async fn w1(place: &Place, events: u64, rounds: usize, broken_every: u64) -> Result<(), Failure> {
-    let topic = format!("w1_{}_{}", std::process::id(), events);
-    let began = Instant::now();
-    fill::topic(&place.brokers, &topic, events, broken_every).await?;
-    eprintln!("{events} gzip transactions wait in 3 partitions ({:.0} s to send)", began.elapsed().as_secs_f64());
-    let (mut floors, mut drains) = (Vec::new(), Vec::new());
+    let whole = Backlog::fill(place, events, 0).await?;
+    let broken = if broken_every > 0 { Some(Backlog::fill(place, events, broken_every).await?) } else { None };
+    let (mut floors, mut drains, mut broken_drains) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds.max(1) {
-        floors.push(floor(place, &topic, events)?);
-        drains.push(drain(place, &topic, events, broken_every, round).await?);
+        floors.push(floor(place, &whole.topic, events)?);
+        drains.push(drain(place, &whole, round).await?);
+        if let Some(broken) = &broken {
+            broken_drains.push(drain(place, broken, round).await?);
+        }
     }
     let (floor, drain) = (median(floors), median(drains));
     let line = |name: &str, run: &Run| {
@@ -49,11 +50,18 @@ pub async fn w1(place: &Place, events: u64, rounds: usize, broken_every: u64) ->
             run.seconds
         );
     };
-    println!(
-        "W1: {events} events, {broken_every} broken-every, median of {rounds}, from start of the process to the last event"
-    );
+    println!("W1: {events} events, median of {rounds}, from start of the process to the last event");
     line("bare consumer (floor)", &floor);
     line("millstream aggregate", &drain);
+    if let Some(broken) = &broken {
+        let run = median(broken_drains);
+        line("… some broken", &run);
+        println!(
+            "{} of {events} broken: exactly these are dead letters; {:.0} % of the rate without",
+            broken.dead_letters(),
+            100.0 * drain.seconds / run.seconds
+        );
+    }
     println!(
         "ratio: {:.0} % of the floor's rate, {:.2} times its CPU; first row visible after {:.0} ms",
         100.0 * floor.seconds / drain.seconds,
@@ -61,6 +69,29 @@ pub async fn w1(place: &Place, events: u64, rounds: usize, broken_every: u64) ->
         drain.first_row_s * 1e3
     );
     Ok(())
+}
+
+/// A topic with records waiting.
+struct Backlog {
+    topic: String,
+    events: u64,
+    /// One record in so many is broken; 0 for none.
+    broken_every: u64,
+}
+
+impl Backlog {
+    async fn fill(place: &Place, events: u64, broken_every: u64) -> Result<Self, Failure> {
+        let topic = format!("w1_{}_{events}_{broken_every}", std::process::id());
+        let began = Instant::now();
+        fill::topic(&place.brokers, &topic, events, broken_every).await?;
+        eprintln!("{events} gzip transactions wait in 3 partitions ({:.0} s to send)", began.elapsed().as_secs_f64());
+        Ok(Self { topic, events, broken_every })
+    }
+
+    /// How many records are broken.
+    fn dead_letters(&self) -> u64 {
+        (0..self.events).filter(|number| fill::is_broken(*number, self.broken_every)).count() as u64
+    }
 }
 
 fn median(mut runs: Vec<Run>) -> Run {
@@ -80,11 +111,11 @@ fn floor(place: &Place, topic: &str, events: u64) -> Result<Run, Failure> {
     Ok(Run { seconds: measured.elapsed().as_secs_f64(), usage: measured.usage()?, first_row_s: 0.0 })
 }
 
-async fn drain(place: &Place, topic: &str, events: u64, broken_every: u64, round: usize) -> Result<Run, Failure> {
-    let database = Database::create(place, &format!("bench_{}_{round}", std::process::id())).await?;
+async fn drain(place: &Place, backlog: &Backlog, round: usize) -> Result<Run, Failure> {
+    let name = format!("{}_{round}", backlog.topic);
+    let database = Database::create(place, &format!("bench_{name}")).await?;
     let folder = tempfile::tempdir()?;
-    let name = format!("w1_{}_{round}", std::process::id());
-    fill::pipeline(place, folder.path(), &name, topic).await?;
+    fill::pipeline(place, folder.path(), &name, &backlog.topic).await?;
     let mut measured = Measured::start(&mut aggregate(place, folder.path(), &database.url))?;
     let (mut seconds, mut first_row_s) = (0.0, None);
     while seconds == 0.0 {
@@ -96,14 +127,18 @@ async fn drain(place: &Place, topic: &str, events: u64, broken_every: u64, round
         if first_row_s.is_none() && done > 0 {
             first_row_s = Some(measured.elapsed().as_secs_f64());
         }
-        if done >= events {
+        if done >= backlog.events {
             seconds = measured.elapsed().as_secs_f64();
         }
         tokio::time::sleep(if first_row_s.is_none() { FIRST_POLL } else { POLL }).await;
     }
     let usage = measured.usage()?;
-    if broken_every == 0 {
-        database.check(events).await?;
+    if backlog.broken_every == 0 {
+        database.check(backlog.events).await?;
+    }
+    let letters = fill::dead_letters(place, &name).await?;
+    if letters != backlog.dead_letters() {
+        return Err(format!("{letters} dead letters where {} are due", backlog.dead_letters()).into());
     }
     drop(measured);
     Ok(Run { seconds, usage, first_row_s: first_row_s.unwrap_or(seconds) })

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use millstream_core::{Position, Producer, Topics};
+use millstream_core::{Log, Position, Producer, TopicPartition, Topics};
 use millstream_kafka::{Kafka, KafkaSettings, Profile};
 use millstream_pipeline::Pipeline;
 
@@ -57,6 +57,17 @@ pub async fn pipeline(place: &Place, folder: &Path, name: &str, topic: &str) -> 
     Ok(())
 }
 
+/// Is this record broken, of which one in `broken_every` is?
+pub fn is_broken(number: u64, broken_every: u64) -> bool {
+    broken_every > 0 && number % broken_every == broken_every / 2
+}
+
+/// How many dead letters a pipeline has.
+pub async fn dead_letters(place: &Place, name: &str) -> Result<u64, Failure> {
+    let partition = TopicPartition::new(format!("{name}.dead-letters"), 1, 0);
+    Ok(kafka(&place.brokers)?.watermarks(&partition).await?.high as u64)
+}
+
 pub fn kafka(brokers: &str) -> Result<Kafka, Failure> {
     Ok(Kafka::new(KafkaSettings {
         brokers: brokers.to_owned(),
@@ -91,8 +102,7 @@ pub async fn topic(brokers: &str, topic: &str, count: u64, broken_every: u64) ->
         }
         for (index, record) in records.iter_mut().enumerate() {
             record.partition = Some(((sent + index as u64) % 3) as i32);
-            if broken_every > 0
-                && (sent + index as u64) % broken_every == broken_every / 2
+            if is_broken(sent + index as u64, broken_every)
                 && let Some(value) = &mut record.value
             {
                 value.truncate(20);

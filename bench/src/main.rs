@@ -38,7 +38,7 @@ enum Workload {
         /// How often each side runs; the median counts.
         #[arg(long, default_value_t = 3)]
         rounds: usize,
-        /// One record in so many is broken; 0 for none.
+        /// Drains a second topic as well, in which one record in so many is broken; 0 for none.
         #[arg(long, default_value_t = 0)]
         broken_every: u64,
     },

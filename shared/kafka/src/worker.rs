@@ -152,8 +152,9 @@ impl Task {
                 Order::Finish if self.has_something() => return Ok(Some(self.seal())),
                 Order::Finish | Order::Abandon => return Ok(None),
             }
-            let left = due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()).clamp(DUE_TICK, TICK));
-            self.queue.fill(left);
+            let left = due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()));
+            // A batch that is due and still here waits for the one before it.
+            self.queue.fill(if left.is_zero() { DUE_TICK } else { left.min(TICK) });
             while let Some(record) = self.queue.peek() {
                 let record = match record {
                     Ok(record) => record,
