@@ -66,9 +66,9 @@ impl Store {
 
     /// The same, but functions reach the database through PgBouncer.
     pub async fn through_pgbouncer(name: &str) -> Self {
-        let direct = new_database(&setting("MILLSTREAM_TEST_POSTGRES"), name).await;
-        let bouncer = setting("MILLSTREAM_TEST_PGBOUNCER");
-        let postgres = format!("{}/{}", bouncer.rsplit_once('/').unwrap().0, direct.rsplit_once('/').unwrap().1);
+        let name = unique(name);
+        let direct = create_database(&setting("MILLSTREAM_TEST_POSTGRES"), &name).await;
+        let postgres = other_database(&setting("MILLSTREAM_TEST_PGBOUNCER"), &name);
         Self::Services { kafka: setting("MILLSTREAM_TEST_KAFKA"), postgres, direct }
     }
 }
@@ -376,9 +376,18 @@ pub async fn delete_topic(brokers: &str, topic: &str) {
 
 /// Creates a database on the server of `url`, and gives its URL.
 pub async fn new_database(url: &str, name: &str) -> String {
-    let name = unique(name);
+    create_database(url, &unique(name)).await
+}
+
+async fn create_database(url: &str, name: &str) -> String {
     postgres_client(url).await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-    format!("{}/{name}", url.rsplit_once('/').unwrap().0)
+    other_database(url, name)
+}
+
+/// The URL with another database; its parameters stay.
+fn other_database(url: &str, name: &str) -> String {
+    let (address, parameters) = url.find('?').map_or((url, ""), |at| url.split_at(at));
+    format!("{}/{name}{parameters}", address.rsplit_once('/').unwrap().0)
 }
 
 /// A connection of the tests' own.

@@ -16,6 +16,10 @@ use crate::{
 const ATTEMPTS: usize = 5;
 const ATTEMPT: Duration = Duration::from_secs(2);
 
+/// How often the client's own queue is looked into after a question that failed: `poll` says "nothing" for a line of
+/// librdkafka's log as well, and those come before the errors that give the reason.
+const LOOKS_FOR_A_REASON: usize = 100;
+
 /// The client that asks questions: metadata and watermarks. Its calls block, for at most ten seconds.
 #[derive(Clone)]
 pub(crate) struct Control(Arc<BaseConsumer<Link>>);
@@ -73,7 +77,9 @@ impl Control {
                 Err(_) => Code::OperationTimedOut,
             };
             // Whatever the client has to say beside the answer waits in its queue.
-            while let Some(Err(_)) = self.0.poll(Duration::ZERO) {}
+            for _ in 0..LOOKS_FOR_A_REASON {
+                let _ = self.0.poll(Duration::ZERO);
+            }
             if let Some(refusal) = self.link().refusal() {
                 return Err(refusal.context(doing));
             }
@@ -85,7 +91,11 @@ impl Control {
                         self.link().brokers()
                     )));
                 }
-                Code::BrokerTransportFailure | Code::OperationTimedOut | Code::AllBrokersDown | Code::Resolve => {}
+                Code::BrokerTransportFailure
+                | Code::SSL
+                | Code::OperationTimedOut
+                | Code::AllBrokersDown
+                | Code::Resolve => {}
                 code => return Err(self.link().failure(doing, code)),
             }
         }

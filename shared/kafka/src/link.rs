@@ -11,11 +11,16 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode as Code},
 };
 
+/// OpenSSL's words for a certificate that it does not accept: nobody whom we trust has signed it, it is for another host,
+/// or it has expired. It does not say which. Librdkafka calls it `SSL` or, when it comes early, a transport failure.
+const NOT_TRUSTED: &str = "certificate verify failed";
+
 /// What one client hears from its brokers beside records: outages, and that they refuse to let it in.
 pub(crate) struct Link {
     brokers: String,
     outage: AtomicBool,
     last_reason: Mutex<Option<String>>,
+    /// What goes behind "Kafka at …".
     refusal: Mutex<Option<String>>,
 }
 
@@ -42,14 +47,15 @@ impl Link {
         }
     }
 
-    /// The brokers turned this client away: nothing but other settings helps.
+    /// The brokers turned this client away, or it them: nothing but other settings or certificates helps.
     pub(crate) fn refusal(&self) -> Option<Error> {
-        let reason = self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        Some(Error::stop(format!(
-            "Kafka at {} refused the sign-in ({reason}): check the security protocol, the SASL mechanism, the user name \
-             and the password",
-            self.brokers
-        )))
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(Error::stop(format!("Kafka at {} {refusal}", self.brokers)))
+    }
+
+    fn refuse(&self, refusal: String) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+        self.outage.store(true, Ordering::Relaxed);
     }
 
     /// What a failed call means: `doing` says what was tried, as in `reading topic t`.
@@ -66,9 +72,14 @@ impl Link {
             Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
                 Error::stop(format!("{doing}: {code} on {brokers}: give this user the right to do it"))
             }
-            Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve => {
+            Code::BrokerTransportFailure
+            | Code::SSL
+            | Code::AllBrokersDown
+            | Code::OperationTimedOut
+            | Code::Resolve => {
                 let last = self.last_reason.lock().unwrap_or_else(PoisonError::into_inner);
-                let reason = last.as_deref().unwrap_or("no answer in time");
+                let reason =
+                    last.as_deref().unwrap_or("no answer in time; check the address and MILLSTREAM_KAFKA_SECURITY");
                 Error::retry(format!("{doing}: Kafka at {brokers} can't be reached: {reason}"))
             }
             code => Error::retry(format!("{doing}: {code} (Kafka at {brokers})")),
@@ -89,11 +100,21 @@ impl ClientContext for Link {
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            Some(Code::Authentication | Code::SaslAuthenticationFailed) => {
-                *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
-                self.outage.store(true, Ordering::Relaxed);
-            }
-            Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::OperationTimedOut) => {
+            Some(Code::Authentication | Code::SaslAuthenticationFailed) => self.refuse(format!(
+                "refused the sign-in ({reason}): check the security protocol, the SASL mechanism, the user name and the \
+                 password"
+            )),
+            Some(Code::SSL | Code::BrokerTransportFailure) if reason.contains(NOT_TRUSTED) => self.refuse(format!(
+                "showed a certificate that is not trusted ({reason}): check that it is for this host name and has not \
+                 expired, and that MILLSTREAM_KAFKA_CA (ssl.ca.location) names the authority that signed it"
+            )),
+            Some(
+                Code::BrokerTransportFailure
+                | Code::SSL
+                | Code::AllBrokersDown
+                | Code::Resolve
+                | Code::OperationTimedOut,
+            ) => {
                 if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
                     *self.last_reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
                 }
@@ -122,5 +143,19 @@ mod tests {
         assert!(matches!(link.failure("reading topic t", Code::OperationTimedOut), Error::Stop(_)));
         link.works();
         assert!(link.refusal().is_none());
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_stops_and_other_trouble_with_tls_passes() {
+        let untrusted = "ssl://broker:9093/bootstrap: error:0A000086:SSL routines::certificate verify failed";
+        for code in [Code::SSL, Code::BrokerTransportFailure] {
+            let link = Link::new("broker:9093");
+            link.error(KafkaError::Global(code), "ssl://broker:9093/bootstrap: SSL transport error: Broken pipe");
+            let error = link.failure("reading topic t", Code::SSL);
+            assert!(error.is_retry() && error.to_string().contains("Broken pipe"), "{error}");
+            link.error(KafkaError::Global(code), untrusted);
+            let error = link.failure("reading topic t", Code::OperationTimedOut);
+            assert!(matches!(&error, Error::Stop(_)) && error.to_string().contains("MILLSTREAM_KAFKA_CA"), "{error}");
+        }
     }
 }

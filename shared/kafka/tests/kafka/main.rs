@@ -1,9 +1,11 @@
 //! Against a real Kafka: `MILLSTREAM_TEST_KAFKA=host:port`, and `MILLSTREAM_TEST_KAFKA_SASL=host:port` for a listener with
-//! SASL PLAIN (user `$ConnectionString`, password `secret`) and SCRAM-SHA-512 (user `millstream`, the same password).
+//! SASL PLAIN (user `$ConnectionString`, password `secret`) and SCRAM-SHA-512 (user `millstream`, the same password); both
+//! again with TLS as `…_TLS`, with a certificate for 127.0.0.1 by the CA in the file `MILLSTREAM_TEST_CA`.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 mod table;
+mod tls;
 
 use std::{
     collections::BTreeMap,
@@ -37,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[expect(clippy::disallowed_methods, reason = "tests read their services' addresses here")]
 fn address(variable: &str) -> String {
     std::env::var(variable)
-        .unwrap_or_else(|_| panic!("set {variable} to host:port of a Kafka; `tests/services start kafka` starts one"))
+        .unwrap_or_else(|_| panic!("{variable} is not set: source the file that `tests/services start kafka` names"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "names must differ from run to run, as the broker may be the same")]
@@ -309,7 +311,10 @@ async fn a_broker_that_is_down_is_named_in_time_and_waited_for() {
     assert!(begun.elapsed() < Duration::from_secs(30), "took {:?}", begun.elapsed());
     for result in [partitions, watermarks, read, sent, created] {
         match result {
-            Err(error @ Error::Retry(_)) => assert!(error.to_string().contains("127.0.0.1:9"), "{error}"),
+            Err(error @ Error::Retry(_)) => {
+                let text = error.to_string();
+                assert!(text.contains("127.0.0.1:9") && text.contains("Connection refused"), "{text}");
+            }
             other => panic!("must be Retry, got {other:?}"),
         }
     }
@@ -337,17 +342,19 @@ async fn a_broker_that_is_down_is_named_in_time_and_waited_for() {
 const PLAIN: (&str, &str) = ("PLAIN", "$ConnectionString");
 const SCRAM: (&str, &str) = ("SCRAM-SHA-512", "millstream");
 
+fn with_config(brokers: String, config: &[(&str, &str)]) -> Kafka {
+    let config = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    Kafka::new(KafkaSettings { config, ..settings(brokers) }).unwrap()
+}
+
 fn signed_in(mechanism: &str, user: &str, password: &str) -> Kafka {
-    let mut settings = settings(address("MILLSTREAM_TEST_KAFKA_SASL"));
-    for (key, value) in [
+    let config = [
         ("security.protocol", "SASL_PLAINTEXT"),
         ("sasl.mechanism", mechanism),
         ("sasl.username", user),
         ("sasl.password", password),
-    ] {
-        settings.config.insert(key.into(), value.into());
-    }
-    Kafka::new(settings).unwrap()
+    ];
+    with_config(address("MILLSTREAM_TEST_KAFKA_SASL"), &config)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -364,22 +371,24 @@ async fn signing_in_works_and_a_wrong_password_stops_without_being_told() {
 }
 
 async fn wrong_passwords_stop(topic: &str, mechanism: &str, user: &str) {
-    let table = Arc::new(Table::default());
-    let wrong = signed_in(mechanism, user, "hunter2");
-    let partition = TopicPartition::new(topic, 1, 0);
-    let texts = [
-        stop_text(wrong.partitions(topic).await),
-        stop_text(wrong.watermarks(&partition).await),
-        stop_text(wrong.read(&partition, 0..10, LIMITS).await),
-        stop_text(wrong.send(topic, vec![record(0, "v")]).await),
-        stop_text(wrong.create_topic(&unique("sasl"), 1, &[]).await),
-        stop_text(wrong.consume(subscription(topic, LIMITS), Member::new(&table, usize::MAX)).await),
-        format!("{wrong:?}"),
-    ];
-    for text in &texts {
-        assert!(!text.contains("hunter2"), "{text}");
+    for text in stop_texts(&signed_in(mechanism, user, "hunter2"), topic).await {
+        assert!(text.contains("password") && !text.contains("hunter2"), "{text}");
     }
-    assert!(texts[..6].iter().all(|text| text.contains("password")), "{texts:?}");
+}
+
+/// What each thing that a client can do says, all of which must be Stop.
+async fn stop_texts(kafka: &Kafka, topic: &str) -> [String; 6] {
+    assert!(!format!("{kafka:?}").contains("hunter2"));
+    let table = Arc::new(Table::default());
+    let partition = TopicPartition::new(topic, 1, 0);
+    [
+        stop_text(kafka.partitions(topic).await),
+        stop_text(kafka.watermarks(&partition).await),
+        stop_text(kafka.read(&partition, 0..10, LIMITS).await),
+        stop_text(kafka.send(topic, vec![record(0, "v")]).await),
+        stop_text(kafka.create_topic(&unique("stopped"), 1, &[]).await),
+        stop_text(kafka.consume(subscription(topic, LIMITS), Member::new(&table, usize::MAX)).await),
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ mod conformance;
 mod faults;
 mod support;
 mod tables;
+mod tls;
 mod values;
 
 /// Each test twice: straight to the server, and through PgBouncer.

@@ -16,19 +16,25 @@ use tokio_postgres::NoTls;
 pub enum Way {
     Direct,
     PgBouncer,
+    /// Directly, and encrypted to a server that is who it says it is.
+    Tls,
 }
 
 impl Way {
     fn url(self) -> String {
-        setting(match self {
-            Self::Direct => "MILLSTREAM_TEST_POSTGRES",
-            Self::PgBouncer => "MILLSTREAM_TEST_PGBOUNCER",
-        })
+        match self {
+            Self::Direct => setting("MILLSTREAM_TEST_POSTGRES"),
+            Self::PgBouncer => setting("MILLSTREAM_TEST_PGBOUNCER"),
+            Self::Tls => with_parameters(
+                &setting("MILLSTREAM_TEST_POSTGRES"),
+                &format!("sslmode=verify-full&sslrootcert={}", setting("MILLSTREAM_TEST_CA")),
+            ),
+        }
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the address of a service comes from the environment")]
-fn setting(name: &str) -> String {
+pub fn setting(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
         panic!("{name} is not set: run `tests/services start postgres pgbouncer` and source the file that it names")
     })
@@ -60,12 +66,12 @@ impl Database {
 
     /// Its URL by the way of this test.
     pub fn url(&self) -> String {
-        format!("{}/{}", address(&self.way.url()), self.name)
+        other_database(&self.way.url(), &self.name)
     }
 
     /// Its URL without PgBouncer.
     pub fn direct_url(&self) -> String {
-        format!("{}/{}", address(&Way::Direct.url()), self.name)
+        other_database(&Way::Direct.url(), &self.name)
     }
 
     pub fn pool(&self) -> Pool {
@@ -101,8 +107,15 @@ impl Database {
     }
 }
 
-fn address(url: &str) -> &str {
-    url.rsplit_once('/').expect("a URL with a database").0
+/// The URL with another database; its parameters stay.
+fn other_database(url: &str, name: &str) -> String {
+    let (address, parameters) = url.find('?').map_or((url, ""), |at| url.split_at(at));
+    format!("{}/{name}{parameters}", address.rsplit_once('/').expect("a URL with a database").0)
+}
+
+/// The URL with these parameters and no others.
+pub fn with_parameters(url: &str, parameters: &str) -> String {
+    format!("{}?{parameters}", url.split('?').next().unwrap_or(url))
 }
 
 /// A connection for the test itself.
