@@ -33,6 +33,9 @@ use crate::{
 /// How long the member waits for something from the group before it looks whether it is to stop.
 const TICK: Duration = Duration::from_millis(50);
 
+/// How long a broker is given to come to itself before it is judged, and before partitions begin again at their fences.
+pub(crate) const PAUSE: Duration = Duration::from_millis(500);
+
 /// How long batches in hand may take to finish when a partition goes or the function stops.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -48,6 +51,8 @@ pub(crate) struct Member {
     generations: HashMap<String, u32>,
     limits: Limits,
     failure: Mutex<Option<Error>>,
+    /// A partition can't be read on from where it stands.
+    again: AtomicBool,
     /// The future of `consume` is gone, or something failed.
     ended: AtomicBool,
 }
@@ -77,6 +82,12 @@ impl Member {
     pub(crate) fn fail(&self, error: Error) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.ended.store(true, Ordering::Release);
+    }
+
+    /// Has all partitions begin again at their fences.
+    pub(crate) fn begin_again(&self, why: &Error) {
+        tracing::warn!("partitions begin again at their fences: {why}");
+        self.again.store(true, Ordering::Release);
     }
 
     fn outcome(&self) -> Result<()> {
@@ -193,9 +204,9 @@ impl Group {
         }
     }
 
-    /// Begins again at the fences: a record came by a way on which it could have overtaken others.
+    /// Begins again at the fences, after a pause in which a broker may come to itself.
     fn begin_again(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
-        tracing::warn!("a record came outside its partition's queue: partitions begin again at their fences");
+        thread::sleep(PAUSE);
         let partitions = consumer.assignment();
         self.release(consumer);
         match partitions {
@@ -210,9 +221,15 @@ impl Group {
         while !self.member.stopping() {
             let result = match consumer.poll(TICK) {
                 None => Ok(()),
-                Some(Ok(_)) => self.begin_again(consumer),
+                Some(Ok(_)) => {
+                    let what = "a record came outside its partition's queue, where it may have overtaken others";
+                    self.member.begin_again(&Error::retry(what));
+                    Ok(())
+                }
                 Some(Err(error)) => self.judge(error),
             };
+            let again = self.member.again.swap(false, Ordering::AcqRel);
+            let result = if again { result.and_then(|()| self.begin_again(consumer)) } else { result };
             let result = result.and_then(|()| self.member.link.refusal().map_or(Ok(()), Err));
             if let Err(error) = result {
                 self.member.fail(error);
@@ -263,6 +280,7 @@ impl Source for Kafka {
             generations: subscription.topics.iter().cloned().collect(),
             limits: subscription.limits,
             failure: Mutex::new(None),
+            again: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
         let _guard = EndWhenDropped(member.clone());

@@ -10,7 +10,7 @@ use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, error::RDKafkaErro
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
-    consume::{Group, Member},
+    consume::{Group, Member, PAUSE},
     queue::{Notice, Queue},
     read::out_of_range,
 };
@@ -166,7 +166,13 @@ impl Task {
                     // What was read before it is good; the notice is met again.
                     Err(_) if !self.builder.is_empty() => return Ok(Some(self.seal())),
                     Err(notice) => {
-                        self.survive(notice)?;
+                        match self.survive(notice) {
+                            Err(error) if error.is_retry() => {
+                                self.member.begin_again(&error);
+                                return Ok(None);
+                            }
+                            outcome => outcome?,
+                        }
                         self.queue.advance();
                         continue;
                     }
@@ -260,11 +266,16 @@ impl Task {
     }
 
     /// The queue holds something else than a record. It goes on only where librdkafka does so at the same offset; what it
-    /// would skip in any other case must not be skipped, so that the function ends, or begins again at its fence.
+    /// would skip in any other case must not be skipped. So `Retry` begins again at the fence, and any other error ends the
+    /// function.
     fn survive(&self, notice: Notice) -> Result<()> {
         let TopicPartition { topic, partition, .. } = &self.partition;
         match notice.code {
-            Code::AutoOffsetReset => Err(out_of_range(self.member.control(), &self.partition, self.start)),
+            Code::AutoOffsetReset => {
+                // A broker that has just come back may not know its own end yet: it is asked after a pause.
+                thread::sleep(PAUSE);
+                Err(out_of_range(self.member.control(), &self.partition, self.start))
+            }
             Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
                 // Word of a missing topic may be old: a broker that has just started knows less than the others.
                 match self.member.control().partitions(topic) {

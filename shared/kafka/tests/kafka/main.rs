@@ -26,7 +26,9 @@ use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions},
     client::DefaultClientContext,
+    mocking::MockCluster,
     producer::{BaseProducer, BaseRecord, Producer as _},
+    types::{RDKafkaApiKey, RDKafkaRespErr},
 };
 
 use table::{Member, Table};
@@ -237,6 +239,25 @@ async fn aborted_records_and_markers_are_holes_that_are_vouched_for() {
         assert_eq!(table.values.lock().unwrap()[&0], texts(0..3));
         table.fences.lock().unwrap().insert(0, 7);
     }
+}
+
+/// A broker that has just come back may deny an offset that it has. librdkafka's own mock cluster says so once; the real
+/// one does it too seldom to wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_that_is_denied_for_a_moment_is_read_again_from_the_fence() {
+    let cluster = MockCluster::new(1).unwrap();
+    let kafka = Kafka::new(settings(cluster.bootstrap_servers())).unwrap();
+    cluster.create_topic("denied", 2, 1).unwrap();
+    for partition in 0..2 {
+        fill(&kafka, "denied", partition, 0..500).await;
+    }
+    cluster.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE]);
+    let table = Arc::new(Table::default());
+    let member = Member::new(&table, 1_000);
+    let consume = kafka.consume(subscription("denied", LIMITS), member.clone());
+    tokio::time::timeout(PATIENCE, consume).await.unwrap().unwrap();
+    assert!(member.started.lock().unwrap().len() >= 4, "the partitions have begun again");
+    assert_eq!(*table.values.lock().unwrap(), BTreeMap::from([(0, texts(0..500)), (1, texts(0..500))]));
 }
 
 fn stop_text(result: Result<impl std::fmt::Debug>) -> String {
