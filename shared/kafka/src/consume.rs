@@ -206,7 +206,7 @@ impl Group {
 
     /// Begins again at the fences, after a pause in which a broker may come to itself.
     fn begin_again(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
-        thread::sleep(PAUSE);
+        self.member.runtime.block_on(tokio::time::sleep(PAUSE));
         let partitions = consumer.assignment();
         self.release(consumer);
         match partitions {

@@ -273,7 +273,7 @@ impl Task {
         match notice.code {
             Code::AutoOffsetReset => {
                 // A broker that has just come back may not know its own end yet: it is asked after a pause.
-                thread::sleep(PAUSE);
+                self.member.runtime().block_on(tokio::time::sleep(PAUSE));
                 Err(out_of_range(self.member.control(), &self.partition, self.start))
             }
             Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
