@@ -34,7 +34,7 @@ use crate::{
 const TICK: Duration = Duration::from_millis(50);
 
 /// How long a broker is given to come to itself before it is judged, and before partitions begin again at their fences.
-pub(crate) const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// How long batches in hand may take to finish when a partition goes or the function stops.
 const GRACE: Duration = Duration::from_secs(10);
@@ -88,6 +88,11 @@ impl Member {
     pub(crate) fn begin_again(&self, why: &Error) {
         tracing::warn!("partitions begin again at their fences: {why}");
         self.again.store(true, Ordering::Release);
+    }
+
+    /// Gives a broker time to come to itself.
+    pub(crate) fn pause(&self) {
+        self.runtime.block_on(async { tokio::time::sleep(PAUSE).await });
     }
 
     fn outcome(&self) -> Result<()> {
@@ -206,7 +211,7 @@ impl Group {
 
     /// Begins again at the fences, after a pause in which a broker may come to itself.
     fn begin_again(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
-        self.member.runtime.block_on(tokio::time::sleep(PAUSE));
+        self.member.pause();
         let partitions = consumer.assignment();
         self.release(consumer);
         match partitions {

@@ -10,7 +10,7 @@ use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, error::RDKafkaErro
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
-    consume::{Group, Member, PAUSE},
+    consume::{Group, Member},
     queue::{Notice, Queue},
     read::out_of_range,
 };
@@ -273,7 +273,7 @@ impl Task {
         match notice.code {
             Code::AutoOffsetReset => {
                 // A broker that has just come back may not know its own end yet: it is asked after a pause.
-                self.member.runtime().block_on(tokio::time::sleep(PAUSE));
+                self.member.pause();
                 Err(out_of_range(self.member.control(), &self.partition, self.start))
             }
             Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
