@@ -30,7 +30,7 @@ impl Failure {
             Self::Differences => 1,
             Self::Usage(_) => USAGE,
             Self::Pipeline(_) | Self::System(Error::Stop(_) | Error::Poison(_)) => 3,
-            Self::System(Error::Retry(_) | Error::Fenced { .. }) => 4,
+            Self::System(Error::Retry(_) | Error::TooLarge(_) | Error::Fenced { .. }) => 4,
         }
     }
 

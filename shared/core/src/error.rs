@@ -11,6 +11,10 @@ pub enum Error {
     Retry(Fault),
     /// This input can't be processed, now or ever. The runner narrows it down to single records and dead-letters them.
     Poison(Fault),
+    /// More than can be done at once, within the memory or the time that there is; fewer records may well be. The outcome of
+    /// the failed call may be unknown. The runner reads the fence again and tries half as many; one record alone is
+    /// retried like [`Error::Retry`], and never becomes a dead letter.
+    TooLarge(Fault),
     /// Somebody else moved the fence, or this write had already been made: read the fence again and go on from there.
     /// Nothing was changed by the call that says so.
     Fenced {
@@ -42,6 +46,11 @@ impl Error {
         Self::Poison(Fault { message: message.into(), source: None })
     }
 
+    /// More than can be done at once; see [`Error::TooLarge`].
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::TooLarge(Fault { message: message.into(), source: None })
+    }
+
     /// A person must act; see [`Error::Stop`].
     pub fn stop(message: impl Into<String>) -> Self {
         Self::Stop(Fault { message: message.into(), source: None })
@@ -50,7 +59,7 @@ impl Error {
     /// Keeps the error beneath this one, for the log. Its text is printed after this one's.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        if let Self::Retry(fault) | Self::Poison(fault) | Self::Stop(fault) = &mut self {
+        if let Self::Retry(fault) | Self::Poison(fault) | Self::TooLarge(fault) | Self::Stop(fault) = &mut self {
             fault.source = Some(source.into());
         }
         self
@@ -59,7 +68,7 @@ impl Error {
     /// Puts where it happened in front of the message, and keeps the kind.
     #[must_use]
     pub fn context(mut self, place: impl fmt::Display) -> Self {
-        if let Self::Retry(fault) | Self::Poison(fault) | Self::Stop(fault) = &mut self {
+        if let Self::Retry(fault) | Self::Poison(fault) | Self::TooLarge(fault) | Self::Stop(fault) = &mut self {
             fault.message = format!("{place}: {}", fault.message);
         }
         self
@@ -67,14 +76,14 @@ impl Error {
 
     /// Is a later call with the same input worth making?
     pub fn is_retry(&self) -> bool {
-        matches!(self, Self::Retry(_) | Self::Fenced { .. })
+        matches!(self, Self::Retry(_) | Self::TooLarge(_) | Self::Fenced { .. })
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Retry(fault) | Self::Poison(fault) | Self::Stop(fault) => write!(f, "{fault}"),
+            Self::Retry(fault) | Self::Poison(fault) | Self::TooLarge(fault) | Self::Stop(fault) => write!(f, "{fault}"),
             Self::Fenced { current: Some(current) } => write!(f, "fenced: the sink is at offset {current} already"),
             Self::Fenced { current: None } => write!(f, "fenced: the sink's fence has moved"),
         }
@@ -100,7 +109,7 @@ impl fmt::Display for Fault {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Self::Retry(fault) | Self::Poison(fault) | Self::Stop(fault) => {
+            Self::Retry(fault) | Self::Poison(fault) | Self::TooLarge(fault) | Self::Stop(fault) => {
                 fault.source.as_deref().map(|error| error as &(dyn StdError + 'static))
             }
             Self::Fenced { .. } => None,

@@ -145,6 +145,13 @@ impl Runner {
                     return Err(Error::retry("another writer keeps moving the fence of this partition"));
                 }
                 Err(Error::Poison(fault)) => narrow.poisoned(&work, fault.to_string()),
+                Err(Error::TooLarge(_)) if work.len() > 1 => {
+                    narrow.halve(&work);
+                    // A write that took too long may have been made after all.
+                    self.forget(partition);
+                    fence = self.fence(partition, delivered_from).await?;
+                }
+                Err(Error::TooLarge(fault)) => return Err(Error::Retry(fault)),
                 Err(error) => return Err(error),
             }
         }
@@ -356,6 +363,10 @@ impl Narrow {
         if let [offset] = work.offsets().values()[..] {
             self.refused = Some((offset, reason));
         }
+        self.halve(work);
+    }
+
+    fn halve(&mut self, work: &Batch) {
         self.records = Some((work.len() / 2).max(1));
     }
 

@@ -72,7 +72,7 @@ fn place_of_syntax_error(error: &ParserError) -> Option<(usize, usize)> {
 pub(crate) fn at_run_time(error: DataFusionError) -> Error {
     match error.find_root() {
         DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => Error::poison(error.strip_backtrace()),
-        DataFusionError::ResourcesExhausted(_) => Error::retry(error.strip_backtrace()),
+        DataFusionError::ResourcesExhausted(_) => Error::too_large(error.strip_backtrace()),
         _ => Error::stop(format!("internal: the SQL plan failed: {}", error.strip_backtrace())),
     }
 }
