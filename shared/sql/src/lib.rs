@@ -30,9 +30,9 @@
 //!
 //! What can't be merged is refused with the reason: see [`plan`]. Overflow is an error, never a wrap.
 
+mod above;
 mod checked;
 mod error;
-mod finish;
 mod plan;
 mod refuse;
 mod run;

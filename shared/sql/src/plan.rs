@@ -23,9 +23,9 @@ use datafusion::{
 use millstream_core::{Column, META_COLUMNS, Role, Table, Transform};
 
 use crate::{
+    above::{Finisher, View, finish},
     checked::CheckIntegers,
     error::{Result, SqlError},
-    finish::{Finisher, View, finish},
     refuse::{self, Split},
     run::{Combiner, ReferenceTable, SqlTransform},
     sketch,
@@ -292,7 +292,7 @@ async fn merged(
     if group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
         return Err(SqlError::new("GROUPING SETS, ROLLUP and CUBE: write one function per grouping"));
     }
-    let outputs = crate::finish::trace(above, schema, root)?;
+    let outputs = crate::above::trace(above, schema, root)?;
     let (input, groups) = unnest_hops(input, group_expr)?;
     let mut names = Names::default();
     let mut columns = Vec::new();

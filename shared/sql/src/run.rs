@@ -18,8 +18,8 @@ use datafusion::{
 use millstream_core::{Combine, Error, Result, Table, Transform, merge::merge_rows};
 
 use crate::{
+    above::{Finisher, ROW, STATES},
     error::at_run_time,
-    finish::{Finisher, ROW, STATES},
     sketch,
     slot::fill,
 };
