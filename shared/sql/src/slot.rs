@@ -10,7 +10,6 @@ use datafusion::{
         DataFusionError, Result, internal_err,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
-    datasource::memory::MemorySourceConfig,
     execution::TaskContext,
     logical_expr::{Expr, TableType},
     physical_expr::EquivalenceProperties,
@@ -18,6 +17,7 @@ use datafusion::{
         DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
         SendableRecordBatchStream,
         execution_plan::{Boundedness, EmissionType},
+        memory::MemoryStream,
     },
 };
 
@@ -53,11 +53,13 @@ impl TableProvider for SlotTable {
     }
 }
 
-/// The place of a [`SlotTable`] in a physical plan. It says nothing of how many rows there will be.
+/// The place of a [`SlotTable`] in a physical plan, and the rows that are in it for one run. It says nothing of how many
+/// rows there will be.
 #[derive(Debug)]
 struct SlotExec {
     name: String,
     properties: Arc<PlanProperties>,
+    rows: Option<Vec<RecordBatch>>,
 }
 
 impl SlotExec {
@@ -68,7 +70,13 @@ impl SlotExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { name, properties: Arc::new(properties) }
+        Self { name, properties: Arc::new(properties), rows: None }
+    }
+
+    fn filled(&self, rows: &[RecordBatch]) -> Result<Self> {
+        let schema = self.schema();
+        let rows = rows.iter().map(|batch| columns_of(batch, &schema)).collect::<Result<Vec<_>>>()?;
+        Ok(Self { name: self.name.clone(), properties: Arc::clone(&self.properties), rows: Some(rows) })
     }
 }
 
@@ -102,23 +110,31 @@ impl ExecutionPlan for SlotExec {
         Ok(self)
     }
 
-    fn execute(&self, _partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        internal_err!("the slot of table {} was run without rows", self.name)
+    fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let Some(rows) = &self.rows else {
+            return internal_err!("the slot of table {} was run without rows", self.name);
+        };
+        // What an operator makes of one of these is in memory at once: a large batch comes in pieces.
+        let piece = context.session_config().batch_size();
+        let pieces = rows.iter().flat_map(|batch| {
+            (0..batch.num_rows()).step_by(piece).map(|from| batch.slice(from, piece.min(batch.num_rows() - from)))
+        });
+        Ok(Box::pin(MemoryStream::try_new(pieces.collect(), self.schema(), None)?))
     }
 }
 
 /// The plan with its slots filled: `rows` by table name, where a table that is not named is empty. Rows may have more
-/// columns than the slot reads, in any order. Everything above a slot is built anew, so no state of an earlier run
-/// (the built side of a hash join) is left.
+/// columns than the slot reads, in any order.
+///
+/// Every operator begins fresh: a plain copy of a join shares with the plan the side that it built first, and its metrics,
+/// and would give every later batch, of every partition, the rows of the first one.
 pub fn fill(plan: &Arc<dyn ExecutionPlan>, rows: &HashMap<&str, &[RecordBatch]>) -> Result<Arc<dyn ExecutionPlan>> {
     let filled = Arc::clone(plan).transform_up(|node| {
-        let Some(slot) = node.downcast_ref::<SlotExec>() else {
-            return Ok(Transformed::no(node));
+        let fresh = match node.downcast_ref::<SlotExec>() {
+            Some(slot) => Arc::new(slot.filled(rows.get(slot.name.as_str()).copied().unwrap_or_default())?),
+            None => node.reset_state()?,
         };
-        let schema = slot.schema();
-        let batches = rows.get(slot.name.as_str()).copied().unwrap_or_default();
-        let batches = batches.iter().map(|batch| columns_of(batch, &schema)).collect::<Result<Vec<_>>>()?;
-        Ok(Transformed::yes(MemorySourceConfig::try_new_exec(&[batches], schema, None)? as Arc<dyn ExecutionPlan>))
+        Ok(Transformed::yes(fresh))
     })?;
     Ok(filled.data)
 }
