@@ -109,14 +109,12 @@ pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
             table_of(columns, view, Some(Arc::new(combiner) as _))
         }
     };
-    let transform = SqlTransform {
-        plan: physical,
-        context: state.task_ctx(),
-        schema: table.schema(),
-        references: statement.references.clone(),
-    };
     let columns = columns_read(&optimized, &is_topic)?;
+    // Whatever the references will hold, they hold nothing while records are made up.
+    let (context, schema, references) = (state.task_ctx(), table.schema(), Vec::new());
+    let transform = SqlTransform { plan: physical, context, schema, references };
     rehearse(&transform, &statement.inputs, &columns).await?;
+    let transform = SqlTransform { references: statement.references.clone(), ..transform };
     Ok(Planned { table, transform: Arc::new(transform), columns })
 }
 

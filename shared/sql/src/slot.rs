@@ -149,3 +149,70 @@ fn columns_of(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect::<Result<_>>()?, &options)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::{
+        array::{ArrayRef, Int64Array},
+        datatypes::{DataType, Field, Schema},
+    };
+    use datafusion::physical_plan::collect;
+
+    use super::*;
+    use crate::{Input, ReferenceTable, Statement, parse::parse, session::session, unnest};
+
+    fn numbers() -> SchemaRef {
+        let list = DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true)));
+        Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false), Field::new("list", list, true)]))
+    }
+
+    fn batch() -> RecordBatch {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..3));
+        let lists = arrow::array::new_null_array(numbers().field(1).data_type(), 3);
+        RecordBatch::try_new(numbers(), vec![column, lists]).unwrap()
+    }
+
+    async fn planned(sql: &str) -> (Arc<dyn ExecutionPlan>, Arc<TaskContext>) {
+        let statement = Statement {
+            sql,
+            inputs: vec![Input { name: "t".into(), schema: numbers() }],
+            references: vec![Arc::new(ReferenceTable::new("r", numbers()))],
+            into: "out",
+        };
+        let state = session(&statement).unwrap();
+        let logical = state.statement_to_plan(parse(&state, &statement).unwrap()).await.unwrap();
+        let optimized = state.optimize(&logical).unwrap();
+        let physical = unnest::bounded(state.create_physical_plan(&optimized).await.unwrap()).unwrap();
+        (physical, state.task_ctx())
+    }
+
+    fn metrics_of(plan: &Arc<dyn ExecutionPlan>) -> usize {
+        let own = plan.metrics().map_or(0, |metrics| metrics.iter().count());
+        own + plan.children().into_iter().map(metrics_of).sum::<usize>()
+    }
+
+    #[tokio::test]
+    async fn a_plan_keeps_nothing_of_the_batches_that_it_ran_over() {
+        for (sql, runs) in [
+            ("SELECT t.n FROM t JOIN r ON t.n = r.n WHERE t.n > 0", 20_000),
+            ("SELECT t.n FROM t LEFT JOIN r ON t.n = r.n", 100),
+            ("SELECT t.n, r.n AS m FROM t CROSS JOIN r", 100),
+            ("SELECT t.n FROM t JOIN r ON t.n < r.n", 100),
+            ("SELECT n FROM t WHERE n NOT IN (SELECT n FROM r)", 100),
+            ("SELECT n, (SELECT max(n) FROM r) AS top FROM t", 100),
+            ("SELECT n, unnest(list) AS item FROM t", 100),
+            ("SELECT n, count(*) AS c FROM (SELECT n FROM t UNION ALL SELECT n + 1 AS n FROM t) AS u GROUP BY n", 100),
+        ] {
+            let (plan, context) = planned(sql).await;
+            let (rows, others) = ([batch()], [batch()]);
+            let slots = HashMap::from([("t", rows.as_slice()), ("r", others.as_slice())]);
+            for _ in 0..runs {
+                collect(fill(&plan, &slots).unwrap(), Arc::clone(&context)).await.unwrap();
+            }
+            assert_eq!(metrics_of(&plan), 0, "{sql}");
+            for column in rows[0].columns().iter().chain(others[0].columns()) {
+                assert_eq!(Arc::strong_count(column), 1, "{sql}: rows of a batch are still held");
+            }
+        }
+    }
+}

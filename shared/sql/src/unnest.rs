@@ -22,9 +22,10 @@ use futures::{StreamExt, stream};
 
 use crate::size;
 
-/// The most that one piece may become, in bytes, and in rows.
+/// The most that one piece may become, in bytes, and in rows: an aggregate looks at its memory after each piece only, and a
+/// row may be a group with a sketch of 4 KiB.
 const PIECE_BYTES: usize = 32 * 1024 * 1024;
-const PIECE_ROWS: usize = 256 * 1024;
+const PIECE_ROWS: usize = 16 * 1024;
 
 /// The plan with the input of each unnest cut into pieces.
 pub fn bounded(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
