@@ -32,13 +32,23 @@
 
 mod above;
 mod checked;
+mod compare;
 mod error;
+mod fault;
+mod hop;
+mod names;
+mod parse;
 mod plan;
 mod refuse;
+mod rehearse;
 mod run;
+mod session;
+mod size;
 mod sketch;
 mod slot;
 mod states;
+mod types;
+mod unnest;
 mod window;
 
 pub use error::{Result, SqlError};
