@@ -31,6 +31,7 @@
 //! What can't be merged is refused with the reason: see [`plan`]. Overflow is an error, never a wrap.
 
 mod above;
+mod calendar;
 mod checked;
 mod compare;
 mod error;

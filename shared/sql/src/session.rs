@@ -8,7 +8,9 @@ use datafusion::{
     prelude::SessionConfig,
 };
 
-use crate::{checked::CheckIntegers, error::Result, plan::Statement, sketch, slot::SlotTable, window::Window};
+use crate::{
+    calendar, checked::CheckIntegers, error::Result, plan::Statement, sketch, slot::SlotTable, window::Window,
+};
 
 /// A planner that knows the topics and the references of a statement.
 pub fn session(statement: &Statement<'_>) -> Result<SessionState> {
@@ -30,6 +32,7 @@ pub fn session(statement: &Statement<'_>) -> Result<SessionState> {
         context.register_udf(window.udf());
     }
     context.register_udf(sketch::estimate_udf());
+    context.register_udf(calendar::date_trunc_udf());
     let mut slots: Vec<_> =
         statement.inputs.iter().map(|input| (input.name.clone(), Arc::clone(&input.schema))).collect();
     slots.extend(statement.references.iter().map(|reference| (reference.name.clone(), Arc::clone(&reference.schema))));

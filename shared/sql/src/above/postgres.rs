@@ -138,7 +138,7 @@ impl Postgres<'_> {
         let types = args.iter().map(|arg| Ok(arg.get_type(self.schema)?)).collect::<Result<Vec<_>>>()?;
         let double = |at: usize| types[at].is_floating();
         match (total.op, sql.as_slice()) {
-            (Op::Plain, [a]) => Ok(a.clone()),
+            (Op::Plain, [a]) => Ok(format!("({a} + '0'::{})", type_name(&total.result)?)),
             (Op::Shift(by_us), [time]) => Ok(shift(time, by_us)),
             (Op::Cast, [a]) => cast(a, &types[0], &total.result),
             (op, [a, b]) if double(0) => Ok(doubles(op, a, b, &total.result)),

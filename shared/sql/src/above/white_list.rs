@@ -20,8 +20,9 @@ use datafusion::{
 
 use super::total::{Op, total};
 use crate::{
+    calendar,
     error::{Result, SqlError},
-    sketch,
+    sketch, types,
     window::instant,
 };
 
@@ -30,8 +31,6 @@ const FUNCTIONS: [&str; 8] =
     ["coalesce", "nullif", "greatest", "least", "character_length", "date_trunc", "date_part", sketch::ESTIMATE];
 /// The fields that a timestamp has in every store.
 const FIELDS: [&str; 10] = ["year", "quarter", "month", "week", "day", "doy", "dow", "hour", "minute", "second"];
-/// What a timestamp may be cut to in every store.
-const UNITS: [&str; 9] = ["year", "quarter", "month", "week", "day", "hour", "minute", "second", "millisecond"];
 const COMPARISONS: [Operator; 8] = [
     Operator::Eq,
     Operator::NotEq,
@@ -86,6 +85,10 @@ impl<'a> WhiteList<'a> {
             return self.constant(expr);
         }
         match expr {
+            // A constant timestamp has nanoseconds.
+            Expr::Literal(value, _) if matches!(value.data_type(), DataType::Timestamp(..)) => {
+                Ok(Expr::Literal(value.cast_to(&instant())?, None))
+            }
             Expr::Column(_) | Expr::Literal(..) | Expr::Not(_) => Ok(expr),
             Expr::Alias(alias) => Ok(*alias.expr),
             Expr::IsNull(_) | Expr::IsNotNull(_) | Expr::IsTrue(_) | Expr::IsFalse(_) | Expr::IsUnknown(_) => Ok(expr),
@@ -123,7 +126,7 @@ impl<'a> WhiteList<'a> {
     /// What can be computed now is.
     fn constant(&self, expr: Expr) -> Result<Expr> {
         match self.simplifier.simplify(expr.clone())? {
-            literal @ Expr::Literal(..) => Ok(literal),
+            literal @ Expr::Literal(..) => self.node(literal),
             _ => Err(self.refuse(&expr)),
         }
     }
@@ -230,11 +233,12 @@ impl<'a> WhiteList<'a> {
         match to {
             _ if &from == to => Ok(expr),
             _ if is_text(&from) && is_text(to) => Ok(expr),
-            DataType::Timestamp(..) if matches!(from, DataType::Timestamp(..)) => {
-                Ok(total(Op::Cast, vec![expr], instant()))
-            }
+            DataType::Timestamp(..) if times => Ok(total(Op::Cast, vec![expr], instant())),
             _ if text || times || (is_number(&from) && is_number(to)) => Ok(total(Op::Cast, vec![expr], to.clone())),
-            _ => Err(self.refuse_what("this cast", &expr)),
+            _ => {
+                let what = format!("a cast from {} to {}", types::name(&from), types::name(to));
+                Err(self.refuse_what(&what, &expr))
+            }
         }
     }
 
@@ -292,7 +296,7 @@ impl<'a> WhiteList<'a> {
         };
         let types = function.args.iter().map(|arg| self.type_of(arg)).collect::<Result<Vec<_>>>()?;
         let fits = match function.func.name() {
-            "date_trunc" => constant(&UNITS) && types.get(1) == Some(&instant()),
+            "date_trunc" => constant(&calendar::UNITS) && types.get(1) == Some(&instant()),
             "date_part" => {
                 constant(&FIELDS) && matches!(types.get(1), Some(DataType::Timestamp(..) | DataType::Date32))
             }
@@ -300,7 +304,14 @@ impl<'a> WhiteList<'a> {
             sketch::ESTIMATE => true,
             _ => types.iter().all(|data_type| !data_type.is_nested() || function.func.name() == "coalesce"),
         };
-        if fits { Ok(Expr::ScalarFunction(function)) } else { Err(self.refuse(expr)) }
+        if !fits {
+            return Err(self.refuse(expr));
+        }
+        let mut function = function;
+        if matches!(function.func.name(), "greatest" | "least" | "nullif") {
+            function.args = function.args.into_iter().map(|arg| self.plain(arg)).collect::<Result<_>>()?;
+        }
+        Ok(Expr::ScalarFunction(function))
     }
 
     fn refuse(&self, expr: &Expr) -> SqlError {

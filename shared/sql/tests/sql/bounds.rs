@@ -60,7 +60,8 @@ async fn one_record_that_explodes_is_that_records_fault() {
 #[tokio::test]
 async fn windows_of_a_large_batch_are_bounded() {
     let hop = "hop(at, INTERVAL '1 second', INTERVAL '1000 seconds')";
-    let planned = planned(&format!("SELECT {hop} AS w, count, approx_distinct(branch) AS d FROM t GROUP BY 1, 2")).await;
+    let planned =
+        planned(&format!("SELECT {hop} AS w, count, approx_distinct(branch) AS d FROM t GROUP BY 1, 2")).await;
     // Each group has a sketch of 4 KB: of 1,000 groups for each record there is room for some 60 records.
     let (size, rows) = halving(&planned, &many(80)).await.unwrap();
     assert!((20..=60).contains(&size), "{size}");

@@ -2,11 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's")]
 
+mod above;
 mod bounds;
 mod fixture;
 mod joins;
 mod meaning;
-mod probe;
 mod refusals;
 mod splits;
 mod windows;
