@@ -228,6 +228,11 @@ impl Log for Kafka {
         blocking(move || control.partitions(&topic)).await
     }
 
+    async fn topic_id(&self, topic: &str) -> Result<Option<String>> {
+        let (control, topic) = (self.control.clone(), topic.to_owned());
+        blocking(move || control.topic_id(&topic)).await
+    }
+
     async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks> {
         let (control, partition) = (self.control.clone(), partition.clone());
         blocking(move || control.watermarks(&partition)).await

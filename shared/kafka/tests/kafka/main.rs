@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
+mod corrupt;
 mod table;
 mod tls;
 
