@@ -122,10 +122,12 @@ impl Scene {
         set("MILLSTREAM_PIPELINE", folder.path().display().to_string());
         set("MILLSTREAM_DATA_DIR", folder.path().join("data").display().to_string());
         set("MILLSTREAM_LAKE_URL", folder.path().join("lake").display().to_string());
-        if let Store::Services { kafka, postgres, .. } = &setting.store {
-            set("MILLSTREAM_KAFKA_BROKERS", kafka.clone());
-            set("MILLSTREAM_POSTGRES_URL", postgres.clone());
-        }
+        let (kafka, postgres) = match &setting.store {
+            Store::Services { kafka, postgres, .. } => (kafka.clone(), postgres.clone()),
+            Store::Embedded => ("embedded".to_owned(), "embedded".to_owned()),
+        };
+        set("MILLSTREAM_KAFKA_BROKERS", kafka);
+        set("MILLSTREAM_POSTGRES_URL", postgres);
         let pipeline = Pipeline::load(folder.path()).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
         let connections = Connections::read(&|name| environment.get(name).cloned()).unwrap();
         let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
