@@ -90,12 +90,6 @@ impl Member {
         &self.runtime
     }
 
-    /// What a batch may hold where this member has so many partitions.
-    fn limits(&self, partitions: usize) -> Limits {
-        let share = (BATCHES_BYTES / 2 / partitions.max(1)).max(LEAST_BATCH_BYTES);
-        Limits { max_bytes: self.limits.max_bytes.min(share), ..self.limits }
-    }
-
     fn partition(&self, topic: &str, number: i32) -> TopicPartition {
         TopicPartition::new(topic, self.generations.get(topic).copied().unwrap_or(1), number)
     }
@@ -205,14 +199,14 @@ impl Group {
             partitions.elements().iter().map(|one| self.member.partition(one.topic(), one.partition())).collect();
         let starts = stream::iter(&wanted).map(|one| self.member.handler.start(one)).buffered(STARTS_AT_ONCE);
         let starts: Vec<i64> = self.member.runtime.block_on(starts.try_collect())?;
-        let limits = self.member.limits(wanted.len());
+        let limits = shared_by(wanted.len(), self.member.limits);
         let mut queues = Vec::with_capacity(wanted.len());
         for (one, start) in wanted.iter().zip(&starts) {
             partitions
                 .set_partition_offset(&one.topic, one.partition, Offset::Offset(*start))
                 .map_err(|error| Error::stop(format!("partition {one} can't start at offset {start}: {error}")))?;
             let queue = Queue::split(&consumer, &one.topic, one.partition)
-                .ok_or_else(|| Error::retry(format!("librdkafka has no queue for partition {one}")))?;
+                .ok_or_else(|| Error::retry(format!("the Kafka client has no room for partition {one}")))?;
             queues.push(queue);
         }
         consumer
@@ -321,6 +315,12 @@ impl Group {
     }
 }
 
+/// What a batch may hold where so many partitions make them at once.
+fn shared_by(partitions: usize, limits: Limits) -> Limits {
+    let share = (BATCHES_BYTES / 2 / partitions.max(1)).max(LEAST_BATCH_BYTES);
+    Limits { max_bytes: limits.max_bytes.min(share), ..limits }
+}
+
 #[async_trait]
 impl Source for Kafka {
     async fn consume(&self, subscription: Subscription, handler: Arc<dyn Handler>) -> Result<()> {
@@ -411,7 +411,7 @@ async fn watch_topics(member: &Member, topics: &[String]) -> Infallible {
         for topic in topics {
             let (control, name) = (member.control.clone(), topic.clone());
             // What can't be asked now is asked the next time.
-            let Ok(Some(id)) = blocking(move || control.topic_id(&name)).await else { continue };
+            let Ok(Some(id)) = blocking(move || Ok(control.topic_id_now(&name))).await else { continue };
             if known.insert(topic, id.clone()).is_some_and(|known| known != id) {
                 member.begin_again(&Error::retry(format!("topic {topic} has another id: it was re-created")));
             }
@@ -439,5 +439,20 @@ struct EndWhenDropped(Arc<Member>);
 impl Drop for EndWhenDropped {
     fn drop(&mut self) {
         self.0.ended.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_partitions_share_what_batches_may_hold() {
+        let limits = Limits { max_records: 7, max_bytes: 16 << 20, max_wait_ms: 9 };
+        for (partitions, max_bytes) in [(0, 16 << 20), (16, 16 << 20), (64, 4 << 20), (9_999, 256 << 10)] {
+            assert_eq!(shared_by(partitions, limits), Limits { max_bytes, ..limits }, "{partitions}");
+        }
+        // A user's smaller limit stays.
+        assert_eq!(shared_by(9_999, Limits { max_bytes: 5, ..limits }).max_bytes, 5);
     }
 }

@@ -63,6 +63,11 @@ impl Control {
         })
     }
 
+    /// The same, asked once: none as well where there is no answer within three seconds.
+    pub(crate) fn topic_id_now(&self, topic: &str) -> Option<String> {
+        topic_id(&self.0, topic, ATTEMPT).ok().flatten()
+    }
+
     /// The offsets held now, up to the last stable one.
     pub(crate) fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks> {
         let TopicPartition { topic, partition, .. } = partition;

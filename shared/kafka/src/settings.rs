@@ -207,9 +207,9 @@ impl KafkaSettings {
 /// Says what is wrong with the settings, without the value of any.
 pub(crate) fn client_made<T>(made: std::result::Result<T, KafkaError>) -> Result<T> {
     made.map_err(|error| match error {
-        KafkaError::ClientConfig(_, _, key, _) => {
-            Error::stop(format!("librdkafka does not take the Kafka setting `{key}`, or the value it has: correct it"))
-        }
+        KafkaError::ClientConfig(_, _, key, _) => Error::stop(format!(
+            "the Kafka client (librdkafka) does not take the setting `{key}`, or the value it has: correct it"
+        )),
         KafkaError::ClientCreation(reason) => {
             Error::stop(format!("the Kafka settings don't go together, or name a file that can't be read: {reason}"))
         }

@@ -15,11 +15,12 @@ impl Runner {
         let found = self.log().topic_id(&partition.topic).await?;
         match (&fence.topic_id, &found) {
             (Some(known), Some(found)) if known != found => {
-                let what = format!("its id is {found} where {known} is known");
+                let (topic, next_offset) = (&partition.topic, fence.next_offset);
                 Err(Error::stop(format!(
-                    "topic {} was deleted and re-created: {what}. The sink has everything of the old one below offset {} of \
-                     {partition}. Raise the topic's `generation` in the pipeline file to read the new one from its beginning",
-                    partition.topic, fence.next_offset
+                    "topic {topic} was deleted and re-created, or is another cluster's: its id is {found} where {known} is \
+                     known. The sink has everything of the old one below offset {next_offset} of {partition}. If the \
+                     new one has other records, raise the topic's `generation` in the pipeline file to read it from its \
+                     beginning; if it has the old ones once more (a mirror, a replay), they would be counted twice"
                 )))
             }
             _ => Ok(found),
