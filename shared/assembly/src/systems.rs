@@ -280,3 +280,35 @@ fn embedded(
     let embedded = Embedded::open(&folder.join("millstream.db"), Arc::clone(clock))?;
     Ok(Arc::clone(file.insert(embedded)))
 }
+
+#[cfg(test)]
+mod tests {
+    use millstream_core::SystemClock;
+
+    use super::*;
+
+    #[tokio::test]
+    #[expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    async fn what_is_embedded_beside_a_kafka_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipeline = Pipeline::parse("name: p\ntopics: { t: { schema: { a: bigint } } }", "p.yaml".as_ref()).unwrap();
+        let described = |settings: &[(&str, &str)], group_prefix: &str| {
+            let get =
+                |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());
+            let mut connections = Connections::read(&get).unwrap();
+            connections.data_dir = folder.path().to_owned();
+            connections.group_prefix = group_prefix.to_owned();
+            let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
+            systems.describe().map(|(_, place)| place)
+        };
+        let brokers = ("MILLSTREAM_KAFKA_BROKERS", "127.0.0.1:9");
+        let [log, tables, lake] = described(&[brokers], "dev.ann-laptop.");
+        assert!(log.contains("Kafka at 127.0.0.1:9") && log.contains("dev.ann-laptop."), "{log}");
+        assert!(tables.ends_with("millstream.db (embedded, for MILLSTREAM_POSTGRES_URL is not set)"), "{tables}");
+        assert!(lake.ends_with("lake (embedded, for MILLSTREAM_LAKE_URL is not set)"), "{lake}");
+        let said = [brokers, ("MILLSTREAM_POSTGRES_URL", "embedded"), ("MILLSTREAM_LAKE_URL", "embedded")];
+        for settings in [&said[..], &[]] {
+            assert!(described(settings, "").iter().all(|place| !place.contains('(')), "{settings:?}");
+        }
+    }
+}
