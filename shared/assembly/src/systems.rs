@@ -288,7 +288,6 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    #[expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
     async fn what_is_embedded_beside_a_kafka_says_why() {
         let folder = tempfile::tempdir().unwrap();
         let pipeline = Pipeline::parse("name: p\ntopics: { t: { schema: { a: bigint } } }", "p.yaml".as_ref()).unwrap();
