@@ -37,7 +37,7 @@ pub(crate) struct TopicFile {
     /// How many partitions it is created with.
     #[schemars(range(min = 1, max = 10_000))]
     partitions: u32,
-    /// Raise it when the topic was deleted and made anew: its offsets begin at 0 again.
+    /// Raise it when the topic was deleted and re-created: its offsets begin at 0 again.
     #[schemars(default = "one", range(min = 1))]
     generation: u32,
     /// How values are encoded.

@@ -17,6 +17,7 @@
 mod dead_letters;
 mod late;
 mod runner;
+mod same_topic;
 mod stats;
 
 pub use dead_letters::TopicDeadLetters;

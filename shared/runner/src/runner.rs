@@ -47,6 +47,8 @@ pub struct Runner {
     parts: Parts,
     /// Fences while the instance is warm; read again after any error.
     fences: Mutex<HashMap<TopicPartition, Fence>>,
+    /// How often in a row the log ended below the fence of a partition.
+    beyond_the_end: Mutex<HashMap<TopicPartition, u32>>,
     stats: Stats,
 }
 
@@ -60,7 +62,7 @@ struct Transformed {
 impl Runner {
     /// A runner of one function.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, fences: Mutex::default(), stats: Stats::default() }
+        Self { parts, fences: Mutex::default(), beyond_the_end: Mutex::default(), stats: Stats::default() }
     }
 
     /// What it has done so far.
@@ -82,11 +84,11 @@ impl Runner {
     ///
     /// # Errors
     /// Those of the sink and the log; `Stop` when the log is not the one that the fence speaks of, because the topic was
-    /// made anew.
+    /// re-created or has lost records.
     pub async fn start(&self, partition: &TopicPartition) -> Result<i64> {
         self.forget(partition);
         let fence = self.fence(partition, i64::MAX).await?;
-        self.check_same_topic(partition, &fence).await?;
+        self.check_records(partition, &fence).await?;
         Ok(fence.next_offset)
     }
 
@@ -114,7 +116,8 @@ impl Runner {
         let mut fenced = 0;
         let mut narrow = Narrow::default();
         if looks_new(batch, &fence) {
-            self.check_same_topic(partition, &fence).await?;
+            self.check_topic_id(partition, &fence).await?;
+            self.check_records(partition, &fence).await?;
         }
         while let Some(rest) = batch.after(fence.next_offset) {
             let work = match rest.gap(fence.next_offset) {
@@ -267,27 +270,6 @@ impl Runner {
         bad.iter().map(letter).collect()
     }
 
-    /// Is the log still the one that the fence was made from? It must reach up to the fence, and the last record below
-    /// the fence must have the timestamp that the fence knows. Where that record is gone (compaction, retention) there is
-    /// nothing to compare, and the log is taken for the same.
-    async fn check_same_topic(&self, partition: &TopicPartition, fence: &Fence) -> Result<()> {
-        let held = self.parts.log.watermarks(partition).await?;
-        if fence.next_offset > held.high {
-            return Err(made_anew(partition, fence, &format!("the log ends at offset {}", held.high)));
-        }
-        let last = fence.next_offset - 1;
-        let Some(known_ms) = fence.last_timestamp_ms.filter(|_| last >= held.low) else { return Ok(()) };
-        let one = Limits { max_records: 1, ..self.parts.limits };
-        let batch = self.parts.log.read(partition, last..fence.next_offset, one).await?;
-        match batch.timestamps_ms().values().first() {
-            Some(found_ms) if *found_ms != known_ms => {
-                let what = format!("the record at offset {last} is of {found_ms} ms where {known_ms} ms is known");
-                Err(made_anew(partition, fence, &what))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The fence, warm or from the sink. One that has to be created at the log's end begins no later than the records that
     /// a host has delivered already: on Lambda the first of them is what wakes the function.
     async fn fence(&self, partition: &TopicPartition, delivered_from: i64) -> Result<Fence> {
@@ -296,18 +278,48 @@ impl Runner {
             return Ok(fence);
         }
         let fence = match self.parts.sink.fence(partition).await? {
-            Some(fence) => fence,
+            Some(mut fence) => {
+                let topic_id = self.check_topic_id(partition, &fence).await?;
+                if fence.topic_id.is_none() && topic_id.is_some() {
+                    // A fence from before: the next write stores the id, if this is the fence's topic.
+                    self.check_records(partition, &fence).await?;
+                    fence.topic_id = topic_id;
+                }
+                fence
+            }
             None => {
+                // Before its offsets: if it is re-created in between, the next look at the id says so.
+                let topic_id = self.parts.log.topic_id(&partition.topic).await?;
                 let held = self.parts.log.watermarks(partition).await?;
                 let start = match self.parts.start {
                     Start::Earliest => held.low,
                     Start::Latest => held.high.min(delivered_from),
                 };
-                self.parts.sink.create_fence(partition, Fence::starting_at(start)).await?
+                self.parts.sink.create_fence(partition, Fence { topic_id, ..Fence::starting_at(start) }).await?
             }
         };
         self.remember(partition, &fence);
         Ok(fence)
+    }
+
+    pub(crate) fn log(&self) -> &dyn Log {
+        &*self.parts.log
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.parts.limits
+    }
+
+    /// Counts how often in a row the log ended below the fence; begins at 1.
+    pub(crate) fn one_look_more(&self, partition: &TopicPartition) -> u32 {
+        let mut looks = self.beyond_the_end.lock().unwrap_or_else(PoisonError::into_inner);
+        let looks = looks.entry(partition.clone()).or_default();
+        *looks += 1;
+        *looks
+    }
+
+    pub(crate) fn reaches_the_fence(&self, partition: &TopicPartition) {
+        self.beyond_the_end.lock().unwrap_or_else(PoisonError::into_inner).remove(partition);
     }
 
     fn remember(&self, partition: &TopicPartition, fence: &Fence) {
@@ -325,14 +337,6 @@ fn looks_new(batch: &Batch, fence: &Fence) -> bool {
     let below = batch.offsets().values().partition_point(|offset| *offset < fence.next_offset);
     let oldest_ms = batch.timestamps_ms().values()[..below].iter().min();
     fence.last_timestamp_ms.zip(oldest_ms).is_some_and(|(known_ms, oldest_ms)| *oldest_ms > known_ms)
-}
-
-fn made_anew(partition: &TopicPartition, fence: &Fence, what: &str) -> Error {
-    Error::stop(format!(
-        "the sink has everything below offset {} of {partition}, but {what}: the topic was deleted and made anew. Raise \
-         `generation` of topic {} in the pipeline file",
-        fence.next_offset, partition.topic
-    ))
 }
 
 /// Finds the record that can't be stored: after each refusal half as many records are tried, after each success twice as
