@@ -6,7 +6,7 @@ use arrow::{
 };
 use async_trait::async_trait;
 use deadpool_postgres::Object;
-use millstream_core::{Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, fault};
+use millstream_core::{Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, WHOLE_TOPIC, fault};
 use tokio_postgres::{
     IsolationLevel, Row,
     types::{ToSql, Type},
@@ -219,8 +219,10 @@ impl Sink for PostgresSink {
         let failed = |error| error::of_postgres(self.pool.doing(&what), &error);
         let schema = self.table.schema();
         let read_rows = decode::select(&self.table.name, &schema, |_| false)?;
-        let read_fences =
-            format!("SELECT {FENCE_COLUMNS}, topic, generation, partition FROM millstream_fences WHERE function = $1");
+        let read_fences = format!(
+            "SELECT {FENCE_COLUMNS}, topic, generation, partition FROM millstream_fences \
+             WHERE function = $1 AND partition <> {WHOLE_TOPIC}"
+        );
         let mut client = self.pool.client(&what).await?;
         let work = async {
             let transaction = client

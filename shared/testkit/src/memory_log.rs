@@ -32,6 +32,7 @@ struct State {
     unkeyed: usize,
     stamped: i64,
     failing_reads: usize,
+    failing_watermarks: usize,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +89,18 @@ impl MemoryLog {
     /// The next `times` reads fail with `Retry`.
     pub fn fail_next_reads(&self, times: usize) {
         self.state.lock().unwrap().failing_reads = times;
+    }
+
+    /// The next `times` questions for watermarks fail with `Retry`.
+    pub fn fail_next_watermarks(&self, times: usize) {
+        self.state.lock().unwrap().failing_watermarks = times;
+    }
+
+    /// Adds partitions to a topic, up to `partitions`.
+    pub fn grow(&self, topic: &str, partitions: i32) {
+        let mut state = self.state.lock().unwrap();
+        let held = state.topics.get_mut(topic).unwrap_or_else(|| panic!("no topic {topic}"));
+        held.resize_with(partitions as usize, Partition::default);
     }
 
     /// What a group has committed for a partition.
@@ -206,7 +219,11 @@ impl Log for MemoryLog {
     }
 
     async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks> {
-        let state = self.state.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
+        if state.failing_watermarks > 0 {
+            state.failing_watermarks -= 1;
+            return Err(Error::retry("the log can't be reached (injected)"));
+        }
         let held = state.held(partition)?;
         Ok(Watermarks { low: held.low, high: held.high })
     }

@@ -8,7 +8,7 @@ use arrow::{
     datatypes::Int64Type,
 };
 use async_trait::async_trait;
-use millstream_core::{Column, Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, meta};
+use millstream_core::{Column, Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, WHOLE_TOPIC, meta};
 
 use crate::{Call, Journal, rows::texts};
 
@@ -251,10 +251,9 @@ impl Sink for MemorySink {
 
     async fn snapshot(&self) -> Result<Snapshot> {
         let contents = self.store.contents.lock().await;
-        let own = contents
-            .fences
-            .iter()
-            .filter(|((function, table, _), _)| *function == self.function && *table == self.table.name);
+        let own = contents.fences.iter().filter(|((function, table, partition), _)| {
+            *function == self.function && *table == self.table.name && partition.partition != WHOLE_TOPIC
+        });
         let fences = own.map(|((_, _, partition), fence)| (partition.clone(), fence.clone())).collect();
         Ok(Snapshot { fences, rows: self.rows(&contents) })
     }
