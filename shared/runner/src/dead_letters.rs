@@ -1,4 +1,5 @@
 use std::{
+    cmp::Reverse,
     collections::{HashSet, VecDeque},
     ops::Range,
     sync::Arc,
@@ -93,9 +94,15 @@ impl<L: Log + Producer> DeadLetters for TopicDeadLetters<L> {
         for partition in self.partitions().await? {
             letters.extend(self.newest(&partition, function, limit).await?);
         }
-        letters.sort_by_key(|(timestamp_ms, _)| std::cmp::Reverse(*timestamp_ms));
-        letters.truncate(limit);
-        Ok(letters.into_iter().map(|(_, letter)| letter).collect())
+        // Each partition's are in order already, and bounded.
+        letters.sort_by_key(|(timestamp_ms, _)| Reverse(*timestamp_ms));
+        let mut bytes = 0;
+        let room = |(at, (_, letter)): &(usize, (i64, DeadLetter))| {
+            bytes += letter.bytes();
+            *at == 0 || bytes <= MAX_LISTED_BYTES
+        };
+        let newest = letters.into_iter().take(limit).enumerate().take_while(room);
+        Ok(newest.map(|(_, (_, letter))| letter).collect())
     }
 
     async fn find(&self, function: Option<&str>, position: &Position) -> Result<Vec<DeadLetter>> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use millstream_core::{DeadLetter, DeadLetters, Error, Position, Result};
+use millstream_core::{DeadLetter, DeadLetters, Error, MAX_LISTED_BYTES, Position, Result};
 
 use crate::{Call, Journal};
 
@@ -64,7 +64,13 @@ impl DeadLetters for MemoryDeadLetters {
         let mut kept: Vec<_> = self.letters.lock().unwrap().values().cloned().collect();
         kept.retain(|(_, letter)| function.is_none_or(|function| letter.function == function));
         kept.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
-        Ok(kept.into_iter().take(limit).map(|(_, letter)| letter).collect())
+        let mut bytes = 0;
+        let room = |(at, letter): &(usize, DeadLetter)| {
+            bytes += letter.bytes();
+            *at == 0 || bytes <= MAX_LISTED_BYTES
+        };
+        let newest = kept.into_iter().take(limit).map(|(_, letter)| letter);
+        Ok(newest.enumerate().take_while(room).map(|(_, letter)| letter).collect())
     }
 
     async fn find(&self, function: Option<&str>, position: &Position) -> Result<Vec<DeadLetter>> {

@@ -122,6 +122,32 @@ async fn narrowing_is_bounded() {
     assert_eq!((stats.dead_letters(), stats.writes(), world.letter_offsets().len()), (500, 500, 500));
 }
 
+/// What can't be done at once is done in parts. It is nobody's fault, so nothing of it becomes a dead letter.
+#[tokio::test]
+async fn what_is_too_large_is_written_in_parts() {
+    let values: Vec<String> = (0..1_000).map(|at| if at == 700 { "bad".into() } else { format!("{at}") }).collect();
+    let world = World::with(Declared::default(), &values);
+    let member = world.member().await;
+    member.sink.takes_at_most(100);
+    assert_eq!(member.runner.process(world.read(0, 1_000).await).await.unwrap(), 1_000);
+    assert_eq!((member.texts().await.len(), world.letter_offsets()), (999, vec![700]));
+    assert!(member.runner.stats().writes() < 20, "{} writes", member.runner.stats().writes());
+}
+
+#[tokio::test]
+async fn one_record_that_is_too_large_is_tried_again() {
+    let world = World::with(Declared::default(), ["a", "b"]);
+    let member = world.member().await;
+    member.sink.takes_at_most(0);
+    for _ in 0..3 {
+        assert!(matches!(member.runner.process(world.read(0, 2).await).await, Err(Error::Retry(_))));
+    }
+    assert_eq!((member.next_offset().await, world.letter_offsets()), (0, vec![]));
+    member.sink.takes_at_most(1);
+    assert_eq!(member.runner.process(world.read(0, 2).await).await.unwrap(), 2);
+    assert_eq!(member.texts().await, ["a", "b"]);
+}
+
 #[tokio::test]
 async fn one_among_many_costs_few_writes() {
     let values: Vec<String> =
