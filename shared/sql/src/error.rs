@@ -1,7 +1,14 @@
 use std::fmt;
 
-use datafusion::{common::error::DataFusionError, sql::sqlparser::parser::ParserError};
-use millstream_core::Error;
+use datafusion::{
+    common::{
+        Location,
+        error::DataFusionError,
+        tree_node::{TreeNode, TreeNodeRecursion},
+    },
+    logical_expr::Expr,
+    sql::sqlparser::parser::ParserError,
+};
 
 /// A statement that can't be run, with the place in its text where that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +27,16 @@ pub type Result<T, E = SqlError> = std::result::Result<T, E>;
 impl SqlError {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), line: None, column: None }
+    }
+
+    /// The same, at a place in the statement where that is known.
+    pub(crate) fn at(self, place: Option<Location>) -> Self {
+        match place {
+            Some(place) if place.line > 0 => {
+                Self { line: Some(place.line as usize), column: Some(place.column as usize), ..self }
+            }
+            _ => self,
+        }
     }
 }
 
@@ -68,11 +85,13 @@ fn place_of_syntax_error(error: &ParserError) -> Option<(usize, usize)> {
     Some((digits(line)?, digits(column)?))
 }
 
-/// An error while a plan runs over a batch: what an expression says of its input is the input's fault.
-pub(crate) fn at_run_time(error: DataFusionError) -> Error {
-    match error.find_root() {
-        DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => Error::poison(error.strip_backtrace()),
-        DataFusionError::ResourcesExhausted(_) => Error::too_large(error.strip_backtrace()),
-        _ => Error::stop(format!("internal: the SQL plan failed: {}", error.strip_backtrace())),
-    }
+/// Where an expression stands: the place of its first column, which is all that a plan keeps.
+pub(crate) fn place_of(expr: &Expr) -> Option<Location> {
+    let mut place = None;
+    // The closure returns no error, so neither does the walk.
+    let _ = expr.apply(|expr| {
+        place = place.or_else(|| expr.spans()?.first().map(|span| span.start));
+        Ok(if place.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    place
 }

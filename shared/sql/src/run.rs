@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    panic::AssertUnwindSafe,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -12,15 +13,16 @@ use arrow::{
 };
 use async_trait::async_trait;
 use datafusion::{
-    execution::TaskContext,
-    physical_plan::{ExecutionPlan, collect},
+    execution::{TaskContext, memory_pool::GreedyMemoryPool, runtime_env::RuntimeEnv},
+    physical_plan::{ExecutionPlan, collect, execute_stream},
 };
+use futures::{FutureExt, TryStreamExt};
 use millstream_core::{Combine, Error, Result, Table, Transform, merge::merge_rows};
 
 use crate::{
-    error::at_run_time,
-    finish::{Finisher, ROW, STATES},
-    sketch,
+    above::{Finisher, ROW, STATES},
+    fault::at_run_time,
+    size, sketch,
     slot::fill,
 };
 
@@ -33,6 +35,12 @@ pub struct ReferenceTable {
     pub schema: SchemaRef,
     rows: RwLock<Arc<Vec<RecordBatch>>>,
 }
+
+/// What a run may hold in memory besides its references and its batch, in bytes.
+pub const MAX_RUN_BYTES: usize = 256 * 1024 * 1024;
+/// What a run may give, in bytes, and in rows.
+const MAX_OUTPUT_BYTES: usize = 128 * 1024 * 1024;
+const MAX_OUTPUT_ROWS: usize = 2_000_000;
 
 impl ReferenceTable {
     /// A table without rows.
@@ -50,7 +58,7 @@ impl ReferenceTable {
     }
 }
 
-/// A plan over topics and references.
+/// A plan over topics and references, run over one batch after the other.
 pub struct SqlTransform {
     pub plan: Arc<dyn ExecutionPlan>,
     pub context: Arc<TaskContext>,
@@ -66,10 +74,45 @@ impl Transform for SqlTransform {
         let mut slots: HashMap<&str, &[RecordBatch]> =
             references.iter().map(|(reference, rows)| (reference.name.as_str(), rows.as_slice())).collect();
         slots.insert(topic, &rows);
+        // A join may build a table of a whole reference, with an index: its size comes on top.
+        let of_references: usize =
+            references.iter().flat_map(|(_, rows)| rows.iter()).map(RecordBatch::get_array_memory_size).sum();
+        let limit = of_references.saturating_mul(4).saturating_add(MAX_RUN_BYTES);
         let plan = fill(&self.plan, &slots).map_err(at_run_time)?;
-        let batches = collect(plan, Arc::clone(&self.context)).await.map_err(at_run_time)?;
+        let ran = AssertUnwindSafe(run(plan, &self.context, limit)).catch_unwind().await;
+        // A panic over a batch that can't be made any smaller would come again with every attempt.
+        let ran = ran.unwrap_or_else(|_| Err(Error::poison("internal: the SQL plan broke over this input")));
+        let batches = match ran {
+            Err(Error::TooLarge(fault)) if rows[0].num_rows() == 1 => return Err(Error::poison(fault.to_string())),
+            ran => ran?,
+        };
         batches.iter().filter(|batch| batch.num_rows() > 0).map(|batch| as_schema(batch, &self.schema)).collect()
     }
+}
+
+/// Runs a filled plan within `limit` bytes of memory, and the bounds of its output.
+async fn run(plan: Arc<dyn ExecutionPlan>, context: &TaskContext, limit: usize) -> Result<Vec<RecordBatch>> {
+    let runtime =
+        RuntimeEnv { memory_pool: Arc::new(GreedyMemoryPool::new(limit)), ..context.runtime_env().as_ref().clone() };
+    // A physical plan holds its functions: the context needs to name none.
+    let none = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+    let config = context.session_config().clone();
+    let context =
+        TaskContext::new(None, context.session_id(), config, none.0, none.1, none.2, none.3, Arc::new(runtime));
+    let mut stream = execute_stream(plan, Arc::new(context)).map_err(at_run_time)?;
+    let (mut batches, mut bytes, mut rows) = (Vec::new(), 0, 0);
+    while let Some(batch) = stream.try_next().await.map_err(at_run_time)? {
+        rows += batch.num_rows();
+        bytes += size::of_batch(&batch);
+        if rows > MAX_OUTPUT_ROWS || bytes > MAX_OUTPUT_BYTES {
+            return Err(Error::too_large(format!(
+                "it becomes more than {MAX_OUTPUT_ROWS} rows or {} MiB",
+                MAX_OUTPUT_BYTES / (1024 * 1024)
+            )));
+        }
+        batches.push(batch);
+    }
+    Ok(batches)
 }
 
 /// The rows with exactly the columns of `schema`, by position.
