@@ -144,6 +144,10 @@ pub(crate) struct FunctionFile {
     /// With `late: dead-letter`: how far an event time may lie behind the highest one before it in its partition.
     #[schemars(regex(pattern = DURATION))]
     lateness: Option<String>,
+    /// How far an event time may lie ahead of its record's own timestamp, one day if it isn't said: a record that is further
+    /// ahead becomes a dead letter, so that one wrong clock does not make the events of all others late.
+    #[schemars(regex(pattern = DURATION))]
+    ahead: Option<String>,
     /// What ends a batch, whichever comes first.
     batch: Option<BatchFile>,
     /// With `uses: ingest`: how records are made up.
