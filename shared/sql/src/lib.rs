@@ -30,12 +30,15 @@
 //!
 //! What can't be merged is refused with the reason: see [`plan`]. Overflow is an error, never a wrap.
 
+mod advice;
 mod checked;
 mod compare;
 mod error;
+mod exact;
 mod fault;
 mod finish;
 mod hop;
+mod messages;
 mod names;
 mod parse;
 mod plan;

@@ -32,7 +32,8 @@ async fn a_window_that_makes_no_sense_is_refused_at_planning() {
         }
     }
     planned("SELECT hop(at, INTERVAL '1 second', INTERVAL '1000 seconds') AS w, count(*) AS n FROM t GROUP BY 1").await;
-    planned("SELECT tumble(at, INTERVAL '1 minute' + INTERVAL '30 seconds') AS w, count(*) AS n FROM t GROUP BY 1").await;
+    planned("SELECT tumble(at, INTERVAL '1 minute' + INTERVAL '30 seconds') AS w, count(*) AS n FROM t GROUP BY 1")
+        .await;
 }
 
 #[tokio::test]
@@ -60,9 +61,15 @@ async fn the_end_of_a_window_and_windows_of_a_subquery_are_groups_too() {
     // Windows of two seconds that begin at 9, 10 and 11: their ends are 11, 12, 13.
     let windows = "hop(at, INTERVAL '1 second', INTERVAL '2 seconds')";
     for sql in [
-        format!("SELECT {windows} + INTERVAL '1 second' AS s, {windows} + INTERVAL '2 seconds' AS e, count(*) AS n FROM t GROUP BY 1, 2"),
-        format!("SELECT w + INTERVAL '1 second' AS s, w + INTERVAL '2 seconds' AS e, count(*) AS n FROM (SELECT {windows} AS w FROM t) AS h GROUP BY w"),
-        format!("WITH h AS (SELECT {windows} AS w, branch FROM t) SELECT w + INTERVAL '1 second' AS s, h.w + INTERVAL '2 seconds' AS e, count(h.branch) AS n FROM h GROUP BY w"),
+        format!(
+            "SELECT {windows} + INTERVAL '1 second' AS s, {windows} + INTERVAL '2 seconds' AS e, count(*) AS n FROM t GROUP BY 1, 2"
+        ),
+        format!(
+            "SELECT w + INTERVAL '1 second' AS s, w + INTERVAL '2 seconds' AS e, count(*) AS n FROM (SELECT {windows} AS w FROM t) AS h GROUP BY w"
+        ),
+        format!(
+            "WITH h AS (SELECT {windows} AS w, branch FROM t) SELECT w + INTERVAL '1 second' AS s, h.w + INTERVAL '2 seconds' AS e, count(h.branch) AS n FROM h GROUP BY w"
+        ),
     ] {
         assert_eq!(shown(&sql, &events).await, expected, "{sql}");
     }
