@@ -296,13 +296,20 @@ fn view_comment(view: &View) -> String {
     format!("{VIEW_COMMENT}{}", view.select)
 }
 
-/// Replaces the view, which keeps the rights given on it; where its columns changed that can't be, and it is made anew.
+/// Replaces the view, which keeps the rights given on it; where its columns changed it is re-created, and given them again.
 fn create_view(view: &View) -> String {
     let (name, select) = (quoted(&view.name), &view.select);
+    let literal = name.replace('\'', "''");
     let comment = view_comment(view).replace('\'', "''");
     format!(
-        "DO $millstream$ BEGIN CREATE OR REPLACE VIEW {name} AS {select}; \
-         EXCEPTION WHEN invalid_table_definition THEN DROP VIEW {name}; CREATE VIEW {name} AS {select}; \
+        "DO $millstream$ DECLARE held aclitem[]; given record; BEGIN CREATE OR REPLACE VIEW {name} AS {select}; \
+         EXCEPTION WHEN invalid_table_definition THEN \
+         SELECT relacl INTO held FROM pg_class WHERE oid = to_regclass('{literal}'); \
+         DROP VIEW {name}; CREATE VIEW {name} AS {select}; \
+         FOR given IN SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END AS name, privilege_type, \
+         CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END AS option FROM aclexplode(held) \
+         WHERE grantee <> current_user::regrole LOOP EXECUTE format('GRANT %s ON %s TO %s%s', given.privilege_type, \
+         to_regclass('{literal}'), given.name, given.option); END LOOP; \
          END $millstream$; COMMENT ON VIEW {name} IS '{comment}'"
     )
 }

@@ -30,13 +30,14 @@
 //!
 //! What can't be merged is refused with the reason: see [`plan`]. Overflow is an error, never a wrap.
 
+mod above;
 mod advice;
+mod calendar;
 mod checked;
 mod compare;
 mod error;
 mod exact;
 mod fault;
-mod finish;
 mod hop;
 mod messages;
 mod names;

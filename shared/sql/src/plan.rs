@@ -16,8 +16,8 @@ use datafusion::{
 use millstream_core::{Column, Role, Table, Transform};
 
 use crate::{
+    above::{Finisher, View, finish},
     error::{Result, SqlError, place_of},
-    finish::{Finisher, View, finish},
     hop,
     messages::Known,
     names::{Names, identifier, is_identifier},
@@ -211,7 +211,7 @@ async fn merged(
     if group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
         return Err(SqlError::new("GROUPING SETS, ROLLUP and CUBE: write one function per grouping"));
     }
-    let outputs = crate::finish::trace(above, schema, root)?;
+    let outputs = crate::above::trace(above, schema, root)?;
     let (input, groups) = hop::unnest(input, group_expr)?;
     let mut names = Names::default();
     let mut columns = Vec::new();

@@ -21,8 +21,8 @@ use futures::{FutureExt, TryStreamExt};
 use millstream_core::{Combine, Error, Result, Table, Transform, merge::merge_rows};
 
 use crate::{
+    above::{Finisher, ROW, STATES},
     fault::{DataFault, at_run_time},
-    finish::{Finisher, ROW, STATES},
     size, sketch,
     slot::fill,
 };

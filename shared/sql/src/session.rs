@@ -4,12 +4,18 @@ use std::sync::Arc;
 
 use datafusion::{
     common::TableReference,
-    execution::{FunctionRegistry, SessionStateBuilder, context::SessionContext, session_state::SessionState},
+    execution::{
+        FunctionRegistry, SessionStateBuilder,
+        context::SessionContext,
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        runtime_env::RuntimeEnvBuilder,
+        session_state::SessionState,
+    },
     prelude::SessionConfig,
 };
 
 use crate::{
-    checked::CheckIntegers, error::Result, exact::ExactConstants, plan::Statement, sketch, slot::SlotTable,
+    calendar, checked::CheckIntegers, error::Result, exact::ExactConstants, plan::Statement, sketch, slot::SlotTable,
     window::Window,
 };
 
@@ -24,7 +30,11 @@ pub fn session(statement: &Statement<'_>) -> Result<SessionState> {
     // Both would keep in the plan what one batch was, and so in every later one.
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     options.optimizer.enable_dynamic_filter_pushdown = false;
-    let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    // What does not fit into memory is tried again with fewer records, and never spilled.
+    let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    let runtime = RuntimeEnvBuilder::new().with_disk_manager_builder(no_disk).build_arc()?;
+    let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime);
+    let mut state = builder.with_default_features().build();
     state.register_expr_planner(Arc::new(ExactConstants))?;
     let context = SessionContext::new_with_state(state);
     context.add_analyzer_rule(Arc::new(CheckIntegers));
@@ -32,6 +42,8 @@ pub fn session(statement: &Statement<'_>) -> Result<SessionState> {
         context.register_udf(window.udf());
     }
     context.register_udf(sketch::estimate_udf());
+    context.register_udf(calendar::date_trunc_udf());
+    context.register_udf(calendar::to_char_udf());
     let mut slots: Vec<_> =
         statement.inputs.iter().map(|input| (input.name.clone(), Arc::clone(&input.schema))).collect();
     slots.extend(statement.references.iter().map(|reference| (reference.name.clone(), Arc::clone(&reference.schema))));

@@ -86,10 +86,12 @@ pub async fn a_view_follows_its_statement(way: Way) {
     database.sink(&second).prepare(true).await.unwrap();
     assert_eq!(database.ask("SELECT n FROM seen").await, "10");
     assert_eq!(database.ask("SELECT relacl IS NOT NULL FROM pg_class WHERE relname = 'seen'").await, "true");
-    // Other columns: made anew.
+    // Other columns: re-created, with the rights that it had.
     let third = with_view("SELECT n::text AS label FROM counts", &[("label", DataType::Utf8)]);
     database.sink(&third).prepare(true).await.unwrap();
     assert_eq!(database.ask("SELECT label FROM seen").await, "5");
+    let given = "SELECT count(*) FROM pg_class, aclexplode(relacl) WHERE relname = 'seen' AND grantee = 0";
+    assert_eq!(database.ask(given).await, "1");
     database.sink(&third).prepare(false).await.unwrap();
     // Something depends on it: a person decides.
     database.execute("CREATE VIEW mine AS SELECT label FROM seen").await;

@@ -23,8 +23,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 
 /// The events cut at the given places.
 fn cut<'a>(events: &'a [Event], cuts: &[usize]) -> Vec<&'a [Event]> {
-    let mut cuts: Vec<usize> =
-        cuts.iter().map(|cut| (*cut).min(events.len())).chain([0, events.len()]).collect();
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| (*cut).min(events.len())).chain([0, events.len()]).collect();
     cuts.sort_unstable();
     cuts.windows(2).map(|pair| &events[pair[0]..pair[1]]).filter(|part| !part.is_empty()).collect()
 }
