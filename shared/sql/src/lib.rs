@@ -31,12 +31,15 @@
 //! What can't be merged is refused with the reason: see [`plan`]. Overflow is an error, never a wrap.
 
 mod above;
+mod advice;
 mod calendar;
 mod checked;
 mod compare;
 mod error;
+mod exact;
 mod fault;
 mod hop;
+mod messages;
 mod names;
 mod parse;
 mod plan;
