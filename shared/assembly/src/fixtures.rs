@@ -6,7 +6,7 @@ use arrow::{array::RecordBatch, datatypes::Schema};
 use millstream_core::{Error, ManualClock, NewRecord, Result};
 use millstream_pipeline::{Connections, Fixture, Pipeline, Topic};
 
-use crate::{Function, Systems, read_csv, rows::texts, schema_of};
+use crate::{Function, Systems, csv_table::csv_header, read_csv, rows::texts, schema_of};
 
 /// What became of one test of the pipeline file.
 #[derive(Clone, Debug)]
@@ -75,10 +75,8 @@ async fn shown(function: &Function) -> Result<Vec<RecordBatch>> {
 /// Compares the columns that the file has.
 async fn compare(function: &Function, path: &Path) -> Result<Vec<String>> {
     let all = schema_of(&function.table);
-    let header = csv::Reader::from_path(path)
-        .and_then(|mut file| file.headers().cloned())
-        .map_err(|error| Error::stop(format!("{}: can't be read", path.display())).caused_by(error))?;
-    let named = |name: &str| {
+    let header = csv_header(path)?;
+    let named = |name: &String| {
         let known: Vec<&str> = all.fields().iter().map(|field| field.name().as_str()).collect();
         all.index_of(name).map_err(|_| {
             Error::stop(format!("{}: line 1: no column `{name}`; there are {}", path.display(), known.join(", ")))

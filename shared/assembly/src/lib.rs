@@ -19,6 +19,7 @@
 //! What is not connected is embedded: the log and the tables in one SQLite file, the lake in a folder beside it.
 
 mod audit;
+mod csv_cells;
 mod csv_table;
 mod fixtures;
 mod function;
@@ -27,6 +28,7 @@ mod plan;
 mod reference;
 mod rows;
 mod systems;
+mod type_name;
 
 pub use audit::{AuditReport, Difference, audit};
 pub use csv_table::{read_csv, schema_of};
@@ -36,3 +38,4 @@ pub use main_of::{Settings, function_main, log_to_stderr};
 pub use plan::{FunctionPlan, plan_function, sql_of};
 pub use rows::{Line, lines, texts};
 pub use systems::{Systems, dead_letter_topic};
+pub use type_name::type_name;

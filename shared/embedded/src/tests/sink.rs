@@ -86,6 +86,17 @@ async fn prepared(folder: &std::path::Path, table: &Table) -> EmbeddedSink {
 }
 
 #[tokio::test]
+async fn a_table_may_be_named_as_another_ones_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (mut table, _) = counting();
+    for name in ["words", "words_keys"] {
+        (table.name, table.view) = (name.to_owned(), None);
+        EmbeddedSink::new(store.clone(), &format!("p.{name}"), table.clone()).prepare(true).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn finished_rows_follow_their_states() {
     let folder = tempfile::tempdir().unwrap();
     let (table, _) = counting();
