@@ -4,8 +4,10 @@ use std::borrow::Cow;
 
 /// One cell.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Cell<'a> {
+pub struct Cell<'a> {
+    /// What it holds, without its quotes.
     pub text: Cow<'a, str>,
+    /// Was it quoted? Then it is a text, even if it is empty.
     pub quoted: bool,
 }
 
@@ -18,16 +20,23 @@ enum End {
 
 /// The records of a CSV text by RFC 4180: their lines, from 1, and their cells. Empty lines are passed over. It ends with
 /// the first mistake.
-pub(crate) struct Records<'a> {
+pub struct Records<'a> {
     rest: &'a str,
     line: usize,
 }
 
+/// The line and what is wrong in it.
 type Mistake = (usize, &'static str);
 
 impl<'a> Records<'a> {
-    pub(crate) fn new(text: &'a str) -> Self {
+    /// The records of a text, the header first.
+    pub fn new(text: &'a str) -> Self {
         Self { rest: text.strip_prefix('\u{feff}').unwrap_or(text), line: 1 }
+    }
+
+    /// What has not been read yet.
+    pub fn rest(&self) -> &'a str {
+        self.rest
     }
 
     fn cell(&mut self) -> Result<(Cell<'a>, End), Mistake> {
@@ -118,7 +127,7 @@ impl<'a> Iterator for Records<'a> {
 }
 
 /// A value as a cell of a CSV file: quoted where it must be, and where it would read as null.
-pub(crate) fn cell_of(text: &str) -> Cow<'_, str> {
+pub fn cell_of(text: &str) -> Cow<'_, str> {
     match text.is_empty() || text == "null" || text.contains(['"', ',', '\n', '\r']) {
         true => Cow::Owned(format!("\"{}\"", text.replace('"', "\"\""))),
         false => Cow::Borrowed(text),

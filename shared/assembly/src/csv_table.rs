@@ -85,7 +85,8 @@ fn header_of(records: &mut Records<'_>) -> Result<Vec<String>, (usize, String)> 
 /// The cells as values of a type, or which row is not one.
 fn typed(cells: StringArray, data_type: &DataType) -> Result<ArrayRef, (usize, String)> {
     if let DataType::Decimal128(_, scale) = data_type {
-        let digits_behind = |cell: &str| plain_decimal(cell).is_none_or(|digits| digits > usize::from(scale.unsigned_abs()));
+        let digits_behind =
+            |cell: &str| plain_decimal(cell).is_none_or(|digits| digits > usize::from(scale.unsigned_abs()));
         let row = cells.iter().position(|cell| cell.is_some_and(digits_behind));
         if let Some(row) = row {
             return Err(match plain_decimal(cells.value(row)) {
@@ -142,7 +143,8 @@ mod tests {
 
     #[test]
     fn an_empty_cell_is_null_and_a_quoted_one_is_the_empty_string() {
-        let rows = read("name,n\n,1\n\"\",2\n\"a \"\"b\"\"\nc\",3\r\n\n\"x,y\",4", &[("name", DataType::Utf8)]).unwrap();
+        let rows =
+            read("name,n\n,1\n\"\",2\n\"a \"\"b\"\"\nc\",3\r\n\n\"x,y\",4", &[("name", DataType::Utf8)]).unwrap();
         let names: Vec<Option<&str>> = rows.column(0).as_string::<i32>().iter().collect();
         assert_eq!(names, [None, Some(""), Some("a \"b\"\nc"), Some("x,y")]);
         let error = read("n\n\"\"\n", &[("n", DataType::Int32)]).unwrap_err();

@@ -27,12 +27,14 @@ mod main_of;
 mod plan;
 mod reference;
 mod rows;
+mod shown;
 mod systems;
 mod type_name;
 
 pub use audit::{AuditReport, Difference, audit};
+pub use csv_cells::{Cell, Records, cell_of};
 pub use csv_table::{read_csv, schema_of};
-pub use fixtures::{FixtureReport, ReadGiven, run_fixtures};
+pub use fixtures::{FixtureReport, ReadGiven, run_fixtures, tables_of_given};
 pub use function::{Function, NotRunnable};
 pub use main_of::{Settings, function_main, log_to_stderr};
 pub use plan::{FunctionPlan, plan_function, sql_of};

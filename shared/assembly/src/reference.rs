@@ -145,14 +145,15 @@ fn exactly(have: &ArrayRef, want: &DataType) -> Result<ArrayRef, Option<usize>> 
     let cast_to = |column: &ArrayRef, data_type: &DataType| cast(column, data_type).map_err(|_| None);
     let values = cast_to(have, want)?;
     let (number, approximate) = (|of: &DataType| of.is_numeric() || of.is_temporal(), |of: &DataType| of.is_floating());
-    let differs: Box<dyn Fn(usize) -> bool> = match number(is) && number(want) && !(approximate(is) && approximate(want)) {
-        true => {
-            let back = cast_to(&values, is)?;
-            let changed = arrow::compute::kernels::cmp::distinct(have, &back).map_err(|_| None)?;
-            Box::new(move |row| changed.value(row))
-        }
-        false => Box::new(|_| false),
-    };
+    let differs: Box<dyn Fn(usize) -> bool> =
+        match number(is) && number(want) && !(approximate(is) && approximate(want)) {
+            true => {
+                let back = cast_to(&values, is)?;
+                let changed = arrow::compute::kernels::cmp::distinct(have, &back).map_err(|_| None)?;
+                Box::new(move |row| changed.value(row))
+            }
+            false => Box::new(|_| false),
+        };
     match (0..have.len()).find(|row| (have.is_valid(*row) && values.is_null(*row)) || differs(*row)) {
         Some(row) => Err(Some(row)),
         None => Ok(values),
@@ -177,7 +178,8 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_is_being_written_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, schema) = (folder.path().join("t.csv"), Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, true)])));
+        let (path, schema) =
+            (folder.path().join("t.csv"), Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, true)])));
         std::fs::write(&path, "n\n1\n").unwrap();
         let reads = std::cell::Cell::new(0);
         let rows = whole(&path, || async {
@@ -197,7 +199,8 @@ mod tests {
         let large: ArrayRef = Arc::new(Int64Array::from(vec![Some(7), None, Some(3_000_000_000)]));
         let told = as_type(large.clone(), DataType::Int32).unwrap_err();
         assert!(told.contains("row 3 of column `v`") && told.contains("int"), "{told}");
-        let mills: ArrayRef = Arc::new(Decimal128Array::from(vec![1_000, 1_005]).with_precision_and_scale(9, 3).unwrap());
+        let mills: ArrayRef =
+            Arc::new(Decimal128Array::from(vec![1_000, 1_005]).with_precision_and_scale(9, 3).unwrap());
         let told = as_type(mills, DataType::Decimal128(9, 2)).unwrap_err();
         assert!(told.contains("row 2 of column `v`") && told.contains("decimal(9,2)"), "{told}");
         let halves: ArrayRef = Arc::new(Float64Array::from(vec![1.0, 1.5]));

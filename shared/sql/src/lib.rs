@@ -34,6 +34,7 @@ mod checked;
 mod error;
 mod finish;
 mod plan;
+mod query;
 mod refuse;
 mod run;
 mod sketch;
@@ -43,5 +44,6 @@ mod window;
 
 pub use error::{Result, SqlError};
 pub use plan::{Input, Planned, Statement, plan};
+pub use query::{WholeTable, query, tables_read};
 pub use run::ReferenceTable;
 pub use window::MAX_WINDOWS_PER_EVENT;
