@@ -43,6 +43,7 @@ mod messages;
 mod names;
 mod parse;
 mod plan;
+mod query;
 mod refuse;
 mod rehearse;
 mod run;
@@ -57,5 +58,6 @@ mod window;
 
 pub use error::{Result, SqlError};
 pub use plan::{Input, Planned, Statement, plan};
+pub use query::{WholeTable, query, tables_read};
 pub use run::ReferenceTable;
 pub use window::MAX_WINDOWS_PER_EVENT;
