@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use millstream_core::{Error, Result, Subscription, Table, TopicPartition};
+use millstream_core::{Error, Limits, Result, Subscription, Table, TopicPartition};
 use millstream_pipeline::Pipeline;
 use millstream_runner::Runner;
 use millstream_sql::ReferenceTable;
@@ -60,11 +60,16 @@ impl Function {
     /// # Errors
     /// Those of the runner and the log.
     pub async fn drain(&self, log: &dyn millstream_core::Log) -> Result<()> {
+        self.drain_by(log, self.subscription.limits).await
+    }
+
+    /// As [`Self::drain`], in batches within `limits`.
+    pub(crate) async fn drain_by(&self, log: &dyn millstream_core::Log, limits: Limits) -> Result<()> {
         for partition in self.partitions(log).await? {
             let mut next = self.runner.start(&partition).await?;
             let high = log.watermarks(&partition).await?.high;
             while next < high {
-                let batch = log.read(&partition, next..high, self.subscription.limits).await?;
+                let batch = log.read(&partition, next..high, limits).await?;
                 next = self.runner.process(batch).await?;
             }
         }

@@ -6,7 +6,7 @@ use millstream_kafka::{Kafka, KafkaSettings, Profile};
 use millstream_lake::LakeSink;
 use millstream_pipeline::{Compression, Connections, Function as Declared, Pipeline, Store, Target, Topic};
 use millstream_postgres::{Pool, PostgresSink};
-use millstream_runner::{Parts, Runner, TopicDeadLetters};
+use millstream_runner::{Parts, Runner, Timeliness, TopicDeadLetters};
 
 use crate::{Function, FunctionPlan, NotRunnable, plan_function, reference};
 
@@ -211,8 +211,7 @@ impl Systems {
             log: self.source(),
             start: declared.start,
             on_gap: declared.on_gap,
-            late: declared.late,
-            lateness_ms: declared.lateness_ms,
+            timeliness: timeliness(declared),
             limits: declared.batch,
         });
         let group = match self.log {
@@ -249,6 +248,11 @@ impl Systems {
     pub(crate) fn lake(&self) -> &Arc<dyn millstream_lake::ObjectStore> {
         &self.lake
     }
+}
+
+/// Which events a function takes for late, and which for too far ahead.
+pub(crate) fn timeliness(declared: &Declared) -> Timeliness {
+    Timeliness { ahead_ms: declared.ahead_ms, late: declared.late, lateness_ms: declared.lateness_ms }
 }
 
 fn kafka(connections: &Connections, compression: Compression) -> Result<Kafka> {

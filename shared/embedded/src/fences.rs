@@ -1,4 +1,4 @@
-use millstream_core::{Error, Fence, Result, TopicPartition};
+use millstream_core::{Error, Fence, Result, TopicPartition, WHOLE_TOPIC};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::{Embedded, connections::Work};
@@ -23,7 +23,8 @@ pub(crate) fn find(connection: &Connection, function: &str, partition: &TopicPar
 /// All fences of a function, by partition.
 pub(crate) fn list(connection: &Connection, function: &str) -> Work<Vec<(TopicPartition, Fence)>> {
     let select = format!(
-        "SELECT {COLUMNS} FROM millstream_fences WHERE function = ?1 ORDER BY function, topic, generation, partition"
+        "SELECT {COLUMNS} FROM millstream_fences WHERE function = ?1 AND partition <> {WHOLE_TOPIC}
+         ORDER BY function, topic, generation, partition"
     );
     let mut select = connection.prepare(&select)?;
     let mut rows = select.query([function])?;

@@ -42,6 +42,7 @@ mod dead_letters;
 mod fences;
 mod log;
 mod partitioner;
+mod remove;
 mod schema;
 mod sink;
 mod tables;
@@ -60,7 +61,7 @@ use millstream_core::{Clock, Result};
 use tokio::sync::watch;
 
 use crate::connections::Connections;
-pub use crate::{sink::EmbeddedSink, view::Counts};
+pub use crate::{remove::Removal, sink::EmbeddedSink, view::Counts};
 
 /// An open file. Cloning shares it.
 #[derive(Clone)]

@@ -36,6 +36,7 @@ CREATE TABLE millstream_dead_letters (
     "offset" INTEGER NOT NULL, timestamp_ms INTEGER NOT NULL, key BLOB, value BLOB, value_bytes INTEGER NOT NULL,
     headers BLOB, reason TEXT NOT NULL, created_at TEXT NOT NULL,
     PRIMARY KEY (function, topic, generation, partition, "offset")) WITHOUT ROWID;
+CREATE INDEX millstream_dead_letters_newest ON millstream_dead_letters (created_at);
 CREATE TABLE millstream_tables (name TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, schema TEXT NOT NULL) WITHOUT ROWID;
 "#;
 

@@ -166,7 +166,8 @@ impl Stored {
         if !self.keys.is_empty() {
             // Two nulls differ to this index: what keeps null keys unique is the look-up by IS in the write transaction.
             let keys: Vec<_> = self.keys.iter().map(|key| quoted(self.schema.field(*key).name())).collect();
-            let index = quoted(&format!("{}_keys", self.name));
+            // SQLite has one name space for tables and indexes, and no table may begin as this does.
+            let index = quoted(&format!("millstream_keys_of_{}", self.name));
             sql += &format!("CREATE UNIQUE INDEX {index} ON {} ({});", quoted(&self.name), keys.join(", "));
         }
         Ok(sql)

@@ -1,4 +1,7 @@
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, PoisonError},
+};
 
 use arrow::{
     array::{Array, RecordBatch},
@@ -6,7 +9,7 @@ use arrow::{
 };
 use async_trait::async_trait;
 use deadpool_postgres::Object;
-use millstream_core::{Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, fault};
+use millstream_core::{Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, WHOLE_TOPIC, fault};
 use tokio_postgres::{
     IsolationLevel, Row,
     types::{ToSql, Type},
@@ -38,6 +41,9 @@ pub struct PostgresSink {
     function: String,
     table: Table,
     statements: Statements,
+    /// How many offsets the smallest write of a partition had whose time was up; none once as many were written. One entry
+    /// per partition.
+    too_slow: Mutex<HashMap<TopicPartition, i64>>,
 }
 
 type Parameters<'a> = Vec<(&'a (dyn ToSql + Sync), Type)>;
@@ -49,7 +55,7 @@ impl PostgresSink {
     /// `Stop` when the table has a column of a type that PostgreSQL can't hold.
     pub fn new(pool: Pool, function: &str, table: Table) -> Result<Self> {
         let statements = Statements::of(&table).map_err(|error| error.context(format!("table {}", table.name)))?;
-        Ok(Self { pool, function: function.to_owned(), table, statements })
+        Ok(Self { pool, function: function.to_owned(), table, statements, too_slow: Mutex::default() })
     }
 
     /// What is being done, for messages.
@@ -93,6 +99,28 @@ impl PostgresSink {
         let answer = self.pool.query(&self.writing(), sql, &movement.parameters(&columns)).await?;
         fault::point("postgres.after_commit");
         if moved(&answer, 0)? { Ok(()) } else { Err(self.fenced(movement.partition).await) }
+    }
+
+    /// A write whose time was up may have met a lock or a failover, and pass the next time. From the second on it is taken
+    /// for too large, and so is every other one, until as many records have been written in time.
+    fn paced(&self, movement: &Movement<'_>, outcome: Result<()>) -> Result<()> {
+        let offsets = movement.to.next_offset - movement.from;
+        let mut too_slow = self.too_slow.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = too_slow.get(movement.partition).copied();
+        match outcome {
+            Err(error) if error::took_too_long(&error) => {
+                too_slow.insert(movement.partition.clone(), known.map_or(offsets, |known| known.min(offsets)));
+                match error {
+                    Error::Retry(fault) if known.is_some() => Err(Error::TooLarge(fault)),
+                    error => Err(error),
+                }
+            }
+            Ok(()) if known.is_some_and(|known| offsets >= known) => {
+                too_slow.remove(movement.partition);
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     async fn write_sketches(
@@ -211,7 +239,7 @@ impl Sink for PostgresSink {
                     tracing::info!(table = self.table.name, %partition, attempt, "two writers met; writing again");
                     attempt += 1;
                 }
-                outcome => return outcome,
+                outcome => return self.paced(&movement, outcome),
             }
         }
     }
@@ -221,8 +249,10 @@ impl Sink for PostgresSink {
         let failed = |error| error::of_postgres(self.pool.doing(&what), &error);
         let schema = self.table.schema();
         let read_rows = decode::select(&self.table.name, &schema, |_| false)?;
-        let read_fences =
-            format!("SELECT {FENCE_COLUMNS}, topic, generation, partition FROM millstream_fences WHERE function = $1");
+        let read_fences = format!(
+            "SELECT {FENCE_COLUMNS}, topic, generation, partition FROM millstream_fences \
+             WHERE function = $1 AND partition <> {WHOLE_TOPIC}"
+        );
         let mut client = self.pool.client(&what).await?;
         let work = async {
             let transaction = client

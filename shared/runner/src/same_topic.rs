@@ -12,7 +12,7 @@ impl Runner {
     /// Compares the topic's id with the one that the fence knows, and answers it, where the log has one. `Stop` when it is
     /// another: the topic was deleted and re-created.
     pub(crate) async fn check_topic_id(&self, partition: &TopicPartition, fence: &Fence) -> Result<Option<String>> {
-        let found = self.log().topic_id(&partition.topic).await?;
+        let found = self.parts.log.topic_id(&partition.topic).await?;
         match (&fence.topic_id, &found) {
             (Some(known), Some(found)) if known != found => {
                 let (topic, next_offset) = (&partition.topic, fence.next_offset);
@@ -30,10 +30,10 @@ impl Runner {
     /// Does the log reach up to the fence, and has the last record below it the timestamp that the fence knows? Where that
     /// record is gone (compaction, retention) there is nothing to compare, and the log is taken for the same.
     pub(crate) async fn check_records(&self, partition: &TopicPartition, fence: &Fence) -> Result<()> {
-        let held = self.log().watermarks(partition).await?;
+        let held = self.parts.log.watermarks(partition).await?;
         if fence.next_offset > held.high {
             let found = format!("the log ends at offset {}", held.high);
-            return match self.one_look_more(partition) {
+            return match self.known.one_look_more(partition) {
                 looks if looks < MAX_LOOKS => Err(Error::retry(format!(
                     "the sink has everything below offset {} of {partition}, but {found}: a broker that has just come back \
                      may not know its end yet",
@@ -42,11 +42,11 @@ impl Runner {
                 _ => Err(not_the_same(partition, fence, &found)),
             };
         }
-        self.reaches_the_fence(partition);
+        self.known.reaches_the_fence(partition);
         let last = fence.next_offset - 1;
         let Some(known_ms) = fence.last_timestamp_ms.filter(|_| last >= held.low) else { return Ok(()) };
-        let one = Limits { max_records: 1, ..self.limits() };
-        let batch = self.log().read(partition, last..fence.next_offset, one).await?;
+        let one = Limits { max_records: 1, ..self.parts.limits };
+        let batch = self.parts.log.read(partition, last..fence.next_offset, one).await?;
         match batch.timestamps_ms().values().first() {
             Some(found_ms) if *found_ms != known_ms => {
                 let found = format!("the record at offset {last} is of {found_ms} ms where {known_ms} ms is known");

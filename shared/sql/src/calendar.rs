@@ -1,4 +1,4 @@
-//! `date_trunc` over the whole calendar: DataFusion's own goes by nanoseconds, which end in the years 1677 and 2262.
+//! `date_trunc` and `to_char` over the whole calendar: DataFusion's own go by nanoseconds, which begin in 1677 and end in 2262.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use arrow::{
 use chrono::{DateTime, Datelike, NaiveDate};
 use datafusion::{
     common::{Result, ScalarValue, plan_err},
+    functions::datetime::to_char::ToCharFunc,
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 
@@ -64,6 +65,51 @@ impl ScalarUDFImpl for DateTrunc {
         let times = times.as_primitive::<TimestampMicrosecondType>();
         let cut = times.unary_opt::<_, TimestampMicrosecondType>(|time| truncated(&unit, time));
         Ok(ColumnarValue::Array(Arc::new(cut.with_timezone("UTC"))))
+    }
+}
+
+/// `to_char(time, '%Y-%m-%d')`, in UTC.
+pub fn to_char_udf() -> ScalarUDF {
+    ScalarUDF::new_from_impl(ToChar {
+        inner: ToCharFunc::new(),
+        signature: Signature::user_defined(Volatility::Immutable),
+    })
+}
+
+/// DataFusion's, without its cast to nanoseconds.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ToChar {
+    inner: ToCharFunc,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for ToChar {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        match types {
+            [DataType::Timestamp(..) | DataType::Null, _] => Ok(vec![instant(), DataType::Utf8]),
+            [DataType::Date32, _] => Ok(vec![DataType::Date32, DataType::Utf8]),
+            _ => plan_err!("write to_char(time, '%Y-%m-%d'), where time is a timestamp or a date"),
+        }
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(types)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.inner.invoke_with_args(args)
     }
 }
 

@@ -38,6 +38,7 @@ struct State {
     /// Ends that are told in place of the real one, for how many questions more.
     told_ends: HashMap<(String, i32), (i64, usize)>,
     failing_reads: usize,
+    failing_watermarks: usize,
 }
 
 #[derive(Debug, Default)]
@@ -116,6 +117,18 @@ impl MemoryLog {
     /// The next `times` reads fail with `Retry`.
     pub fn fail_next_reads(&self, times: usize) {
         self.state.lock().unwrap().failing_reads = times;
+    }
+
+    /// The next `times` questions for watermarks fail with `Retry`.
+    pub fn fail_next_watermarks(&self, times: usize) {
+        self.state.lock().unwrap().failing_watermarks = times;
+    }
+
+    /// Adds partitions to a topic, up to `partitions`.
+    pub fn grow(&self, topic: &str, partitions: i32) {
+        let mut state = self.state.lock().unwrap();
+        let held = state.topics.get_mut(topic).unwrap_or_else(|| panic!("no topic {topic}"));
+        held.resize_with(partitions as usize, Partition::default);
     }
 
     /// What a group has committed for a partition.
@@ -241,6 +254,10 @@ impl Log for MemoryLog {
 
     async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks> {
         let mut state = self.state.lock().unwrap();
+        if state.failing_watermarks > 0 {
+            state.failing_watermarks -= 1;
+            return Err(Error::retry("the log can't be reached (injected)"));
+        }
         let held = state.held(partition)?;
         let mut marks = Watermarks { low: held.low, high: held.high };
         if let Some((end, times)) = state.told_ends.get_mut(&(partition.topic.clone(), partition.partition))

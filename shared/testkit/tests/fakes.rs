@@ -67,6 +67,11 @@ fn log_under_test() -> (MemoryLog, LogUnderTest) {
     (log, LogUnderTest { log: reads, producer: writes, topics: creates, prefix: "run-".into() })
 }
 
+#[tokio::test]
+async fn the_memory_dead_letters_conform() {
+    conformance::dead_letters(&MemoryDeadLetters::new()).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_memory_sink_conforms() {
     conformance::sink(&Memory::default()).await;
@@ -162,7 +167,7 @@ async fn a_journal_tells_letters_from_fences() {
     let to = Fence { next_offset: 2, ..start.clone() };
     sink.write(&partition(), &start, &to, &[]).await.unwrap();
     letters.put(&[letter(1), letter(0)]).await.unwrap();
-    assert_eq!(letters.list(Some("test.copy"), 10).await.unwrap(), [letter(0), letter(1)]);
+    assert_eq!(letters.list(Some("test.copy"), 10).await.unwrap(), [letter(1), letter(0)]);
     assert_eq!(letters.list(Some("test.other"), 10).await.unwrap(), []);
     journal.assert_letters_before_fence(&[partition().at(0)]);
     let late = std::panic::catch_unwind(|| journal.assert_letters_before_fence(&[partition().at(1)]));

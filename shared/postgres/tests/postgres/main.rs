@@ -36,6 +36,7 @@ on_both_ways! {
     faults::a_terminated_write_changed_nothing,
     faults::a_lost_answer_is_cleared_up_by_the_fence,
     faults::a_connection_lost_while_idle_is_replaced,
+    faults::a_write_whose_time_is_up_twice_is_too_large,
     faults::a_rejected_sign_in_says_what_to_check,
     tables::a_table_that_does_not_fit_is_described,
     tables::fences_from_before_topic_ids_get_their_column,

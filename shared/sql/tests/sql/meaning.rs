@@ -137,3 +137,18 @@ async fn overflow_is_an_error() {
     let outcome = table(&planned, &[&events[..1], &events[1..]]).await;
     assert!(matches!(outcome, Err(Error::Poison(_))), "{outcome:?}");
 }
+
+#[tokio::test]
+async fn times_are_cut_and_written_in_every_year() {
+    let sql = "SELECT date_trunc('quarter', at) AS q, to_char(at, '%Y-%m-%d %H:%M') AS text, date_trunc('day', at) AS day FROM t";
+    // 0001-01-01, 1600-02-29, 9999-12-31.
+    let events = [event("a", 1, -62_135_596_800), event("a", 1, -11_670_998_400), event("a", 1, 253_402_300_799)];
+    assert_eq!(
+        shown(sql, &events).await,
+        [
+            "0001-01-01T00:00:00Z|0001-01-01 00:00|0001-01-01T00:00:00Z",
+            "1600-01-01T00:00:00Z|1600-02-29 00:00|1600-02-29T00:00:00Z",
+            "9999-10-01T00:00:00Z|9999-12-31 23:59|9999-12-31T00:00:00Z",
+        ]
+    );
+}

@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "a test may panic: that is how it fails")]
 
+mod new_user;
+
 use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
