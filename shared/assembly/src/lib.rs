@@ -27,6 +27,8 @@ mod plan;
 mod reference;
 mod rows;
 mod systems;
+#[cfg(test)]
+mod tests;
 
 pub use audit::{AuditReport, Difference, audit};
 pub use csv_table::{read_csv, schema_of};
