@@ -41,7 +41,8 @@ impl Shop {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("pipeline.yaml"), PIPELINE).unwrap();
         std::fs::write(folder.path().join("orders.jsonl"), "").unwrap();
-        std::fs::write(folder.path().join("daily.csv"), "day,orders\n2999-01-01T00:00:00Z,1\n1970-01-01T00:00:00Z,1\n").unwrap();
+        std::fs::write(folder.path().join("daily.csv"), "day,orders\n2999-01-01T00:00:00Z,1\n1970-01-01T00:00:00Z,1\n")
+            .unwrap();
         let pipeline = Pipeline::load(folder.path()).unwrap();
         let mut connections = Connections::read(&|_| None).unwrap();
         connections.data_dir = folder.path().join("data");

@@ -1,5 +1,6 @@
 //! What producers and people do wrong: nothing panics, nobody else's record is lost, and each error says what to do.
 
+use millstream_testkit::conformance;
 use millstream_tests::{Child, Record, Scene, Setting, Store, bank, delete_topic, kafka, postgres_client};
 
 /// What no message may show: it stands in every bad record.
@@ -54,6 +55,13 @@ fn odd_values() -> Vec<Vec<u8>> {
     ]
     .map(String::into_bytes)
     .to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_in_kafka_are_as_in_any_other_place() {
+    let store = Store::services("letters").await;
+    let scene = Scene::new(Setting { name: "letters", store, ..Setting::default() }).await;
+    conformance::dead_letters(scene.systems.dead_letters(&scene.pipeline).as_ref()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
