@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use millstream_core::{Error, Result, SystemClock, fault};
 use millstream_host::{Retries, Stop, lambda, stream};
-use millstream_pipeline::{Connections, Pipeline, Uses};
+use millstream_pipeline::{Connections, Pipeline, Uses, setting};
 
 use crate::{Function, Systems};
 
@@ -31,8 +31,8 @@ impl Settings {
             fault::arm(&setting);
         }
         Ok(Self {
-            pipeline: get("MILLSTREAM_PIPELINE").map_or_else(|| PathBuf::from("."), PathBuf::from),
-            function: get("MILLSTREAM_FUNCTION"),
+            pipeline: setting(get, "MILLSTREAM_PIPELINE")?.map_or_else(|| PathBuf::from("."), PathBuf::from),
+            function: setting(get, "MILLSTREAM_FUNCTION")?,
             connections: Connections::read(get)?,
             lambda: lambda::is_lambda(get),
         })
@@ -96,7 +96,11 @@ async fn run(uses: Uses, settings: Settings) -> Result<()> {
         Error::stop(lines.join("\n"))
     })?;
     let name = settings.function.map_or_else(|| only_one(&pipeline, uses), Ok)?;
+    let declared = pipeline.functions.get(&name);
+    declared.map_or(Ok(()), |declared| settings.connections.require_said(&name, declared))?;
     let systems = Systems::open(&pipeline, &settings.connections, Arc::new(SystemClock))?;
+    let [(_, log), (_, tables), (_, lake)] = systems.describe();
+    tracing::info!(function = %name, log, tables, lake, create = settings.connections.create, "starting");
     if settings.lambda {
         // Lambda starts a process again that could not start.
         let function = systems.function(&pipeline, &name).await?;
@@ -124,7 +128,7 @@ async fn once_there(
             done => return done,
         };
         if attempt == 1 || attempt.is_multiple_of(10) {
-            tracing::warn!(function = name, attempt, %error, "can't start yet; waiting for it to pass");
+            tracing::warn!(function = name, attempt, "can't start yet, trying again: {error}");
         }
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         pause_ms = pause_ms.saturating_mul(2).min(retries.max_pause_ms);

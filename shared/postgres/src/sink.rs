@@ -28,7 +28,8 @@ const MAX_ATTEMPTS: usize = 5;
 /// The most that one write may carry; PostgreSQL refuses messages of 1 GiB.
 const MAX_WRITE_BYTES: usize = 512 << 20;
 
-const FENCE_COLUMNS: &str = "start_offset, next_offset, last_timestamp_ms, max_event_time_us, upstream::text";
+const FENCE_COLUMNS: &str = "start_offset, next_offset, last_timestamp_ms, max_event_time_us, upstream::text, \
+     topic_id";
 const ONE_FENCE: &str = "function = $1 AND topic = $2 AND generation = $3 AND partition = $4";
 
 /// A table in PostgreSQL, and the fences of the function that writes to it.
@@ -200,9 +201,10 @@ impl Sink for PostgresSink {
         let what = "creating a fence";
         let upstream = upstream_text(&fence)?;
         let sql = "INSERT INTO millstream_fences (function, topic, generation, partition, start_offset, next_offset, \
-             last_timestamp_ms, max_event_time_us, upstream) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb) \
+             last_timestamp_ms, max_event_time_us, upstream, topic_id) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10) \
              ON CONFLICT DO NOTHING";
-        // The same nine parameters as a movement from where the function starts to where the fence is.
+        // The same ten parameters as a movement from where the function starts to where the fence is.
         let movement = Movement {
             function: &self.function,
             partition,
@@ -287,7 +289,7 @@ struct Movement<'a> {
 }
 
 impl Movement<'_> {
-    /// The parameters $1 to $9 of every statement that touches a fence, and the columns behind them.
+    /// The parameters $1 to $10 of every statement that touches a fence, and the columns behind them.
     fn parameters<'a>(&'a self, columns: &'a [Parameter]) -> Parameters<'a> {
         let fence: [(&(dyn ToSql + Sync), Type); FENCE_PARAMETERS] = [
             (&self.function, Type::TEXT),
@@ -299,6 +301,7 @@ impl Movement<'_> {
             (&self.to.last_timestamp_ms, Type::INT8),
             (&self.to.max_event_time_us, Type::INT8),
             (&self.upstream, Type::TEXT),
+            (&self.to.topic_id, Type::TEXT),
         ];
         fence.into_iter().chain(parameters(columns)).collect()
     }
@@ -323,13 +326,14 @@ fn fence_of(row: &Row) -> Result<Fence> {
         last_timestamp_ms: row.get(2),
         max_event_time_us: row.get(3),
         upstream,
+        topic_id: row.get(5),
     })
 }
 
 fn partition_and_fence(row: &Row) -> Result<(TopicPartition, Fence)> {
-    let generation = u32::try_from(row.get::<_, i64>(6))
+    let generation = u32::try_from(row.get::<_, i64>(7))
         .map_err(|error| Error::stop("the column generation of millstream_fences can't be read").caused_by(error))?;
-    Ok((TopicPartition::new(row.get::<_, String>(5), generation, row.get(7)), fence_of(row)?))
+    Ok((TopicPartition::new(row.get::<_, String>(6), generation, row.get(8)), fence_of(row)?))
 }
 
 fn upstream_text(fence: &Fence) -> Result<String> {

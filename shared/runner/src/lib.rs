@@ -18,6 +18,7 @@ mod dead_letters;
 mod narrow;
 mod partition;
 mod runner;
+mod same_topic;
 mod start;
 mod stats;
 mod timeliness;

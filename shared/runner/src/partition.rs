@@ -26,6 +26,8 @@ struct Known {
     refused: usize,
     /// Was any record accepted yet?
     accepted: bool,
+    /// How often in a row the log ended below the fence.
+    short: u32,
 }
 
 /// What became of the records of one write.
@@ -60,6 +62,18 @@ impl Partitions {
 
     pub(crate) fn forget(&self, partition: &TopicPartition) {
         self.of(partition, |known| known.fence = None);
+    }
+
+    /// Counts how often in a row the log ended below the fence; begins at 1.
+    pub(crate) fn one_look_more(&self, partition: &TopicPartition) -> u32 {
+        self.of(partition, |known| {
+            known.short += 1;
+            known.short
+        })
+    }
+
+    pub(crate) fn reaches_the_fence(&self, partition: &TopicPartition) {
+        self.of(partition, |known| known.short = 0);
     }
 
     /// Those of `bad` whose letters are not known to be kept.

@@ -108,7 +108,7 @@ impl Runner {
         let mut fenced = 0;
         let mut narrow = Narrow::default();
         if looks_new(batch, &fence) {
-            self.check_same_topic(partition, &fence).await?;
+            self.check_records(partition, &fence).await?;
         }
         while let Some(rest) = batch.after(fence.next_offset) {
             let work = match rest.gap(fence.next_offset) {

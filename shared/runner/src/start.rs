@@ -1,6 +1,6 @@
 use std::sync::PoisonError;
 
-use millstream_core::{Batch, Error, Fence, Limits, Result, Start, TopicPartition};
+use millstream_core::{Batch, Fence, Result, Start, TopicPartition};
 
 use crate::Runner;
 
@@ -9,11 +9,11 @@ impl Runner {
     ///
     /// # Errors
     /// Those of the sink and the log; `Stop` when the log is not the one that the fence speaks of, because the topic was
-    /// made anew.
+    /// re-created or has lost records.
     pub async fn start(&self, partition: &TopicPartition) -> Result<i64> {
         self.known.forget(partition);
         let fence = self.fence(partition, i64::MAX).await?;
-        self.check_same_topic(partition, &fence).await?;
+        self.check_records(partition, &fence).await?;
         Ok(fence.next_offset)
     }
 
@@ -24,7 +24,8 @@ impl Runner {
     /// As [`Runner::start`].
     pub async fn next_offset(&self, partition: &TopicPartition) -> Result<Option<i64>> {
         let Some(fence) = self.parts.sink.fence(partition).await? else { return Ok(None) };
-        self.check_same_topic(partition, &fence).await?;
+        self.check_topic_id(partition, &fence).await?;
+        self.check_records(partition, &fence).await?;
         Ok(Some(fence.next_offset))
     }
 
@@ -36,11 +37,21 @@ impl Runner {
         }
         let at_the_end = self.parts.start == Start::Latest && self.was_there_first(partition).await?;
         let fence = match self.parts.sink.fence(partition).await? {
-            Some(fence) => fence,
+            Some(mut fence) => {
+                let topic_id = self.check_topic_id(partition, &fence).await?;
+                if fence.topic_id.is_none() && topic_id.is_some() {
+                    // A fence from before: the next write stores the id, if this is the fence's topic.
+                    self.check_records(partition, &fence).await?;
+                    fence.topic_id = topic_id;
+                }
+                fence
+            }
             None => {
+                // Before its offsets: if it is re-created in between, the next look at the id says so.
+                let topic_id = self.parts.log.topic_id(&partition.topic).await?;
                 let held = self.parts.log.watermarks(partition).await?;
                 let start = if at_the_end { held.high.min(delivered_from) } else { held.low };
-                self.parts.sink.create_fence(partition, Fence::starting_at(start)).await?
+                self.parts.sink.create_fence(partition, Fence { topic_id, ..Fence::starting_at(start) }).await?
             }
         };
         self.known.remember(partition, &fence);
@@ -65,27 +76,6 @@ impl Runner {
         };
         Ok(partition.partition < first)
     }
-
-    /// Is the log still the one that the fence was made from? It must reach up to the fence, and the last record below
-    /// the fence must have the timestamp that the fence knows. Where that record is gone (compaction, retention) there is
-    /// nothing to compare, and the log is taken for the same.
-    pub(crate) async fn check_same_topic(&self, partition: &TopicPartition, fence: &Fence) -> Result<()> {
-        let held = self.parts.log.watermarks(partition).await?;
-        if fence.next_offset > held.high {
-            return Err(made_anew(partition, fence, &format!("the log ends at offset {}", held.high)));
-        }
-        let last = fence.next_offset - 1;
-        let Some(known_ms) = fence.last_timestamp_ms.filter(|_| last >= held.low) else { return Ok(()) };
-        let one = Limits { max_records: 1, ..self.parts.limits };
-        let batch = self.parts.log.read(partition, last..fence.next_offset, one).await?;
-        match batch.timestamps_ms().values().first() {
-            Some(found_ms) if *found_ms != known_ms => {
-                let what = format!("the record at offset {last} is of {found_ms} ms where {known_ms} ms is known");
-                Err(made_anew(partition, fence, &what))
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 /// The records below the fence are a redelivery, or of another topic of the same name: then all of them are newer than the
@@ -94,12 +84,4 @@ pub(crate) fn looks_new(batch: &Batch, fence: &Fence) -> bool {
     let below = batch.offsets().values().partition_point(|offset| *offset < fence.next_offset);
     let oldest_ms = batch.timestamps_ms().values()[..below].iter().min();
     fence.last_timestamp_ms.zip(oldest_ms).is_some_and(|(known_ms, oldest_ms)| *oldest_ms > known_ms)
-}
-
-fn made_anew(partition: &TopicPartition, fence: &Fence, what: &str) -> Error {
-    Error::stop(format!(
-        "the sink has everything below offset {} of {partition}, but {what}: the topic was deleted and made anew. Raise \
-         `generation` of topic {} in the pipeline file",
-        fence.next_offset, partition.topic
-    ))
 }

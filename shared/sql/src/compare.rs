@@ -1,6 +1,5 @@
 //! Comparisons of text with numbers: the engine would cast the text, and fail for each record whose text is no number.
 
-use arrow::datatypes::DataType;
 use datafusion::{
     common::{
         DFSchema,
@@ -56,6 +55,10 @@ fn compared(expr: &Expr) -> Vec<(&Expr, &Expr)> {
                 .flat_map(|base| case.when_then_expr.iter().map(move |(when, _)| (base, when.as_ref())))
                 .collect()
         }
+        Expr::ScalarFunction(function) if function.name() == "nullif" => match function.args.as_slice() {
+            [left, right] => vec![(left, right)],
+            _ => Vec::new(),
+        },
         _ => Vec::new(),
     }
 }
@@ -78,27 +81,26 @@ fn mistake(left: &Expr, right: &Expr, of_left: &DFSchema, of_right: &DFSchema) -
             if value.trim().parse::<f64>().is_ok() {
                 return None;
             }
-            format!("{} is a number and '{value}' is not: compare it with a number", shown(number, &number_type))
+            format!("{} is a number and '{value}' is not: compare it with a number", shown(number))
         }
-        (_, Expr::Literal(value, _)) => format!(
-            "{} is a string and {value} a number: compare with '{value}', or write CAST({} AS {})",
-            shown(text, &DataType::Utf8),
-            shown(text, &DataType::Utf8),
-            types::name(&number_type)
+        (Expr::Column(column), Expr::Literal(value, _)) => format!(
+            "`{name}` is a string and {value} a number: compare with '{value}', or write CAST({name} AS {})",
+            types::name(&number_type),
+            name = column.name(),
         ),
         _ => format!(
             "{} is a string and {} a number: CAST one of them to the type of the other",
-            shown(text, &DataType::Utf8),
-            shown(number, &number_type)
+            shown(text),
+            shown(number)
         ),
     };
     Some(SqlError::new(message).at(place_of(left).or_else(|| place_of(right))))
 }
 
-/// A column by its name, another expression by its type.
-fn shown(expr: &Expr, data_type: &DataType) -> String {
+fn shown(expr: &Expr) -> String {
     match expr {
         Expr::Column(column) => format!("`{}`", column.name()),
-        _ => format!("an expression of type {}", types::name(data_type)),
+        Expr::Literal(value, _) => value.to_string(),
+        _ => "an expression".into(),
     }
 }

@@ -29,7 +29,7 @@ impl std::error::Error for DataFault {}
 
 /// An error while a plan ran over a batch: what an expression says of its input is the input's fault. The text of Arrow and
 /// DataFusion quotes values, so only its kind is kept, and the name of a type where there is one.
-pub fn at_run_time(error: DataFusionError) -> Error {
+pub fn at_run_time(error: &DataFusionError) -> Error {
     match error.find_root() {
         DataFusionError::External(other) => match other.downcast_ref::<DataFault>() {
             Some(fault) => Error::poison(fault.0.clone()),
@@ -78,11 +78,11 @@ fn of_text(text: &str) -> String {
     if has(&["divide by zero", "division by zero"]) {
         return "a division by zero".into();
     }
-    if has(&["cast", "parsing", "parse", "invalid timestamp", "invalid date"]) {
-        return of_cast(text);
-    }
     if has(&["regular expression", "regex"]) {
         return "a pattern is not a regular expression".into();
+    }
+    if has(&["cast", "parsing", "parse", "invalid timestamp", "invalid date"]) {
+        return of_cast(text);
     }
     "an expression can't be computed for this record".into()
 }
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     fn said(error: DataFusionError) -> String {
-        at_run_time(error).to_string()
+        at_run_time(&error).to_string()
     }
 
     #[test]

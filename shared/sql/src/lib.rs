@@ -31,15 +31,19 @@
 //! What can't be merged is refused with the reason: see [`plan`]. Overflow is an error, never a wrap.
 
 mod above;
+mod advice;
 mod calendar;
 mod checked;
 mod compare;
 mod error;
+mod exact;
 mod fault;
 mod hop;
+mod messages;
 mod names;
 mod parse;
 mod plan;
+mod query;
 mod refuse;
 mod rehearse;
 mod run;
@@ -54,5 +58,6 @@ mod window;
 
 pub use error::{Result, SqlError};
 pub use plan::{Input, Planned, Statement, plan};
+pub use query::{WholeTable, query, tables_read};
 pub use run::ReferenceTable;
 pub use window::MAX_WINDOWS_PER_EVENT;

@@ -3,49 +3,76 @@
 use std::collections::BTreeSet;
 
 use datafusion::{
+    common::DataFusionError,
     execution::session_state::SessionState,
     sql::{
         parser::Statement as ParsedStatement,
-        sqlparser::ast::{self, ExcludeSelectItem, SelectItem, SetExpr, VisitMut, VisitorMut},
+        sqlparser::ast::{
+            self, ExcludeSelectItem, FunctionArg, FunctionArgExpr, SelectItem, SetExpr, VisitMut, VisitorMut,
+        },
     },
 };
 use millstream_core::META_COLUMNS;
 
 use crate::{
+    advice,
     error::{Result, SqlError},
-    plan::{Input, Statement},
+    plan::Input,
 };
 
 /// One SELECT, in which `*` of a topic means its own fields.
-pub fn parse(state: &SessionState, statement: &Statement<'_>) -> Result<ParsedStatement> {
-    let mut parsed = state.sql_to_statement(statement.sql, &datafusion::config::Dialect::PostgreSQL)?;
-    let ParsedStatement::Statement(sql) = &mut parsed else {
-        return Err(SqlError::new("only a SELECT can be run over a topic"));
-    };
-    if !matches!(sql.as_ref(), ast::Statement::Query(_)) {
-        return Err(SqlError::new("only a SELECT can be run over a topic"));
+///
+/// # Errors
+/// The outer one is of the syntax, the inner one of what was written.
+pub fn parse(state: &SessionState, sql: &str, inputs: &[Input]) -> Result<Result<ParsedStatement>, DataFusionError> {
+    let mut parsed = state.sql_to_statement(sql, &datafusion::config::Dialect::PostgreSQL)?;
+    let ParsedStatement::Statement(statement) = &mut parsed else { return Ok(Err(no_select())) };
+    if !matches!(statement.as_ref(), ast::Statement::Query(_)) {
+        return Ok(Err(no_select()));
     }
-    let mut stars = Stars { inputs: &statement.inputs };
+    if let Err(error) = advice::check(statement) {
+        return Ok(Err(error));
+    }
     // The visitor never breaks off.
-    let _ = sql.visit(&mut stars);
-    Ok(parsed)
+    let _ = statement.visit(&mut Rewrites { inputs });
+    Ok(Ok(parsed))
 }
 
-/// Leaves the meta columns out of `*`.
-struct Stars<'a> {
+fn no_select() -> SqlError {
+    SqlError::new("only a SELECT can be run over a topic")
+}
+
+/// Leaves the meta columns out of `*`, and writes `mod(a, b)` as `a % b`.
+struct Rewrites<'a> {
     inputs: &'a [Input],
 }
 
-impl VisitorMut for Stars<'_> {
+impl VisitorMut for Rewrites<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut ast::Query) -> std::ops::ControlFlow<()> {
         self.set_expr(&mut query.body);
         std::ops::ControlFlow::Continue(())
     }
+
+    fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> std::ops::ControlFlow<Self::Break> {
+        if let ast::Expr::Function(function) = expr
+            && function.name.to_string().eq_ignore_ascii_case("mod")
+            && let ast::FunctionArguments::List(list) = &function.args
+            && let [
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(left)),
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(right)),
+            ] = list.args.as_slice()
+        {
+            let nested = |expr: &ast::Expr| Box::new(ast::Expr::Nested(Box::new(expr.clone())));
+            let (left, op, right) = (nested(left), ast::BinaryOperator::Modulo, nested(right));
+            *expr = ast::Expr::Nested(Box::new(ast::Expr::BinaryOp { left, op, right }));
+        }
+        std::ops::ControlFlow::Continue(())
+    }
 }
 
-impl Stars<'_> {
+impl Rewrites<'_> {
     fn set_expr(&self, body: &mut SetExpr) {
         match body {
             SetExpr::Select(select) => self.select(select),

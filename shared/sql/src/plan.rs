@@ -17,8 +17,9 @@ use millstream_core::{Column, Role, Table, Transform};
 
 use crate::{
     above::{Finisher, View, finish},
-    error::{Result, SqlError},
+    error::{Result, SqlError, place_of},
     hop,
+    messages::Known,
     names::{Names, identifier, is_identifier},
     parse::parse,
     refuse::{self, Split},
@@ -76,8 +77,10 @@ impl fmt::Debug for Planned {
 /// and what to write instead.
 pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
     let state = session(statement)?;
-    let parsed = parse(&state, statement)?;
-    let logical = state.statement_to_plan(parsed).await?;
+    let known = known(&state, statement);
+    let tell = |error| known.tell(error);
+    let parsed = parse(&state, statement.sql, &statement.inputs).map_err(tell)?;
+    let logical = state.statement_to_plan(parsed?).await.map_err(tell)?;
     let is_topic = |name: &str| statement.inputs.iter().any(|input| input.name == name);
     let Split { above, aggregate } = refuse::check(&logical, &is_topic, &|expr| fold(&state, expr))?;
     named(&logical)?;
@@ -118,6 +121,14 @@ pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
     Ok(Planned { table, transform: Arc::new(transform), columns })
 }
 
+/// What the statement may name.
+fn known<'a>(state: &SessionState, statement: &Statement<'a>) -> Known<'a> {
+    let inputs = statement.inputs.iter().map(|input| input.name.clone());
+    let references = statement.references.iter().map(|reference| reference.name.clone());
+    let functions = state.scalar_functions().keys().chain(state.aggregate_functions().keys());
+    Known { sql: statement.sql, tables: inputs.chain(references).collect(), functions: functions.cloned().collect() }
+}
+
 /// A constant expression, computed.
 fn fold(state: &SessionState, expr: &Expr) -> Result<Expr> {
     let options = Arc::clone(state.config_options());
@@ -131,7 +142,9 @@ fn named(plan: &LogicalPlan) -> Result<()> {
     for field in plan.schema().fields() {
         let name = field.name();
         if !is_identifier(name) {
-            return Err(SqlError::new(format!("the output column `{name}` needs a name: write `… AS name`")));
+            return Err(SqlError::new(format!(
+                "the output column `{name}` needs a name of letters, digits and _ (at most 63): write `… AS name`"
+            )));
         }
         if !seen.insert(name) {
             return Err(SqlError::new(format!("two output columns are named `{name}`: give one another name with AS")));
@@ -219,12 +232,13 @@ async fn merged(
             return Err(SqlError::new("internal: an aggregate is none"));
         };
         let base = names.free(&outputs.name_of(index).unwrap_or_else(|| identifier(&expr.schema_name().to_string())));
-        aggregates.push((index, function, base));
+        aggregates.push((index, function, base, place_of(expr)));
     }
     let mut direct = true;
-    for (index, function, base) in aggregates {
+    for (index, function, base, place) in aggregates {
         let (_, field) = schema.qualified_field(index);
-        let lowered = states::lower(&function, &input, field.data_type(), &base, &mut names)?;
+        let lowered = states::lower(&function, &input, field.data_type(), &base, &mut names);
+        let lowered = lowered.map_err(|error| error.at(place))?;
         direct &= lowered.direct;
         for state in lowered.states {
             let data_type = stored(&state.data_type, &state.name)?;

@@ -246,6 +246,10 @@ impl Checker<'_> {
             LogicalPlan::Limit(_) => {
                 "LIMIT over a stream depends on how batches are cut. Leave it out, or filter with WHERE"
             }
+            LogicalPlan::Distinct(distinct) if matches!(distinct.input().as_ref(), LogicalPlan::Union(_)) => {
+                "UNION drops rows that were there before, for which it would need all events: write UNION ALL (and GROUP BY \
+                 all columns over it, if each row is to be there once)"
+            }
             LogicalPlan::Distinct(_) => {
                 "DISTINCT over a stream would need all events. Write GROUP BY over the same columns: its table holds each once"
             }
@@ -279,6 +283,12 @@ impl Checker<'_> {
             return Some(
                 "this join would also give rows for which there is no event (an outer join that keeps the reference's \
                  side). Keep the stream's side: `FROM topic LEFT JOIN reference ON …`",
+            );
+        }
+        if matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti) {
+            return Some(
+                "EXCEPT and INTERSECT compare an event with those of other batches. UNION ALL both topics with a column that \
+                 says which one it is, GROUP BY all others, and keep HAVING NOT bool_or(is_right) (or AND bool_or(is_right))",
             );
         }
         if self.topics(&join.right).any(|topic| self.topics(&join.left).any(|other| other == topic)) {

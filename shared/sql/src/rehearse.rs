@@ -11,11 +11,14 @@ use arrow::{
     datatypes::{DataType, FieldRef, Schema},
     error::ArrowError,
 };
-use millstream_core::{Error, Transform};
+use millstream_core::Error;
 
 use crate::{
     error::{Result, SqlError},
+    fault::at_run_time,
     plan::Input,
+    run::SqlTransform,
+    types,
 };
 
 /// What text fields hold, one try after the other: a statement may rightly demand any of these.
@@ -26,7 +29,7 @@ const TEXTS: [&str; 4] = ["1", "2024-01-02T03:04:05Z", "true", "a"];
 /// # Errors
 /// What fails for each of them, whatever it holds.
 pub async fn rehearse(
-    transform: &dyn Transform,
+    transform: &SqlTransform,
     inputs: &[Input],
     columns: &BTreeMap<String, BTreeSet<String>>,
 ) -> Result<()> {
@@ -39,7 +42,7 @@ pub async fn rehearse(
         let mut told = None;
         for text in TEXTS.into_iter().map(Some).chain([None]) {
             let row = row(&fields, text).map_err(|_| SqlError::new("internal: a topic's type has no values"))?;
-            match transform.apply(&input.name, row).await {
+            match transform.run(&input.name, row).await {
                 Ok(_) => {
                     told = None;
                     break;
@@ -47,13 +50,13 @@ pub async fn rehearse(
                 Err(error) => told = Some(error),
             }
         }
-        match told {
-            Some(Error::Poison(_)) if may_be_another => {}
-            Some(error) => {
-                return Err(SqlError::new(format!("this fails for every record of `{}`: {error}", input.name)));
-            }
-            None => {}
+        let Some(error) = told else { continue };
+        if may_be_another && matches!(at_run_time(&error), Error::Poison(_)) {
+            continue;
         }
+        // The values in this text are none of anybody's records.
+        let text = types::plainly(&error.strip_backtrace());
+        return Err(SqlError::new(format!("this fails for every record of `{}`: {text}", input.name)));
     }
     Ok(())
 }

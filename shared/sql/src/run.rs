@@ -13,6 +13,7 @@ use arrow::{
 };
 use async_trait::async_trait;
 use datafusion::{
+    common::{DataFusionError, resources_err},
     execution::{TaskContext, memory_pool::GreedyMemoryPool, runtime_env::RuntimeEnv},
     physical_plan::{ExecutionPlan, collect, execute_stream},
 };
@@ -21,7 +22,7 @@ use millstream_core::{Combine, Error, Result, Table, Transform, merge::merge_row
 
 use crate::{
     above::{Finisher, ROW, STATES},
-    fault::at_run_time,
+    fault::{DataFault, at_run_time},
     size, sketch,
     slot::fill,
 };
@@ -69,6 +70,24 @@ pub struct SqlTransform {
 #[async_trait]
 impl Transform for SqlTransform {
     async fn apply(&self, topic: &str, rows: RecordBatch) -> Result<Vec<RecordBatch>> {
+        let one = rows.num_rows() == 1;
+        match self.run(topic, rows).await {
+            Ok(batches) => {
+                let batches = batches.iter().filter(|batch| batch.num_rows() > 0);
+                batches.map(|batch| as_schema(batch, &self.schema)).collect()
+            }
+            Err(error) => Err(match at_run_time(&error) {
+                // It can't be made any smaller.
+                Error::TooLarge(fault) if one => Error::poison(fault.to_string()),
+                other => other,
+            }),
+        }
+    }
+}
+
+impl SqlTransform {
+    /// Runs the plan over rows of a topic, within the bounds of memory and output.
+    pub async fn run(&self, topic: &str, rows: RecordBatch) -> Result<Vec<RecordBatch>, DataFusionError> {
         let rows = [rows];
         let references: Vec<_> = self.references.iter().map(|reference| (reference, reference.rows())).collect();
         let mut slots: HashMap<&str, &[RecordBatch]> =
@@ -78,37 +97,33 @@ impl Transform for SqlTransform {
         let of_references: usize =
             references.iter().flat_map(|(_, rows)| rows.iter()).map(RecordBatch::get_array_memory_size).sum();
         let limit = of_references.saturating_mul(4).saturating_add(MAX_RUN_BYTES);
-        let plan = fill(&self.plan, &slots).map_err(at_run_time)?;
-        let ran = AssertUnwindSafe(run(plan, &self.context, limit)).catch_unwind().await;
-        // A panic over a batch that can't be made any smaller would come again with every attempt.
-        let ran = ran.unwrap_or_else(|_| Err(Error::poison("internal: the SQL plan broke over this input")));
-        let batches = match ran {
-            Err(Error::TooLarge(fault)) if rows[0].num_rows() == 1 => return Err(Error::poison(fault.to_string())),
-            ran => ran?,
-        };
-        batches.iter().filter(|batch| batch.num_rows() > 0).map(|batch| as_schema(batch, &self.schema)).collect()
+        let plan = fill(&self.plan, &slots)?;
+        let batches = AssertUnwindSafe(within(limit, plan, &self.context)).catch_unwind().await;
+        // A panic would come again with every attempt: one record must not stop the others.
+        batches.unwrap_or_else(|_| Err(DataFault::error("internal: the SQL plan broke over this input")))
     }
 }
 
 /// Runs a filled plan within `limit` bytes of memory, and the bounds of its output.
-async fn run(plan: Arc<dyn ExecutionPlan>, context: &TaskContext, limit: usize) -> Result<Vec<RecordBatch>> {
-    let runtime =
-        RuntimeEnv { memory_pool: Arc::new(GreedyMemoryPool::new(limit)), ..context.runtime_env().as_ref().clone() };
+async fn within(
+    limit: usize,
+    plan: Arc<dyn ExecutionPlan>,
+    context: &TaskContext,
+) -> Result<Vec<RecordBatch>, DataFusionError> {
+    let memory_pool = Arc::new(GreedyMemoryPool::new(limit));
+    let runtime = RuntimeEnv { memory_pool, ..context.runtime_env().as_ref().clone() };
     // A physical plan holds its functions: the context needs to name none.
     let none = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
     let config = context.session_config().clone();
     let context =
         TaskContext::new(None, context.session_id(), config, none.0, none.1, none.2, none.3, Arc::new(runtime));
-    let mut stream = execute_stream(plan, Arc::new(context)).map_err(at_run_time)?;
+    let mut stream = execute_stream(plan, Arc::new(context))?;
     let (mut batches, mut bytes, mut rows) = (Vec::new(), 0, 0);
-    while let Some(batch) = stream.try_next().await.map_err(at_run_time)? {
+    while let Some(batch) = stream.try_next().await? {
         rows += batch.num_rows();
         bytes += size::of_batch(&batch);
         if rows > MAX_OUTPUT_ROWS || bytes > MAX_OUTPUT_BYTES {
-            return Err(Error::too_large(format!(
-                "it becomes more than {MAX_OUTPUT_ROWS} rows or {} MiB",
-                MAX_OUTPUT_BYTES / (1024 * 1024)
-            )));
+            return resources_err!("output");
         }
         batches.push(batch);
     }
@@ -147,8 +162,8 @@ impl Combine for Combiner {
         let internal = |error| Error::stop("internal: states could not be finished").caused_by(error);
         let numbered = number(rows).map_err(internal)?;
         let slots = HashMap::from([(STATES, std::slice::from_ref(&numbered))]);
-        let plan = fill(&finisher.plan, &slots).map_err(at_run_time)?;
-        let batches = collect(plan, Arc::clone(&self.context)).await.map_err(at_run_time)?;
+        let plan = fill(&finisher.plan, &slots).map_err(|error| at_run_time(&error))?;
+        let batches = collect(plan, Arc::clone(&self.context)).await.map_err(|error| at_run_time(&error))?;
         let batches = batches.iter().map(|batch| as_schema(batch, &finisher.schema)).collect::<Result<Vec<_>>>()?;
         let all = arrow::compute::concat_batches(&finisher.schema, &batches).map_err(internal)?;
         let last = all.num_columns() - 1;

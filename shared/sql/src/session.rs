@@ -4,12 +4,19 @@ use std::sync::Arc;
 
 use datafusion::{
     common::TableReference,
-    execution::{SessionStateBuilder, context::SessionContext, session_state::SessionState},
+    execution::{
+        FunctionRegistry, SessionStateBuilder,
+        context::SessionContext,
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        runtime_env::RuntimeEnvBuilder,
+        session_state::SessionState,
+    },
     prelude::SessionConfig,
 };
 
 use crate::{
-    calendar, checked::CheckIntegers, error::Result, plan::Statement, sketch, slot::SlotTable, window::Window,
+    calendar, checked::CheckIntegers, error::Result, exact::ExactConstants, plan::Statement, sketch, slot::SlotTable,
+    window::Window,
 };
 
 /// A planner that knows the topics and the references of a statement.
@@ -18,14 +25,17 @@ pub fn session(statement: &Statement<'_>) -> Result<SessionState> {
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
     options.sql_parser.map_string_types_to_utf8view = false;
-    // `amount * 1.21` of a decimal stays exact.
-    options.sql_parser.parse_float_as_decimal = true;
     // Fields of JSON are written as they are: `branchName` is not `branchname`.
     options.sql_parser.enable_ident_normalization = false;
     // Both would keep in the plan what one batch was, and so in every later one.
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     options.optimizer.enable_dynamic_filter_pushdown = false;
-    let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    // What does not fit into memory is tried again with fewer records, and never spilled.
+    let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    let runtime = RuntimeEnvBuilder::new().with_disk_manager_builder(no_disk).build_arc()?;
+    let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime);
+    let mut state = builder.with_default_features().build();
+    state.register_expr_planner(Arc::new(ExactConstants))?;
     let context = SessionContext::new_with_state(state);
     context.add_analyzer_rule(Arc::new(CheckIntegers));
     for window in [Window::Tumble, Window::Hop, Window::HopStarts] {

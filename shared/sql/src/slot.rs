@@ -180,7 +180,7 @@ mod tests {
             into: "out",
         };
         let state = session(&statement).unwrap();
-        let logical = state.statement_to_plan(parse(&state, &statement).unwrap()).await.unwrap();
+        let logical = state.statement_to_plan(parse(&state, sql, &statement.inputs).unwrap().unwrap()).await.unwrap();
         let optimized = state.optimize(&logical).unwrap();
         let physical = unnest::bounded(state.create_physical_plan(&optimized).await.unwrap()).unwrap();
         (physical, state.task_ctx())

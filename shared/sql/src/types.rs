@@ -44,8 +44,8 @@ pub fn name(data_type: &DataType) -> String {
     }
 }
 
-/// What the engine calls a type, and the name here. An empty name: the digits in its parentheses are kept as a decimal's.
-const ENGINE: [(&str, &str); 34] = [
+/// What the engine calls a type, and the name here. None: it is a decimal, whose digits are kept.
+const ENGINE: [(&str, &str); 40] = [
     ("Null", "null"),
     ("Boolean", "boolean"),
     ("Int8", "tinyint"),
@@ -78,6 +78,12 @@ const ENGINE: [(&str, &str); 34] = [
     ("FixedSizeList", "list"),
     ("Struct", "object"),
     ("Map", "map"),
+    ("IntervalMonthDayNano", "interval"),
+    ("IntervalDayTime", "interval"),
+    ("IntervalYearMonth", "interval"),
+    ("TimestampMicrosecond", "timestamp"),
+    ("TimestampNanosecond", "timestamp"),
+    ("TimestampMillisecond", "timestamp"),
     ("Decimal128", ""),
     ("Decimal256", ""),
 ];
@@ -103,7 +109,8 @@ pub fn plainly(text: &str) -> String {
         ("Schema error: ", ""),
         ("SQL error: ", ""),
         ("Arrow error: ", ""),
-        ("Optimizer rule ", ""),
+        ("Cast error: ", ""),
+        ("Parser error: ", ""),
         ("type_coercion\n", ""),
         ("caused by\n", ""),
     ] {
@@ -140,11 +147,22 @@ fn replace(text: &str, mut found: impl FnMut(&str)) -> String {
         };
         let details = in_parentheses(rest);
         rest = &rest[details.len()..];
-        let name = if ours.is_empty() { format!("decimal{}", details.replace(' ', "")) } else { (*ours).to_owned() };
+        // `Int64(1)` is a constant, `Decimal128(18, 2)` a type.
+        let name = match details {
+            details if ours.is_empty() && details.contains("Some") => "decimal".to_owned(),
+            details if ours.is_empty() => format!("decimal{}", details.replace(' ', "")),
+            details if is_plain(ours) && details.len() > 2 => details[1..details.len() - 1].replace('"', "'"),
+            _ => (*ours).to_owned(),
+        };
         found(&name);
         out += &name;
     }
     out + rest
+}
+
+/// Has a type no details?
+fn is_plain(name: &str) -> bool {
+    !matches!(name, "timestamp" | "interval" | "list" | "object" | "map" | "binary" | "time")
 }
 
 /// `(…)` at the start of a text, with all that is nested in it.
@@ -175,6 +193,8 @@ mod tests {
         for (theirs, ours) in [
             ("Cannot cast Utf8View to List(Field { name: (\"x\") }) now", "Cannot cast string to list now"),
             ("Error during planning: Decimal128(18, 2) + Timestamp(µs, \"UTC\")", "decimal(18,2) + timestamp"),
+            ("count(Int64(1)) of Utf8(\"x\")", "count(1) of 'x'"),
+            ("Decimal128(Some(121),3,2)", "decimal"),
             ("no Int64s, only my_Int64 and Int64", "no Int64s, only my_Int64 and bigint"),
             ("Internal error: x.\nThis issue was likely caused by a bug in DataFusion's code", "x"),
         ] {

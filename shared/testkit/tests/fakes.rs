@@ -104,7 +104,7 @@ async fn read(log: &MemoryLog, from: i64, to: i64) -> millstream_core::Result<Ba
 }
 
 #[tokio::test]
-async fn retention_compaction_and_a_topic_made_anew() {
+async fn retention_compaction_and_a_re_created_topic() {
     let log = MemoryLog::with_topic("words", 1);
     assert_eq!(log.append("words", 0, ["a", "b", "c", "d", "e"]), 0);
     log.compact_away("words", 0, 2);

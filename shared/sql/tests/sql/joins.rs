@@ -8,7 +8,7 @@ use arrow::{
 };
 use millstream_sql::{Planned, ReferenceTable, Statement, plan};
 
-use crate::fixture::{Event, decoded, event, lines, statement};
+use crate::fixture::{Event, decoded, event, lines, merged, statement};
 
 /// Rows of the reference `rates`.
 type Rates = Vec<(Option<&'static str>, i64)>;
@@ -87,7 +87,7 @@ fn larger(offset: i64, event: &Event, rates: &Rates) -> Vec<String> {
     rates.iter().filter(below).map(|(_, rate)| line(offset, Some(*rate))).collect()
 }
 
-const JOINS: [(&str, Expected); 16] = [
+const JOINS: [(&str, Expected); 19] = [
     ("SELECT t._offset, r.rate FROM t JOIN rates r ON r.branch = t.branch", inner),
     ("SELECT t._offset, r.rate FROM rates r JOIN t ON r.branch = t.branch", inner),
     ("SELECT t._offset, r.rate FROM t LEFT JOIN rates r ON r.branch = t.branch", outer),
@@ -109,6 +109,12 @@ const JOINS: [(&str, Expected); 16] = [
         constants,
     ),
     ("SELECT t._offset, r.rate FROM t CROSS JOIN rates r", crossed),
+    ("SELECT t._offset, r.rate FROM rates r CROSS JOIN t", crossed),
+    ("SELECT t._offset, r.rate FROM rates r JOIN t ON t.count > r.rate", larger),
+    (
+        "SELECT t._offset, x.top FROM t, LATERAL (SELECT max(rate) AS top FROM rates r WHERE r.branch = t.branch) AS x",
+        correlated,
+    ),
     ("SELECT t._offset, r.rate FROM t JOIN rates r ON t.count > r.rate", larger),
 ];
 
@@ -166,4 +172,19 @@ async fn every_batch_of_every_partition_is_joined_with_what_the_reference_holds_
             }
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_reference_gives_can_be_grouped_by() {
+    let sql =
+        "SELECT x.top, count(*) AS n FROM (SELECT (SELECT rate FROM rates ORDER BY rate LIMIT 1) AS top FROM t) AS x
+               GROUP BY x.top";
+    let (planned, reference) = planned(sql).await;
+    let mut states = Vec::new();
+    for rates in [vec![(Some("a"), 7)], vec![], vec![(Some("b"), 8), (Some("a"), 7)]] {
+        set(&reference, &rates);
+        let rows = decoded(&planned, &[event("a", 1, 0), event("b", 1, 0)], 0);
+        states.extend(planned.transform.apply("t", rows).await.unwrap());
+    }
+    assert_eq!(merged(&planned, states).await.unwrap(), ["7|4", "null|2"]);
 }

@@ -7,6 +7,8 @@ mod bounds;
 mod fixture;
 mod joins;
 mod meaning;
+mod messages;
 mod refusals;
 mod splits;
+mod states;
 mod windows;

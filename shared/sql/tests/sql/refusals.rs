@@ -1,8 +1,6 @@
 //! What is refused at planning, and what is said then.
 
-use millstream_sql::plan;
-
-use crate::fixture::{refused, statement};
+use crate::fixture::refused;
 
 #[tokio::test]
 async fn what_cannot_be_merged_is_refused_with_a_way_out() {
@@ -30,13 +28,4 @@ async fn what_cannot_be_merged_is_refused_with_a_way_out() {
         let message = refused(sql).await;
         assert!(message.contains(says), "{sql}\n  said: {message}\n  not:  {says}");
     }
-}
-
-#[tokio::test]
-async fn mistakes_are_told_with_their_place() {
-    let error = plan(&statement("SELECT branch,\n       nonsense AS n\nFROM t")).await.unwrap_err();
-    assert_eq!((error.line, error.column), (Some(2), Some(8)), "{error}");
-    let error = plan(&statement("SELECT branch,\n  FROM WHERE")).await.unwrap_err();
-    assert_eq!(error.line, Some(2), "{error}");
-    assert!(refused("SELECT tumble(at) AS w FROM t").await.contains("tumble(time"));
 }

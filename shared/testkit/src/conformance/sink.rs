@@ -167,15 +167,21 @@ async fn all_of_a_fence_round_trips(harness: &dyn SinkHarness) {
         last_timestamp_ms: Some(1_700_000_000_123),
         max_event_time_us: Some(-62_135_596_800_000_000),
         upstream: upstream.into(),
+        topic_id: Some("f7sq-2LMTYqzm1ZzJ9bQ0w".to_owned()),
     };
     sink.write(&partition(0), &start, &full, &[plain_rows([9_000_000_000])]).await.unwrap();
     let again = open(harness, "round_trip", plain_table()).await;
     assert_eq!(again.fence(&partition(0)).await.unwrap(), Some(full.clone()));
     assert_eq!(again.snapshot().await.unwrap().fences, [(partition(0), full.clone())]);
     // A fence that was created with more than its offset keeps it too.
-    let created = Fence { start_offset: 4, ..full };
+    let created = Fence { start_offset: 4, ..full.clone() };
     assert_eq!(sink.create_fence(&partition(1), created.clone()).await.unwrap(), created);
     assert_eq!(again.fence(&partition(1)).await.unwrap(), Some(created));
+    // A fence from before the topic's id was known gets it with a write.
+    let later = sink.create_fence(&partition(2), Fence::starting_at(4)).await.unwrap();
+    let known = Fence { topic_id: full.topic_id, ..moved(&later, 5) };
+    sink.write(&partition(2), &later, &known, &[plain_rows([4])]).await.unwrap();
+    assert_eq!(again.fence(&partition(2)).await.unwrap(), Some(known));
 }
 
 async fn writes_from_elsewhere_are_fenced(harness: &dyn SinkHarness) {
