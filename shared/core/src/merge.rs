@@ -228,7 +228,13 @@ impl Moments {
     fn add(&mut self, other: Self) {
         let count = self.count + other.count;
         let delta = other.mean - self.mean;
-        self.squared += other.squared + delta * delta * self.count * other.count / count;
+        // Where the square of a difference would overflow or come to nothing, in every store alike.
+        let between = match delta.abs() {
+            near if near < 1e-140 => 0.0,
+            far if far > 1e140 => f64::INFINITY,
+            _ => delta * delta * self.count * other.count / count,
+        };
+        self.squared += other.squared + between;
         self.mean += delta * other.count / count;
         self.count = count;
     }

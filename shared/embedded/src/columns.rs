@@ -107,10 +107,11 @@ pub(crate) fn type_name(data_type: &DataType) -> String {
 /// A column as SQLite values, one per row.
 ///
 /// # Errors
-/// `Poison` for a timestamp beyond the year 262,000; `Stop` for a type that can't be stored.
+/// `Poison` for a time beyond the year 262,000; `Stop` for a type that can't be stored.
 pub(crate) fn encode(column: &ArrayRef) -> Result<Vec<Value>> {
     let data_type = column.data_type();
-    let as_type = |target: DataType| cast(column, &target).map_err(|error| unreadable(data_type, error));
+    let unwritable = |_| Error::poison(format!("a {} has no text, so it can't be stored", type_name(data_type)));
+    let as_type = |target: DataType| cast(column, &target).map_err(unwritable);
     let storage = Storage::of(data_type).ok_or_else(|| not_storable(data_type))?;
     Ok(match storage {
         Storage::Integer => each(as_type(DataType::Int64)?.as_primitive::<Int64Type>(), Value::Integer),
@@ -134,7 +135,7 @@ pub(crate) fn encode(column: &ArrayRef) -> Result<Vec<Value>> {
             let values = values.as_primitive::<Int64Type>().iter();
             values.map(|value| value.map_or(Ok(Value::Null), text)).collect::<Result<_>>()?
         }
-        Storage::Json => to_json(column).map_err(|error| unreadable(data_type, error))?,
+        Storage::Json => to_json(column).map_err(unwritable)?,
     })
 }
 

@@ -311,8 +311,12 @@ fn create_view(view: &View) -> String {
     let (name, select) = (quoted(&view.name), &view.select);
     let literal = name.replace('\'', "''");
     let comment = view_comment(view).replace('\'', "''");
+    let mut tag = "$millstream$".to_owned();
+    while select.contains(&tag) {
+        tag.insert(1, '_');
+    }
     format!(
-        "DO $millstream$ DECLARE held aclitem[]; given record; BEGIN CREATE OR REPLACE VIEW {name} AS {select}; \
+        "DO {tag} DECLARE held aclitem[]; given record; BEGIN CREATE OR REPLACE VIEW {name} AS {select}; \
          EXCEPTION WHEN invalid_table_definition THEN \
          SELECT relacl INTO held FROM pg_class WHERE oid = to_regclass('{literal}'); \
          DROP VIEW {name}; CREATE VIEW {name} AS {select}; \
@@ -320,7 +324,7 @@ fn create_view(view: &View) -> String {
          CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END AS option FROM aclexplode(held) \
          WHERE grantee <> current_user::regrole LOOP EXECUTE format('GRANT %s ON %s TO %s%s', given.privilege_type, \
          to_regclass('{literal}'), given.name, given.option); END LOOP; \
-         END $millstream$; COMMENT ON VIEW {name} IS '{comment}'"
+         END {tag}; COMMENT ON VIEW {name} IS '{comment}'"
     )
 }
 

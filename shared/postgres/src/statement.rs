@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use arrow::datatypes::DataType;
 use millstream_core::{Column, Error, Merge, Result, Role, Table};
 
 use crate::types::{Kind, quoted};
@@ -124,6 +125,9 @@ fn merged(table: &Table, column: &Column) -> Option<String> {
     let Role::State(merge) = &column.role else { return None };
     let (old, new) = sides(&column.name);
     Some(match merge {
+        Merge::Sum if matches!(column.data_type, DataType::Float32 | DataType::Float64) => {
+            format!("COALESCE({}, {old}, {new})", sum_of_doubles(column, &old, &new))
+        }
         Merge::Sum => format!("COALESCE({old} + {new}, {old}, {new})"),
         // Both leave nulls out.
         Merge::Min => format!("LEAST({}, {new})", of_column(table, &column.name, &old)),
@@ -135,18 +139,43 @@ fn merged(table: &Table, column: &Column) -> Option<String> {
         Merge::Mean { count } => {
             let (n1, n2) = counts(count);
             // The same sum in the same order as DataFusion's, so that other hosts give the same digits.
-            let mean = format!("{old} * {n1} / ({n1} + {n2}) + {new} * {n2} / ({n1} + {n2})");
+            // PostgreSQL fails where a double overflows or comes to nothing on the way.
+            let seen = |mean: &str| format!("(CASE WHEN abs({mean}) < '1e-290' THEN 0 ELSE {mean} END)");
+            let (a, b) = (seen(&old), seen(&new));
+            let mean = format!(
+                "CASE WHEN abs({old}) > '1e290' OR abs({new}) > '1e290' \
+                 THEN {a} / ({n1} + {n2}) * {n1} + {b} / ({n1} + {n2}) * {n2} \
+                 ELSE {a} * {n1} / ({n1} + {n2}) + {b} * {n2} / ({n1} + {n2}) END"
+            );
             unless_empty(&n1, &n2, &old, &new, &mean)
         }
         Merge::SquaredDifferences { count, mean } => {
             let (n1, n2) = counts(count);
             let (mean1, mean2) = sides(mean);
             let delta = format!("({mean1} - {mean2})");
-            let sum = format!("{old} + {new} + {delta} * {delta} * {n1} * {n2} / ({n1} + {n2})");
+            let between = format!("{delta} * {delta} * {n1} * {n2} / ({n1} + {n2})");
+            // As `Moments::add` of core says it: nothing overflows or comes to nothing on the way.
+            let between = format!(
+                "CASE WHEN abs({delta}) < '1e-140' THEN 0 WHEN abs({delta}) > '1e140' THEN 'Infinity' ELSE {between} END"
+            );
+            let sum = format!("{old} + {new} + {between}");
             unless_empty(&n1, &n2, &old, &new, &sum)
         }
         Merge::Sketch => return None,
     })
+}
+
+/// Beyond the largest double lies infinity, as everywhere outside PostgreSQL, which fails there.
+fn sum_of_doubles(column: &Column, old: &str, new: &str) -> String {
+    let (name, largest) = match column.data_type {
+        DataType::Float32 => ("real", f64::from(f32::MAX)),
+        _ => ("float8", f64::MAX),
+    };
+    let largest = format!("'{largest:e}'::{name}");
+    format!(
+        "CASE WHEN {old} > 0 AND {new} > {largest} - {old} THEN 'Infinity'::{name} \
+         WHEN {old} < 0 AND {new} < -{largest} - {old} THEN '-Infinity'::{name} ELSE {old} + {new} END"
+    )
 }
 
 fn sides(name: &str) -> (String, String) {
@@ -204,7 +233,7 @@ pub(crate) fn kind(column: &Column) -> Result<Kind> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::{array::RecordBatch, datatypes::DataType};
+    use arrow::array::RecordBatch;
     use async_trait::async_trait;
     use millstream_core::Combine;
 

@@ -13,7 +13,7 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 
-use crate::window::instant;
+use crate::{error::SqlError, window::instant};
 
 /// What a timestamp can be cut to.
 pub const UNITS: [&str; 10] =
@@ -24,6 +24,21 @@ const DAY_US: i64 = 86_400_000_000;
 /// `date_trunc('unit', time)`, in UTC.
 pub fn date_trunc_udf() -> ScalarUDF {
     ScalarUDF::new_from_impl(DateTrunc { signature: Signature::user_defined(Volatility::Immutable) })
+}
+
+/// Refuses a time of another zone than UTC.
+pub fn check_zone(zone: Option<&str>) -> crate::error::Result<()> {
+    if matches!(zone, None | Some("UTC" | "+00:00" | "Z")) {
+        return Ok(());
+    }
+    Err(SqlError::new(
+        "times are in UTC here: AT TIME ZONE can't be followed. Show the time itself, and convert it where the table is read",
+    ))
+}
+
+fn in_utc(data_type: &DataType) -> Result<()> {
+    let zone = if let DataType::Timestamp(_, Some(zone)) = data_type { Some(zone.as_ref()) } else { None };
+    check_zone(zone).or_else(|error| plan_err!("{error}"))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -42,6 +57,7 @@ impl ScalarUDFImpl for DateTrunc {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         let [unit, time] = types else { return plan_err!("write date_trunc('day', time)") };
+        in_utc(time)?;
         let is_time = matches!(time, DataType::Timestamp(..) | DataType::Date32 | DataType::Null);
         if !matches!(unit, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8) || !is_time {
             return plan_err!("write date_trunc('day', time), where time is a timestamp");
@@ -97,6 +113,7 @@ impl ScalarUDFImpl for ToChar {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        types.iter().try_for_each(in_utc)?;
         match types {
             [DataType::Timestamp(..) | DataType::Null, _] => Ok(vec![instant(), DataType::Utf8]),
             [DataType::Date32, _] => Ok(vec![DataType::Date32, DataType::Utf8]),

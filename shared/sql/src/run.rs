@@ -25,6 +25,7 @@ use crate::{
     fault::{DataFault, at_run_time},
     size, sketch,
     slot::fill,
+    types,
 };
 
 /// A table held in memory that topics are joined with; its rows may be replaced while functions run.
@@ -140,10 +141,14 @@ fn as_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         }
         cast_with_options(column, field.data_type(), &strict)
     };
-    let columns = batch.columns().iter().zip(schema.fields()).map(cast_one).collect::<Result<Vec<_>, _>>();
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
+        cast_one((column, field)).map_err(|_| {
+            Error::poison(format!("column `{}`: the value can't be {}", field.name(), types::name(field.data_type())))
+        })
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    columns
-        .and_then(|columns| RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options))
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
         .map_err(|error| Error::stop("internal: the plan's rows are not the table's").caused_by(error))
 }
 

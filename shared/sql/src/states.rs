@@ -23,6 +23,7 @@ use datafusion::{
 use millstream_core::{Merge, meta};
 
 use crate::{
+    above::{Op, total},
     error::{Result, SqlError},
     names::Names,
     sketch,
@@ -201,14 +202,14 @@ impl Lowering<'_> {
         let sum = self.state("sum", sum_type.clone(), Merge::Sum, sum);
         let count =
             self.state("count", DataType::Int64, Merge::Sum, self.over(count_udaf(), vec![argument], Vec::new()));
-        let (total, number) = (column(&sum.name), column(&count.name));
-        let quotient = match self.result {
-            DataType::Decimal128(_, scale) => {
-                cast(total, DataType::Decimal128(38, *scale)) / cast(number.clone(), DataType::Decimal128(20, 0))
+        let (all, number) = (column(&sum.name), column(&count.name));
+        let finish = match self.result {
+            DataType::Decimal128(..) => total(Op::Divide, vec![all, number], self.result.clone()),
+            _ => {
+                let quotient = cast(all, DataType::Float64) / cast(number, DataType::Float64);
+                cast(quotient, self.result.clone())
             }
-            _ => cast(total, DataType::Float64) / cast(number.clone(), DataType::Float64),
         };
-        let finish = when(number.gt(lit(0_i64)), cast(quotient, self.result.clone())).end()?;
         Ok(Lowered { states: vec![sum, count], finish, direct: false })
     }
 

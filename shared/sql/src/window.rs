@@ -146,8 +146,11 @@ fn length_us(interval: &ScalarValue) -> std::result::Result<i64, String> {
                     date_trunc('month', time)"
             .into());
     }
-    let us = i64::from(interval.days) * 86_400_000_000 + interval.nanoseconds / 1_000;
-    if us <= 0 { Err("a window's length must be at least a microsecond".into()) } else { Ok(us) }
+    let us = i128::from(interval.days) * 86_400_000_000 + i128::from(interval.nanoseconds / 1_000);
+    if us <= 0 {
+        return Err("a window's length must be at least a microsecond".into());
+    }
+    i64::try_from(us).map_err(|_| "a window can't be that long".into())
 }
 
 /// The start of the window of length `slide_us` that begins last before `time`, or at it.

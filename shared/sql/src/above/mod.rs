@@ -20,6 +20,7 @@ use datafusion::{
 pub use millstream_core::View;
 use millstream_core::{Column, Role};
 
+pub use self::total::{Op, total};
 use self::{
     postgres::{Postgres, quoted, type_name},
     white_list::WhiteList,

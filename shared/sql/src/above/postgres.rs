@@ -7,7 +7,7 @@ use datafusion::{
     logical_expr::{BinaryExpr, Case, Expr, ExprSchemable, Operator, expr::ScalarFunction},
 };
 
-use super::total::{INSTANTS_US, MAX_ADDEND, MAX_DOUBLE, MAX_EXACT, MIN_DOUBLE, Op, Total};
+use super::total::{MAX_ADDEND, MAX_DOUBLE, MAX_EXACT, MIN_DOUBLE, Op, Total, shiftable};
 use crate::{
     error::{Result, SqlError},
     sketch,
@@ -42,8 +42,10 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// A text in any database: whether a backslash is one is a setting where the text does not say it.
 fn text(value: &str) -> String {
-    format!("'{}'", value.replace('\'', "''"))
+    let quoted = value.replace('\'', "''");
+    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
 impl Postgres<'_> {
@@ -391,7 +393,10 @@ fn cast(a: &str, from: &DataType, to: &DataType) -> Result<String> {
         DataType::Decimal128(..) if to.is_integer() => fitting(format!("trunc({a})"), to)?,
         from if from.is_numeric() && exact_to => fitting(format!("round({a}::numeric, {})", scale_of(to)), to)?,
         DataType::Timestamp(..) if *to == DataType::Date32 => format!("({a} AT TIME ZONE 'UTC')::date"),
-        DataType::Date32 if matches!(to, DataType::Timestamp(..)) => format!("({a}::timestamp AT TIME ZONE 'UTC')"),
+        DataType::Date32 if matches!(to, DataType::Timestamp(..)) => over(&[a.to_owned()], |v| {
+            let (low, high) = ("'0001-01-01'::date", "'9999-12-31'::date");
+            format!("(CASE WHEN {0} BETWEEN {low} AND {high} THEN {0}::timestamp AT TIME ZONE 'UTC' END)", v[0])
+        }),
         _ => format!("{a}::{name}"),
     })
 }
@@ -415,9 +420,18 @@ fn shift(time: &str, by_us: i64) -> String {
     let sign = if rest < 0 { "-" } else { "" };
     let (seconds, us) = (rest.unsigned_abs() / 1_000_000, rest.unsigned_abs() % 1_000_000);
     // Hours, since a day has 23 to 25 of them in the reader's time zone.
-    let moved = format!("({time} + '{hours} hours {sign}{seconds}.{us:06} seconds'::interval)");
-    let (low, high) = (instant(*INSTANTS_US.start()), instant(*INSTANTS_US.end()));
-    over(&[moved], |v| format!("(CASE WHEN {0} BETWEEN {low} AND {high} THEN {0} END)", v[0]))
+    let bounds = shiftable(by_us);
+    let (low, high) = (instant(*bounds.start()), instant(*bounds.end()));
+    if bounds.is_empty() {
+        return "NULL::timestamptz".to_owned();
+    }
+    // Looked at before it is moved: PostgreSQL knows no time before the year -4713.
+    over(&[time.to_owned()], |v| {
+        format!(
+            "(CASE WHEN {0} BETWEEN {low} AND {high} THEN {0} + '{hours} hours {sign}{seconds}.{us:06} seconds'::interval END)",
+            v[0]
+        )
+    })
 }
 
 fn instant(us: i64) -> String {

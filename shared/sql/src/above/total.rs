@@ -99,12 +99,22 @@ impl ScalarUDFImpl for Total {
         let result: ArrayRef = match self.op {
             Op::Shift(by_us) => {
                 let times = args[0].as_primitive::<TimestampMicrosecondType>();
-                let moved = times.unary_opt::<_, TimestampMicrosecondType>(|time| shift(time, by_us));
+                let bounds = shiftable(by_us);
+                let moved =
+                    times.unary_opt::<_, TimestampMicrosecondType>(|time| bounds.contains(&time).then(|| time + by_us));
                 Arc::new(moved.with_timezone("UTC"))
             }
             Op::Cast if !(args[0].data_type().is_numeric() && self.result.is_numeric()) => {
                 let safe = CastOptions { safe: true, ..CastOptions::default() };
-                cast_with_options(&args[0], &self.result, &safe)?
+                let cast = cast_with_options(&args[0], &self.result, &safe)?;
+                match cast.as_primitive_opt::<TimestampMicrosecondType>() {
+                    Some(times) => {
+                        let known = |time| INSTANTS_US.contains(&time).then_some(time);
+                        let times = times.unary_opt::<_, TimestampMicrosecondType>(known);
+                        Arc::new(times.with_timezone("UTC")) as ArrayRef
+                    }
+                    None => cast,
+                }
             }
             op => {
                 let args = args.iter().map(numbers).collect::<Result<Vec<_>>>()?;
@@ -185,8 +195,10 @@ fn array(values: impl Iterator<Item = Option<Number>>, result: &DataType) -> Res
         DataType::Float64 => Arc::new(Float64Array::from(doubles(&mut values))),
         DataType::Float32 => {
             // What a real can't tell from zero is zero.
-            let narrow = |value: f64| {
-                if value.abs() < 1e-37 { Some(0.0) } else { Some(value as f32).filter(|narrow| narrow.is_finite()) }
+            let narrow = |value: f64| match value.abs() {
+                near if near < 1e-37 => Some(0.0),
+                far if far > f64::from(f32::MAX) => None,
+                _ => Some(value as f32),
             };
             Arc::new(Float32Array::from_iter(doubles(&mut values).into_iter().map(|value| value.and_then(narrow))))
         }
@@ -386,6 +398,8 @@ fn convert(value: Number, form: Form) -> Option<Number> {
     })
 }
 
-fn shift(time_us: i64, by_us: i64) -> Option<i64> {
-    time_us.checked_add(by_us).filter(|moved| INSTANTS_US.contains(moved))
+/// The times that are still known when they have been moved by so much.
+pub fn shiftable(by_us: i64) -> std::ops::RangeInclusive<i64> {
+    let (low, high) = (*INSTANTS_US.start(), *INSTANTS_US.end());
+    low.max(low.saturating_sub(by_us))..=high.min(high.saturating_sub(by_us))
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use arrow::datatypes::{DataType, IntervalMonthDayNano};
+use arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
 use datafusion::{
     common::{
         DFSchema, ScalarValue,
@@ -13,12 +13,13 @@ use datafusion::{
     logical_expr::{
         BinaryExpr, Case, Expr, ExprSchemable, Operator,
         expr::{InList, ScalarFunction},
+        lit,
         simplify::SimplifyContext,
     },
     optimizer::simplify_expressions::ExprSimplifier,
 };
 
-use super::total::{Op, total};
+use super::total::{Op, Total, total};
 use crate::{
     calendar,
     error::{Result, SqlError},
@@ -41,7 +42,7 @@ const COMPARISONS: [Operator; 8] = [
     Operator::IsDistinctFrom,
     Operator::IsNotDistinctFrom,
 ];
-/// Further than that no timestamp is moved: with it every result is one that all stores know.
+/// Further than that no timestamp is moved: every result would be outside the years that there are.
 const MAX_SHIFT_US: i64 = 10_000 * 366 * 86_400_000_000;
 
 /// Rewrites expressions over states into total ones.
@@ -108,6 +109,7 @@ impl<'a> WhiteList<'a> {
             Expr::Cast(cast) => self.cast(*cast.expr, cast.field.data_type()),
             Expr::TryCast(cast) => self.cast(*cast.expr, cast.field.data_type()),
             Expr::InList(list) => self.in_list(list),
+            Expr::ScalarFunction(function) if function.func.inner().is::<Total>() => Ok(Expr::ScalarFunction(function)),
             Expr::ScalarFunction(function) => self.function(function),
             Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_) => {
                 Err(SqlError::new(
@@ -183,10 +185,12 @@ impl<'a> WhiteList<'a> {
 
     fn plain(&self, expr: Expr) -> Result<Expr> {
         let data_type = self.type_of(&expr)?;
-        Ok(if data_type.is_floating() && !matches!(expr, Expr::Literal(..)) {
-            total(Op::Plain, vec![expr], data_type)
-        } else {
-            expr
+        Ok(match expr {
+            Expr::Literal(ScalarValue::Float64(Some(value)), _) => lit(value + 0.0),
+            Expr::Literal(ScalarValue::Float32(Some(value)), _) => lit(value + 0.0),
+            Expr::Literal(..) => expr,
+            _ if data_type.is_floating() => total(Op::Plain, vec![expr], data_type),
+            _ => expr,
         })
     }
 
@@ -233,7 +237,13 @@ impl<'a> WhiteList<'a> {
         match to {
             _ if &from == to => Ok(expr),
             _ if is_text(&from) && is_text(to) => Ok(expr),
-            DataType::Timestamp(..) if times => Ok(total(Op::Cast, vec![expr], instant())),
+            DataType::Timestamp(unit, zone) if times => {
+                calendar::check_zone(zone.as_deref())?;
+                if matches!(unit, TimeUnit::Second | TimeUnit::Millisecond) {
+                    return Err(SqlError::new("a timestamp with fewer digits is date_trunc('second', time)"));
+                }
+                Ok(total(Op::Cast, vec![expr], instant()))
+            }
             _ if text || times || (is_number(&from) && is_number(to)) => Ok(total(Op::Cast, vec![expr], to.clone())),
             _ => {
                 let what = format!("a cast from {} to {}", types::name(&from), types::name(to));
@@ -358,6 +368,7 @@ fn length_us(interval: IntervalMonthDayNano) -> Result<i64> {
             "months and years differ in length: move a timestamp by days, hours, minutes or seconds",
         ));
     }
-    let us = i64::from(interval.days) * 86_400_000_000 + interval.nanoseconds / 1_000;
-    if us.abs() > MAX_SHIFT_US { Err(SqlError::new("this interval is longer than 10,000 years")) } else { Ok(us) }
+    let us = i128::from(interval.days) * 86_400_000_000 + i128::from(interval.nanoseconds / 1_000);
+    let short = i64::try_from(us).ok().filter(|us| us.abs() <= MAX_SHIFT_US);
+    short.ok_or_else(|| SqlError::new("this interval is longer than 10,000 years"))
 }
