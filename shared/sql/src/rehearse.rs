@@ -81,7 +81,7 @@ fn ordinary(data_type: &DataType, text: &str, number: usize) -> Result<ArrayRef,
     match data_type {
         DataType::Utf8 => Ok(written(text)),
         DataType::Binary => cast(&written(text), data_type),
-        DataType::Boolean => cast(&written(if number % 2 == 0 { "true" } else { "false" }), data_type),
+        DataType::Boolean => cast(&written(if number.is_multiple_of(2) { "true" } else { "false" }), data_type),
         DataType::Date32 => cast(&written(&format!("2024-{:02}-{:02}", 1 + number % 12, 1 + number % 28)), data_type),
         DataType::Timestamp(..) => cast(&written(&format!("2024-01-02T03:{number:02}:{number:02}Z")), data_type),
         DataType::List(item) => {
