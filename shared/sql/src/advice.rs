@@ -15,7 +15,8 @@ use datafusion::{
 use crate::error::SqlError;
 
 /// Functions that are not here, and what does the same.
-const INSTEAD: [(&[&str], &str); 22] = [
+const INSTEAD: [(&[&str], &str); 23] = [
+    (&["if", "iif", "iff"], "write CASE WHEN condition THEN x ELSE y END"),
     (&["hour", "minute", "second", "day", "month", "year", "quarter", "week"], "write extract({} FROM time)"),
     (&["dayofmonth"], "write extract(day FROM time)"),
     (&["dayofweek", "weekday"], "write extract(dow FROM time)"),
@@ -118,7 +119,17 @@ fn refuse(message: impl Into<String>, span: tokenizer::Span) -> ControlFlow<Box<
 impl Visitor for Dialects {
     type Break = Box<SqlError>;
 
+    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<Self::Break> {
+        match &query.fetch {
+            Some(_) => refuse(crate::refuse::LIMIT, query.body.span()),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
     fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<Self::Break> {
+        if select.top.is_some() {
+            return refuse(crate::refuse::LIMIT, select.span());
+        }
         if let Some(qualify) = &select.qualify {
             return refuse(
                 format!("QUALIFY compares neighbouring events, which may be in another batch. {NEWEST}"),

@@ -55,10 +55,12 @@ fn compared(expr: &Expr) -> Vec<(&Expr, &Expr)> {
                 .flat_map(|base| case.when_then_expr.iter().map(move |(when, _)| (base, when.as_ref())))
                 .collect()
         }
-        Expr::ScalarFunction(function) if function.name() == "nullif" => match function.args.as_slice() {
-            [left, right] => vec![(left, right)],
-            _ => Vec::new(),
-        },
+        // All of these become one type, and text beside a number becomes a number.
+        Expr::ScalarFunction(function) if matches!(function.name(), "nullif" | "coalesce" | "greatest" | "least") => {
+            let (first, others) =
+                function.args.split_first().map_or((None, [].as_slice()), |(first, others)| (Some(first), others));
+            first.into_iter().flat_map(|first| others.iter().map(move |other| (first, other))).collect()
+        }
         _ => Vec::new(),
     }
 }

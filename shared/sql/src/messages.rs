@@ -191,6 +191,15 @@ const TOLD: &[(&str, &str)] = &[
         "this subquery may give more than one row: write an aggregate in it, as in (SELECT max(x) FROM reference …)",
     ),
     ("should only return one column", "a subquery that stands for a value gives one column"),
+    (
+        "calls cannot be nested",
+        "an aggregate of an aggregate can't be merged from batches: group once, and do the rest where the table is read",
+    ),
+    (
+        "logical expression AggregateFunction",
+        "an aggregate can't be grouped by, nor stand in WHERE: HAVING looks at aggregates",
+    ),
+    ("Unsupported ast node", "this form of FROM can't be run: there are topics, references, JOIN and subqueries"),
     ("logical expression InSubquery", ONLY_IN_WHERE),
     ("logical expression Exists", ONLY_IN_WHERE),
     (
@@ -232,6 +241,9 @@ fn unknown_column(field: &Column, valid: &[Column]) -> String {
         && named.is_empty()
     {
         return format!("there is no table `{table}` in FROM to take `{}` from", field.name);
+    }
+    if matches!(field.name.as_str(), "window_start" | "window_end" | "window_time") {
+        return format!("there is no column `{}`: {}", field.name, advice::WINDOWS);
     }
     let guess = named.iter().find(|name| name.eq_ignore_ascii_case(&field.name)).map(String::as_str);
     if let Some(guess) = guess.or_else(|| nearest(&field.name, &named)) {

@@ -8,7 +8,8 @@ use datafusion::{
     sql::{
         parser::Statement as ParsedStatement,
         sqlparser::ast::{
-            self, ExcludeSelectItem, FunctionArg, FunctionArgExpr, SelectItem, SetExpr, VisitMut, VisitorMut,
+            self, ExcludeSelectItem, FunctionArg, FunctionArgExpr, SelectItem, SelectItemQualifiedWildcardKind,
+            SetExpr, VisitMut, VisitorMut,
         },
     },
 };
@@ -85,26 +86,31 @@ impl Rewrites<'_> {
     }
 
     fn select(&self, select: &mut ast::Select) {
-        let meta_of = |factor: &ast::TableFactor| -> Vec<&str> {
-            let ast::TableFactor::Table { name, .. } = factor else { return Vec::new() };
-            let name = name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.as_str());
-            let input = self.inputs.iter().find(|input| Some(input.name.as_str()) == name);
-            let has = |input: &&Input, column: &str| input.schema.field_with_name(column).is_ok();
-            input.map_or_else(Vec::new, |input| META_COLUMNS.into_iter().filter(|column| has(&input, column)).collect())
+        // Each table by the name that it has in this SELECT, with its meta columns.
+        let of_table = |factor: &ast::TableFactor| -> Option<(String, Vec<&str>)> {
+            let ast::TableFactor::Table { name, alias, .. } = factor else { return None };
+            let name = name.0.last()?.as_ident()?.value.as_str();
+            let input = self.inputs.iter().find(|input| input.name == name)?;
+            let has = |column: &&str| input.schema.field_with_name(column).is_ok();
+            let called = alias.as_ref().map_or(name, |alias| alias.name.value.as_str());
+            Some((called.to_owned(), META_COLUMNS.into_iter().filter(has).collect()))
         };
         let factors = select
             .from
             .iter()
             .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)));
-        let hidden: BTreeSet<&str> = factors.flat_map(meta_of).collect();
-        if hidden.is_empty() {
-            return;
-        }
+        let tables: Vec<_> = factors.filter_map(of_table).collect();
         for item in &mut select.projection {
-            if let SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) = item
-                && options.opt_exclude.is_none()
-                && options.opt_except.is_none()
-            {
+            let (of, options) = match item {
+                SelectItem::Wildcard(options) => (None, options),
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(of), options) => {
+                    (of.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.as_str()), options)
+                }
+                _ => continue,
+            };
+            let shown = tables.iter().filter(|(name, _)| of.is_none_or(|of| of == name));
+            let hidden: BTreeSet<&str> = shown.flat_map(|(_, meta)| meta.iter().copied()).collect();
+            if !hidden.is_empty() && options.opt_exclude.is_none() && options.opt_except.is_none() {
                 let names = hidden.iter().map(|name| ast::ObjectName::from(vec![ast::Ident::new(*name)])).collect();
                 options.opt_exclude = Some(ExcludeSelectItem::Multiple(names));
             }

@@ -75,9 +75,9 @@ impl fmt::Debug for Planned {
 /// Plans a statement.
 ///
 /// # Errors
-/// Syntax, unknown names and types, with their place; and what can't be run exactly once over batches (ORDER BY, LIMIT,
-/// DISTINCT, OVER, joins of two streams, exact medians, functions that give another result each time), with the reason
-/// and what to write instead.
+/// Syntax, unknown names and types, with their place; what can't be run exactly once over batches (ORDER BY, LIMIT,
+/// DISTINCT, OVER, joins of two streams, subqueries over a topic, exact medians, functions that give another result each
+/// time), with the reason and what to write instead; and what would fail for every record.
 pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
     let state = session(statement)?;
     let known = known(&state, statement);

@@ -238,9 +238,7 @@ impl Checker<'_> {
                 "ORDER BY over a stream would need all events, which never end. Leave it out here and order where the table \
                  is read"
             }
-            LogicalPlan::Limit(_) => {
-                "LIMIT over a stream depends on how batches are cut. Leave it out, or filter with WHERE"
-            }
+            LogicalPlan::Limit(_) => LIMIT,
             LogicalPlan::Distinct(distinct) if matches!(distinct.input().as_ref(), LogicalPlan::Union(_)) => {
                 "UNION drops rows that were there before, for which it would need all events: write UNION ALL (and GROUP BY \
                  all columns over it, if each row is to be there once)"
@@ -300,6 +298,8 @@ impl Checker<'_> {
     }
 }
 
+/// Why there is no LIMIT.
+pub const LIMIT: &str = "LIMIT over a stream depends on how batches are cut. Leave it out, or filter with WHERE";
 /// Why there is no OVER.
 pub const OVER: &str =
     "OVER (…) looks at neighbouring events, which may be in another batch. Use tumble or hop in GROUP BY";

@@ -6,7 +6,8 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, new_null_array},
+    array::{ArrayRef, ListArray, RecordBatch, RecordBatchOptions, StringArray, StructArray, new_null_array},
+    buffer::OffsetBuffer,
     compute::cast,
     datatypes::{DataType, FieldRef, Schema},
     error::ArrowError,
@@ -40,9 +41,9 @@ pub async fn rehearse(
         // A text that can't be null has to be something, and may have to be something that was not tried.
         let may_be_another = fields.iter().any(|field| !field.is_nullable() && may_hold_text(field.data_type()));
         let mut told = None;
-        for text in TEXTS.into_iter().map(Some).chain([None]) {
+        for (number, text) in TEXTS.into_iter().map(Some).chain([None]).enumerate() {
             // A type that nothing was thought of for is not rehearsed.
-            let Ok(row) = row(&fields, text) else { break };
+            let Ok(row) = row(&fields, number, text) else { break };
             match transform.run(&input.name, row).await {
                 Ok(_) => {
                     told = None;
@@ -62,35 +63,38 @@ pub async fn rehearse(
     Ok(())
 }
 
-/// One record: null where it may be, if there is no text; else ordinary values.
-fn row(fields: &[FieldRef], text: Option<&str>) -> Result<RecordBatch, ArrowError> {
-    let value = |field: &FieldRef| match text {
+/// One record, the one with this number: null where it may be, if there is no text; else ordinary values. No two fields
+/// are alike, so that their difference is none that nobody could divide by.
+fn row(fields: &[FieldRef], number: usize, text: Option<&str>) -> Result<RecordBatch, ArrowError> {
+    let value = |(index, field): (usize, &FieldRef)| match text {
         None if field.is_nullable() => Ok(new_null_array(field.data_type(), 1)),
-        text => ordinary(field.data_type(), text.unwrap_or("a")),
+        text => ordinary(field.data_type(), text.unwrap_or("a"), 1 + number * 7 + index % 20),
     };
-    let columns = fields.iter().map(value).collect::<Result<Vec<_>, _>>()?;
+    let columns = fields.iter().enumerate().map(value).collect::<Result<Vec<_>, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(1));
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields.to_vec())), columns, &options)
 }
 
-fn ordinary(data_type: &DataType, text: &str) -> Result<ArrayRef, ArrowError> {
+/// A value, which is made of `number`: 1 to 58.
+fn ordinary(data_type: &DataType, text: &str, number: usize) -> Result<ArrayRef, ArrowError> {
     let written = |text: &str| Arc::new(StringArray::from(vec![text])) as ArrayRef;
     match data_type {
         DataType::Utf8 => Ok(written(text)),
         DataType::Binary => cast(&written(text), data_type),
-        DataType::Boolean => cast(&written("true"), data_type),
-        DataType::Date32 => cast(&written("2024-01-02"), data_type),
-        DataType::Timestamp(..) => cast(&written("2024-01-02T03:04:05Z"), data_type),
+        DataType::Boolean => cast(&written(if number.is_multiple_of(2) { "true" } else { "false" }), data_type),
+        DataType::Date32 => cast(&written(&format!("2024-{:02}-{:02}", 1 + number % 12, 1 + number % 28)), data_type),
+        DataType::Timestamp(..) => cast(&written(&format!("2024-01-02T03:{number:02}:{number:02}Z")), data_type),
         DataType::List(item) => {
-            let values = ordinary(item.data_type(), text)?;
-            let offsets = arrow::buffer::OffsetBuffer::from_lengths([1]);
-            Ok(Arc::new(arrow::array::ListArray::try_new(Arc::clone(item), offsets, values, None)?))
+            let values = ordinary(item.data_type(), text, number)?;
+            let offsets = OffsetBuffer::from_lengths([1]);
+            Ok(Arc::new(ListArray::try_new(Arc::clone(item), offsets, values, None)?))
         }
         DataType::Struct(fields) => {
-            let values = fields.iter().map(|field| ordinary(field.data_type(), text)).collect::<Result<Vec<_>, _>>()?;
-            Ok(Arc::new(arrow::array::StructArray::try_new(fields.clone(), values, None)?))
+            let value = |(index, field): (usize, &FieldRef)| ordinary(field.data_type(), text, number + index % 10);
+            let values = fields.iter().enumerate().map(value).collect::<Result<Vec<_>, _>>()?;
+            Ok(Arc::new(StructArray::try_new(fields.clone(), values, None)?))
         }
-        number => cast(&written("1"), number),
+        other => cast(&written(&number.to_string()), other),
     }
 }
 

@@ -149,7 +149,7 @@ fn as_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let columns = columns.collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
-        .map_err(|error| Error::stop("internal: the plan's rows are not the table's").caused_by(error))
+        .map_err(|error| at_run_time(&error.into()).context("a column of the table"))
 }
 
 /// Merges and finishes states in memory.
@@ -208,6 +208,19 @@ mod tests {
         let column: ArrayRef = Arc::new(StringArray::from_iter_values((0..texts).map(|text| format!("{text:01000}"))));
         let rows = [RecordBatch::try_new(schema, vec![column])?];
         within(limit, fill(&plan, &HashMap::from([("t", rows.as_slice())]))?, &state.task_ctx()).await
+    }
+
+    #[test]
+    fn a_value_that_its_column_cannot_hold_is_the_records_fault_and_stays_unsaid() {
+        let number: ArrayRef = Arc::new(Int64Array::from(vec![Some(77_777), None]));
+        let batch = RecordBatch::try_from_iter([("n", number)]).unwrap();
+        let narrow = |data_type, nullable| Arc::new(Schema::new(vec![Field::new("n", data_type, nullable)]));
+        let Err(Error::Poison(fault)) = as_schema(&batch, &narrow(DataType::Int16, true)) else { panic!("it fits") };
+        assert_eq!(
+            fault.to_string(),
+            "a column of the table: a value can't be cast to smallint (TRY_CAST gives NULL instead)"
+        );
+        assert!(matches!(as_schema(&batch, &narrow(DataType::Int64, false)), Err(Error::Stop(_))), "a defect");
     }
 
     #[tokio::test]

@@ -120,7 +120,11 @@ pub fn plainly(text: &str) -> String {
         .iter()
         .filter_map(|tail| text.find(tail))
         .min();
-    let text = text[..end.unwrap_or(text.len())].split_whitespace().collect::<Vec<_>>().join(" ");
+    // What follows the name of a structure in braces is for programmers.
+    let text = &text[..end.unwrap_or(text.len())];
+    let text =
+        text.split_once(" { ").map_or(text, |(before, _)| before.rsplit_once([' ', '(']).map_or("", |(said, _)| said));
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     shortened(text.trim_end_matches(['.', ' ']))
 }
 
@@ -195,6 +199,7 @@ mod tests {
             ("Error during planning: Decimal128(18, 2) + Timestamp(µs, \"UTC\")", "decimal(18,2) + timestamp"),
             ("count(Int64(1)) of Utf8(\"x\")", "count(1) of 'x'"),
             ("Decimal128(Some(121),3,2)", "decimal"),
+            ("no plan for Filter(Filter { predicate: 1 })", "no plan for Filter"),
             ("no Int64s, only my_Int64 and Int64", "no Int64s, only my_Int64 and bigint"),
             ("Internal error: x.\nThis issue was likely caused by a bug in DataFusion's code", "x"),
         ] {

@@ -87,7 +87,19 @@ fn larger(offset: i64, event: &Event, rates: &Rates) -> Vec<String> {
     rates.iter().filter(below).map(|(_, rate)| line(offset, Some(*rate))).collect()
 }
 
-const JOINS: [(&str, Expected); 19] = [
+fn outer_of_large(offset: i64, event: &Event, rates: &Rates) -> Vec<String> {
+    outer(offset, event, &rates.iter().filter(|(_, rate)| *rate > 11).copied().collect())
+}
+
+fn none(offset: i64, _event: &Event, _rates: &Rates) -> Vec<String> {
+    vec![line(offset, None)]
+}
+
+fn if_any(offset: i64, _event: &Event, rates: &Rates) -> Vec<String> {
+    kept(offset, !rates.is_empty())
+}
+
+const JOINS: [(&str, Expected); 24] = [
     ("SELECT t._offset, r.rate FROM t JOIN rates r ON r.branch = t.branch", inner),
     ("SELECT t._offset, r.rate FROM rates r JOIN t ON r.branch = t.branch", inner),
     ("SELECT t._offset, r.rate FROM t LEFT JOIN rates r ON r.branch = t.branch", outer),
@@ -111,6 +123,11 @@ const JOINS: [(&str, Expected); 19] = [
     ("SELECT t._offset, r.rate FROM t CROSS JOIN rates r", crossed),
     ("SELECT t._offset, r.rate FROM rates r CROSS JOIN t", crossed),
     ("SELECT t._offset, r.rate FROM rates r JOIN t ON t.count > r.rate", larger),
+    ("SELECT _offset, rate FROM t JOIN rates USING (branch)", inner),
+    ("SELECT t._offset, r.rate FROM t LEFT JOIN rates r ON r.branch = t.branch AND r.rate > 11", outer_of_large),
+    ("SELECT t._offset, r.rate FROM t LEFT JOIN rates r ON t.count > r.rate AND t.count < 0", none),
+    ("SELECT _offset, 1 AS one FROM t WHERE EXISTS (SELECT 1 FROM rates)", if_any),
+    ("SELECT _offset, 1 AS one FROM t WHERE count > 1000 OR branch IN (SELECT branch FROM rates)", within),
     (
         "SELECT t._offset, x.top FROM t, LATERAL (SELECT max(rate) AS top FROM rates r WHERE r.branch = t.branch) AS x",
         correlated,

@@ -110,6 +110,20 @@ async fn a_star_is_the_topics_own_fields() {
 }
 
 #[tokio::test]
+async fn a_star_of_one_table_is_that_tables_columns() {
+    for (star, names) in [
+        ("x.*, b.*", "branch amount count price tags at name city"),
+        ("b.*, x.branch", "name city branch"),
+        ("x.*", "branch amount count price tags at"),
+        ("*", "branch amount count price tags at name city"),
+    ] {
+        let planned = planned(&format!("SELECT {star} FROM t AS x JOIN branches b ON b.name = x.branch")).await;
+        let columns: Vec<_> = planned.table.columns.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!(columns.join(" "), names, "{star}");
+    }
+}
+
+#[tokio::test]
 async fn null_groups_are_groups() {
     let mut events = few();
     events[0].branch = None;

@@ -42,7 +42,7 @@ const SYNTAX: [Mistake; 8] = [
     ("SELECT INTERVAL '1 foo' AS n FROM t", None, "Invalid input syntax for type interval"),
 ];
 
-const TYPES: [Mistake; 24] = [
+const TYPES: [Mistake; 26] = [
     ("SELECT sum(branch) AS n FROM t", None, "there is no sum(string)"),
     ("SELECT avg(tags) AS n FROM t", None, "there is no avg(list)"),
     ("SELECT abs(branch) AS n FROM t", None, "there is no abs(string)"),
@@ -64,6 +64,8 @@ const TYPES: [Mistake; 24] = [
     ("SELECT CAST(branch AS nosuch) AS x FROM t", None, "there is no type nosuch: there are string, boolean"),
     ("SELECT CAST(tags AS bigint) AS x FROM t", None, "no CAST from list to bigint"),
     ("SELECT CAST('x' AS bigint) AS x FROM t", None, "Cannot cast string 'x' to value of bigint type"),
+    ("SELECT coalesce(branch, 0) AS x FROM t", Some((1, 17)), "compare with '0'"),
+    ("SELECT greatest(count, branch) AS x FROM t", Some((1, 17)), "CAST one of them"),
     ("SELECT unnest(branch) AS m FROM t", None, "unnest(…) takes a list"),
     ("SELECT branch['x'] AS h FROM t", None, "only an object has fields"),
     ("SELECT branch FROM t WHERE branch LIKE 5", None, "CAST what is no string"),
@@ -80,7 +82,7 @@ const ALWAYS: [Mistake; 4] = [
     ("SELECT 5 / (1 - 1) AS x, branch FROM t", None, "fails for every record of `t`: Divide by zero"),
 ];
 
-const GROUPS: [Mistake; 10] = [
+const GROUPS: [Mistake; 14] = [
     ("SELECT branch, count(*) AS n FROM t", Some((1, 8)), "`branch` is neither in GROUP BY nor within an aggregate"),
     ("SELECT *, count(*) AS n FROM t", None, "`branch` is neither in GROUP BY"),
     (
@@ -99,9 +101,13 @@ const GROUPS: [Mistake; 10] = [
     ("SELECT min(named_struct('a', count)) AS m FROM t", Some((1, 30)), "min() of an object"),
     ("SELECT count(*) AS n, branch FROM t GROUP BY CUBE (branch)", None, "write one function per grouping"),
     ("SELECT string_agg(branch, ',') AS s FROM t", Some((1, 19)), "grows without bound"),
+    ("SELECT sum(count(*)) AS n FROM t", None, "an aggregate of an aggregate"),
+    ("SELECT count(*) AS n FROM t GROUP BY count(*)", None, "an aggregate can't be grouped by"),
+    ("SELECT window_start, count(*) AS n FROM t GROUP BY 1", Some((1, 8)), "windows are written in GROUP BY"),
+    ("SELECT sum(sum(count)) AS n FROM t GROUP BY branch", None, "an aggregate of an aggregate"),
 ];
 
-const DIALECTS: [Mistake; 30] = [
+const DIALECTS: [Mistake; 34] = [
     ("SELECT hour(at) AS h FROM t", Some((1, 8)), "write extract(hour FROM time)"),
     ("SELECT year(at) AS h FROM t", Some((1, 8)), "write extract(year FROM time)"),
     ("SELECT date_format(at, 'yyyy-MM-dd') AS d FROM t", Some((1, 8)), "write '%Y-%m-%d'"),
@@ -147,6 +153,10 @@ const DIALECTS: [Mistake; 30] = [
     ("SELECT x FROM t CROSS JOIN unnest(t.tags) AS u(x)", Some((1, 35)), "unnest(…) is written in SELECT"),
     ("SELECT count(*) AS n FROM t TABLESAMPLE BERNOULLI (10)", Some((1, 27)), "TABLESAMPLE"),
     ("SELECT branch IN (SELECT name FROM branches) AS x FROM t", None, "LEFT JOIN the reference"),
+    ("SELECT TOP 3 branch FROM t", Some((1, 1)), "LIMIT over a stream"),
+    ("SELECT branch FROM t FETCH FIRST 3 ROWS ONLY", Some((1, 1)), "LIMIT over a stream"),
+    ("SELECT IF(count > 1, 1, 0) AS x FROM t", Some((1, 8)), "CASE WHEN"),
+    ("SELECT * FROM t PIVOT (sum(count) FOR branch IN ('a'))", None, "this form of FROM"),
     ("SELECT date_add(at, 1) AS x FROM t", Some((1, 8)), "time + INTERVAL '1 day'"),
 ];
 

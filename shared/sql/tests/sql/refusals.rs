@@ -1,6 +1,11 @@
 //! What is refused at planning, and what is said then.
 
-use crate::fixture::refused;
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use millstream_sql::{Input, Statement, plan};
+
+use crate::fixture::{refused, schema};
 
 #[tokio::test]
 async fn what_cannot_be_merged_is_refused_with_a_way_out() {
@@ -27,5 +32,36 @@ async fn what_cannot_be_merged_is_refused_with_a_way_out() {
     ] {
         let message = refused(sql).await;
         assert!(message.contains(says), "{sql}\n  said: {message}\n  not:  {says}");
+    }
+}
+
+/// Every field is not null, so that a record of nulls is no way out.
+async fn planned_without_nulls(sql: &str) -> Result<(), String> {
+    let fields = schema().fields().iter().map(|field| field.as_ref().clone().with_nullable(false)).collect::<Vec<_>>();
+    let inputs = vec![Input { name: "t".into(), schema: Arc::new(Schema::new(fields)) }];
+    let planned = plan(&Statement { sql, inputs, references: Vec::new(), into: "out" }).await;
+    planned.map(|_| ()).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn what_fails_for_some_records_only_is_not_refused() {
+    for sql in [
+        "SELECT CAST(branch AS bigint) AS a, to_timestamp(branch) AS b, CAST(branch AS boolean) AS c FROM t",
+        "SELECT to_timestamp(branch, '%d.%m.%Y') AS a FROM t",
+        "SELECT 1 / (count - 1) AS a, 1 / (count - _offset) AS b, 100 / (_partition - 7) AS c FROM t",
+        "SELECT 1 / CAST(date_part('second', at) - date_part('second', _timestamp) AS bigint) AS a FROM t",
+        "SELECT tags[7] AS a, CAST(tags[1] AS date) AS b FROM t",
+        "SELECT CAST(amount AS decimal(3, 2)) AS a FROM t",
+        "SELECT decode(branch, 'hex') AS a, chr(count) AS b FROM t",
+    ] {
+        assert_eq!(planned_without_nulls(sql).await, Ok(()), "{sql}");
+    }
+    for sql in [
+        "SELECT 1 / (count - count) AS a FROM t",
+        "SELECT count + 9223372036854775807 AS a FROM t WHERE count > 0",
+        "SELECT CAST(99999 + count * 0 AS smallint) AS a FROM t",
+    ] {
+        let message = planned_without_nulls(sql).await.unwrap_err();
+        assert!(message.contains("fails for every record"), "{sql}: {message}");
     }
 }
