@@ -28,7 +28,7 @@ impl Function {
     pub(crate) fn new(
         pipeline: &Pipeline,
         name: &str,
-        id: String,
+        (id, group): (String, String),
         runner: Arc<Runner>,
         table: Table,
         references: Vec<Arc<ReferenceTable>>,
@@ -37,11 +37,8 @@ impl Function {
         let generation = |topic: &String| pipeline.topics.get(topic).map_or(1, |topic| topic.generation);
         let generations: BTreeMap<_, _> =
             declared.from.iter().map(|topic| (topic.clone(), generation(topic))).collect();
-        let subscription = Subscription {
-            group: id.clone(),
-            topics: generations.clone().into_iter().collect(),
-            limits: declared.batch,
-        };
+        let subscription =
+            Subscription { group, topics: generations.clone().into_iter().collect(), limits: declared.batch };
         Self { id, runner, subscription, generations, table, references, refreshing: JoinSet::new() }
     }
 

@@ -13,7 +13,7 @@ Exit codes:
   130  ended at once by a second Ctrl-C or SIGTERM
 
 Settings (environment): MILLSTREAM_KAFKA_BROKERS and MILLSTREAM_POSTGRES_URL connect real systems; what is not
-connected is embedded in the data folder. MILLSTREAM_LOG filters the log lines on stderr (such as `info`).";
+set is embedded in the data folder, but beside a Kafka `run` and `up` want it said (`embedded`). MILLSTREAM_LOG filters the log lines on stderr (such as `info`).";
 
 /// Turns event streams into tables and files, exactly once, with no state but the sinks'.
 #[derive(Debug, Parser)]

@@ -143,7 +143,9 @@ impl Stored {
             return Ok(());
         }
         Err(self.stop(&format!(
-            "does not fit the pipeline file: {}; name another table in `into`, or change the SQL back",
+            "does not fit the pipeline file: {}. Change the SQL back; or give the function and its table (`into`) new \
+             names, both together, and what the log still has is read from `start` into the new table. A new table under \
+             the function's old name would lack everything before its fence",
             differences.join("; ")
         )))
     }

@@ -47,7 +47,7 @@ mod schema;
 mod topic;
 mod types;
 
-pub use connections::{Connections, Secret};
+pub use connections::{Connections, Secret, setting};
 pub use diagnostic::Diagnostic;
 pub use function::{Function, Located, Store, Target, Uses};
 pub use generate::{Generate, Generator};

@@ -37,7 +37,7 @@ pub(crate) struct TopicFile {
     /// How many partitions it is created with.
     #[schemars(range(min = 1, max = 10_000))]
     partitions: u32,
-    /// Raise it when the topic was deleted and made anew: its offsets begin at 0 again.
+    /// Raise it when the topic was deleted and re-created: its offsets begin at 0 again.
     #[schemars(default = "one", range(min = 1))]
     generation: u32,
     /// How values are encoded.
@@ -144,6 +144,10 @@ pub(crate) struct FunctionFile {
     /// With `late: dead-letter`: how far an event time may lie behind the highest one before it in its partition.
     #[schemars(regex(pattern = DURATION))]
     lateness: Option<String>,
+    /// How far an event time may lie ahead of its record's own timestamp, one day if it isn't said: a record that is further
+    /// ahead becomes a dead letter, so that one wrong clock does not make the events of all others late.
+    #[schemars(regex(pattern = DURATION))]
+    ahead: Option<String>,
     /// What ends a batch, whichever comes first.
     batch: Option<BatchFile>,
     /// With `uses: ingest`: how records are made up.
