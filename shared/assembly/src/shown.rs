@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::RecordBatch,
-    datatypes::{Schema, SchemaRef},
+    array::{RecordBatch, new_null_array},
+    datatypes::{Field, Schema, SchemaRef},
 };
 use millstream_core::{Error, Result};
-use millstream_pipeline::{Function as Declared, Pipeline, Store};
+use millstream_pipeline::{Pipeline, Store};
 
 use crate::{Systems, plan_function, schema_of, systems::TableSystem};
 
@@ -39,11 +39,21 @@ impl Systems {
                 embedded.read_table(table.public_name(), Arc::clone(&schema)).await?
             }
             (Store::Lake | Store::Topic, _) => {
-                let sink = self.sink(&Declared::id(&pipeline.name, name), &declared.into, table)?;
-                sink.prepare(false).await?;
-                sink.snapshot().await?.rows
+                let folder = millstream_lake::Path::from(declared.into.name.as_str());
+                let rows = millstream_lake::read_parquet(self.lake().as_ref(), &folder).await?;
+                rows.iter().map(|rows| widened(rows, &schema)).collect::<Result<_>>()?
             }
         };
         Ok((schema, rows))
     }
+}
+
+/// The rows of a file with the table's columns: those that came later are null.
+fn widened(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let column = |field: &Arc<Field>| match rows.column_by_name(field.name()) {
+        Some(column) => Arc::clone(column),
+        None => new_null_array(field.data_type(), rows.num_rows()),
+    };
+    RecordBatch::try_new(Arc::clone(schema), schema.fields().iter().map(column).collect())
+        .map_err(|error| Error::stop("the files in the lake have columns of other types than the SQL").caused_by(error))
 }

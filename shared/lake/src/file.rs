@@ -115,7 +115,7 @@ pub async fn read_parquet(store: &dyn ObjectStore, path: &Path) -> Result<Vec<Re
     }
     if bytes > MAX_READ_BYTES {
         return Err(Error::stop(format!(
-            "lake: {path} holds {bytes} bytes of Parquet; a reference is held in memory and may have {MAX_READ_BYTES}"
+            "lake: {path} holds {bytes} bytes of Parquet; what is held in memory, as a reference, may have {MAX_READ_BYTES}"
         )));
     }
     let mut rows = Vec::new();

@@ -321,12 +321,13 @@ pub(crate) struct WalkFile {
 pub(crate) struct ReferenceFile {
     /// `postgres.TABLE`, or a file in the lake: `lake.PATH.csv`, `lake.PATH.parquet`.
     from: Option<String>,
-    /// Instead of `from`: a CSV or Parquet file beside the pipeline file.
+    /// Instead of `from`: a CSV or Parquet file beside the pipeline file. In CSV an empty cell is null and `""` the empty
+    /// string. Replace the file by renaming a new one into its place, so that no half of it is ever read.
     file: Option<String>,
     /// How often it is loaded again; without it, once at start.
     #[schemars(regex(pattern = DURATION))]
     refresh: Option<String>,
-    /// Its columns in order, each with its type.
+    /// Its columns in order, each with its type. A value that does not fit exactly is an error, never rounded or null.
     schema: BTreeMap<String, FieldType>,
 }
 

@@ -8,40 +8,8 @@ use super::identifier;
 use crate::infer::{Field, Guess, Kind};
 
 /// Words that SQL or its parser has a use for: they are quoted as names.
-const QUOTED: [&str; 32] = [
-    "all",
-    "any",
-    "as",
-    "case",
-    "cast",
-    "current",
-    "date",
-    "day",
-    "desc",
-    "end",
-    "fetch",
-    "from",
-    "group",
-    "hour",
-    "interval",
-    "join",
-    "left",
-    "limit",
-    "not",
-    "null",
-    "offset",
-    "on",
-    "order",
-    "right",
-    "select",
-    "table",
-    "time",
-    "timestamp",
-    "to",
-    "user",
-    "values",
-    "where",
-];
+const QUOTED: &str = " all any as case cast current date day desc end fetch from group hour interval join left limit not \
+                      null offset on order right select table time timestamp to user values where ";
 
 /// The text of the file, and the names of its test's files.
 pub(super) struct Written {
@@ -124,7 +92,7 @@ fn yaml(name: &str) -> String {
 
 /// A name as SQL.
 fn quoted(name: &str) -> String {
-    match name == identifier(name) && !QUOTED.contains(&name) {
+    match name == identifier(name) && !QUOTED.contains(&format!(" {name} ")) {
         true => name.to_owned(),
         false => format!("\"{}\"", name.replace('"', "\"\"")),
     }
