@@ -115,7 +115,7 @@ async fn once_there(
             done => return done,
         };
         if attempt == 1 || attempt.is_multiple_of(10) {
-            tracing::warn!(function = name, attempt, %error, "can't start yet; waiting for it to pass");
+            tracing::warn!(function = name, attempt, %error, "can't start yet, trying again");
         }
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         pause_ms = pause_ms.saturating_mul(2).min(retries.max_pause_ms);

@@ -134,7 +134,7 @@ fn brokers(get: Get<'_>) -> Result<Option<String>> {
             broker.trim().rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
         if !matches!(port, Some(Ok(1..))) {
             return Err(Error::stop(format!(
-                "{name} must be host:port, or several with commas between; `{broker}` is none"
+                "{name} must be host:port, or several with commas between; `{broker}` is not a host with a port"
             )));
         }
     }
@@ -283,7 +283,7 @@ mod tests {
         for (settings, expected) in [
             (
                 vec![("KAFKA_BROKERS", "a:9092,b")],
-                "MILLSTREAM_KAFKA_BROKERS must be host:port, or several with commas between; `b` is none",
+                "MILLSTREAM_KAFKA_BROKERS must be host:port, or several with commas between; `b` is not a host with a port",
             ),
             (
                 vec![("KAFKA_SECURITY", "ssl")],

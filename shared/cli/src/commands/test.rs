@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use console::style;
+use ingest::Look;
 use millstream_assembly::FixtureReport;
 use millstream_core::{NewRecord, Result};
 use millstream_pipeline::Topic;
@@ -26,7 +27,7 @@ pub(super) async fn test(context: &Context, path: Option<&Path>) -> Result<(), F
 
 /// A bad line of a fixture fails its test: bad records are for the codec's own tests.
 fn read_given(file: &Path, topic: &Topic, key: Option<&str>) -> Result<Vec<NewRecord>> {
-    ingest::from_file(file, topic, key)?.collect()
+    ingest::from_file(file, topic, key, Look::KeyAndTime)?.collect()
 }
 
 fn lines(report: &FixtureReport) -> Vec<String> {

@@ -127,7 +127,10 @@ fn what_can_be_read_once_only_is_checked_on_the_way() {
     let (code, _, err) = shop.produce(&[&pipe.display().to_string()]);
     writer.join().unwrap().unwrap();
     assert_eq!(code, Some(3), "{err}");
-    assert!(err.contains("a.jsonl:2: ") && err.contains("1 record was sent") && err.contains("read only once"), "{err}");
+    assert!(
+        err.contains("a.jsonl:2: ") && err.contains("1 record was sent") && err.contains("read only once"),
+        "{err}"
+    );
     assert_eq!(shop.sent(), 1);
 }
 
