@@ -73,8 +73,10 @@ pub enum Difference {
         /// What the log gives.
         expected: String,
     },
-    /// The rows that the function keeps are finished to something else than what readers see.
-    Shown(Box<Difference>),
+    /// Readers see this row, and the rows that the function keeps don't give it.
+    Shown(String),
+    /// The rows that the function keeps give this row, and readers don't see it.
+    Hidden(String),
     /// A record that can't be processed, and that is not among the dead letters.
     Lost {
         /// Where it stands.
@@ -92,7 +94,8 @@ impl fmt::Display for Difference {
             Self::Differs { key, stored, expected } => {
                 write!(f, "{key}: the sink has {stored}, the log gives {expected}")
             }
-            Self::Shown(difference) => write!(f, "what readers see: {difference}"),
+            Self::Shown(row) => write!(f, "readers see {row}, which is not what the kept rows give"),
+            Self::Hidden(row) => write!(f, "readers don't see {row}, which the kept rows give"),
             Self::Lost { position, reason } => {
                 write!(f, "record {position} is neither a row nor a dead letter: {reason}")
             }

@@ -75,5 +75,9 @@ async fn compare_rows(
     }
     seen.iter().try_for_each(|rows| balance.add(rows, 1))?;
     balance.cancel_close()?;
-    balance.differences(|difference| report.add(Difference::Shown(Box::new(difference))))
+    balance.differences(|difference| match difference {
+        Difference::Missing(row) => report.add(Difference::Hidden(row)),
+        Difference::Unexpected(row) => report.add(Difference::Shown(row)),
+        other => report.add(other),
+    })
 }

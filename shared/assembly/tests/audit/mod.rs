@@ -24,7 +24,7 @@ functions:
     from: sales
     sql: SELECT shop, amount < 0 AS negative, sum(amount) AS income, count(*) AS n FROM sales GROUP BY 1, 2
     into: postgres.income
-  kept: { uses: archive, from: sales, sql: 'SELECT shop, buyer, amount FROM sales', into: postgres.kept }
+  kept: { uses: aggregate, from: sales, sql: 'SELECT shop, buyer, amount FROM sales', into: postgres.kept }
   spread: { uses: aggregate, from: sales, sql: 'SELECT shop, sum(amount) AS income FROM sales GROUP BY 1', into: postgres.spread }
 ";
 
@@ -37,6 +37,7 @@ impl World {
 
     async fn open(folder: &Path, text: &str) -> (Pipeline, Systems) {
         std::fs::write(folder.join("pipeline.yaml"), text).unwrap();
+        std::fs::write(folder.join("cities.csv"), "buyer,city\nx,Oslo\n").unwrap();
         let pipeline = Pipeline::load(folder).unwrap();
         let mut connections = Connections::read(&|_| None).unwrap();
         connections.data_dir = folder.join("data");
@@ -197,7 +198,6 @@ async fn a_reference_that_may_have_changed_is_told() {
         "SELECT shop, c.city FROM sales JOIN cities c ON c.buyer = sales.buyer",
     ) + "references:\n  cities: { file: cities.csv, refresh: 1s, schema: { buyer: string, city: string } }\n";
     let world = World::of(&text).await;
-    std::fs::write(world.folder.path().join("cities.csv"), "buyer,city\nx,Oslo\n").unwrap();
     world.send("sales", 0, &[r#"{"shop":"a","buyer":"x"}"#]).await;
     world.run("kept").await;
     world.run("income").await;
