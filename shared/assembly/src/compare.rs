@@ -83,6 +83,9 @@ pub(crate) struct Balance {
     of: HashMap<Box<[u8]>, i64>,
 }
 
+/// A row's bytes, and its floats.
+type Floats = (Box<[u8]>, Vec<Option<f64>>);
+
 impl Balance {
     pub(crate) fn new(table: &Table) -> Result<Self> {
         let encoder = Encoder::new(table, (0..table.columns.len()).collect())?;
@@ -114,7 +117,7 @@ impl Balance {
         }
         let rest = Encoder::new(&self.table, exact)?;
         let parser = self.encoder.converter.parser();
-        let mut stored: HashMap<Box<[u8]>, Vec<(Box<[u8]>, Vec<Option<f64>>)>> = HashMap::new();
+        let mut stored: HashMap<Box<[u8]>, Vec<Floats>> = HashMap::new();
         let mut wanted = Vec::new();
         for (bytes, times) in &self.of {
             let columns = self.encoder.converter.convert_rows([parser.parse(bytes)]).map_err(internal)?;
@@ -130,7 +133,7 @@ impl Balance {
         }
         for (key, bytes, values) in wanted {
             let Some(candidates) = stored.get_mut(&key) else { continue };
-            let fits = |(_, other): &(_, Vec<Option<f64>>)| {
+            let fits = |(_, other): &Floats| {
                 values.iter().zip(other).all(|pair| match pair {
                     (Some(a), Some(b)) => close(*a, *b, 0.0),
                     (a, b) => a.is_none() && b.is_none(),

@@ -127,7 +127,7 @@ fn jsonl_lines_are_sent_as_they_are_when_they_fit() {
         bad("a.jsonl:6: field `at`: is missing"),
     ];
     let wrong_count = bad("a.jsonl:7: field `count`: expected int, found a string");
-    let expected = [&[first.clone()], &bad_ones[..], &[wrong_count]].concat();
+    let expected = [std::slice::from_ref(&first), &bad_ones[..], &[wrong_count]].concat();
     assert_eq!(read("a.jsonl", &text, Some("branch")).unwrap(), expected);
 
     let unlooked = ok("Wien", &format!("{{\"branch\":\"Wien\",\"count\":\"1\",{rest}}}"), "1700000000000");

@@ -40,13 +40,15 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     watcher.watch(&running);
     let sight = Sight::new(Arc::clone(&pipeline), Arc::clone(&systems), &running);
     let (looking, mut states) = watch::channel(State::default());
-    let looker = tokio::spawn(look_on(sight, watcher, looking));
+    let (telling, seen) = watch::channel(Seen::default());
+    let asking = tokio::spawn(sight.look_on(telling));
+    look_on(watcher, seen, looking)?;
     let failed = watch_over(&mut running, &mut interrupt, deadline, &mut states, &mut display).await;
 
     let drained = drain(&mut running, &mut states, &mut display).await;
     let elapsed_ms = (context.clock.now_us() - started_us) / 1_000;
     display.end(&mut states, elapsed_ms).await;
-    looker.abort();
+    asking.abort();
     drop(display);
     context.logs.release();
     let summary = Summary::of(&running, &systems, elapsed_ms).await;
@@ -101,23 +103,25 @@ async fn start(
     Ok(())
 }
 
-/// Tells how things stand twice a second, whatever the systems take to answer.
-async fn look_on(sight: Sight, mut watcher: Watcher, states: watch::Sender<State>) {
-    let (telling, seen) = watch::channel(Seen::default());
-    let asking = sight.look_on(telling);
-    tokio::pin!(asking);
-    let mut looks = tokio::time::interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = &mut asking => return,
-            _ = looks.tick() => {}
+/// Tells how things stand twice a second, on a thread of its own until nobody listens: when there is much to bring in, the
+/// functions keep all threads of the runtime busy.
+fn look_on(
+    mut watcher: Watcher,
+    seen: watch::Receiver<Seen>,
+    states: watch::Sender<State>,
+) -> millstream_core::Result<()> {
+    let no_thread = |error| Error::stop("the system gives no thread for the view").caused_by(error);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(no_thread)?;
+    let look = async move {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !states.is_closed() {
+            looks.tick().await;
+            states.send_replace(watcher.state(&seen.borrow()));
         }
-        let state = watcher.state(&seen.borrow());
-        if states.send(state).is_err() {
-            return;
-        }
-    }
+    };
+    let thread = std::thread::Builder::new().name("view".to_owned());
+    thread.spawn(move || runtime.block_on(look)).map_err(no_thread).map(drop)
 }
 
 /// Shows how it goes until it is time to end; the error, if that is why.

@@ -63,13 +63,15 @@ impl Watcher {
         let now_us = self.clock.now_us();
         let nothing = BTreeMap::new();
         let watermarks = seen.watermarks.as_ref().unwrap_or(&nothing);
+        // Before the log has answered nobody knows: a zero would look like a jump afterwards.
+        let topics = if seen.watermarks.is_some() { self.topics(now_us, watermarks) } else { Vec::new() };
         let since_start = self.functions.iter().map(|consuming| consuming.function.runner.stats().dead_letters()).sum();
         let mut dead_letters = seen.dead_letters.clone();
         dead_letters.total = dead_letters.total.max(since_start);
         State {
             pipeline: self.pipeline.name.clone(),
             elapsed_ms: (now_us - self.start_us) / 1_000,
-            topics: self.topics(now_us, watermarks),
+            topics,
             generators: self.generators(now_us),
             functions: self.functions(now_us, watermarks, seen),
             tables: seen.tables.clone(),

@@ -1,6 +1,6 @@
 //! The command as its users run it: the built binary on a data folder of its own.
 
-#![expect(clippy::expect_used, reason = "a test may panic: that is how it fails")]
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test may panic: that is how it fails")]
 
 mod audit;
 mod partitions;
