@@ -16,12 +16,9 @@ use crate::{
     FunctionPlan, Systems,
     compare::{Balance, ByKey},
     plan_function, reference, shown_rows,
+    states::States,
 };
 
-/// States are merged when so many rows or bytes of them have come together, or as many as are merged already: memory
-/// follows the table and not the log, and what is merged is not gone through again for a few more.
-const MERGE_ROWS: usize = 200_000;
-const MERGE_BYTES: usize = 64 << 20;
 /// The most differences that are kept; all are counted.
 const MAX_DIFFERENCES: usize = 1_000;
 /// The most dead letters that are taken into account.
@@ -125,8 +122,8 @@ impl AuditReport {
 /// again in another order: what that changes shows how far such a value depends on the order, and four times as much is
 /// allowed. References are joined as they are now.
 ///
-/// Memory: the rows that the sink holds and the expected ones, with their keys; what 200,000 records or 64 MiB of states
-/// add to them before they are merged (or as much as is merged already). For a table that is appended to, the rows of the
+/// Memory: the rows that the sink holds and the expected ones, with their keys; states that are not merged yet, up to
+/// 200,000 rows or 64 MiB, or half of what is merged already; and an eighth for the merging itself. For a table that is appended to, the rows of the
 /// sink twice.
 ///
 /// # Errors
@@ -310,41 +307,17 @@ async fn merged(
 enum Expected<'a> {
     /// Rows, each held against those that are stored.
     Appended(Balance),
-    /// Rows that merge: those that are merged, and those that are not yet.
-    Merged { combine: &'a dyn Combine, rows: Vec<RecordBatch>, merged: Size, waiting: Size },
-}
-
-/// How much rows are.
-#[derive(Clone, Copy, Default)]
-struct Size {
-    rows: usize,
-    bytes: usize,
+    /// States, merged by key.
+    Merged(States<'a>),
 }
 
 impl Expected<'_> {
     async fn take(&mut self, rows: Vec<RecordBatch>) -> Result<()> {
-        match self {
-            Self::Appended(balance) => rows.iter().try_for_each(|rows| balance.add(rows, -1)),
-            Self::Merged { rows: all, merged, waiting, .. } => {
-                for rows in rows {
-                    waiting.rows += rows.num_rows();
-                    waiting.bytes += rows.get_array_memory_size();
-                    all.push(rows);
-                }
-                let many = waiting.rows >= MERGE_ROWS.max(merged.rows);
-                if many || waiting.bytes >= MERGE_BYTES.max(merged.bytes) { self.merge().await } else { Ok(()) }
+        for rows in rows {
+            match self {
+                Self::Appended(balance) => balance.add(&rows, -1)?,
+                Self::Merged(states) => states.take(&rows).await?,
             }
-        }
-    }
-
-    async fn merge(&mut self) -> Result<()> {
-        if let Self::Merged { combine, rows, merged, waiting } = self
-            && waiting.rows > 0
-        {
-            let all = combine.combine(rows).await?;
-            *merged = Size { rows: all.num_rows(), bytes: all.get_array_memory_size() };
-            *waiting = Size::default();
-            *rows = vec![all];
         }
         Ok(())
     }
@@ -369,14 +342,12 @@ impl Reading<'_> {
         report: &mut AuditReport,
         told: &mut (dyn FnMut(AuditProgress) + Send),
     ) -> Result<ByKey> {
-        let (merged, waiting) = Default::default();
-        let mut expected = Expected::Merged { combine: combine.as_ref(), rows: Vec::new(), merged, waiting };
+        let mut expected = Expected::Merged(States::new(table, combine.as_ref())?);
         self.read(&mut expected, reversed, report, told).await?;
-        let rows = match expected {
-            Expected::Merged { mut rows, .. } => rows.pop(),
-            Expected::Appended(_) => None,
-        };
-        ByKey::new(table, rows.unwrap_or_else(|| RecordBatch::new_empty(table.schema())))
+        match expected {
+            Expected::Merged(states) => ByKey::new(table, states.finish().await?),
+            Expected::Appended(_) => ByKey::new(table, Vec::new()),
+        }
     }
 
     /// One pass over the log. `reversed`: the records of each batch from its last to its first, and other batches, which
@@ -395,7 +366,7 @@ impl Reading<'_> {
         for (partition, fence) in self.fences {
             pass.partition(partition, fence, &mut |read| told(AuditProgress { read, total })).await?;
         }
-        expected.merge().await
+        Ok(())
     }
 }
 

@@ -20,7 +20,7 @@ const FLOAT_TOLERANCE: f64 = 1e-9;
 /// How many times what another order of the same records changes.
 const NOISE_FACTOR: f64 = 4.0;
 
-fn internal(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+pub(crate) fn internal(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::stop("internal: rows can't be compared").caused_by(error)
 }
 
@@ -52,19 +52,19 @@ fn plain_batch(batch: &RecordBatch) -> Result<RecordBatch> {
 }
 
 /// Encodes rows as bytes that are equal where the rows are.
-struct Encoder {
+pub(crate) struct Encoder {
     converter: RowConverter,
     columns: Vec<usize>,
 }
 
 impl Encoder {
     /// Of these columns of a table.
-    fn new(table: &Table, columns: Vec<usize>) -> Result<Self> {
+    pub(crate) fn new(table: &Table, columns: Vec<usize>) -> Result<Self> {
         let fields = columns.iter().map(|at| SortField::new(table.columns[*at].data_type.clone())).collect();
         Ok(Self { converter: RowConverter::new(fields).map_err(internal)?, columns })
     }
 
-    fn rows(&self, batch: &RecordBatch) -> Result<Vec<Box<[u8]>>> {
+    pub(crate) fn rows(&self, batch: &RecordBatch) -> Result<Vec<Box<[u8]>>> {
         if self.columns.is_empty() {
             return Ok(vec![Box::default(); batch.num_rows()]);
         }
@@ -176,14 +176,20 @@ fn nullable(table: &Table) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// Where the key's columns stand.
+pub(crate) fn key_columns(table: &Table) -> Vec<usize> {
+    (0..table.columns.len()).filter(|at| table.columns[*at].role == Role::Key).collect()
+}
+
 /// The rows that are expected of a table that merges, by key.
 pub(crate) struct ByKey {
     table: Table,
     encoder: Encoder,
-    rows: RecordBatch,
-    at: HashMap<Box<[u8]>, usize>,
-    /// How often each expected row was met.
-    met: Vec<u32>,
+    batches: Vec<RecordBatch>,
+    /// Batch and row of each key.
+    at: HashMap<Box<[u8]>, (usize, usize)>,
+    /// How often each expected row was met, by batch.
+    met: Vec<Vec<u32>>,
 }
 
 /// A row whose floats differ by more than usual, and by nothing else: the order of the records may be why.
@@ -201,12 +207,16 @@ enum Verdict {
 }
 
 impl ByKey {
-    pub(crate) fn new(table: &Table, rows: RecordBatch) -> Result<Self> {
-        let is_key = |at: &usize| table.columns[*at].role == Role::Key;
-        let columns: Vec<usize> = (0..table.columns.len()).filter(is_key).collect();
-        let encoder = Encoder::new(table, columns)?;
-        let at = encoder.rows(&rows)?.into_iter().enumerate().map(|(row, key)| (key, row)).collect();
-        Ok(Self { table: table.clone(), encoder, met: vec![0; rows.num_rows()], rows: plain_batch(&rows)?, at })
+    /// Of batches that hold each key once.
+    pub(crate) fn new(table: &Table, batches: Vec<RecordBatch>) -> Result<Self> {
+        let encoder = Encoder::new(table, key_columns(table))?;
+        let (mut at, mut met, mut plain) = (HashMap::new(), Vec::new(), Vec::new());
+        for (number, rows) in batches.into_iter().enumerate() {
+            at.extend(encoder.rows(&rows)?.into_iter().enumerate().map(|(row, key)| (key, (number, row))));
+            met.push(vec![0; rows.num_rows()]);
+            plain.push(plain_batch(&rows)?);
+        }
+        Ok(Self { table: table.clone(), encoder, batches: plain, at, met })
     }
 
     /// Holds stored rows against the expected ones.
@@ -217,14 +227,15 @@ impl ByKey {
         doubtful: &mut Vec<Doubtful>,
     ) -> Result<()> {
         let stored = plain_batch(stored)?;
-        let cells = Cells::new(&self.table, &stored, &self.rows)?;
+        let cells = self.batches.iter().map(|expected| Cells::new(&self.table, &stored, expected));
+        let cells = cells.collect::<Result<Vec<_>>>()?;
         for (row, key) in self.encoder.rows(&stored)?.into_iter().enumerate() {
-            let Some(expected) = self.at.get(&key).copied() else {
+            let Some((batch, expected)) = self.at.get(&key).copied() else {
                 found(Difference::Unexpected(shown(&self.table, &stored, row)?.all()));
                 continue;
             };
-            self.met[expected] += 1;
-            match self.met[expected] {
+            self.met[batch][expected] += 1;
+            match self.met[batch][expected] {
                 1 => {}
                 2 => {
                     let key = shown(&self.table, &stored, row)?.key;
@@ -233,9 +244,9 @@ impl ByKey {
                 }
                 _ => continue,
             }
-            match cells.verdict(row, expected, |_| 0.0) {
+            match cells[batch].verdict(row, expected, |_| 0.0) {
                 Verdict::Equal => {}
-                Verdict::Differs => found(self.differs(&stored, row, expected)?),
+                Verdict::Differs => found(self.differs(&stored, row, &self.batches[batch], expected)?),
                 // A slice would keep all of the batch.
                 Verdict::Doubtful => doubtful.push(Doubtful { key, stored: only(&stored, row)? }),
             }
@@ -245,8 +256,10 @@ impl ByKey {
 
     /// What is expected and was not met.
     pub(crate) fn missing(&self, mut found: impl FnMut(Difference)) -> Result<()> {
-        for row in self.met.iter().enumerate().filter(|(_, met)| **met == 0).map(|(row, _)| row) {
-            found(Difference::Missing(shown(&self.table, &self.rows, row)?.all()));
+        for (batch, met) in self.batches.iter().zip(&self.met) {
+            for row in met.iter().enumerate().filter(|(_, met)| **met == 0).map(|(row, _)| row) {
+                found(Difference::Missing(shown(&self.table, batch, row)?.all()));
+            }
         }
         Ok(())
     }
@@ -255,23 +268,24 @@ impl ByKey {
     pub(crate) fn judge(&self, doubtful: &[Doubtful], again: &Self, mut found: impl FnMut(Difference)) -> Result<()> {
         for Doubtful { key, stored } in doubtful {
             // Both passes give the same keys; a key that is missing makes no noise.
-            let Some(expected) = self.at.get(key).copied() else { continue };
+            let Some((batch, expected)) = self.at.get(key).copied() else { continue };
+            let batch = &self.batches[batch];
             let other = again.at.get(key).copied();
             let noise = |column: usize| {
-                let here = float(self.rows.column(column), expected);
-                let there = other.and_then(|row| float(again.rows.column(column), row));
+                let here = float(batch.column(column), expected);
+                let there = other.and_then(|(batch, row)| float(again.batches[batch].column(column), row));
                 here.zip(there).map_or(0.0, |(here, there)| (here - there).abs())
             };
-            let cells = Cells::new(&self.table, stored, &self.rows)?;
+            let cells = Cells::new(&self.table, stored, batch)?;
             if !matches!(cells.verdict(0, expected, noise), Verdict::Equal) {
-                found(self.differs(stored, 0, expected)?);
+                found(self.differs(stored, 0, batch, expected)?);
             }
         }
         Ok(())
     }
 
-    fn differs(&self, stored: &RecordBatch, row: usize, expected: usize) -> Result<Difference> {
-        let (stored, expected) = (shown(&self.table, stored, row)?, shown(&self.table, &self.rows, expected)?);
+    fn differs(&self, stored: &RecordBatch, row: usize, batch: &RecordBatch, expected: usize) -> Result<Difference> {
+        let (stored, expected) = (shown(&self.table, stored, row)?, shown(&self.table, batch, expected)?);
         Ok(Difference::Differs { key: stored.key.clone(), stored: stored.values(), expected: expected.values() })
     }
 }

@@ -29,6 +29,7 @@ mod plan;
 mod reference;
 mod rows;
 mod shown_rows;
+mod states;
 mod systems;
 
 pub use audit::{AuditProgress, AuditReport, Difference, audit, audit_telling};

@@ -96,7 +96,7 @@ pub enum Command {
     /// several records depend on their order in the last digits: they are equal within a 1e-9th of the larger one, and
     /// where that is not enough (large numbers that cancel out) within four times what the same records give in reversed
     /// order. References are joined as they are now: where they have changed since the records came in, what they add can
-    /// differ, and the audit says so. Memory: the table twice, and what 200,000 records (64 MiB) make of it.
+    /// differ, and the audit says so. Memory: some three times the table.
     Audit {
         /// The function's name in the pipeline file [default: all that read topics, one after the other]
         function: Option<String>,
