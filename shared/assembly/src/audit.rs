@@ -1,28 +1,32 @@
 //! The promise, checkable: what one pass over the log gives, compared with what the sink holds.
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 use arrow::{
     array::{BooleanArray, RecordBatch, UInt64Array},
     compute::take_record_batch,
 };
 use millstream_core::{
-    Batch, Combine, Decoded, Error, Fence, Late, Limits, Log, Position, Result, Snapshot, Table, TopicPartition,
+    Batch, Combine, DeadLetters, Decoded, Error, Fence, Limits, Log, Position, Result, Snapshot, Table, TopicPartition,
 };
 use millstream_pipeline::{Function as Declared, Pipeline};
-use millstream_runner::split_late;
 
 use crate::{
     FunctionPlan, Systems,
     compare::{Balance, ByKey},
     plan_function, reference, shown_rows,
     states::States,
+    systems::timeliness,
 };
 
 /// The most differences that are kept; all are counted.
 const MAX_DIFFERENCES: usize = 1_000;
-/// The most dead letters that are taken into account.
-const MAX_LETTERS: usize = 1_000_000;
+/// The most dead letters that an audit takes into account; their positions are held in memory.
+const MAX_LETTERS: usize = 10_000_000;
 
 /// What an audit found.
 #[derive(Clone, Debug, Default)]
@@ -151,8 +155,7 @@ pub async fn audit_telling(
     sink.prepare(false).await?;
     let mut stored = sink.snapshot().await?;
     // Read after the fences: a letter is durable before its fence moves.
-    let letters = systems.dead_letters(pipeline).list(Some(&id), MAX_LETTERS).await?;
-    let letters: HashSet<Position> = letters.into_iter().map(|letter| letter.position).collect();
+    let letters = Letters::of(systems.dead_letters(pipeline).as_ref(), &id).await?;
 
     let source = systems.source();
     let mut report = AuditReport { function: id.clone(), fences: stored.fences.clone(), ..AuditReport::default() };
@@ -303,6 +306,38 @@ async fn merged(
     Ok(())
 }
 
+/// The positions of a function's dead letters.
+#[derive(Default)]
+struct Letters {
+    offsets: HashMap<TopicPartition, HashSet<i64>>,
+    count: usize,
+}
+
+impl Letters {
+    async fn of(kept: &dyn DeadLetters, function: &str) -> Result<Self> {
+        let mut letters = Self::default();
+        kept.positions(function, &mut |position| letters.add(position)).await?;
+        match letters.count {
+            0..=MAX_LETTERS => Ok(letters),
+            count => Err(Error::stop(format!(
+                "{function} has {count} dead letters, and an audit takes at most {MAX_LETTERS} into account: what went wrong \
+                 with so many is to be put right first"
+            ))),
+        }
+    }
+
+    fn add(&mut self, Position { partition, offset }: Position) {
+        // Beyond the limit they are counted only.
+        if self.count >= MAX_LETTERS || self.offsets.entry(partition).or_default().insert(offset) {
+            self.count += 1;
+        }
+    }
+
+    fn contains(&self, partition: &TopicPartition, offset: i64) -> bool {
+        self.offsets.get(partition).is_some_and(|offsets| offsets.contains(&offset))
+    }
+}
+
 /// What the log should have become.
 enum Expected<'a> {
     /// Rows, each held against those that are stored.
@@ -327,7 +362,7 @@ impl Expected<'_> {
 struct Reading<'a> {
     plan: &'a FunctionPlan,
     declared: &'a Declared,
-    letters: &'a HashSet<Position>,
+    letters: &'a Letters,
     log: &'a dyn Log,
     fences: &'a [(TopicPartition, Fence)],
 }
@@ -399,56 +434,57 @@ impl Pass<'_, '_> {
         if self.reversed {
             limits.max_records = limits.max_records.div_ceil(2);
         }
-        let (mut next, mut newest_us) = (fence.start_offset, None);
+        let (mut next, mut newest_us, mut records) = (fence.start_offset, None, limits.max_records);
         while next < fence.next_offset {
-            let batch = log.read(partition, next..fence.next_offset, limits).await?;
-            self.read += (batch.range().end - next).unsigned_abs();
-            next = batch.range().end;
-            newest_us = self.batch(&batch, newest_us).await?;
-            told(self.read);
+            let batch = log.read(partition, next..fence.next_offset, Limits { max_records: records, ..limits }).await?;
+            match self.batch(&batch, newest_us).await {
+                Ok(newest) => {
+                    self.read += (batch.range().end - next).unsigned_abs();
+                    (next, newest_us, records) = (batch.range().end, newest, limits.max_records);
+                    told(self.read);
+                }
+                Err(Error::TooLarge(_)) if batch.len() > 1 => records = batch.len() / 2,
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
 
+    /// Takes one batch into account, or leaves everything as it is and fails.
     async fn batch(&mut self, batch: &Batch, newest_us: Option<i64>) -> Result<Option<i64>> {
-        self.report.records += batch.len() as u64;
         let topic = &batch.partition().topic;
-        let Some(decoder) = self.of.plan.decoders.get(topic) else { return Ok(newest_us) };
-        let decoded = decoder.decode(batch)?;
-        let seen_us = newest_us.max(arrow::compute::max(&decoded.event_time));
-        let timely = match self.of.declared.late {
-            Late::DeadLetter => split_late(decoded, newest_us, self.of.declared.lateness_ms)?,
-            Late::Merge => decoded,
+        let Some(decoder) = self.of.plan.decoders.get(topic) else {
+            self.report.records += batch.len() as u64;
+            return Ok(newest_us);
         };
-        let Decoded { rows, bad, .. } = self.without_refused(batch, timely)?;
+        let (timely, seen_us) = timeliness(self.of.declared).split(decoder.decode(batch)?, batch, newest_us)?;
+        let (decoded, refused) = self.without_refused(batch, timely)?;
+        let Decoded { rows, bad, .. } = decoded;
+        let rows = if self.reversed { reversed(&rows)? } else { rows };
+        let rows =
+            if rows.num_rows() == 0 { vec![] } else { self.of.plan.planned.transform.apply(topic, rows).await? };
+        self.report.records += batch.len() as u64;
+        self.report.dead_letters += refused;
         for bad in bad {
-            let position = batch.partition().at(batch.offsets().value(bad.index));
-            if self.of.letters.contains(&position) {
+            let offset = batch.offsets().value(bad.index);
+            if self.of.letters.contains(batch.partition(), offset) {
                 self.report.dead_letters += 1;
             } else {
+                let position = batch.partition().at(offset);
                 self.report.add(Difference::Lost { position, reason: bad.reason });
             }
         }
-        if rows.num_rows() > 0 {
-            let rows = if self.reversed { reversed(&rows)? } else { rows };
-            self.expected.take(self.of.plan.planned.transform.apply(topic, rows).await?).await?;
-        }
+        self.expected.take(rows).await?;
         Ok(seen_us)
     }
 
     /// Leaves out the records that the transform or the sink refused: they are among the dead letters, though they can be
-    /// decoded and are not late.
-    fn without_refused(&mut self, batch: &Batch, decoded: Decoded) -> Result<Decoded> {
-        if self.of.letters.is_empty() {
-            return Ok(decoded);
-        }
-        let refused = |index: &usize| {
-            let position = batch.partition().at(batch.offsets().value(*index));
-            self.of.letters.contains(&position)
-        };
+    /// decoded and are neither late nor ahead. Says how many they were.
+    fn without_refused(&self, batch: &Batch, decoded: Decoded) -> Result<(Decoded, u64)> {
+        let refused = |index: &usize| self.of.letters.contains(batch.partition(), batch.offsets().value(*index));
         let keep: BooleanArray = decoded.index.iter().map(|index| Some(!refused(index))).collect();
-        self.report.dead_letters += keep.false_count() as u64;
-        decoded.filter(&keep)
+        let count = keep.false_count() as u64;
+        Ok((if count == 0 { decoded } else { decoded.filter(&keep)? }, count))
     }
 }
 

@@ -36,7 +36,7 @@ impl Patience {
                 match call().await {
                     Err(error) if error.is_retry() && attempt < retries.max_attempts => {
                         if attempt == 1 || attempt % 10 == 0 {
-                            tracing::warn!(attempt, %error, "{what}: not ready yet, trying again");
+                            tracing::warn!(attempt, "{what}: not ready yet, trying again: {error}");
                         }
                         *latest.borrow_mut() = Some(error);
                     }

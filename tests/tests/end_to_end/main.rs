@@ -9,6 +9,7 @@
 mod faults;
 mod hosts;
 mod kills;
+mod log;
 mod outage;
 mod trouble;
 mod views;

@@ -29,10 +29,14 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     let started_us = context.clock.now_us();
     let deadline = args.for_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
     let patience = Patience::new(&interrupt, deadline);
-    let systems = Arc::new(context.open(&pipeline)?);
+    let mut connections = context.connections.clone();
+    // A trial run takes no partition away from a function in production, and commits nothing in its name.
+    connections.group_prefix = format!("dev.{}.", context.who);
+    let systems = Arc::new(Systems::open(&pipeline, &connections, Arc::clone(&context.clock))?);
     let (clock, logs) = (Arc::clone(&context.clock), context.logs.clone());
     let mut watcher = Watcher::new(Arc::clone(&pipeline), Arc::clone(&systems), clock, logs, started_us);
     let mut display = Display::open(context, args)?;
+    display.say_where(&systems);
     let mut running = Running::new();
     let starting = start(context, args, &pipeline, &systems, &patience, &mut running);
     let started = show_start(starting, &mut watcher, &mut display).await;
@@ -195,6 +199,13 @@ impl Display {
         }
         let state = State { elapsed_ms, ..states.borrow().clone() };
         self.show(&state, Phase::Ended);
+    }
+
+    /// What is where; the live view shows it all the time.
+    fn say_where(&self, systems: &Systems) {
+        if let Self::Plain { .. } = self {
+            systems.describe().iter().for_each(|(what, place)| eprintln!("{what}: {place}"));
+        }
     }
 
     /// A terminal that can't be drawn on is no reason to end the work.

@@ -18,8 +18,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const CLOSE_EVERY: u64 = 4;
 /// A table that does not answer by then is left out of this look: the view goes on.
 const LOOK: Duration = Duration::from_secs(1);
-/// Letters that are looked through for a late one.
-const LETTERS: usize = 100;
 
 /// What the systems said when they were last asked. Busy ones take their time: the view doesn't wait for them.
 #[derive(Clone, Debug, Default)]
@@ -120,7 +118,7 @@ impl Sight {
         let letters = self.systems.dead_letters(&self.pipeline);
         let mut latest = None;
         for consuming in &self.functions {
-            let Ok(letters) = letters.list(Some(&consuming.function.id), LETTERS).await else { return };
+            let Ok(letters) = letters.list(Some(&consuming.function.id), 1).await else { return };
             latest = letters.into_iter().chain(latest).max_by_key(|letter| letter.timestamp_ms);
         }
         self.letters_read = Some(self.seen.dead_letters.total);
