@@ -31,7 +31,7 @@ pub(super) async fn audit(context: &Context, function: Option<&str>) -> Result<(
         }
     };
     let systems = context.open(&pipeline)?;
-    let (mut documents, mut differences, mut failed) = (Vec::new(), 0, None);
+    let (mut documents, mut differences, mut failed, mut failures) = (Vec::new(), 0, None, 0_u64);
     for name in &names {
         match one(context, &systems, &pipeline, name).await {
             Ok(report) => {
@@ -48,6 +48,7 @@ pub(super) async fn audit(context: &Context, function: Option<&str>) -> Result<(
                 if !context.json {
                     context.say(format!("{id}: not audited: {error}"))?;
                 }
+                failures += 1;
                 failed = failed.or(Some(error.context(id)));
             }
             Err(error) => return Err(error.into()),
@@ -57,8 +58,9 @@ pub(super) async fn audit(context: &Context, function: Option<&str>) -> Result<(
         (true, None) => context.say_json(&Value::Array(documents))?,
         (true, Some(_)) => documents.iter().try_for_each(|document| context.say_json(document))?,
         (false, None) => {
-            let functions = counted(names.len() as u64, "function");
-            context.say(format!("{functions} audited: {}", found(differences)))?;
+            let functions = counted(names.len() as u64 - failures, "function");
+            let not = if failures == 0 { String::new() } else { format!(", {} not audited", count(failures)) };
+            context.say(format!("{functions} audited: {}{not}", found(differences)))?;
         }
         (false, Some(_)) => {}
     }
