@@ -19,13 +19,74 @@ mod jsonl;
 const PORTION_LINES: usize = 1_000;
 const PORTION_BYTES: usize = 1 << 20;
 
+/// What of a line has to be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Every field, by the rules that the topic is decoded by.
+    Whole,
+    /// The key and the event time, which the record itself is made of. (A line of a CSV file has to fit as a whole all
+    /// the same: its cells are made JSON by their types.)
+    KeyAndTime,
+}
+
+/// What was found in a file.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// Lines that can be sent.
+    pub good: u64,
+    /// Lines that can't.
+    pub bad: u64,
+    /// The first of the bad ones, with file, line and reason.
+    pub first_bad: Vec<Error>,
+}
+
+/// How many bad lines are told one by one.
+const TOLD_BAD: usize = 10;
+
+impl Checked {
+    /// Looks at all records and sends none, until `stopping`. `seen` is told how many lines were looked at, from time to time.
+    ///
+    /// # Errors
+    /// `Stop` when the file can't be read on.
+    pub fn of(
+        records: impl Iterator<Item = Result<NewRecord>>,
+        stopping: impl Fn() -> bool,
+        mut seen: impl FnMut(u64),
+    ) -> Result<Self> {
+        let mut checked = Self::default();
+        for record in records {
+            match record {
+                Ok(_) => checked.good += 1,
+                Err(error @ Error::Poison(_)) => checked.add_bad(error),
+                Err(error) => return Err(error),
+            }
+            if (checked.good + checked.bad).is_multiple_of(PORTION_LINES as u64) {
+                seen(checked.good + checked.bad);
+                if stopping() {
+                    break;
+                }
+            }
+        }
+        Ok(checked)
+    }
+
+    /// Takes note of a bad line.
+    pub fn add_bad(&mut self, error: Error) {
+        self.bad += 1;
+        if self.first_bad.len() < TOLD_BAD {
+            self.first_bad.push(error);
+        }
+    }
+}
+
 /// Reads a file's records, to be sent to `topic`. The file is read as the records are asked for, some 1 MiB at a time.
 ///
 /// - `*.csv`: the first line names the topic's field for each column, in any order; RFC 4180 quoting. A cell is read by
 ///   its field's type, by the rules of `millstream-codec`; structs and lists are JSON. An empty cell is null, but the
 ///   empty string where the field is a string that can't be null. A line has to fit the topic's schema.
 /// - `*.jsonl`, `*.ndjson`: each line is sent as it is, byte for byte; empty ones are passed over. It has to be one
-///   JSON object that has the event time and, where it is not null, the key; the other fields are not looked at.
+///   JSON object that fits the topic's schema, as the functions that read the topic will decode it; with [`Look::KeyAndTime`]
+///   only the event time and the key are looked at.
 ///
 /// The timestamp of a record is its event time; without an `event_time` of the topic there is none, and the broker
 /// stamps it. `key` names the field whose value is the record's key: its text, the same as a generator's.
@@ -40,6 +101,7 @@ pub fn from_file(
     path: impl AsRef<Path>,
     topic: &Topic,
     key: Option<&str>,
+    look: Look,
 ) -> Result<impl Iterator<Item = Result<NewRecord>> + Send + 'static> {
     let path = path.as_ref();
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
@@ -53,7 +115,10 @@ pub fn from_file(
         true => Box::new(csv::Lines::new(file, path, &topic.schema)?),
         false => Box::new(jsonl::Lines::new(BufReader::new(file), path)),
     };
-    let columns = if is_csv { None } else { Some(key.iter().map(|key| (*key).to_owned()).collect()) };
+    let columns = match look {
+        Look::KeyAndTime if !is_csv => Some(key.iter().map(|key| (*key).to_owned()).collect()),
+        _ => None,
+    };
     Records::new(path, lines, topic, key, columns)
 }
 

@@ -40,7 +40,7 @@ pub enum Tempo {
 /// `message.timestamp.type=LogAppendTime` (Apache Kafka documentation, "Topic Configs").
 ///
 /// # Errors
-/// The first bad record, after those before it were sent; what the producer says won't pass; `Stop` when
+/// The first bad record, after those before it were sent (`sent` knows how many); what the producer says won't pass; `Stop` when
 /// [`Tempo::EventTime`] meets a record without a timestamp.
 pub async fn produce(
     records: impl Iterator<Item = Result<NewRecord>> + Send,
@@ -69,7 +69,7 @@ pub async fn produce(
                 tokio::time::sleep(TICK.saturating_sub(took)).await;
             }
             Then::End => break,
-            Then::Bad(error) => return Err(error.context(format!("after {total} records were sent"))),
+            Then::Bad(error) => return Err(error),
         }
     }
     Ok(total)

@@ -1,30 +1,32 @@
 //! The promise, checkable: what one pass over the log gives, compared with what the sink holds.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fmt,
+    sync::Arc,
 };
 
-use arrow::array::{BooleanArray, RecordBatch};
+use arrow::{
+    array::{BooleanArray, RecordBatch, UInt64Array},
+    compute::take_record_batch,
+};
 use millstream_core::{
-    Batch, DeadLetters, Decoded, Error, Fence, Limits, Log, Position, Result, Table, TopicPartition,
+    Batch, Combine, DeadLetters, Decoded, Error, Fence, Limits, Log, Position, Result, Snapshot, Table, TopicPartition,
 };
 use millstream_pipeline::{Function as Declared, Pipeline};
 
 use crate::{
-    FunctionPlan, Systems, plan_function, reference,
-    rows::{Line, lines},
+    FunctionPlan, Systems,
+    compare::{Balance, ByKey},
+    plan_function, reference, shown_rows,
+    states::States,
     systems::timeliness,
 };
 
-/// States are merged whenever so many rows have come together, so that memory follows the table and not the log.
-const MERGE_ROWS: usize = 200_000;
 /// The most differences that are kept; all are counted.
 const MAX_DIFFERENCES: usize = 1_000;
 /// The most dead letters that an audit takes into account; their positions are held in memory.
 const MAX_LETTERS: usize = 10_000_000;
-/// Sums of floats depend on their order in the last digits.
-const FLOAT_TOLERANCE: f64 = 1e-9;
 
 /// What an audit found.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +45,17 @@ pub struct AuditReport {
     pub total_differences: u64,
     /// Up to where each partition was compared.
     pub fences: Vec<(TopicPartition, Fence)>,
+    /// What could not be compared, or not exactly, and why.
+    pub notes: Vec<String>,
+}
+
+/// How far an audit has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditProgress {
+    /// Offsets read.
+    pub read: u64,
+    /// Offsets to be read.
+    pub total: u64,
 }
 
 /// One difference between the log and the sink.
@@ -61,6 +74,10 @@ pub enum Difference {
         /// What the log gives.
         expected: String,
     },
+    /// Readers see this row, and the rows that the function keeps don't give it.
+    Shown(String),
+    /// The rows that the function keeps give this row, and readers don't see it.
+    Hidden(String),
     /// A record that can't be processed, and that is not among the dead letters.
     Lost {
         /// Where it stands.
@@ -78,6 +95,8 @@ impl fmt::Display for Difference {
             Self::Differs { key, stored, expected } => {
                 write!(f, "{key}: the sink has {stored}, the log gives {expected}")
             }
+            Self::Shown(row) => write!(f, "readers see {row}, which is not what the kept rows give"),
+            Self::Hidden(row) => write!(f, "readers don't see {row}, which the kept rows give"),
             Self::Lost { position, reason } => {
                 write!(f, "record {position} is neither a row nor a dead letter: {reason}")
             }
@@ -91,7 +110,7 @@ impl AuditReport {
         self.total_differences == 0
     }
 
-    fn add(&mut self, difference: Difference) {
+    pub(crate) fn add(&mut self, difference: Difference) {
         self.total_differences += 1;
         if self.differences.len() < MAX_DIFFERENCES {
             self.differences.push(difference);
@@ -100,11 +119,33 @@ impl AuditReport {
 }
 
 /// Reads the log once from where the function began up to its fences, computes what the sink should hold, and compares
-/// row by row. May run while the function does: fences and rows are of one instant. Holds the table in memory.
+/// row by row; then compares what readers see with what is kept. May run while the function does: fences and rows are of
+/// one instant.
+///
+/// Floats that several records make up are equal within a 1e-9th of the larger one. Where they are not, the log is read
+/// again in another order: what that changes shows how far such a value depends on the order, and four times as much is
+/// allowed. References are joined as they are now.
+///
+/// Memory: the rows that the sink holds and the expected ones, with their keys; states that are not merged yet, up to
+/// 200,000 rows or 64 MiB, or half of what is merged already; and an eighth for the merging itself. For a table that is appended to, the rows of the
+/// sink twice.
 ///
 /// # Errors
 /// `Stop` when the log no longer has all records that went into the sink; those of the systems.
 pub async fn audit(systems: &Systems, pipeline: &Pipeline, name: &str) -> Result<AuditReport> {
+    audit_telling(systems, pipeline, name, &mut |_| ()).await
+}
+
+/// Like [`audit`], and tells how far it has come.
+///
+/// # Errors
+/// Those of [`audit`].
+pub async fn audit_telling(
+    systems: &Systems,
+    pipeline: &Pipeline,
+    name: &str,
+    told: &mut (dyn FnMut(AuditProgress) + Send),
+) -> Result<AuditReport> {
     let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
     reference::load_all(systems, pipeline, &plan.references).await?;
     let declared = &pipeline.functions[name];
@@ -112,24 +153,157 @@ pub async fn audit(systems: &Systems, pipeline: &Pipeline, name: &str) -> Result
     let table = plan.planned.table.clone();
     let sink = systems.sink(&id, &declared.into, table.clone())?;
     sink.prepare(false).await?;
-    let stored = sink.snapshot().await?;
+    let mut stored = sink.snapshot().await?;
     // Read after the fences: a letter is durable before its fence moves.
     let letters = Letters::of(systems.dead_letters(pipeline).as_ref(), &id).await?;
 
-    let report = AuditReport { function: id, fences: stored.fences.clone(), ..AuditReport::default() };
     let source = systems.source();
-
-    let generations = pipeline.topics.iter().map(|(name, topic)| (name.as_str(), topic.generation)).collect();
-    let mut pass =
-        Pass { plan: &plan, declared, generations, letters: &letters, report, states: Vec::new(), state_rows: 0 };
-    for (partition, fence) in &stored.fences {
-        pass.partition(source.as_ref(), partition, fence).await?;
-    }
-    pass.merge().await?;
-    let Pass { mut report, states: expected, .. } = pass;
+    let mut report = AuditReport { function: id.clone(), fences: stored.fences.clone(), ..AuditReport::default() };
     report.rows = stored.rows.iter().map(|rows| rows.num_rows() as u64).sum();
-    compare(&table, &stored.rows, &expected, &mut report)?;
+    report.notes.extend(refreshed(pipeline, declared));
+    report.notes.extend(unfenced(pipeline, declared, source.as_ref(), &stored.fences).await?);
+    let (fences, gone) = known_fences(pipeline, declared, &stored.fences);
+    let log = Reading { plan: &plan, declared, letters: &letters, log: source.as_ref(), fences: &fences };
+    match &table.combine {
+        None => {
+            let rows = std::mem::take(&mut stored.rows);
+            appended(&log, &table, rows, &gone, &mut report, told).await
+        }
+        Some(combine) => {
+            if !gone.is_empty() {
+                return Err(inseparable(&table, &gone));
+            }
+            merged(&log, &table, combine, &stored, &mut report, told).await?;
+            if table.view.is_some() {
+                let public = systems.sink(&id, &declared.into, shown_rows::public(&table))?;
+                shown_rows::compare(&table, combine.as_ref(), sink.as_ref(), public.as_ref(), stored, &mut report)
+                    .await?;
+            }
+            Ok(())
+        }
+    }?;
     Ok(report)
+}
+
+/// A reference that may have changed since records were joined with it.
+fn refreshed(pipeline: &Pipeline, declared: &Declared) -> Option<String> {
+    let sql = declared.sql.as_ref().map_or("", |sql| sql.value.as_str());
+    let words = || sql.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+    let joined = |name: &str| words().any(|word| word == name);
+    let names: Vec<String> =
+        pipeline.references.keys().filter(|name| joined(name)).map(|name| format!("`{name}`")).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "joined with {} as it is now: where a reference has changed since records came in, what it added to them can't be \
+             compared exactly, and differences may be no faults",
+            names.join(", ")
+        )
+    })
+}
+
+/// The partitions that the function has not begun.
+async fn unfenced(
+    pipeline: &Pipeline,
+    declared: &Declared,
+    log: &dyn Log,
+    fences: &[(TopicPartition, Fence)],
+) -> Result<Option<String>> {
+    let mut names = Vec::new();
+    for name in &declared.from {
+        for partition in 0..log.partitions(name).await? {
+            let partition = TopicPartition::new(name, pipeline.topics[name].generation, partition);
+            if fences.iter().all(|(fenced, _)| *fenced != partition) {
+                let held = log.watermarks(&partition).await?;
+                names.push(format!("{partition} ({} records)", held.high - held.low));
+            }
+        }
+    }
+    Ok((!names.is_empty()).then(|| format!("without a fence, so nothing of it was brought in: {}", names.join(", "))))
+}
+
+/// The fences of partitions that the log has and the function reads; and what the sink holds of others: of an earlier
+/// generation, or of a topic that the function read once.
+fn known_fences(
+    pipeline: &Pipeline,
+    declared: &Declared,
+    fences: &[(TopicPartition, Fence)],
+) -> (Vec<(TopicPartition, Fence)>, Vec<String>) {
+    let (mut known, mut gone) = (Vec::new(), Vec::new());
+    for (partition, fence) in fences {
+        let current = pipeline.topics.get(&partition.topic).filter(|_| declared.from.contains(&partition.topic));
+        let what = match current {
+            Some(topic) if topic.generation == partition.generation => {
+                known.push((partition.clone(), fence.clone()));
+                continue;
+            }
+            Some(topic) => format!("the log has generation {} only", topic.generation),
+            None => "the function does not read that topic any more".to_owned(),
+        };
+        // Of a fence that never moved the sink holds nothing.
+        if fence.next_offset > fence.start_offset {
+            gone.push(format!("offsets {}..{} of {partition} ({what})", fence.start_offset, fence.next_offset));
+        }
+    }
+    (known, gone)
+}
+
+fn inseparable(table: &Table, gone: &[String]) -> Error {
+    Error::stop(format!(
+        "table {} also holds what came of {}; in rows that were merged the old and the new can't be told apart, so this \
+         table can't be audited any more: a function that begins with the new generation and writes into a table of its own can",
+        table.public_name(),
+        gone.join(", ")
+    ))
+}
+
+async fn appended(
+    log: &Reading<'_>,
+    table: &Table,
+    stored: Vec<RecordBatch>,
+    gone: &[String],
+    report: &mut AuditReport,
+    told: &mut (dyn FnMut(AuditProgress) + Send),
+) -> Result<()> {
+    let mut balance = Balance::new(table)?;
+    stored.into_iter().try_for_each(|rows| balance.add(&rows, 1))?;
+    let mut expected = Expected::Appended(balance);
+    log.read(&mut expected, false, report, told).await?;
+    let Expected::Appended(balance) = expected else { return Ok(()) };
+    if !gone.is_empty() {
+        report.notes.push(format!(
+            "the sink also holds what came of {}: rows don't say which they came of, so it was only seen that no row of the \
+             log is missing; {} more could not be compared",
+            gone.join(", "),
+            balance.surplus()
+        ));
+    }
+    balance.differences(|difference| {
+        if gone.is_empty() || matches!(difference, Difference::Missing(_)) {
+            report.add(difference);
+        }
+    })
+}
+
+async fn merged(
+    log: &Reading<'_>,
+    table: &Table,
+    combine: &Arc<dyn Combine>,
+    stored: &Snapshot,
+    report: &mut AuditReport,
+    told: &mut (dyn FnMut(AuditProgress) + Send),
+) -> Result<()> {
+    let mut expected = log.table(table, combine, false, report, told).await?;
+    let mut doubtful = Vec::new();
+    for rows in &stored.rows {
+        expected.meet(rows, |difference| report.add(difference), &mut doubtful)?;
+    }
+    expected.missing(|difference| report.add(difference))?;
+    if !doubtful.is_empty() {
+        // What can't be processed has been told by the first pass.
+        let again = log.table(table, combine, true, &mut AuditReport::default(), told).await?;
+        expected.judge(&doubtful, &again, |difference| report.add(difference))?;
+    }
+    Ok(())
 }
 
 /// The positions of a function's dead letters.
@@ -164,27 +338,90 @@ impl Letters {
     }
 }
 
-/// One pass over the log.
-struct Pass<'a> {
-    plan: &'a FunctionPlan,
-    declared: &'a Declared,
-    generations: BTreeMap<&'a str, u32>,
-    letters: &'a Letters,
-    report: AuditReport,
-    states: Vec<RecordBatch>,
-    state_rows: usize,
+/// What the log should have become.
+enum Expected<'a> {
+    /// Rows, each held against those that are stored.
+    Appended(Balance),
+    /// States, merged by key.
+    Merged(States<'a>),
 }
 
-impl Pass<'_> {
-    async fn partition(&mut self, log: &dyn Log, partition: &TopicPartition, fence: &Fence) -> Result<()> {
-        if let Some(current) = self.generations.get(partition.topic.as_str())
-            && *current != partition.generation
-        {
-            return Err(Error::stop(format!(
-                "the sink also holds what came of generation {} of topic {}; the log has generation {current} only",
-                partition.generation, partition.topic
-            )));
+impl Expected<'_> {
+    async fn take(&mut self, rows: Vec<RecordBatch>) -> Result<()> {
+        for rows in rows {
+            match self {
+                Self::Appended(balance) => balance.add(&rows, -1)?,
+                Self::Merged(states) => states.take(&rows).await?,
+            }
         }
+        Ok(())
+    }
+}
+
+/// What the log is read with.
+struct Reading<'a> {
+    plan: &'a FunctionPlan,
+    declared: &'a Declared,
+    letters: &'a Letters,
+    log: &'a dyn Log,
+    fences: &'a [(TopicPartition, Fence)],
+}
+
+impl Reading<'_> {
+    /// The rows by key that the log gives.
+    async fn table(
+        &self,
+        table: &Table,
+        combine: &Arc<dyn Combine>,
+        reversed: bool,
+        report: &mut AuditReport,
+        told: &mut (dyn FnMut(AuditProgress) + Send),
+    ) -> Result<ByKey> {
+        let mut expected = Expected::Merged(States::new(table, combine.as_ref())?);
+        self.read(&mut expected, reversed, report, told).await?;
+        match expected {
+            Expected::Merged(states) => ByKey::new(table, states.finish().await?),
+            Expected::Appended(_) => ByKey::new(table, Vec::new()),
+        }
+    }
+
+    /// One pass over the log. `reversed`: the records of each batch from its last to its first, and other batches, which
+    /// is another order for whatever depends on one.
+    async fn read(
+        &self,
+        expected: &mut Expected<'_>,
+        reversed: bool,
+        report: &mut AuditReport,
+        told: &mut (dyn FnMut(AuditProgress) + Send),
+    ) -> Result<()> {
+        let offsets = self.fences.iter().map(|(_, fence)| fence.next_offset - fence.start_offset);
+        let total = offsets.sum::<i64>().unsigned_abs();
+        told(AuditProgress { read: 0, total });
+        let mut pass = Pass { of: self, expected, reversed, report, read: 0 };
+        for (partition, fence) in self.fences {
+            pass.partition(partition, fence, &mut |read| told(AuditProgress { read, total })).await?;
+        }
+        Ok(())
+    }
+}
+
+/// One pass over the log.
+struct Pass<'a, 'e> {
+    of: &'a Reading<'a>,
+    expected: &'a mut Expected<'e>,
+    reversed: bool,
+    report: &'a mut AuditReport,
+    read: u64,
+}
+
+impl Pass<'_, '_> {
+    async fn partition(
+        &mut self,
+        partition: &TopicPartition,
+        fence: &Fence,
+        told: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<()> {
+        let log = self.of.log;
         let held = log.watermarks(partition).await?;
         if held.low > fence.start_offset && fence.next_offset > fence.start_offset {
             return Err(Error::stop(format!(
@@ -193,12 +430,19 @@ impl Pass<'_> {
                 fence.start_offset, held.low
             )));
         }
-        let limits = Limits { max_wait_ms: 0, ..self.declared.batch };
+        let mut limits = Limits { max_wait_ms: 0, ..self.of.declared.batch };
+        if self.reversed {
+            limits.max_records = limits.max_records.div_ceil(2);
+        }
         let (mut next, mut newest_us, mut records) = (fence.start_offset, None, limits.max_records);
         while next < fence.next_offset {
             let batch = log.read(partition, next..fence.next_offset, Limits { max_records: records, ..limits }).await?;
             match self.batch(&batch, newest_us).await {
-                Ok(newest) => (next, newest_us, records) = (batch.range().end, newest, limits.max_records),
+                Ok(newest) => {
+                    self.read += (batch.range().end - next).unsigned_abs();
+                    (next, newest_us, records) = (batch.range().end, newest, limits.max_records);
+                    told(self.read);
+                }
                 Err(Error::TooLarge(_)) if batch.len() > 1 => records = batch.len() / 2,
                 Err(error) => return Err(error),
             }
@@ -209,83 +453,43 @@ impl Pass<'_> {
     /// Takes one batch into account, or leaves everything as it is and fails.
     async fn batch(&mut self, batch: &Batch, newest_us: Option<i64>) -> Result<Option<i64>> {
         let topic = &batch.partition().topic;
-        let Some(decoder) = self.plan.decoders.get(topic) else {
+        let Some(decoder) = self.of.plan.decoders.get(topic) else {
             self.report.records += batch.len() as u64;
             return Ok(newest_us);
         };
-        let (timely, seen_us) = timeliness(self.declared).split(decoder.decode(batch)?, batch, newest_us)?;
+        let (timely, seen_us) = timeliness(self.of.declared).split(decoder.decode(batch)?, batch, newest_us)?;
         let (decoded, refused) = self.without_refused(batch, timely)?;
         let Decoded { rows, bad, .. } = decoded;
-        let rows = if rows.num_rows() == 0 { vec![] } else { self.plan.planned.transform.apply(topic, rows).await? };
+        let rows = if self.reversed { reversed(&rows)? } else { rows };
+        let rows =
+            if rows.num_rows() == 0 { vec![] } else { self.of.plan.planned.transform.apply(topic, rows).await? };
         self.report.records += batch.len() as u64;
         self.report.dead_letters += refused;
         for bad in bad {
             let offset = batch.offsets().value(bad.index);
-            if self.letters.contains(batch.partition(), offset) {
+            if self.of.letters.contains(batch.partition(), offset) {
                 self.report.dead_letters += 1;
             } else {
                 let position = batch.partition().at(offset);
                 self.report.add(Difference::Lost { position, reason: bad.reason });
             }
         }
-        self.state_rows += rows.iter().map(RecordBatch::num_rows).sum::<usize>();
-        self.states.extend(rows);
-        if self.state_rows > MERGE_ROWS {
-            self.merge().await?;
-        }
+        self.expected.take(rows).await?;
         Ok(seen_us)
     }
 
     /// Leaves out the records that the transform or the sink refused: they are among the dead letters, though they can be
     /// decoded and are neither late nor ahead. Says how many they were.
     fn without_refused(&self, batch: &Batch, decoded: Decoded) -> Result<(Decoded, u64)> {
-        let refused = |index: &usize| self.letters.contains(batch.partition(), batch.offsets().value(*index));
+        let refused = |index: &usize| self.of.letters.contains(batch.partition(), batch.offsets().value(*index));
         let keep: BooleanArray = decoded.index.iter().map(|index| Some(!refused(index))).collect();
         let count = keep.false_count() as u64;
         Ok((if count == 0 { decoded } else { decoded.filter(&keep)? }, count))
     }
-
-    async fn merge(&mut self) -> Result<()> {
-        if let Some(combine) = &self.plan.planned.table.combine
-            && !self.states.is_empty()
-        {
-            self.states = vec![combine.combine(&self.states).await?];
-            self.state_rows = 0;
-        }
-        Ok(())
-    }
 }
 
-fn compare(table: &Table, stored: &[RecordBatch], expected: &[RecordBatch], report: &mut AuditReport) -> Result<()> {
-    let (stored, expected) = (lines(table, stored)?, lines(table, expected)?);
-    if table.combine.is_none() {
-        let mut balance: BTreeMap<String, i64> = BTreeMap::new();
-        stored.iter().for_each(|line| *balance.entry(line.all()).or_default() += 1);
-        expected.iter().for_each(|line| *balance.entry(line.all()).or_default() -= 1);
-        for (row, times) in balance.into_iter().filter(|(_, times)| *times != 0) {
-            let row = if times.abs() == 1 { row } else { format!("{row} ({} times)", times.abs()) };
-            report.add(if times > 0 { Difference::Unexpected(row) } else { Difference::Missing(row) });
-        }
-        return Ok(());
-    }
-    let mut by_key: BTreeMap<&str, &Line> = BTreeMap::new();
-    let mut twice = HashSet::new();
-    for line in &stored {
-        if by_key.insert(&line.key, line).is_some() && twice.insert(&line.key) {
-            report.add(Difference::Unexpected(format!("a second row of {}", line.key)));
-        }
-    }
-    for line in &expected {
-        match by_key.remove(line.key.as_str()) {
-            None => report.add(Difference::Missing(line.all())),
-            Some(held) if !held.equals(line, FLOAT_TOLERANCE) => report.add(Difference::Differs {
-                key: line.key.clone(),
-                stored: held.values(),
-                expected: line.values(),
-            }),
-            Some(_) => {}
-        }
-    }
-    by_key.values().for_each(|line| report.add(Difference::Unexpected(line.all())));
-    Ok(())
+fn reversed(rows: &RecordBatch) -> Result<RecordBatch> {
+    let backwards = UInt64Array::from_iter_values((0..rows.num_rows() as u64).rev());
+    take_record_batch(rows, &backwards)
+        .map_err(|error| Error::stop("internal: rows can't be reversed").caused_by(error))
 }

@@ -19,27 +19,32 @@
 //! What is not connected is embedded: the log and the tables in one SQLite file, the lake in a folder beside it.
 
 mod audit;
+mod compare;
 mod csv_cells;
 mod csv_table;
 mod fixtures;
 mod function;
 mod main_of;
+mod partitions;
 mod plan;
 mod reference;
 mod rows;
 mod shown;
+mod shown_rows;
+mod states;
 mod systems;
 #[cfg(test)]
 mod tests;
 mod type_name;
 
-pub use audit::{AuditReport, Difference, audit};
+pub use audit::{AuditProgress, AuditReport, Difference, audit, audit_telling};
 pub use csv_cells::{Cell, Records, cell_of};
 pub use csv_table::{read_csv, schema_of};
 pub use fixtures::{FixtureReport, ReadGiven, run_fixtures, tables_of_given};
 pub use function::{Function, NotRunnable};
 pub use main_of::{Settings, function_main, log_to_stderr};
+pub use partitions::{PartitionsDiffer, partitions_differ};
 pub use plan::{FunctionPlan, plan_function, sql_of};
-pub use rows::{Line, lines, texts};
+pub use rows::texts;
 pub use systems::{Systems, dead_letter_topic};
 pub use type_name::type_name;

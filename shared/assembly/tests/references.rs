@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod audit;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use millstream_assembly::{Systems, audit, texts};

@@ -9,7 +9,7 @@ Exit codes:
   1    audit, test or check found differences or mistakes
   2    the command line is wrong
   3    a person must act; the message says what
-  4    passing trouble, such as a broker that can't be reached: try again later
+  4    passing trouble, such as a broker that can't be reached, or a file that was sent half: try again later
   130  ended at once by a second Ctrl-C or SIGTERM
 
 Settings (environment): MILLSTREAM_KAFKA_BROKERS and MILLSTREAM_POSTGRES_URL connect real systems; what is not
@@ -61,6 +61,9 @@ pub enum Command {
         /// The pipeline file or its folder
         #[arg(value_name = "PIPELINE")]
         path: Option<PathBuf>,
+        /// Give topics that have fewer partitions than the file declares as many; keys may move to other partitions
+        #[arg(long)]
+        raise_partitions: bool,
     },
     /// Check the pipeline file and its SQL without any service, and show each function's plan
     Check {
@@ -81,13 +84,24 @@ pub enum Command {
         all: bool,
     },
     /// Send the records of a CSV or JSON Lines file to a topic of the pipeline
+    ///
+    /// The whole file is checked against the topic's schema before anything is sent: a bad line anywhere, and nothing is.
+    /// (What can be read only once, such as a named pipe, is checked line by line and ends at its first bad one.) When it
+    /// ends half-way it says how many records were sent, and the command that goes on behind them.
     Produce(ProduceArgs),
     /// Run one ingest function: make its records, and print where each acknowledged one stands
     Generate(GenerateArgs),
     /// Read the whole log once more, compute what the sink should hold, and compare row by row
+    ///
+    /// Both the rows that a function keeps and what readers see of them are compared, up to the fences: what is in the log
+    /// beyond them is not in the table yet. NULL and empty text differ, 0.0 and -0.0 don't. Floats that are computed from
+    /// several records depend on their order in the last digits: they are equal within a 1e-9th of the larger one, and
+    /// where that is not enough (large numbers that cancel out) within four times what the same records give in reversed
+    /// order. References are joined as they are now: where they have changed since the records came in, what they add can
+    /// differ, and the audit says so. Memory: some three times the table.
     Audit {
-        /// The function's name in the pipeline file
-        function: String,
+        /// The function's name in the pipeline file [default: all that read topics, one after the other]
+        function: Option<String>,
     },
     /// Ask the pipeline's tables by a SELECT: those that are embedded, and those in the lake
     ///
@@ -180,6 +194,18 @@ pub struct ProduceArgs {
     /// The field whose value is the record's key [default: as the function that writes to the topic has it]
     #[arg(long, value_name = "FIELD")]
     pub key: Option<String>,
+    /// Leave out the first N records: those that an earlier run has sent
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub skip: u64,
+    /// Send the good lines of a file that has bad ones; they are told, and left out
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// Look at key and time of JSON lines only, and send them as they are: to see what becomes of bad records
+    #[arg(long)]
+    pub unchecked: bool,
+    /// Check the file and send nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// What `generate` runs.

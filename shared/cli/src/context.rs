@@ -9,11 +9,16 @@ use millstream_core::{Clock, Result, SystemClock};
 use millstream_pipeline::{Connections, Function, Pipeline};
 use serde_json::Value;
 
-use crate::{Command, Failure, Global, logs::Logs};
+use crate::{
+    Command, Failure, Global,
+    logs::{self, Logs},
+    patience::Patience,
+};
 
 /// What every command works with.
 pub(crate) struct Context {
     pipeline: Option<PathBuf>,
+    data_dir: Option<PathBuf>,
     pub json: bool,
     pub verbose: bool,
     pub connections: Connections,
@@ -34,10 +39,12 @@ impl Context {
             (0, _) => "warn",
             _ => "debug",
         });
+        logs::check(filter)?;
         let mut connections = Connections::read(get)?;
-        connections.data_dir = global.data_dir.unwrap_or(connections.data_dir);
+        connections.data_dir = global.data_dir.clone().unwrap_or(connections.data_dir);
         Ok(Self {
             pipeline: global.pipeline,
+            data_dir: global.data_dir,
             json: global.json,
             verbose: global.verbose > 0,
             connections,
@@ -50,13 +57,49 @@ impl Context {
     /// The pipeline file; `positional` is what the command itself was given.
     pub fn file(&self, positional: Option<&Path>) -> PathBuf {
         let here = || Path::new("pipeline.yaml").is_file().then_some(PathBuf::from("."));
-        let path = positional.map(Path::to_owned).or_else(|| self.pipeline.clone()).or_else(here);
+        let path = self.named(positional).map(Path::to_owned).or_else(here);
         let path = path.unwrap_or_else(|| PathBuf::from(DEFAULT_PIPELINE));
         if path.is_dir() { path.join("pipeline.yaml") } else { path }
     }
 
+    /// What the command line says.
+    fn named<'a>(&'a self, positional: Option<&'a Path>) -> Option<&'a Path> {
+        positional.or(self.pipeline.as_deref())
+    }
+
+    /// The pipeline file, where there is one.
+    ///
+    /// # Errors
+    /// `Usage` when none was named and none is where it is looked for.
+    pub fn found(&self, positional: Option<&Path>) -> Result<PathBuf, Failure> {
+        let file = self.file(positional);
+        if self.named(positional).is_none() && !file.is_file() {
+            return Err(Failure::Usage(format!(
+                "there is no pipeline here: neither ./pipeline.yaml nor {DEFAULT_PIPELINE}/pipeline.yaml; name one (-p PATH), \
+                 or begin one with `millstream new NAME`"
+            )));
+        }
+        Ok(file)
+    }
+
     pub fn load(&self, positional: Option<&Path>) -> Result<Pipeline, Failure> {
-        Pipeline::load(&self.file(positional)).map_err(Failure::Pipeline)
+        Pipeline::load(&self.found(positional)?).map_err(Failure::Pipeline)
+    }
+
+    /// The global arguments that say what is worked on, as they were given.
+    pub fn global_args(&self) -> impl Iterator<Item = String> {
+        let given = [("-p", &self.pipeline), ("--data-dir", &self.data_dir)];
+        given.into_iter().filter_map(|(name, path)| Some(format!("{name} {}", path.as_ref()?.display())))
+    }
+
+    /// The systems of the pipeline, with one topic of it made ready.
+    pub async fn open_for(&self, pipeline: &Pipeline, topic: &str, patience: &Patience) -> Result<Systems> {
+        let systems = self.open(pipeline)?;
+        if self.connections.create {
+            let (topics, partitions) = (systems.topics(), pipeline.topics[topic].partitions);
+            patience.wait_for(topic, || topics.create_topic(topic, partitions, &[])).await?;
+        }
+        Ok(systems)
     }
 
     pub fn open(&self, pipeline: &Pipeline) -> Result<Systems> {

@@ -19,6 +19,11 @@ impl Grid {
         self.rows.push(cells.into_iter().collect());
     }
 
+    /// Are there no rows below the heads?
+    pub fn is_empty(&self) -> bool {
+        self.rows.len() < 2
+    }
+
     /// The lines, the heads dimmed where there is colour. `stderr` says for which of the two outputs.
     pub fn lines(&self, indent: &str, stderr: bool) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -6,7 +6,7 @@
 //!
 //! let cli = Cli::parse_from(["millstream", "audit", "flow", "-p", "pipelines/bank", "--json"]);
 //! assert!(cli.global.json);
-//! assert!(matches!(cli.command, Some(Command::Audit { function }) if function == "flow"));
+//! assert!(matches!(cli.command, Some(Command::Audit { function }) if function.as_deref() == Some("flow")));
 //! ```
 //!
 //! Results go to stdout (with `--json` for machines), progress and logs to stderr, and what became of it is in the exit
@@ -27,7 +27,7 @@ mod patience;
 mod running;
 mod summary;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use millstream_core::{Error, fault};
@@ -36,6 +36,9 @@ pub use args::{Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, 
 pub use failure::Failure;
 
 use context::Context;
+
+/// How long calls that nobody waits for any more may take when everything else is done.
+const LAST_CALLS: Duration = Duration::from_secs(1);
 
 /// Runs the command that `args` ask for, with settings by `get`, which a main makes from its environment.
 pub fn main(args: impl IntoIterator<Item = OsString>, get: &dyn Fn(&str) -> Option<String>) -> ExitCode {
@@ -66,5 +69,8 @@ fn run(cli: Cli, get: &dyn Fn(&str) -> Option<String>) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Error::stop("the system gives no threads or timers").caused_by(error))?;
-    runtime.block_on(commands::run(&context, command))
+    let outcome = runtime.block_on(commands::run(&context, command));
+    // What a command has begun and given up on (a call to a broker that is away) is not waited for.
+    runtime.shutdown_timeout(LAST_CALLS);
+    outcome
 }

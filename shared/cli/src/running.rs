@@ -10,7 +10,7 @@ use millstream_host::{Retries, Stop, stream};
 use millstream_pipeline::{Pipeline, Target, Uses};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::{context::Context, patience::patiently};
+use crate::{context::Context, patience::Patience};
 
 /// A generator that runs.
 #[derive(Clone, Debug)]
@@ -63,10 +63,13 @@ impl Running {
         systems: &Systems,
         pipeline: &Pipeline,
         name: &str,
-        stopping: impl Fn() -> bool,
+        patience: &Patience,
     ) -> Result<()> {
-        let prepare = || systems.function(pipeline, name);
-        let function = patiently(name, stopping, prepare).await.map_err(|error| of_function(name, error))?;
+        let what = format!("function `{name}`");
+        let function = patience.wait_for(&what, || systems.function(pipeline, name)).await;
+        // What was waited for is named already.
+        let named = |error: Error| if error.to_string().starts_with(&what) { error } else { of_function(name, error) };
+        let function = function.map_err(named)?;
         let function = Arc::new(function);
         let (source, stop) = (systems.source(), self.stop_functions.clone());
         let (subscription, runner) = (function.subscription.clone(), Arc::clone(&function.runner));

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use millstream_assembly::Systems;
 use millstream_core::{Result, TopicPartition};
 use serde_json::{Value, json};
@@ -9,6 +11,9 @@ use crate::{
 
 /// Partitions of a function that a person is shown.
 const SHOWN_PARTITIONS: usize = 6;
+
+/// How long a system may take to say where a function stands.
+const ASK: Duration = Duration::from_secs(2);
 
 /// What a run has done, told when it ends.
 #[derive(Debug)]
@@ -49,7 +54,8 @@ impl Summary {
         };
         let mut functions = Vec::new();
         for consuming in &running.functions {
-            let fences = fences(consuming, systems).await.unwrap_or_default();
+            let asked = tokio::time::timeout(ASK, fences(consuming, systems)).await;
+            let fences = asked.map_or_else(|_| Vec::new(), Result::unwrap_or_default);
             let stats = consuming.function.runner.stats();
             functions.push(Done {
                 name: consuming.name.clone(),

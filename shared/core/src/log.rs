@@ -77,6 +77,14 @@ pub trait Topics: Send + Sync {
     /// `config` holds broker settings such as `max.message.bytes`; a log without them ignores it.
     async fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) -> Result<()>;
 
+    /// Gives the topic more partitions, so that it has `partitions` in all; one that has as many or more is left alone, for
+    /// partitions can't be taken away. Records stay where they are, and new ones of a key may go to another partition from
+    /// now on.
+    ///
+    /// # Errors
+    /// `Stop` when the topic does not exist or may not be changed, `Retry` when the log can't be reached.
+    async fn raise_partitions(&self, name: &str, partitions: i32) -> Result<()>;
+
     /// All topics but the broker's own, by name.
     async fn topics(&self) -> Result<Vec<TopicInfo>>;
 }

@@ -1,4 +1,5 @@
 use std::{
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -42,6 +43,7 @@ pub(crate) type Work<T> = Result<T, Failure>;
 /// One writer and a few readers on one file. All calls into SQLite run on tokio's blocking threads.
 pub(crate) struct Connections {
     path: PathBuf,
+    file: FileId,
     writer: Arc<Mutex<Connection>>,
     readers: std::sync::Mutex<Vec<Connection>>,
     free_readers: Arc<Semaphore>,
@@ -57,6 +59,7 @@ impl Connections {
             let readers = (0..READERS).map(|_| reader(path)).collect::<Work<Vec<_>>>()?;
             Ok(Self {
                 path: path.to_owned(),
+                file: file_id(path).ok_or_else(|| deleted(path))?,
                 writer: Arc::new(Mutex::new(writer)),
                 readers: std::sync::Mutex::new(readers),
                 free_readers: Arc::new(Semaphore::new(READERS)),
@@ -76,6 +79,7 @@ impl Connections {
         blocking(move || {
             // The connection goes back before the permit is dropped, whatever the work says.
             let _permit = permit;
+            this.check_in_place()?;
             let mut connection = match this.lock_readers().pop() {
                 Some(connection) => connection,
                 None => reader(&this.path).map_err(|failure| explain(&this.path, failure))?,
@@ -97,6 +101,11 @@ impl Connections {
         writing.commit(work, || {}).await
     }
 
+    /// `Stop` when the file was deleted or replaced while it is open: what is written to it from now on would be lost.
+    fn check_in_place(&self) -> Result<()> {
+        if file_id(&self.path) == Some(self.file) { Ok(()) } else { Err(deleted(&self.path)) }
+    }
+
     fn lock_readers(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         // Nothing panics while it is held, and a list of connections has no invariant to break.
         self.readers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -115,7 +124,12 @@ impl Writing {
     pub(crate) async fn begin(connections: &Arc<Connections>) -> Result<Self> {
         let writer = connections.writer.clone().lock_owned().await;
         let this = Self { connections: connections.clone(), writer };
-        let (this, ()) = this.step(|connection| Ok(connection.execute_batch("BEGIN IMMEDIATE")?)).await?;
+        let of = connections.clone();
+        let begin = move |connection: &Connection| {
+            of.check_in_place()?;
+            Ok(connection.execute_batch("BEGIN IMMEDIATE")?)
+        };
+        let (this, ()) = this.step(begin).await?;
         Ok(this)
     }
 
@@ -155,6 +169,21 @@ impl Drop for Writing {
             let _ = self.writer.execute_batch("ROLLBACK");
         }
     }
+}
+
+/// Device and inode: the file itself, whatever its name.
+type FileId = (u64, u64);
+
+fn file_id(path: &Path) -> Option<FileId> {
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+fn deleted(path: &Path) -> Error {
+    Error::stop(format!(
+        "{} was deleted or replaced while it was open: what came in since then is not kept; start again",
+        path.display()
+    ))
 }
 
 fn connect(path: &Path) -> Work<Connection> {

@@ -36,6 +36,20 @@ impl Topics for Embedded {
             .await
     }
 
+    async fn raise_partitions(&self, name: &str, partitions: i32) -> Result<()> {
+        let name = name.to_owned();
+        self.connections
+            .write(move |connection| {
+                let (id, held) = find_topic(connection, &name)?;
+                let mut insert = connection.prepare("INSERT INTO millstream_partitions VALUES (?1, ?2, 0, 0)")?;
+                (held..partitions).try_for_each(|partition| insert.execute(params![id, partition]).map(drop))?;
+                let update = "UPDATE millstream_topics SET partitions = max(partitions, ?2) WHERE id = ?1";
+                connection.execute(update, params![id, partitions])?;
+                Ok(())
+            })
+            .await
+    }
+
     async fn topics(&self) -> Result<Vec<TopicInfo>> {
         self.connections
             .read(|connection| {

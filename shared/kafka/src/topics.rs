@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use millstream_core::{Error, Result, TopicInfo, Topics};
 use rdkafka::{
     Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode as Code},
 };
@@ -54,6 +54,36 @@ impl Topics for Kafka {
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
         Err(Error::retry(format!("{doing}: it was created, but the brokers do not show it yet")))
+    }
+
+    async fn raise_partitions(&self, name: &str, partitions: i32) -> Result<()> {
+        let held = |kafka: &Self| {
+            let (control, name) = (kafka.control.clone(), name.to_owned());
+            blocking(move || control.partitions(&name))
+        };
+        if held(self).await? >= partitions {
+            return Ok(());
+        }
+        let doing = format!("raising the partitions of topic {name} to {partitions}");
+        let wanted = NewPartitions::new(name, usize::try_from(partitions).unwrap_or_default());
+        let options = AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST));
+        let answer = self.admin()?.create_partitions([&wanted], &options).await;
+        match answer.map_err(|error| self.admin_failure(&doing, &error))?.pop() {
+            None | Some(Ok(_)) => {}
+            // Too many for the broker; or somebody else was quicker, which the look below sees.
+            Some(Err((_, Code::InvalidPartitions))) if held(self).await? >= partitions => {}
+            Some(Err((_, code @ (Code::InvalidPartitions | Code::PolicyViolation)))) => {
+                return Err(Error::stop(format!("{doing}: {code}")));
+            }
+            Some(Err((_, code))) => return Err(self.control.link().failure(&doing, code)),
+        }
+        for _ in 0..LOOKS {
+            if held(self).await? >= partitions {
+                return Ok(());
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+        Err(Error::retry(format!("{doing}: it was done, but the brokers do not show it yet")))
     }
 
     async fn topics(&self) -> Result<Vec<TopicInfo>> {

@@ -191,7 +191,7 @@ fn brokers(get: Get<'_>) -> Result<Option<String>> {
             broker.trim().rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
         if !matches!(port, Some(Ok(1..))) {
             return Err(Error::stop(format!(
-                "{name} must be host:port, or several with commas between, or `embedded`; `{broker}` is none"
+                "{name} must be host:port, or several with commas between, or `embedded`; `{broker}` is not a host with a port"
             )));
         }
     }
@@ -382,7 +382,7 @@ mod tests {
         for (settings, expected) in [
             (
                 vec![("KAFKA_BROKERS", "a:9092,b")],
-                "MILLSTREAM_KAFKA_BROKERS must be host:port, or several with commas between, or `embedded`; `b` is none",
+                "MILLSTREAM_KAFKA_BROKERS must be host:port, or several with commas between, or `embedded`; `b` is not a host with a port",
             ),
             (
                 vec![("KAFKA_SECURITY", "ssl")],

@@ -298,6 +298,13 @@ impl Topics for MemoryLog {
         Ok(())
     }
 
+    async fn raise_partitions(&self, name: &str, partitions: i32) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        let held = state.topics.get_mut(name).ok_or_else(|| missing(name))?;
+        held.resize_with(held.len().max(partitions as usize), Partition::default);
+        Ok(())
+    }
+
     async fn topics(&self) -> Result<Vec<TopicInfo>> {
         let state = self.state.lock().unwrap();
         let info =

@@ -103,9 +103,9 @@ fn columns(header: &StringRecord, schema: &Schema) -> Result<Vec<Column>, String
     }
     let mut columns = Vec::new();
     for (at, name) in header.iter().enumerate() {
-        let (_, field) = schema.fields().find(name).ok_or_else(|| {
-            let place = at + 1;
-            format!("column {place} of the header is not a field of the topic; it has {}", fields.join(", "))
+        let (_, field) = schema.fields().find(name).ok_or_else(|| match other_separator(header, &fields) {
+            Some(separator) => format!("the columns are separated by `{separator}`; a CSV file has commas"),
+            None => format!("the header's column `{name}` is not a field of the topic; it has {}", fields.join(", ")),
         })?;
         if header.iter().take(at).any(|before| before == name) {
             return Err(format!("the header names `{name}` twice"));
@@ -117,6 +117,17 @@ fn columns(header: &StringRecord, schema: &Schema) -> Result<Vec<Column>, String
         Some(field) => Err(format!("the header has no column `{}`, which the topic says is not null", field.name())),
         None => Ok(columns),
     }
+}
+
+/// What stands between the names of a header of one column, if it is no comma.
+fn other_separator(header: &StringRecord, fields: &[&str]) -> Option<&'static str> {
+    let only = header.get(0).filter(|_| header.len() == 1)?;
+    let parts_fit = |separator: &&str| {
+        let mut parts = only.split(*separator).map(|part| part.trim().trim_matches('"'));
+        only.contains(*separator) && parts.any(|part| fields.contains(&part))
+    };
+    let separator = [";", "\t", "|"].into_iter().find(parts_fit)?;
+    Some(if separator == "\t" { "tab" } else { separator })
 }
 
 impl Column {

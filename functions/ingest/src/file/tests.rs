@@ -14,6 +14,15 @@ fn topic() -> Topic {
 
 /// The records of a file with this text: key, value, timestamp; or the error without the folder's name.
 fn read(name: &str, text: impl AsRef<[u8]>, key: Option<&str>) -> Result<Vec<Result<[String; 3], String>>, String> {
+    looked_at(name, text, key, Look::Whole)
+}
+
+fn looked_at(
+    name: &str,
+    text: impl AsRef<[u8]>,
+    key: Option<&str>,
+    look: Look,
+) -> Result<Vec<Result<[String; 3], String>>, String> {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join(name);
     fs::write(&path, text).unwrap();
@@ -22,7 +31,7 @@ fn read(name: &str, text: impl AsRef<[u8]>, key: Option<&str>) -> Result<Vec<Res
     let record = |record: NewRecord| {
         [text(record.key), text(record.value), record.timestamp_ms.map_or("-".into(), |ms| ms.to_string())]
     };
-    let records = from_file(&path, &topic(), key).map_err(plain)?;
+    let records = from_file(&path, &topic(), key, look).map_err(plain)?;
     Ok(records.map(|item| item.map(record).map_err(plain)).collect())
 }
 
@@ -93,32 +102,55 @@ fn headers_have_to_fit() {
     assert_eq!(error(""), format!("a.csv:1: no header; the first line names the columns, of {names}"));
     assert_eq!(
         error("branch,price\n"),
-        format!("a.csv:1: column 2 of the header is not a field of the topic; it has {names}")
+        format!("a.csv:1: the header's column `price` is not a field of the topic; it has {names}")
     );
+    for (header, separator) in [("branch;amount;at", ";"), ("\"branch\"\t\"amount\"\tat", "tab"), ("at | branch", "|")]
+    {
+        let expected = format!("a.csv:1: the columns are separated by `{separator}`; a CSV file has commas");
+        assert_eq!(error(&format!("{header}\n")), expected);
+    }
     assert_eq!(error("branch,at,branch\n"), "a.csv:1: the header names `branch` twice");
     assert_eq!(error("branch,at\n"), "a.csv:1: the header has no column `amount`, which the topic says is not null");
     assert_eq!(read("a.csv", "branch,amount,at\n", None).unwrap(), []);
 }
 
 #[test]
-fn jsonl_lines_are_sent_as_they_are() {
-    let at = r#""at":"2023-11-14T22:13:20Z""#;
+fn jsonl_lines_are_sent_as_they_are_when_they_fit() {
+    let rest = r#""amount":1.50,"at":"2023-11-14T22:13:20Z""#;
     let text = format!(
-        "\u{feff}{{\"branch\" : \"Oslo\", \"more\":[1], {at}}}\r\n\n  \n{{{at}}}\noops\n{{\"branch\":\"Oslo\"}}\n{{\"branch\":\"Wien\",\"count\":\"not looked at\",{at}}}"
+        "\u{feff}{{\"branch\" : \"Oslo\", \"more\":[1], {rest}}}\r\n\n  \n{{{rest}}}\noops\n{{\"branch\":\"Oslo\",\"amount\":1}}\n{{\"branch\":\"Wien\",\"count\":\"1\",{rest}}}"
     );
-    assert_eq!(
-        read("a.jsonl", &text, Some("branch")).unwrap(),
-        [
-            ok("Oslo", &format!("{{\"branch\" : \"Oslo\", \"more\":[1], {at}}}"), "1700000000000"),
-            bad("a.jsonl:4: field `branch`: is missing"),
-            bad("a.jsonl:5: not JSON: a value is missing at byte 0"),
-            bad("a.jsonl:6: field `at`: is missing"),
-            ok("Wien", &format!("{{\"branch\":\"Wien\",\"count\":\"not looked at\",{at}}}"), "1700000000000"),
-        ]
-    );
-    let unkeyed = read("a.NDJSON", &text, None).unwrap();
-    assert_eq!(unkeyed[1], ok("-", &format!("{{{at}}}"), "1700000000000"));
+    let first = ok("Oslo", &format!("{{\"branch\" : \"Oslo\", \"more\":[1], {rest}}}"), "1700000000000");
+    let bad_ones = [
+        bad("a.jsonl:4: field `branch`: is missing"),
+        bad("a.jsonl:5: not JSON: a value is missing at byte 0"),
+        bad("a.jsonl:6: field `at`: is missing"),
+    ];
+    let wrong_count = bad("a.jsonl:7: field `count`: expected int, found a string");
+    let expected = [std::slice::from_ref(&first), &bad_ones[..], &[wrong_count]].concat();
+    assert_eq!(read("a.jsonl", &text, Some("branch")).unwrap(), expected);
+
+    let unlooked = ok("Wien", &format!("{{\"branch\":\"Wien\",\"count\":\"1\",{rest}}}"), "1700000000000");
+    let expected = [&[first], &bad_ones[..], &[unlooked]].concat();
+    assert_eq!(looked_at("a.jsonl", &text, Some("branch"), Look::KeyAndTime).unwrap(), expected);
+    let unkeyed = looked_at("a.NDJSON", &text, None, Look::KeyAndTime).unwrap();
+    assert_eq!(unkeyed[1], ok("-", &format!("{{{rest}}}"), "1700000000000"));
     assert_eq!(read("a.jsonl", "", None).unwrap(), []);
+}
+
+#[test]
+fn a_check_counts_and_keeps_the_first_bad_lines() {
+    let record = |number: u64| match number % 2 {
+        0 => Ok(NewRecord::default()),
+        _ => Err(bad_line(Path::new("a.jsonl"), number, "wrong")),
+    };
+    let checked = Checked::of((0..41).map(record), || false, |_| ()).unwrap();
+    assert_eq!((checked.good, checked.bad, checked.first_bad.len()), (21, 20, TOLD_BAD));
+    assert_eq!(checked.first_bad[9].to_string(), "a.jsonl:19: wrong");
+    let unreadable = [Err(Error::stop("unreadable"))].into_iter();
+    assert!(matches!(Checked::of(unreadable, || false, |_| ()), Err(Error::Stop(_))));
+    let stopped = Checked::of((0..10_000).map(|_| Ok(NewRecord::default())), || true, |_| ()).unwrap();
+    assert_eq!(stopped.good, 1_000, "it was told to stop");
 }
 
 #[test]
@@ -127,13 +159,13 @@ fn other_files_and_keys_are_refused() {
     assert_eq!(error, "a.txt: records are read from files that end in .csv, .jsonl or .ndjson");
     let error = read("a.jsonl", "", Some("shop")).unwrap_err();
     assert!(error.starts_with("the key `shop` is not a field of the topic; it has branch, "), "{error}");
-    let missing = from_file("/nowhere/a.csv", &topic(), None).err().unwrap();
+    let missing = from_file("/nowhere/a.csv", &topic(), None, Look::Whole).err().unwrap();
     assert!(missing.to_string().starts_with("/nowhere/a.csv: it can't be opened: No such file"), "{missing}");
 }
 
 #[test]
 fn a_line_without_an_end_is_not_taken_into_memory() {
-    let good = r#"{"at":"2023-11-14T22:13:20Z"}"#;
+    let good = r#"{"branch":"b","amount":1,"at":"2023-11-14T22:13:20Z"}"#;
     let long = "x".repeat(MAX_VALUE_BYTES + 5);
     let lines = read("a.jsonl", format!("{good}\n{long}\n{good}\n"), None).unwrap();
     assert_eq!(lines[1], bad("a.jsonl:2: longer than 8388608 bytes"));
@@ -158,7 +190,7 @@ fn long_files_are_read_in_portions() {
         writeln!(file, "{count},Oslo,{amount},2023-11-14T22:13:20Z").unwrap();
     }
     drop(file);
-    for (count, item) in from_file(&path, &topic(), Some("count")).unwrap().enumerate() {
+    for (count, item) in from_file(&path, &topic(), Some("count"), Look::Whole).unwrap().enumerate() {
         match item {
             Ok(record) => assert_eq!(record.key, Some(count.to_string().into_bytes())),
             Err(error) => {

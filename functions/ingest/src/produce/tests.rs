@@ -60,7 +60,7 @@ async fn a_bad_record_ends_it_behind_the_good_ones() {
     let sent = |positions: &[Position]| told += positions.len();
     let done = produce(records.into_iter(), Tempo::Unpaced, "t", producer, TokioClock::new(), || false, sent).await;
     let error = done.unwrap_err();
-    assert_eq!(error.to_string(), "after 2 records were sent: orders.csv:4: it is not UTF-8");
+    assert_eq!(error.to_string(), "orders.csv:4: it is not UTF-8");
     assert!(matches!(error, Error::Poison(_)));
     assert_eq!((log.all(&TopicPartition::new("t", 1, 0)).len(), told), (2, 2));
 }

@@ -1,27 +1,118 @@
-use millstream_assembly::AuditReport;
-use millstream_pipeline::Uses;
-use serde_json::json;
+use std::time::Duration;
 
+use millstream_assembly::{AuditProgress, AuditReport, Systems, audit_telling};
+use millstream_core::Clock;
+use millstream_pipeline::{Function, Pipeline, Uses};
+use serde_json::{Value, json};
+
+use super::produce::bar;
 use crate::{
     Failure,
     context::{Context, named},
     numbers::{count, counted},
+    running,
 };
 
-/// `millstream audit FUNCTION`: the promise, checked on one's own data.
-pub(super) async fn audit(context: &Context, function: &str) -> Result<(), Failure> {
+/// How often a line tells how far it has come where there is no terminal.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// `millstream audit [FUNCTION]`: the promise, checked on one's own data.
+pub(super) async fn audit(context: &Context, function: Option<&str>) -> Result<(), Failure> {
     let pipeline = context.load(None)?;
-    let (name, declared) = named(&pipeline, function)?;
-    if declared.uses == Uses::Ingest {
-        return Err(Failure::Usage(format!("`{name}` reads no topic: there is nothing to compare its records with")));
-    }
+    let names = match function {
+        None => running::names(&pipeline).1,
+        Some(function) => {
+            let (name, declared) = named(&pipeline, function)?;
+            if declared.uses == Uses::Ingest {
+                let message = format!("`{name}` reads no topic: there is nothing to compare its records with");
+                return Err(Failure::Usage(message));
+            }
+            vec![name]
+        }
+    };
     let systems = context.open(&pipeline)?;
-    let report = millstream_assembly::audit(&systems, &pipeline, name).await?;
-    match context.json {
-        true => context.say_json(&json(&report))?,
-        false => lines(&report).iter().try_for_each(|line| context.say(line))?,
+    let (mut documents, mut differences, mut failed, mut failures) = (Vec::new(), 0, None, 0_u64);
+    for name in &names {
+        match one(context, &systems, &pipeline, name).await {
+            Ok(report) => {
+                differences += report.total_differences;
+                match context.json {
+                    true => documents.push(json(&report)),
+                    false => lines(&report).iter().try_for_each(|line| context.say(line))?,
+                }
+            }
+            // Of several, one that can't be audited keeps nobody from seeing the others.
+            Err(error) if function.is_none() && !error.is_retry() => {
+                let id = Function::id(&pipeline.name, name);
+                documents.push(json!({ "function": id, "clean": false, "error": error.to_string() }));
+                if !context.json {
+                    context.say(format!("{id}: not audited: {error}"))?;
+                }
+                failures += 1;
+                failed = failed.or(Some(error.context(id)));
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
-    if report.is_clean() { Ok(()) } else { Err(Failure::Differences) }
+    match (context.json, function) {
+        (true, None) => context.say_json(&Value::Array(documents))?,
+        (true, Some(_)) => documents.iter().try_for_each(|document| context.say_json(document))?,
+        (false, None) => {
+            let functions = counted(names.len() as u64 - failures, "function");
+            let not = if failures == 0 { String::new() } else { format!(", {} not audited", count(failures)) };
+            context.say(format!("{functions} audited: {}{not}", found(differences)))?;
+        }
+        (false, Some(_)) => {}
+    }
+    match failed {
+        _ if differences > 0 => Err(Failure::Differences),
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
+}
+
+/// Audits one function and tells how far it has come: by a bar on a terminal, else by a line now and then.
+async fn one(
+    context: &Context,
+    systems: &Systems,
+    pipeline: &Pipeline,
+    name: &str,
+) -> millstream_core::Result<AuditReport> {
+    let id = Function::id(&pipeline.name, name);
+    let shown = bar(Some(0), &format!("{id}: {{bar:30}} {{human_pos}} of {{human_len}} records, {{eta}} left"), false);
+    let mut telling = Telling { id, clock: context.clock.as_ref(), told_us: None };
+    let mut tell = |progress: AuditProgress| {
+        shown.set_length(progress.total);
+        shown.set_position(progress.read);
+        if shown.is_hidden() {
+            telling.tell(progress);
+        }
+    };
+    let report = audit_telling(systems, pipeline, name, &mut tell).await;
+    shown.finish_and_clear();
+    report
+}
+
+/// Lines that tell of progress: the last one, and one every few seconds.
+struct Telling<'a> {
+    id: String,
+    clock: &'a dyn Clock,
+    told_us: Option<i64>,
+}
+
+impl Telling<'_> {
+    fn tell(&mut self, progress: AuditProgress) {
+        let now_us = self.clock.now_us();
+        let told_us = *self.told_us.get_or_insert(now_us);
+        if now_us - told_us >= TELL_EVERY.as_micros() as i64 || progress.read == progress.total {
+            self.told_us = Some(now_us);
+            eprintln!("{}: {} of {}", self.id, count(progress.read), counted(progress.total, "record"));
+        }
+    }
+}
+
+fn found(differences: u64) -> String {
+    if differences == 0 { "no difference".to_owned() } else { counted(differences, "difference") }
 }
 
 fn lines(report: &AuditReport) -> Vec<String> {
@@ -30,17 +121,15 @@ fn lines(report: &AuditReport) -> Vec<String> {
     if more > 0 {
         lines.push(format!("… and {} more", count(more)));
     }
+    lines.extend(report.notes.iter().map(|note| format!("note: {note}")));
     let (records, rows) = (counted(report.records, "record"), counted(report.rows, "row"));
     let letters = counted(report.dead_letters, "dead letter");
-    let found = match report.total_differences {
-        0 => "no difference".to_owned(),
-        total => counted(total, "difference"),
-    };
+    let found = found(report.total_differences);
     lines.push(format!("{}: {records} of the log, {rows} in the sink, {letters}: {found}", report.function));
     lines
 }
 
-fn json(report: &AuditReport) -> serde_json::Value {
+fn json(report: &AuditReport) -> Value {
     let fences = report.fences.iter().map(|(partition, fence)| {
         json!({ "partition": partition.to_string(), "from": fence.start_offset, "to": fence.next_offset })
     });
@@ -52,6 +141,7 @@ fn json(report: &AuditReport) -> serde_json::Value {
         "dead_letters": report.dead_letters,
         "total_differences": report.total_differences,
         "differences": report.differences.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "notes": report.notes,
         "fences": fences.collect::<Vec<_>>(),
     })
 }

@@ -2,37 +2,55 @@ use std::path::Path;
 
 use arrow::datatypes::{DataType, TimeUnit};
 use ingest::Events;
-use millstream_assembly::plan_function;
-use millstream_core::{Role, Table};
+use millstream_assembly::{partitions_differ, plan_function};
+use millstream_core::{Merge, Role, Table};
 use millstream_pipeline::{Diagnostic, Pipeline, Uses};
 use serde_json::{Value, json};
 
-use crate::{Failure, context::Context, grid::Grid};
+use crate::{Failure, context::Context, grid::Grid, numbers::counted};
 
 /// `millstream check`: all that can be known without a service.
 pub(super) async fn check(context: &Context, path: Option<&Path>) -> Result<(), Failure> {
-    let file = context.file(path);
-    let (plans, mistakes) = match Pipeline::load(&file) {
-        Ok(pipeline) => plans(&pipeline).await,
-        Err(mistakes) => (Vec::new(), mistakes),
+    let file = context.found(path)?;
+    let (plans, mistakes, warnings) = match Pipeline::load(&file) {
+        Ok(pipeline) => {
+            let (plans, mistakes) = plans(&pipeline).await;
+            (plans, mistakes, warnings(context, &pipeline).await)
+        }
+        Err(mistakes) => (Vec::new(), mistakes, Vec::new()),
     };
     if context.json {
         let mistake = |wrong: &Diagnostic| json!({ "file": wrong.file, "line": wrong.line, "column": wrong.column, "message": wrong.message });
         context.say_json(&json!({
             "ok": mistakes.is_empty(),
+            "warnings": warnings,
             "mistakes": mistakes.iter().map(mistake).collect::<Vec<_>>(),
             "functions": plans.iter().map(Plan::json).collect::<Vec<_>>(),
         }))?;
     } else {
-        for plan in &plans {
+        // Plans would push mistakes off the screen.
+        for plan in plans.iter().filter(|_| mistakes.is_empty()) {
             plan.lines().iter().try_for_each(|line| context.say(line))?;
         }
         mistakes.iter().try_for_each(|mistake| context.say(mistake.to_string()))?;
-        if mistakes.is_empty() {
-            context.say(format!("{}: no mistakes", file.display()))?;
-        }
+        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        let found =
+            if mistakes.is_empty() { "no mistakes".to_owned() } else { counted(mistakes.len() as u64, "mistake") };
+        context.say(format!("{}: {found}", file.display()))?;
     }
     if mistakes.is_empty() { Ok(()) } else { Err(Failure::Differences) }
+}
+
+/// What the embedded store says about the file, if there is one: it is no service. A store that can't be read is for
+/// those commands to complain about that need it.
+async fn warnings(context: &Context, pipeline: &Pipeline) -> Vec<String> {
+    let store = context.connections.data_dir.join("millstream.db");
+    if context.connections.kafka_brokers.is_some() || !store.is_file() {
+        return Vec::new();
+    }
+    let Ok(systems) = context.open(pipeline) else { return Vec::new() };
+    let differing = partitions_differ(&systems, pipeline).await.unwrap_or_default();
+    differing.iter().map(ToString::to_string).collect()
 }
 
 /// What a function does.
@@ -117,7 +135,18 @@ fn rule(role: &Role) -> String {
     match role {
         Role::Value => "appended".to_owned(),
         Role::Key => "key".to_owned(),
-        Role::State(merge) => format!("merged by {merge:?}").to_lowercase(),
+        Role::State(merge) => match merge {
+            Merge::Sum => "merged by sum".to_owned(),
+            Merge::Min => "merged by min".to_owned(),
+            Merge::Max => "merged by max".to_owned(),
+            Merge::And => "true if all are".to_owned(),
+            Merge::Or => "true if any is".to_owned(),
+            Merge::First { .. } => "earliest by event time".to_owned(),
+            Merge::Last { .. } => "latest by event time".to_owned(),
+            Merge::Mean { count } => format!("mean of `{count}` values"),
+            Merge::SquaredDifferences { mean, .. } => format!("squared differences from `{mean}`"),
+            Merge::Sketch => "merged by sketch".to_owned(),
+        },
     }
 }
 
@@ -174,6 +203,22 @@ mod tests {
         }
         assert!(lines[5].contains("decimal(") && lines[5].ends_with("merged by sum"), "{lines:?}");
         assert_eq!(flow.json()["table"]["keys"], json!(["curr_time", "branch_name", "currency_code"]));
+    }
+
+    #[test]
+    fn rules_are_said_in_words() {
+        let order = || "_order".to_owned();
+        let named = |name: &str| name.to_owned();
+        let rules = [
+            (Merge::Sum, "merged by sum"),
+            (Merge::First { order: order() }, "earliest by event time"),
+            (Merge::Last { order: order() }, "latest by event time"),
+            (Merge::Mean { count: named("n") }, "mean of `n` values"),
+            (Merge::SquaredDifferences { count: named("n"), mean: named("m") }, "squared differences from `m`"),
+        ];
+        for (merge, words) in rules {
+            assert_eq!(rule(&Role::State(merge)), words);
+        }
     }
 
     #[tokio::test]

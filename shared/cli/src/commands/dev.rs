@@ -1,8 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
 use console::Term;
-use millstream_assembly::Systems;
+use millstream_assembly::{Systems, partitions_differ};
 use millstream_core::Error;
+use millstream_pipeline::Pipeline;
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
@@ -12,8 +13,8 @@ use crate::{
     DevArgs, Failure,
     context::Context,
     interrupt::Interrupt,
-    live::{Phase, Screen, State, Watcher, view},
-    patience::patiently,
+    live::{Phase, Screen, Seen, Sight, State, Watcher, view},
+    patience::{Patience, time_is_up},
     running::{self, Running},
     summary::Summary,
 };
@@ -27,40 +28,34 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     let mut interrupt = Interrupt::listen()?;
     let started_us = context.clock.now_us();
     let deadline = args.for_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
+    let patience = Patience::new(&interrupt, deadline);
     let mut connections = context.connections.clone();
     // A trial run takes no partition away from a function in production, and commits nothing in its name.
     connections.group_prefix = format!("dev.{}.", context.who);
     let systems = Arc::new(Systems::open(&pipeline, &connections, Arc::clone(&context.clock))?);
-    if context.connections.create {
-        patiently("topics", || interrupt.asked(), || systems.create_topics(&pipeline)).await?;
-    }
-    let mut running = Running::new();
-    let (making, reading) = running::names(&pipeline);
-    for name in reading {
-        running.start_function(&systems, &pipeline, name, || interrupt.asked()).await?;
-    }
-    for name in making.into_iter().filter(|_| !args.no_generate) {
-        running.start_generator(context, &systems, &pipeline, name, args.rate, |_| {})?;
-    }
-
+    let (clock, logs) = (Arc::clone(&context.clock), context.logs.clone());
+    let mut watcher = Watcher::new(Arc::clone(&pipeline), Arc::clone(&systems), clock, logs, started_us);
     let mut display = Display::open(context, args)?;
     display.say_where(&systems);
-    let watcher = Watcher::new(
-        Arc::clone(&pipeline),
-        Arc::clone(&systems),
-        Arc::clone(&context.clock),
-        context.logs.clone(),
-        &running,
-    );
+    let mut running = Running::new();
+    let starting = start(context, args, &pipeline, &systems, &patience, &mut running);
+    let started = show_start(starting, &mut watcher, &mut display).await;
+    started.inspect_err(|_| context.logs.release())?;
+    watcher.watch(&running);
+    let sight = Sight::new(Arc::clone(&pipeline), Arc::clone(&systems), &running);
     let (looking, mut states) = watch::channel(State::default());
-    let looker = tokio::spawn(look_on(watcher, looking));
+    let (telling, seen) = watch::channel(Seen::default());
+    let asking = tokio::spawn(sight.look_on(telling));
+    look_on(watcher, seen, looking)?;
     let failed = watch_over(&mut running, &mut interrupt, deadline, &mut states, &mut display).await;
 
     let drained = drain(&mut running, &mut states, &mut display).await;
-    looker.abort();
+    let elapsed_ms = (context.clock.now_us() - started_us) / 1_000;
+    display.end(&mut states, elapsed_ms).await;
+    asking.abort();
     drop(display);
     context.logs.release();
-    let summary = Summary::of(&running, &systems, (context.clock.now_us() - started_us) / 1_000).await;
+    let summary = Summary::of(&running, &systems, elapsed_ms).await;
     match context.json {
         true => context.say_json(&summary.json())?,
         false => summary.lines(&again(context, args)).iter().try_for_each(|line| context.say(line))?,
@@ -71,21 +66,66 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     }
 }
 
-/// Looks until nobody wants to know. A system that can't be asked now is asked again; the functions tell of it.
-async fn look_on(mut watcher: Watcher, states: watch::Sender<State>) {
+/// A system that is away at the start is seen to be waited for.
+async fn show_start(
+    starting: impl Future<Output = millstream_core::Result<()>>,
+    watcher: &mut Watcher,
+    display: &mut Display,
+) -> millstream_core::Result<()> {
+    tokio::pin!(starting);
     let mut looks = tokio::time::interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        looks.tick().await;
-        match watcher.look().await {
-            Ok(state) => {
-                if states.send(state).is_err() {
-                    return;
-                }
-            }
-            Err(error) => tracing::debug!(%error, "the live view can't see the log now"),
+        tokio::select! {
+            started = &mut starting => return started,
+            _ = looks.tick() => display.show(&watcher.state(&Seen::default()), Phase::Starting),
         }
     }
+}
+
+/// Makes topics and tables ready and starts all functions.
+async fn start(
+    context: &Context,
+    args: &DevArgs,
+    pipeline: &Pipeline,
+    systems: &Systems,
+    patience: &Patience,
+    running: &mut Running,
+) -> millstream_core::Result<()> {
+    if context.connections.create {
+        patience.wait_for("topics", || systems.create_topics(pipeline)).await?;
+    }
+    for differ in patience.wait_for("topics", || partitions_differ(systems, pipeline)).await? {
+        tracing::warn!("{differ}");
+    }
+    let (making, reading) = running::names(pipeline);
+    for name in reading {
+        running.start_function(systems, pipeline, name, patience).await?;
+    }
+    for name in making.into_iter().filter(|_| !args.no_generate) {
+        running.start_generator(context, systems, pipeline, name, args.rate, |_| {})?;
+    }
+    Ok(())
+}
+
+/// Tells how things stand twice a second, on a thread of its own until nobody listens: when there is much to bring in, the
+/// functions keep all threads of the runtime busy.
+fn look_on(
+    mut watcher: Watcher,
+    seen: watch::Receiver<Seen>,
+    states: watch::Sender<State>,
+) -> millstream_core::Result<()> {
+    let no_thread = |error| Error::stop("the system gives no thread for the view").caused_by(error);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(no_thread)?;
+    let look = async move {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !states.is_closed() {
+            looks.tick().await;
+            states.send_replace(watcher.state(&seen.borrow()));
+        }
+    };
+    let thread = std::thread::Builder::new().name("view".to_owned());
+    thread.spawn(move || runtime.block_on(look)).map_err(no_thread).map(drop)
 }
 
 /// Shows how it goes until it is time to end; the error, if that is why.
@@ -96,19 +136,17 @@ async fn watch_over(
     states: &mut watch::Receiver<State>,
     display: &mut Display,
 ) -> Option<Error> {
-    let time_is_up = async {
-        match deadline {
-            Some(deadline) => tokio::time::sleep_until(deadline).await,
-            None => std::future::pending().await,
-        }
-    };
+    let time_is_up = time_is_up(deadline);
     tokio::pin!(time_is_up);
     loop {
         tokio::select! {
             () = interrupt.wait() => return None,
             () = &mut time_is_up => return None,
             error = running.ended() => return Some(error),
-            Ok(()) = states.changed() => display.show(&states.borrow_and_update(), Phase::Running),
+            Ok(()) = states.changed() => {
+                let state = states.borrow_and_update();
+                display.show(&state, state.phase);
+            }
         }
     }
 }
@@ -121,16 +159,12 @@ async fn drain(
     display.show(&states.borrow_and_update(), Phase::Draining);
     let drained = running.drain();
     tokio::pin!(drained);
-    let outcome = loop {
+    loop {
         tokio::select! {
-            outcome = &mut drained => break outcome,
+            outcome = &mut drained => return outcome,
             Ok(()) = states.changed() => display.show(&states.borrow_and_update(), Phase::Draining),
         }
-    };
-    // One last look, if it comes soon: the view stays on the screen, and it should be true.
-    let _ = tokio::time::timeout(2 * LOOK_EVERY, states.changed()).await;
-    display.show(&states.borrow_and_update(), Phase::Ended);
-    outcome
+    }
 }
 
 fn again(context: &Context, args: &DevArgs) -> String {
@@ -153,6 +187,18 @@ impl Display {
         }
         context.logs.keep();
         Ok(Self::Live(Screen::open()?))
+    }
+
+    /// One last look, if it comes soon: the view stays on the screen, and it should be true, and of the same moment as the
+    /// summary.
+    async fn end(&mut self, states: &mut watch::Receiver<State>, elapsed_ms: i64) {
+        for _ in 0..2 {
+            // The first one may have been under way when the last function ended.
+            let _ = tokio::time::timeout(2 * LOOK_EVERY, states.changed()).await;
+            states.mark_unchanged();
+        }
+        let state = State { elapsed_ms, ..states.borrow().clone() };
+        self.show(&state, Phase::Ended);
     }
 
     /// What is where; the live view shows it all the time.

@@ -3,13 +3,14 @@ use std::time::Duration;
 use millstream_core::{Position, TopicPartition};
 use millstream_pipeline::Uses;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     Failure, GenerateArgs,
     context::{Context, named},
     interrupt::Interrupt,
     numbers::counted,
-    patience::patiently,
+    patience::{Patience, time_is_up},
     running::Running,
 };
 
@@ -21,13 +22,9 @@ pub(super) async fn generate(context: &Context, args: &GenerateArgs) -> Result<(
         return Err(Failure::Usage(format!("`{name}` reads a topic and makes no records: `millstream run {name}`")));
     }
     let mut interrupt = Interrupt::listen()?;
-    let systems = context.open(&pipeline)?;
-    let (topic_name, topic) = (&declared.into.name, &pipeline.topics[&declared.into.name]);
-    if context.connections.create {
-        let topics = systems.topics();
-        let create = || topics.create_topic(topic_name, topic.partitions, &[]);
-        patiently("topic", || interrupt.asked(), create).await?;
-    }
+    let deadline = args.for_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
+    let topic_name = &declared.into.name;
+    let systems = context.open_for(&pipeline, topic_name, &Patience::new(&interrupt, deadline)).await?;
     let mut running = Running::new();
     let (json, quiet) = (context.json, args.quiet);
     let report = move |positions: &[Position]| {
@@ -36,15 +33,9 @@ pub(super) async fn generate(context: &Context, args: &GenerateArgs) -> Result<(
         }
     };
     running.start_generator(context, &systems, &pipeline, name, args.rate, report)?;
-    let time_is_up = async {
-        match args.for_s {
-            Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds)).await,
-            None => std::future::pending().await,
-        }
-    };
     let failed = tokio::select! {
         () = interrupt.wait() => None,
-        () = time_is_up => None,
+        () = time_is_up(deadline) => None,
         error = running.ended() => Some(error),
     };
     let drained = running.drain().await;

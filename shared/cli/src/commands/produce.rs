@@ -1,8 +1,15 @@
-use std::{fs::File, io::Read as _, path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ingest::Tempo;
-use millstream_core::{NewRecord, Position, Result};
+use console::style;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use ingest::{Checked, Look, Tempo};
+use millstream_core::{Error, NewRecord, Position, Producer, Result};
 use millstream_pipeline::{Pipeline, Uses};
 use serde_json::json;
 
@@ -11,8 +18,8 @@ use crate::{
     Failure, ProduceArgs,
     context::Context,
     interrupt::Interrupt,
-    numbers::{counted, duration},
-    patience::patiently,
+    numbers::{count, counted, duration, rate},
+    patience::Patience,
 };
 
 /// Records that are older than this may be beyond a topic's retention: Event Hubs keeps a day in its basic tier, Kafka
@@ -29,37 +36,180 @@ pub(super) async fn produce(context: &Context, args: &ProduceArgs) -> Result<(),
     })?;
     let interrupt = Interrupt::listen()?;
     let key = args.key.clone().or_else(|| key_of(&pipeline, &args.topic));
-    let records = ingest::from_file(&args.file, topic, key.as_deref())?;
-    let systems = context.open(&pipeline)?;
-    if context.connections.create {
-        let topics = systems.topics();
-        let create = || topics.create_topic(&args.topic, topic.partitions, &[]);
-        patiently("topic", || interrupt.asked(), create).await?;
-    }
-
-    let kafka = context.connections.kafka_brokers.is_some();
-    let records = warn_if_old(records, &args.topic, kafka.then(|| context.clock.now_ms() - OLD_MS));
-    let (json, verbose) = (context.json, context.verbose);
-    let bar = progress(&args.file, verbose)?;
-    let shown = bar.clone();
-    let sent = move |positions: &[Position]| {
-        shown.inc(positions.len() as u64);
-        if verbose {
-            print_positions(positions, json);
+    let look = if args.unchecked { Look::KeyAndTime } else { Look::Whole };
+    let open = || ingest::from_file(&args.file, topic, key.as_deref(), look);
+    let checked = match read_twice(&args.file) {
+        true => Some(check(open()?, &interrupt, context.verbose)?),
+        false => {
+            let file = args.file.display();
+            eprintln!("{file} can be read only once: each line is checked just before it is sent");
+            None
         }
     };
-    let (producer, clock) = (systems.producer(topic)?, Arc::clone(&context.clock));
+    if let Some(checked) = &checked {
+        tell_bad(checked);
+        if args.dry_run {
+            say_checked(context, args, checked)?;
+        }
+        if checked.bad > 0 && !args.skip_bad {
+            return Err(refused(checked).into());
+        }
+    }
+    if args.dry_run {
+        return if checked.is_some() { Ok(()) } else { Err(Failure::Usage(dry_run_of_a_stream(&args.file))) };
+    }
+    let records = open()?;
+    let systems = context.open_for(&pipeline, &args.topic, &Patience::new(&interrupt, None)).await?;
+    let producer = systems.producer(topic)?;
+    send(context, args, producer, records, checked.as_ref(), interrupt).await
+}
+
+/// A file on a disk can be checked first; a pipe is gone when it was read.
+fn read_twice(file: &Path) -> bool {
+    // What is not there is told by who opens it.
+    std::fs::metadata(file).map_or(true, |file| file.is_file())
+}
+
+fn dry_run_of_a_stream(file: &Path) -> String {
+    format!("{} can be read only once, and a dry run would use it up: check a file", file.display())
+}
+
+/// Looks at the whole file before anything is sent.
+fn check(
+    records: impl Iterator<Item = Result<NewRecord>>,
+    interrupt: &Interrupt,
+    quiet: bool,
+) -> Result<Checked, Failure> {
+    let bar = bar(None, "{spinner} checking: {human_pos} lines", quiet);
+    let checked = Checked::of(records, || interrupt.asked(), |lines| bar.set_position(lines));
+    bar.finish_and_clear();
+    let checked = checked?;
+    match interrupt.asked() {
+        true => Err(Error::retry("ended while it checked the file; nothing was sent").into()),
+        false => Ok(checked),
+    }
+}
+
+/// The first bad lines, then how many more there are.
+fn tell_bad(checked: &Checked) {
+    let warning = style("bad line:").yellow().for_stderr();
+    checked.first_bad.iter().for_each(|error| eprintln!("{warning} {error}"));
+    let more = checked.bad - checked.first_bad.len() as u64;
+    if more > 0 {
+        eprintln!("… and {} more", count(more));
+    }
+}
+
+fn say_checked(context: &Context, args: &ProduceArgs, checked: &Checked) -> Result<(), Failure> {
+    if context.json {
+        let first_bad: Vec<String> = checked.first_bad.iter().map(ToString::to_string).collect();
+        return context.say_json(&json!({
+            "topic": args.topic, "good": checked.good, "bad": checked.bad, "first_bad": first_bad, "sent": 0,
+        }));
+    }
+    let good = counted(checked.good, "record");
+    context.say(format!(
+        "{good} would be sent to {}, {} bad; nothing was sent",
+        args.topic,
+        counted(checked.bad, "line")
+    ))
+}
+
+fn refused(checked: &Checked) -> Error {
+    let (bad, lines) = (count(checked.bad), counted(checked.good + checked.bad, "line"));
+    let are = if checked.bad == 1 { "is" } else { "are" };
+    Error::poison(format!(
+        "{bad} of {lines} {are} wrong, and nothing was sent: correct them, leave them out (--skip-bad), or send them as they \
+         are (--unchecked, JSON lines only)"
+    ))
+}
+
+async fn send(
+    context: &Context,
+    args: &ProduceArgs,
+    producer: Arc<dyn Producer>,
+    records: impl Iterator<Item = Result<NewRecord>> + Send,
+    checked: Option<&Checked>,
+    interrupt: Interrupt,
+) -> Result<(), Failure> {
+    let kafka = context.connections.kafka_brokers.is_some();
+    // A stream's bad lines are told as they come; a file's were told.
+    let skipped = Mutex::new(Checked::default());
+    let records = records.filter_map(|record| match record {
+        Err(error @ Error::Poison(_)) if args.skip_bad => {
+            skipped.lock().unwrap_or_else(PoisonError::into_inner).add_bad(error);
+            None
+        }
+        record => Some(record),
+    });
+    let records = records.skip(usize::try_from(args.skip).unwrap_or(usize::MAX));
+    let records = warn_if_old(records, &args.topic, kafka.then(|| context.clock.now_ms() - OLD_MS));
+    let (json, verbose) = (context.json, context.verbose);
+    let total = checked.map(|checked| checked.good.saturating_sub(args.skip));
+    let shown = bar(total, "{bar:30} {human_pos} of {human_len} records, {rate}/s, {eta} left", verbose);
+    let (bar, sent) = (shown.clone(), Arc::new(AtomicU64::new(0)));
+    let acknowledged = {
+        let sent = Arc::clone(&sent);
+        move |positions: &[Position]| {
+            sent.fetch_add(positions.len() as u64, Ordering::Relaxed);
+            shown.inc(positions.len() as u64);
+            if verbose {
+                print_positions(positions, json);
+            }
+        }
+    };
+    let clock = Arc::clone(&context.clock);
     let started_us = clock.now_us();
     let stopping = || interrupt.asked();
-    let outcome = ingest::produce(records, tempo(args), &args.topic, producer, clock, stopping, sent).await;
+    let outcome = ingest::produce(records, tempo(args), &args.topic, producer, clock, stopping, acknowledged).await;
     bar.finish_and_clear();
-    let total = outcome?;
-    let elapsed_ms = (context.clock.now_us() - started_us) / 1_000;
-    if context.json {
-        return context.say(json!({ "topic": args.topic, "sent": total, "elapsed_ms": elapsed_ms }).to_string());
+    let (sent, elapsed_ms) = (sent.load(Ordering::Relaxed), (context.clock.now_us() - started_us) / 1_000);
+    let skipped = skipped.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if checked.is_none() {
+        tell_bad(&skipped);
     }
-    let ended = if interrupt.asked() { "; ended before the file did" } else { "" };
-    context.say(format!("{} sent to {} in {}{ended}", counted(total, "record"), args.topic, duration(elapsed_ms)))
+    let ended = outcome.err().or_else(|| {
+        let all = total.is_some_and(|total| sent == total);
+        (interrupt.asked() && !all).then(|| Error::retry("it was asked to end before the file did"))
+    });
+    if let Some(error) = ended {
+        return Err(error.context(unfinished(context, args, sent, total)).into());
+    }
+    if context.json {
+        return context.say(
+            json!({ "topic": args.topic, "sent": sent, "skipped": skipped.bad, "elapsed_ms": elapsed_ms }).to_string(),
+        );
+    }
+    let left_out =
+        if skipped.bad == 0 { String::new() } else { format!(", {} left out", counted(skipped.bad, "line")) };
+    context.say(format!("{} sent to {} in {}{left_out}", counted(sent, "record"), args.topic, duration(elapsed_ms)))
+}
+
+/// How far it came, and how to go on from there.
+fn unfinished(context: &Context, args: &ProduceArgs, sent: u64, total: Option<u64>) -> String {
+    let were = if sent == 1 { "was" } else { "were" };
+    match total {
+        None => format!("{} {were} sent", counted(sent, "record")),
+        Some(total) => format!(
+            "{} of {} {were} sent (those under way at the end may be there too); go on with `{}`",
+            count(sent),
+            counted(total, "record"),
+            again(context, args, args.skip + sent)
+        ),
+    }
+}
+
+/// The command that goes on behind what was sent.
+fn again(context: &Context, args: &ProduceArgs, skip: u64) -> String {
+    let mut words = vec!["millstream produce".to_owned(), args.topic.clone(), args.file.display().to_string()];
+    words.extend(args.rate.map(|rate| format!("--rate {rate}")));
+    words.extend(args.pace.map(|speed| format!("--pace {speed}")));
+    words.extend(args.key.as_ref().map(|key| format!("--key {key}")));
+    words.extend(args.skip_bad.then(|| "--skip-bad".to_owned()));
+    words.extend(args.unchecked.then(|| "--unchecked".to_owned()));
+    words.push(format!("--skip {skip}"));
+    words.extend(context.global_args());
+    words.join(" ")
 }
 
 fn tempo(args: &ProduceArgs) -> Tempo {
@@ -97,40 +247,23 @@ fn warn_if_old<R: Iterator<Item = Result<NewRecord>> + Send>(
     })
 }
 
-/// A bar over the lines of the file on a terminal; nothing where there is none, or where positions are printed.
-fn progress(file: &Path, verbose: bool) -> Result<ProgressBar, Failure> {
-    if verbose || !console::Term::stderr().is_term() {
-        return Ok(ProgressBar::hidden());
+/// A bar on a terminal; nothing where there is none, or where positions are printed.
+pub(super) fn bar(total: Option<u64>, template: &str, quiet: bool) -> ProgressBar {
+    if quiet || !console::Term::stderr().is_term() {
+        return ProgressBar::hidden();
     }
-    let header = u64::from(file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv")));
-    let lines = count_lines(file).unwrap_or(0).saturating_sub(header);
-    let bar = ProgressBar::with_draw_target(Some(lines), ProgressDrawTarget::stderr_with_hz(2));
-    let template = "{bar:30} {human_pos} of {human_len} records, {per_sec}, {eta} left";
-    Ok(bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())))
-}
-
-fn count_lines(file: &Path) -> std::io::Result<u64> {
-    let (mut file, mut buffer, mut lines, mut last) = (File::open(file)?, vec![0; 1 << 16], 0, b'\n');
-    loop {
-        let read = file.read(&mut buffer)?;
-        let Some(end) = buffer[..read].last() else { break };
-        lines += buffer[..read].iter().filter(|byte| **byte == b'\n').count() as u64;
-        last = *end;
-    }
-    Ok(lines + u64::from(last != b'\n'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_counted_with_the_last_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("records.jsonl");
-        for (text, lines) in [("", 0), ("{}", 1), ("{}\n", 1), ("{}\n{}", 2)] {
-            std::fs::write(&file, text).unwrap();
-            assert_eq!(count_lines(&file).unwrap(), lines, "{text:?}");
+    let target = ProgressDrawTarget::stderr_with_hz(2);
+    let (bar, template) = match total {
+        Some(total) => (ProgressBar::with_draw_target(Some(total), target), template),
+        None if template.contains("{human_len}") => {
+            (ProgressBar::with_draw_target(None, target), "{spinner} {human_pos} records, {rate}/s")
         }
-    }
+        None => (ProgressBar::with_draw_target(None, target), template),
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let per_s = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        // A bar that can't be drawn is no reason to end.
+        let _ = text.write_str(&rate(state.per_sec()));
+    };
+    bar.with_style(style.with_key("rate", per_s))
 }

@@ -4,7 +4,7 @@ use crate::{
     Failure,
     context::{Context, named},
     interrupt::Interrupt,
-    patience::patiently,
+    patience::Patience,
     running::Running,
     summary::Summary,
 };
@@ -20,13 +20,14 @@ pub(super) async fn run(context: &Context, function: &str) -> Result<(), Failure
         context.connections.require_said(name, declared)?;
     }
     let mut interrupt = Interrupt::listen()?;
+    let patience = Patience::new(&interrupt, None);
     let started_us = context.clock.now_us();
     let systems = context.open(&pipeline)?;
     if context.connections.create {
-        patiently("topics", || interrupt.asked(), || systems.create_topics(&pipeline)).await?;
+        patience.wait_for("topics", || systems.create_topics(&pipeline)).await?;
     }
     let mut running = Running::new();
-    running.start_function(&systems, &pipeline, name, || interrupt.asked()).await?;
+    running.start_function(&systems, &pipeline, name, &patience).await?;
     tracing::info!(function = name.as_str(), into = %declared.into, "started");
     let failed = tokio::select! {
         () = interrupt.wait() => None,

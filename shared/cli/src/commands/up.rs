@@ -1,11 +1,15 @@
 use std::path::Path;
 
-use serde_json::json;
+use millstream_assembly::{PartitionsDiffer, Systems, partitions_differ};
+use millstream_core::Error;
+use millstream_pipeline::Pipeline;
+use serde_json::{Value, json};
 
 use crate::{Failure, context::Context, numbers::counted, running};
 
 /// `millstream up`: creates what is missing, whatever `MILLSTREAM_CREATE` says, because that is what was asked for.
-pub(super) async fn up(context: &Context, path: Option<&Path>) -> Result<(), Failure> {
+/// Partitions that are too few are raised when that was asked for, too: it can't be undone.
+pub(super) async fn up(context: &Context, path: Option<&Path>, raise: bool) -> Result<(), Failure> {
     let pipeline = context.load(path)?;
     let mut connections = context.connections.clone();
     connections.create = true;
@@ -14,29 +18,88 @@ pub(super) async fn up(context: &Context, path: Option<&Path>) -> Result<(), Fai
             connections.require_said(name, &pipeline.functions[name])?;
         }
     }
-    let systems = millstream_assembly::Systems::open(&pipeline, &connections, context.clock.clone())?;
+    let systems = Systems::open(&pipeline, &connections, context.clock.clone())?;
     systems.create_topics(&pipeline).await?;
+    let (raised, differing) = partitions(&systems, &pipeline, raise).await?;
     let mut tables = Vec::new();
     for name in running::names(&pipeline).1 {
         let function = systems.function(&pipeline, name).await;
-        let function = function.map_err(|error| error.context(format_args!("function `{name}`")))?;
-        tables.push((name, pipeline.functions[name].into.to_string(), function));
+        function.map_err(|error| error.context(format_args!("function `{name}`")))?;
+        tables.push((name, pipeline.functions[name].into.to_string()));
     }
-    if context.json {
-        let tables: Vec<_> = tables.iter().map(|(name, into, _)| json!({ "function": name, "into": into })).collect();
-        let topics: Vec<_> = pipeline.topics.keys().collect();
-        return context.say_json(&json!({ "topics": topics, "sinks": tables }));
+    match context.json {
+        true => context.say_json(&document(&pipeline, &tables, &raised, &differing))?,
+        false => {
+            let lines = lines(&pipeline, &tables, &raised, &differing);
+            lines.iter().try_for_each(|line| context.say(line))?;
+            systems.describe().iter().try_for_each(|(what, place)| context.say(format!("{what}: {place}")))?;
+        }
     }
-    for (name, topic) in &pipeline.topics {
-        // One that was there keeps the partitions it has.
-        context
-            .say(format!("topic.{name}  ready (declared with {})", counted(topic.partitions as u64, "partition")))?;
+    if differing.is_empty() {
+        return Ok(());
     }
-    for (name, into, _) in &tables {
-        context.say(format!("{into}  ready for {name}"))?;
+    let differing: Vec<_> = differing.iter().map(ToString::to_string).collect();
+    Err(Error::stop(differing.join("\n")).into())
+}
+
+/// Raises what may be raised: the topics that were raised, and those that still differ.
+async fn partitions(
+    systems: &Systems,
+    pipeline: &Pipeline,
+    raise: bool,
+) -> Result<(Vec<PartitionsDiffer>, Vec<PartitionsDiffer>), Failure> {
+    let (mut raised, mut differing) = (Vec::new(), Vec::new());
+    for differ in partitions_differ(systems, pipeline).await? {
+        if !raise || !differ.can_be_raised() {
+            differing.push(differ);
+            continue;
+        }
+        systems.topics().raise_partitions(&differ.topic, differ.declared).await?;
+        eprintln!(
+            "warning: topic {}: from now on the records of many keys go to other partitions than those before them: they may \
+             overtake each other until all that was there is read; restart what runs",
+            differ.topic
+        );
+        raised.push(differ);
     }
-    for (what, place) in systems.describe() {
-        context.say(format!("{what}: {place}"))?;
-    }
-    Ok(())
+    Ok((raised, differing))
+}
+
+fn lines(
+    pipeline: &Pipeline,
+    tables: &[(&String, String)],
+    raised: &[PartitionsDiffer],
+    differing: &[PartitionsDiffer],
+) -> Vec<String> {
+    let of = |all: &[PartitionsDiffer], name: &String| all.iter().find(|differ| differ.topic == *name).cloned();
+    let topic = |(name, topic): (&String, &millstream_pipeline::Topic)| {
+        let has = |partitions: i32| counted(u64::from(partitions.unsigned_abs()), "partition");
+        match (of(raised, name), of(differing, name)) {
+            (Some(raised), _) => {
+                format!("topic.{name}  ready, raised from {} to {}", raised.held, has(raised.declared))
+            }
+            (_, Some(differ)) => format!("topic.{name}  has {}, declared with {}", has(differ.held), differ.declared),
+            _ => format!("topic.{name}  ready with {}", has(topic.partitions)),
+        }
+    };
+    let table = |(name, into): &(&String, String)| format!("{into}  ready for {name}");
+    pipeline.topics.iter().map(topic).chain(tables.iter().map(table)).collect()
+}
+
+fn document(
+    pipeline: &Pipeline,
+    tables: &[(&String, String)],
+    raised: &[PartitionsDiffer],
+    differing: &[PartitionsDiffer],
+) -> Value {
+    let tables: Vec<_> = tables.iter().map(|(name, into)| json!({ "function": name, "into": into })).collect();
+    let topics: Vec<_> = pipeline.topics.keys().collect();
+    let differ =
+        |differ: &PartitionsDiffer| json!({ "topic": differ.topic, "declared": differ.declared, "held": differ.held });
+    json!({
+        "topics": topics,
+        "sinks": tables,
+        "raised": raised.iter().map(differ).collect::<Vec<_>>(),
+        "differing": differing.iter().map(differ).collect::<Vec<_>>(),
+    })
 }

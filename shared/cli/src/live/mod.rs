@@ -1,12 +1,14 @@
-//! The live view of `dev`: a [`Watcher`] asks the systems for a [`State`], [`view`] makes lines of it, and a [`Screen`]
-//! draws them in place.
+//! The live view of `dev`: a [`Sight`] asks the systems, a [`Watcher`] makes a [`State`] of what was seen and of what the
+//! functions know, [`view`] makes lines of it, and a [`Screen`] draws them in place.
 
 mod rate;
 mod screen;
+mod sight;
 mod state;
 pub mod view;
 mod watcher;
 
 pub(crate) use screen::Screen;
+pub(crate) use sight::{Seen, Sight};
 pub use state::{DeadLetterState, FunctionState, GeneratorState, Phase, State, TableState, TopicState};
 pub(crate) use watcher::Watcher;

@@ -26,6 +26,8 @@ pub struct State {
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
+    /// The systems have not said yet what they hold.
+    Starting,
     /// It runs until it is asked to end.
     #[default]
     Running,

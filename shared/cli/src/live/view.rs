@@ -41,17 +41,23 @@ pub fn plain(state: &State) -> String {
         .map(|topic| format!("{} {}/s {}", topic.name, rate(topic.records_per_s), counted_records(topic.records)));
     let functions = state.functions.iter().map(|function| {
         let (rate, rows) = (rate(function.records_per_s), count(function.rows));
-        format!("{} {rate}/s lag {} rows {rows}", function.name, count(function.lag))
+        format!("{} {rate}/s lag {} rows {rows}", function.name, known(state, function.lag))
     });
     let mut parts = vec![duration(state.elapsed_ms)];
     parts.extend(topics.chain(functions));
     parts.push(format!("dead letters {}", count(state.dead_letters.total)));
     match state.phase {
+        Phase::Starting => parts.push("starting".to_owned()),
         Phase::Running => {}
         Phase::Draining => parts.push("draining".to_owned()),
         Phase::Ended => parts.push("ended".to_owned()),
     }
     parts.join(" | ")
+}
+
+/// A number that only the systems know.
+fn known(state: &State, number: i64) -> String {
+    if state.phase == Phase::Starting { "…".to_owned() } else { count(number) }
 }
 
 fn counted_records(records: i64) -> String {
@@ -105,9 +111,9 @@ fn function_grid(state: &State, with_into: bool) -> Grid {
             rate(function.records_per_s),
             count(function.records),
             count(function.rows),
-            count(function.fence),
-            count(function.log_end),
-            count(function.lag),
+            known(state, function.fence),
+            known(state, function.log_end),
+            known(state, function.lag),
             dead_letters,
         ];
         grid.row(named(&function.name, &function.into).into_iter().chain(numbers));
@@ -115,7 +121,11 @@ fn function_grid(state: &State, with_into: bool) -> Grid {
     grid
 }
 
+/// A grid without rows is left out.
 fn section(grid: Grid) -> Vec<String> {
+    if grid.is_empty() {
+        return Vec::new();
+    }
     let mut lines = vec![String::new()];
     lines.extend(grid.lines("", true));
     lines
@@ -133,7 +143,9 @@ fn table_lines(table: &TableState, room: usize) -> Vec<String> {
     for row in table.newest.iter().take(rows) {
         grid.row(row.iter().map(|cell| printable(cell)));
     }
-    let total = table.rows.map(|rows| format!("  {}, the newest:", counted(rows, "row"))).unwrap_or_default();
+    // Rows are counted less often than they are shown: a count of fewer than there are to be seen is an old one.
+    let total = table.rows.filter(|rows| *rows >= table.newest.len() as u64);
+    let total = total.map_or_else(String::new, |rows| format!("  {}, the newest:", counted(rows, "row")));
     let mut lines = vec![String::new(), format!("{}{}", bold(&table.name), dim(&total))];
     lines.extend(grid.lines("  ", true));
     lines
@@ -156,6 +168,7 @@ fn notices(state: &State) -> Vec<String> {
 fn footer(state: &State) -> Vec<String> {
     let places = state.systems.iter().map(|(what, place)| format!("{what} {place}")).collect::<Vec<_>>().join(" · ");
     let keys = match state.phase {
+        Phase::Starting => bold("starting… Ctrl-C ends"),
         Phase::Running => dim("Ctrl-C drains"),
         Phase::Draining => bold("draining… Ctrl-C again ends at once"),
         Phase::Ended => String::new(),

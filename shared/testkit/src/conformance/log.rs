@@ -7,6 +7,7 @@ use super::{LogUnderTest, check};
 /// [`Topics`](millstream_core::Topics) contracts. Panics at the first that fails.
 pub async fn log(under_test: &LogUnderTest) {
     check("log: a topic is created once", a_topic_is_created_once(under_test)).await;
+    check("log: partitions are raised and never lowered", partitions_are_raised(under_test)).await;
     check("log: a missing topic stops", a_missing_topic_stops(under_test)).await;
     check("log: a topic has an id of its own", a_topic_has_an_id_of_its_own(under_test)).await;
     check("log: an empty partition", an_empty_partition(under_test)).await;
@@ -58,6 +59,26 @@ async fn a_topic_is_created_once(under_test: &LogUnderTest) {
     assert_eq!(under_test.log.partitions(&topic).await.unwrap(), 3, "an existing topic keeps its partitions");
     let all = under_test.topics.topics().await.unwrap();
     assert!(all.contains(&TopicInfo { name: topic, partitions: 3 }), "{all:?}");
+}
+
+async fn partitions_are_raised(under_test: &LogUnderTest) {
+    let topic = under_test.create("raised", 1).await;
+    let before = under_test.send(&topic, 0, [b"before".to_vec()]).await;
+    for (asked, has) in [(3, 3), (2, 3), (3, 3)] {
+        under_test.topics.raise_partitions(&topic, asked).await.unwrap();
+        assert_eq!(under_test.log.partitions(&topic).await.unwrap(), has, "raised to {asked}");
+    }
+    assert_eq!(before, [0]);
+    // A producer may learn of new partitions later: what is there is asked for, not written to.
+    for (partition, held) in [(0, Watermarks { low: 0, high: 1 }), (1, Watermarks { low: 0, high: 0 })] {
+        let partition = TopicPartition::new(&topic, 1, partition);
+        assert_eq!(under_test.log.watermarks(&partition).await.unwrap(), held, "{partition}");
+    }
+    let missing = format!("{}missing", under_test.prefix);
+    match under_test.topics.raise_partitions(&missing, 3).await {
+        Err(Error::Stop(fault)) => assert!(fault.to_string().contains(&missing), "says which topic: {fault}"),
+        other => panic!("a missing topic must Stop, got {other:?}"),
+    }
 }
 
 async fn a_missing_topic_stops(under_test: &LogUnderTest) {

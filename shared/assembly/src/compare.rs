@@ -1,0 +1,340 @@
+//! Rows of two tables held against each other, column by column as they are: text is made only of what differs.
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, DynComparator, Float64Array, RecordBatch, UInt64Array, make_comparator},
+    compute::{SortOptions, take_record_batch, unary},
+    datatypes::{DataType, Float32Type, Float64Type, Schema, SchemaRef},
+    row::{RowConverter, SortField},
+};
+use millstream_core::{Error, Merge, Result, Role, Table};
+
+use crate::{Difference, rows::shown};
+
+/// Sums and means of floats depend on the order of their parts in the last digits: how much of the larger value may differ.
+const FLOAT_TOLERANCE: f64 = 1e-9;
+/// How many times what another order of the same records changes.
+const NOISE_FACTOR: f64 = 4.0;
+
+pub(crate) fn internal(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::stop("internal: rows can't be compared").caused_by(error)
+}
+
+/// Are these floats one value, of which one came about in another order? `noise` is what the order is known to change.
+fn close(a: f64, b: f64, noise: f64) -> bool {
+    let difference = (a - b).abs();
+    a == b
+        || (a.is_nan() && b.is_nan())
+        || difference <= FLOAT_TOLERANCE * a.abs().max(b.abs())
+        || difference <= NOISE_FACTOR * noise
+}
+
+/// -0.0 as 0.0, and one NaN: stores don't keep them apart.
+fn plain_floats(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Float64 => Arc::new(unary::<_, _, Float64Type>(column.as_primitive::<Float64Type>(), |value| {
+            if value.is_nan() { f64::NAN } else { value + 0.0 }
+        })),
+        DataType::Float32 => Arc::new(unary::<_, _, Float32Type>(column.as_primitive::<Float32Type>(), |value| {
+            if value.is_nan() { f32::NAN } else { value + 0.0 }
+        })),
+        _ => Arc::clone(column),
+    }
+}
+
+fn plain_batch(batch: &RecordBatch) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(plain_floats).collect();
+    RecordBatch::try_new(batch.schema(), columns).map_err(internal)
+}
+
+/// Encodes rows as bytes that are equal where the rows are.
+pub(crate) struct Encoder {
+    converter: RowConverter,
+    columns: Vec<usize>,
+}
+
+impl Encoder {
+    /// Of these columns of a table.
+    pub(crate) fn new(table: &Table, columns: Vec<usize>) -> Result<Self> {
+        let fields = columns.iter().map(|at| SortField::new(table.columns[*at].data_type.clone())).collect();
+        Ok(Self { converter: RowConverter::new(fields).map_err(internal)?, columns })
+    }
+
+    pub(crate) fn rows(&self, batch: &RecordBatch) -> Result<Vec<Box<[u8]>>> {
+        if self.columns.is_empty() {
+            return Ok(vec![Box::default(); batch.num_rows()]);
+        }
+        let columns: Vec<_> = self.columns.iter().map(|column| plain_floats(batch.column(*column))).collect();
+        let rows = self.converter.convert_columns(&columns).map_err(internal)?;
+        Ok(rows.iter().map(|row| row.as_ref().into()).collect())
+    }
+}
+
+/// How often each row is stored, less how often it is expected.
+///
+/// Memory: the bytes of all rows that don't balance yet.
+pub(crate) struct Balance {
+    encoder: Encoder,
+    table: Table,
+    of: HashMap<Box<[u8]>, i64>,
+}
+
+/// A row's bytes, and its floats.
+type Floats = (Box<[u8]>, Vec<Option<f64>>);
+
+impl Balance {
+    pub(crate) fn new(table: &Table) -> Result<Self> {
+        let encoder = Encoder::new(table, (0..table.columns.len()).collect())?;
+        Ok(Self { encoder, table: table.clone(), of: HashMap::new() })
+    }
+
+    /// Takes rows that are stored (`by` 1) or expected (`by` -1).
+    pub(crate) fn add(&mut self, batch: &RecordBatch, by: i64) -> Result<()> {
+        for row in self.encoder.rows(batch)? {
+            match self.of.entry(row) {
+                Entry::Occupied(mut held) => {
+                    *held.get_mut() += by;
+                    if *held.get() == 0 {
+                        held.remove();
+                    }
+                }
+                Entry::Vacant(place) => drop(place.insert(by)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets rows cancel out that differ in floats only, and by no more than the way they were computed explains.
+    pub(crate) fn cancel_close(&mut self) -> Result<()> {
+        let is_float = |at: &usize| self.table.columns[*at].data_type == DataType::Float64;
+        let (floats, exact): (Vec<usize>, Vec<usize>) = (0..self.table.columns.len()).partition(is_float);
+        if floats.is_empty() || self.of.is_empty() {
+            return Ok(());
+        }
+        let rest = Encoder::new(&self.table, exact)?;
+        let parser = self.encoder.converter.parser();
+        let mut stored: HashMap<Box<[u8]>, Vec<Floats>> = HashMap::new();
+        let mut wanted = Vec::new();
+        for (bytes, times) in &self.of {
+            let columns = self.encoder.converter.convert_rows([parser.parse(bytes)]).map_err(internal)?;
+            let row = RecordBatch::try_new(nullable(&self.table), columns).map_err(internal)?;
+            let values = floats.iter().map(|at| float(row.column(*at), 0)).collect();
+            let key = rest.rows(&row)?.pop().unwrap_or_default();
+            match times {
+                1 => stored.entry(key).or_default().push((bytes.clone(), values)),
+                -1 => wanted.push((key, bytes.clone(), values)),
+                // Rows that are there several times are told as they are.
+                _ => {}
+            }
+        }
+        for (key, bytes, values) in wanted {
+            let Some(candidates) = stored.get_mut(&key) else { continue };
+            let fits = |(_, other): &Floats| {
+                values.iter().zip(other).all(|pair| match pair {
+                    (Some(a), Some(b)) => close(*a, *b, 0.0),
+                    (a, b) => a.is_none() && b.is_none(),
+                })
+            };
+            if let Some(at) = candidates.iter().position(fits) {
+                self.of.remove(&candidates.swap_remove(at).0);
+                self.of.remove(&bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many rows are stored that are not expected.
+    pub(crate) fn surplus(&self) -> u64 {
+        self.of.values().filter(|times| **times > 0).map(|times| times.unsigned_abs()).sum()
+    }
+
+    /// What does not balance, in the order of the rows.
+    pub(crate) fn differences(self, mut found: impl FnMut(Difference)) -> Result<()> {
+        let sorted: BTreeMap<_, _> = self.of.into_iter().collect();
+        let parser = self.encoder.converter.parser();
+        for (bytes, times) in sorted {
+            let columns = self.encoder.converter.convert_rows([parser.parse(&bytes)]).map_err(internal)?;
+            let row = RecordBatch::try_new(nullable(&self.table), columns).map_err(internal)?;
+            let mut text = shown(&self.table, &row, 0)?.all();
+            if times.abs() > 1 {
+                text += &format!(" ({} times)", times.abs());
+            }
+            found(if times > 0 { Difference::Unexpected(text) } else { Difference::Missing(text) });
+        }
+        Ok(())
+    }
+}
+
+/// The table's schema for rows of whom nobody says that nothing is null.
+fn nullable(table: &Table) -> SchemaRef {
+    let schema = table.schema();
+    let fields: Vec<_> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// Where the key's columns stand.
+pub(crate) fn key_columns(table: &Table) -> Vec<usize> {
+    (0..table.columns.len()).filter(|at| table.columns[*at].role == Role::Key).collect()
+}
+
+/// The rows that are expected of a table that merges, by key.
+pub(crate) struct ByKey {
+    table: Table,
+    encoder: Encoder,
+    batches: Vec<RecordBatch>,
+    /// Batch and row of each key.
+    at: HashMap<Box<[u8]>, (usize, usize)>,
+    /// How often each expected row was met, by batch.
+    met: Vec<Vec<u32>>,
+}
+
+/// A row whose floats differ by more than usual, and by nothing else: the order of the records may be why.
+pub(crate) struct Doubtful {
+    key: Box<[u8]>,
+    stored: RecordBatch,
+}
+
+/// What one row is to another.
+enum Verdict {
+    Equal,
+    /// Only floats that were computed from several records differ.
+    Doubtful,
+    Differs,
+}
+
+impl ByKey {
+    /// Of batches that hold each key once.
+    pub(crate) fn new(table: &Table, batches: Vec<RecordBatch>) -> Result<Self> {
+        let encoder = Encoder::new(table, key_columns(table))?;
+        let (mut at, mut met, mut plain) = (HashMap::new(), Vec::new(), Vec::new());
+        for (number, rows) in batches.into_iter().enumerate() {
+            at.extend(encoder.rows(&rows)?.into_iter().enumerate().map(|(row, key)| (key, (number, row))));
+            met.push(vec![0; rows.num_rows()]);
+            plain.push(plain_batch(&rows)?);
+        }
+        Ok(Self { table: table.clone(), encoder, batches: plain, at, met })
+    }
+
+    /// Holds stored rows against the expected ones.
+    pub(crate) fn meet(
+        &mut self,
+        stored: &RecordBatch,
+        mut found: impl FnMut(Difference),
+        doubtful: &mut Vec<Doubtful>,
+    ) -> Result<()> {
+        let stored = plain_batch(stored)?;
+        let cells = self.batches.iter().map(|expected| Cells::new(&self.table, &stored, expected));
+        let cells = cells.collect::<Result<Vec<_>>>()?;
+        for (row, key) in self.encoder.rows(&stored)?.into_iter().enumerate() {
+            let Some((batch, expected)) = self.at.get(&key).copied() else {
+                found(Difference::Unexpected(shown(&self.table, &stored, row)?.all()));
+                continue;
+            };
+            self.met[batch][expected] += 1;
+            match self.met[batch][expected] {
+                1 => {}
+                2 => {
+                    let key = shown(&self.table, &stored, row)?.key;
+                    found(Difference::Unexpected(format!("a second row of {key}")));
+                    continue;
+                }
+                _ => continue,
+            }
+            match cells[batch].verdict(row, expected, |_| 0.0) {
+                Verdict::Equal => {}
+                Verdict::Differs => found(self.differs(&stored, row, &self.batches[batch], expected)?),
+                // A slice would keep all of the batch.
+                Verdict::Doubtful => doubtful.push(Doubtful { key, stored: only(&stored, row)? }),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is expected and was not met.
+    pub(crate) fn missing(&self, mut found: impl FnMut(Difference)) -> Result<()> {
+        for (batch, met) in self.batches.iter().zip(&self.met) {
+            for row in met.iter().enumerate().filter(|(_, met)| **met == 0).map(|(row, _)| row) {
+                found(Difference::Missing(shown(&self.table, batch, row)?.all()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges doubtful rows by `again`: what the log gives in another order.
+    pub(crate) fn judge(&self, doubtful: &[Doubtful], again: &Self, mut found: impl FnMut(Difference)) -> Result<()> {
+        for Doubtful { key, stored } in doubtful {
+            // Both passes give the same keys; a key that is missing makes no noise.
+            let Some((batch, expected)) = self.at.get(key).copied() else { continue };
+            let batch = &self.batches[batch];
+            let other = again.at.get(key).copied();
+            let noise = |column: usize| {
+                let here = float(batch.column(column), expected);
+                let there = other.and_then(|(batch, row)| float(again.batches[batch].column(column), row));
+                here.zip(there).map_or(0.0, |(here, there)| (here - there).abs())
+            };
+            let cells = Cells::new(&self.table, stored, batch)?;
+            if !matches!(cells.verdict(0, expected, noise), Verdict::Equal) {
+                found(self.differs(stored, 0, batch, expected)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn differs(&self, stored: &RecordBatch, row: usize, batch: &RecordBatch, expected: usize) -> Result<Difference> {
+        let (stored, expected) = (shown(&self.table, stored, row)?, shown(&self.table, batch, expected)?);
+        Ok(Difference::Differs { key: stored.key.clone(), stored: stored.values(), expected: expected.values() })
+    }
+}
+
+fn only(batch: &RecordBatch, row: usize) -> Result<RecordBatch> {
+    take_record_batch(batch, &UInt64Array::from(vec![row as u64])).map_err(internal)
+}
+
+/// The columns of stored and expected rows that are no keys, side by side.
+struct Cells {
+    exact: Vec<DynComparator>,
+    floats: Vec<(usize, Float64Array, Float64Array)>,
+}
+
+impl Cells {
+    fn new(table: &Table, stored: &RecordBatch, expected: &RecordBatch) -> Result<Self> {
+        let mut cells = Self { exact: Vec::new(), floats: Vec::new() };
+        for (at, column) in table.columns.iter().enumerate().filter(|(_, column)| column.role != Role::Key) {
+            let (stored, expected) = (stored.column(at), expected.column(at));
+            let computed =
+                matches!(column.role, Role::State(Merge::Sum | Merge::Mean { .. } | Merge::SquaredDifferences { .. }));
+            if computed && column.data_type == DataType::Float64 {
+                let pair = (at, stored.as_primitive().clone(), expected.as_primitive().clone());
+                cells.floats.push(pair);
+            } else {
+                cells.exact.push(make_comparator(stored, expected, SortOptions::default()).map_err(internal)?);
+            }
+        }
+        Ok(cells)
+    }
+
+    fn verdict(&self, stored: usize, expected: usize, noise: impl Fn(usize) -> f64) -> Verdict {
+        if self.exact.iter().any(|column| column(stored, expected).is_ne()) {
+            return Verdict::Differs;
+        }
+        let mut verdict = Verdict::Equal;
+        for (at, a, b) in &self.floats {
+            match (a.is_valid(stored), b.is_valid(expected)) {
+                (true, true) if close(a.value(stored), b.value(expected), noise(*at)) => {}
+                (true, true) => verdict = Verdict::Doubtful,
+                (false, false) => {}
+                _ => return Verdict::Differs,
+            }
+        }
+        verdict
+    }
+}
+
+fn float(column: &ArrayRef, row: usize) -> Option<f64> {
+    let column = column.as_primitive_opt::<Float64Type>()?;
+    column.is_valid(row).then(|| column.value(row))
+}

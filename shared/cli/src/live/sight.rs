@@ -1,0 +1,144 @@
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use millstream_assembly::Systems;
+use millstream_core::{Result, TopicPartition, Watermarks};
+use millstream_pipeline::{Pipeline, Store};
+use tokio::sync::watch;
+
+use super::{DeadLetterState, TableState, view};
+use crate::running::{Consuming, Running};
+
+/// How long after one look at the systems comes the next.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Counting rows and asking sinks for fences costs them something: every so many looks is enough.
+const CLOSE_EVERY: u64 = 4;
+/// A table that does not answer by then is left out of this look: the view goes on.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What the systems said when they were last asked. Busy ones take their time: the view doesn't wait for them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    /// None before the log has answered for the first time.
+    pub watermarks: Option<BTreeMap<TopicPartition, Watermarks>>,
+    /// Fences of partitions that this process hasn't written yet: from earlier runs, or written by others.
+    pub fences: HashMap<(String, TopicPartition), i64>,
+    pub tables: Vec<TableState>,
+    pub dead_letters: DeadLetterState,
+}
+
+/// Asks the systems.
+pub(crate) struct Sight {
+    pipeline: Arc<Pipeline>,
+    systems: Arc<Systems>,
+    functions: Vec<Consuming>,
+    seen: Seen,
+    table_rows: BTreeMap<String, u64>,
+    /// How many letters there were when they were last looked through.
+    letters_read: Option<u64>,
+}
+
+impl Sight {
+    pub fn new(pipeline: Arc<Pipeline>, systems: Arc<Systems>, running: &Running) -> Self {
+        Self {
+            pipeline,
+            systems,
+            functions: running.functions.clone(),
+            seen: Seen::default(),
+            table_rows: BTreeMap::new(),
+            letters_read: None,
+        }
+    }
+
+    /// Looks until nobody wants to know. A system that can't be asked now is asked again; the functions tell of it.
+    pub async fn look_on(mut self, told: watch::Sender<Seen>) {
+        for looks in 0_u64.. {
+            match self.watermarks().await {
+                Ok(watermarks) => self.seen.watermarks = Some(watermarks),
+                Err(error) => tracing::debug!(%error, "the live view can't see the log now"),
+            }
+            // The numbers of the log need not wait for what costs more.
+            told.send_replace(self.seen.clone());
+            if looks.is_multiple_of(CLOSE_EVERY) {
+                self.look_closer().await;
+            }
+            self.seen.tables = self.tables().await;
+            if told.send(self.seen.clone()).is_err() {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn watermarks(&self) -> Result<BTreeMap<TopicPartition, Watermarks>> {
+        let log = self.systems.source();
+        let mut all = BTreeMap::new();
+        for (name, topic) in &self.pipeline.topics {
+            for partition in 0..log.partitions(name).await? {
+                let partition = TopicPartition::new(name, topic.generation, partition);
+                let watermarks = log.watermarks(&partition).await?;
+                all.insert(partition, watermarks);
+            }
+        }
+        Ok(all)
+    }
+
+    /// What costs more. Whatever fails is asked again the next time.
+    async fn look_closer(&mut self) {
+        for consuming in &self.functions {
+            let written = consuming.function.runner.stats().partitions();
+            let unwritten = self.seen.watermarks.iter().flatten().map(|(partition, _)| partition);
+            let unwritten =
+                unwritten.filter(|partition| reads(consuming, partition) && !written.contains_key(*partition));
+            for partition in unwritten {
+                if let Ok(Some(fence)) = consuming.function.runner.sink().fence(partition).await {
+                    self.seen.fences.insert((consuming.name.clone(), partition.clone()), fence.next_offset);
+                }
+            }
+        }
+        let mut kept = None;
+        if let Some(embedded) = self.systems.embedded()
+            && let Ok(counts) = embedded.counts().await
+        {
+            self.table_rows = counts.rows.into_iter().collect();
+            let ours = counts.dead_letters.iter().filter(|(id, _)| self.functions.iter().any(|f| f.function.id == *id));
+            kept = Some(ours.map(|(_, letters)| *letters).sum::<u64>());
+        }
+        let since_start = self.functions.iter().map(|consuming| consuming.function.runner.stats().dead_letters()).sum();
+        self.seen.dead_letters.total = kept.unwrap_or(0).max(since_start);
+        if self.letters_read != Some(self.seen.dead_letters.total) && self.seen.dead_letters.total > 0 {
+            self.read_letters().await;
+        }
+    }
+
+    async fn read_letters(&mut self) {
+        let letters = self.systems.dead_letters(&self.pipeline);
+        let mut latest = None;
+        for consuming in &self.functions {
+            let Ok(letters) = letters.list(Some(&consuming.function.id), 1).await else { return };
+            latest = letters.into_iter().chain(latest).max_by_key(|letter| letter.timestamp_ms);
+        }
+        self.letters_read = Some(self.seen.dead_letters.total);
+        self.seen.dead_letters.latest = latest.map(|letter| format!("{}: {}", letter.position, letter.reason));
+    }
+
+    /// The newest rows of each table.
+    async fn tables(&self) -> Vec<TableState> {
+        let mut tables = Vec::new();
+        for consuming in self.functions.iter().filter(|consuming| consuming.into.store == Store::Postgres) {
+            let table = &consuming.function.table;
+            let name = table.public_name().to_owned();
+            let looking = self.systems.newest_rows(table, view::NEWEST_ROWS);
+            let Ok(Ok((columns, newest))) = tokio::time::timeout(LOOK, looking).await else { continue };
+            tables.push(TableState { rows: self.table_rows.get(&name).copied(), name, columns, newest });
+        }
+        tables
+    }
+}
+
+pub(super) fn reads(consuming: &Consuming, partition: &TopicPartition) -> bool {
+    consuming.function.generations.contains_key(&partition.topic)
+}

@@ -1,0 +1,88 @@
+//! `audit` of a whole pipeline, on tables that were tampered with.
+
+use super::{data, json, pipeline, run, said};
+
+const SHOP: &str = "
+name: shop
+topics:
+  sales:
+    partitions: 2
+    schema: { shop: string, price: 'decimal(9,2) not null', buyer: string }
+functions:
+  kept:
+    uses: archive
+    from: sales
+    into: lake.sales
+  income:
+    uses: aggregate
+    from: sales
+    sql: SELECT shop, sum(price) AS income, approx_distinct(buyer) AS buyers FROM sales GROUP BY 1
+    into: postgres.income
+";
+
+/// Two shops of which one is named like what is not there.
+const SALES: &str = r#"
+{"shop":"null","price":1,"buyer":"a"}
+{"shop":null,"price":2,"buyer":"b"}
+{"price":4}
+"#;
+
+#[test]
+fn all_functions_are_audited_at_once() {
+    let data = data();
+    let of = pipeline(&data, SHOP);
+    let of = of.each_ref().map(String::as_str);
+    let with = |args: &[&str]| run(&data, &[args, &of[..]].concat());
+    let file = data.path().join("sales.jsonl");
+    std::fs::write(&file, SALES).unwrap();
+    assert!(with(&["produce", "sales", &file.display().to_string()]).status.success());
+    assert!(with(&["dev", "--no-generate", "--for", "1.5"]).status.success());
+
+    let audit = with(&["audit"]);
+    let (out, err) = said(&audit);
+    assert_eq!(audit.status.code(), Some(0), "{out} {err}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].starts_with("shop.income: 3 records of the log, 2 rows in the sink, "), "{out}");
+    assert!(lines[1].starts_with("shop.kept: 3 records of the log, 3 rows in the sink, "), "{out}");
+    assert_eq!(lines.last(), Some(&"2 functions audited: no difference"), "{out}");
+    assert!(err.contains("shop.income: ") && err.contains("3 of 3 records"), "progress: {err}");
+
+    tamper(&data, "UPDATE income_state SET income = '9.00' WHERE shop = 'null'");
+    let audit = with(&["audit"]);
+    let (out, _) = said(&audit);
+    assert_eq!(audit.status.code(), Some(1), "{out}");
+    assert!(out.contains("shop='null': ") && out.contains("income=9.00") && out.contains("income=1.00"), "{out}");
+    // The row itself, and what readers see of it both ways.
+    assert!(out.ends_with("2 functions audited: 3 differences\n"), "{out}");
+    let report = json(&with(&["audit", "--json"]));
+    assert_eq!((&report[0]["clean"], &report[1]["clean"]), (&false.into(), &true.into()), "{report}");
+
+    tamper(&data, "UPDATE income_state SET income = '1.00' WHERE shop = 'null'");
+    tamper(&data, "UPDATE income_state SET buyers_sketch = zeroblob(length(buyers_sketch)) WHERE shop = 'null'");
+    let (out, _) = said(&with(&["audit", "income"]));
+    assert!(out.contains("shop='null': ") && out.len() < 600, "a sketch is shown by a digest: {} letters", out.len());
+}
+
+#[test]
+fn what_readers_see_is_compared_too() {
+    let data = data();
+    let of = pipeline(&data, SHOP);
+    let of = of.each_ref().map(String::as_str);
+    let with = |args: &[&str]| run(&data, &[args, &of[..]].concat());
+    let file = data.path().join("sales.jsonl");
+    std::fs::write(&file, SALES).unwrap();
+    assert!(with(&["produce", "sales", &file.display().to_string()]).status.success());
+    assert!(with(&["dev", "--no-generate", "--for", "1.5"]).status.success());
+    tamper(&data, "UPDATE income SET income = '3.00' WHERE shop = 'null'");
+    let audit = with(&["audit", "income"]);
+    let (out, _) = said(&audit);
+    assert_eq!(audit.status.code(), Some(1), "{out}");
+    assert!(out.contains("readers see shop='null', income=3.00, "), "{out}");
+    assert!(out.contains("readers don't see shop='null', income=1.00, "), "{out}");
+}
+
+/// Changes the embedded store behind millstream's back.
+fn tamper(data: &tempfile::TempDir, sql: &str) {
+    let store = rusqlite::Connection::open(data.path().join("millstream.db")).unwrap();
+    assert!(store.execute(sql, []).unwrap() > 0, "{sql}");
+}
