@@ -19,6 +19,7 @@
 
 pub mod bank;
 mod child;
+pub mod differential;
 mod group;
 mod scene;
 mod services;

@@ -1,0 +1,457 @@
+//! Random expressions of a wanted kind over the columns in sight.
+
+use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
+
+use super::{
+    expr::Expr,
+    statement::{floor_us, time_of},
+    value::{Type, decimal_text},
+};
+use crate::differential::expr::Dialect;
+
+/// What an expression is wanted for: types that may stand for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Whole,
+    Double,
+    Decimal,
+    Bool,
+    Time,
+}
+
+pub const KINDS: [Kind; 6] = [Kind::Text, Kind::Whole, Kind::Double, Kind::Decimal, Kind::Bool, Kind::Time];
+
+impl Kind {
+    pub fn of(of: &Type) -> Option<Self> {
+        Some(match of {
+            Type::Text => Self::Text,
+            Type::Int | Type::Big => Self::Whole,
+            Type::Double => Self::Double,
+            Type::Decimal(..) => Self::Decimal,
+            Type::Bool => Self::Bool,
+            Type::Time => Self::Time,
+            Type::Object(_) | Type::List(_) => return None,
+        })
+    }
+}
+
+/// Columns that an expression may name.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    pub columns: Vec<Seen>,
+    /// Above aggregates: what fails there is NULL.
+    pub above: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub expr: Expr,
+    /// Nothing is computed with it.
+    pub wide: bool,
+}
+
+/// Makes expressions.
+pub struct Maker<'a> {
+    pub rng: &'a mut StdRng,
+    pub is_off: &'a dyn Fn(&str) -> bool,
+}
+
+const UNITS: [&str; 8] = ["second", "minute", "hour", "day", "week", "month", "quarter", "year"];
+const PARTS: [&str; 8] = ["second", "minute", "hour", "day", "dow", "doy", "month", "year"];
+const LENGTHS: [(&str, i64); 6] = [
+    ("1 second", 1_000_000),
+    ("2 seconds", 2_000_000),
+    ("10 seconds", 10_000_000),
+    ("1 minute", 60_000_000),
+    ("7 minutes", 420_000_000),
+    ("1 day", 86_400_000_000),
+];
+
+impl Maker<'_> {
+    pub fn is_on(&self, feature: &str) -> bool {
+        !(self.is_off)(feature)
+    }
+
+    pub fn chance(&mut self, of: f64) -> bool {
+        self.rng.random_bool(of)
+    }
+
+    pub fn one<T: Clone>(&mut self, of: &[T]) -> T {
+        of.choose(self.rng).expect("a choice of nothing").clone()
+    }
+
+    pub fn kind(&mut self) -> Kind {
+        self.one(&KINDS)
+    }
+
+    /// A column of a kind.
+    pub fn column(&mut self, kind: Kind, scope: &Scope, wide_too: bool) -> Option<Expr> {
+        let fits: Vec<&Seen> = scope
+            .columns
+            .iter()
+            .filter(|seen| Kind::of(&seen.expr.of) == Some(kind) && (wide_too || !seen.wide))
+            .collect();
+        fits.choose(self.rng).map(|seen| seen.expr.clone())
+    }
+
+    fn leaf(&mut self, kind: Kind, scope: &Scope) -> Expr {
+        if self.chance(0.85)
+            && let Some(column) = self.column(kind, scope, false)
+        {
+            return column;
+        }
+        self.literal(kind)
+    }
+
+    fn literal(&mut self, kind: Kind) -> Expr {
+        let null = self.chance(0.05);
+        match kind {
+            Kind::Text if null => Expr::same(Type::Text, "CAST(NULL AS VARCHAR)", vec![]),
+            Kind::Text => Expr::same(Type::Text, format!("'{}'", self.one(&["a", "b", "", "ä", "null"])), vec![]),
+            Kind::Whole if null => Expr::same(Type::Big, "CAST(NULL AS BIGINT)", vec![]),
+            Kind::Whole => {
+                let number = self.rng.random_range(0..=9);
+                if self.chance(0.2) {
+                    return Expr::same(Type::Int, format!("CAST({number} AS INT)"), vec![]);
+                }
+                Expr::call(Type::Big, number.to_string(), format!("CAST({number} AS BIGINT)"), vec![])
+            }
+            Kind::Double => {
+                let eighths: i32 = self.rng.random_range(-40..=40);
+                Expr::same(Type::Double, format!("CAST('{}' AS DOUBLE)", f64::from(eighths) / 8.0), vec![])
+            }
+            Kind::Decimal => {
+                let of = Type::Decimal(5, self.rng.random_range(0..=3));
+                let Type::Decimal(_, scale) = of else { unreachable!() };
+                let text = decimal_text(self.rng.random_range(-999..=999), scale);
+                Expr::call(of.clone(), format!("CAST('{text}' AS {})", of.ours()), format!("CAST('{text}' AS {})", of.duck()), vec![])
+            }
+            Kind::Bool => Expr::same(Type::Bool, self.one(&["true", "false"]), vec![]),
+            Kind::Time => {
+                let us = 1_704_067_200_000_000 + self.rng.random_range(0..100) * 1_000_000;
+                let ours = format!("TIMESTAMP '{}'", super::value::time_text(us));
+                Expr::call(Type::Time, ours, format!("make_timestamp({us})"), vec![])
+            }
+        }
+    }
+
+    /// An expression of a kind, at most `depth` operators deep.
+    pub fn expr(&mut self, kind: Kind, scope: &Scope, depth: usize) -> Expr {
+        if depth == 0 || self.chance(0.25) {
+            return self.leaf(kind, scope);
+        }
+        if self.is_on("choices") && self.chance(0.2) {
+            return self.choice(kind, scope, depth - 1);
+        }
+        match kind {
+            Kind::Text => self.text(scope, depth - 1),
+            Kind::Whole => self.whole(scope, depth - 1),
+            Kind::Double => self.double(scope, depth - 1),
+            Kind::Decimal => self.decimal(scope, depth - 1),
+            Kind::Bool => self.truth(scope, depth - 1),
+            Kind::Time => self.time(scope, depth - 1),
+        }
+    }
+
+    /// One that never fails, for operators that look at some of their arguments only.
+    fn sound(&mut self, kind: Kind, scope: &Scope, depth: usize) -> Expr {
+        let expr = self.expr(kind, scope, depth);
+        if expr.may_fail() { self.leaf(kind, scope) } else { expr }
+    }
+
+    /// An expression of exactly this type.
+    fn alike(&mut self, of: &Type, scope: &Scope, depth: usize) -> Expr {
+        let Some(kind) = Kind::of(of) else { unreachable!("only scalars are computed") };
+        let expr = self.sound(kind, scope, depth);
+        if expr.of == *of {
+            return expr;
+        }
+        if (of, &expr.of) == (&Type::Big, &Type::Int) {
+            return Expr::same(Type::Big, "CAST({0} AS BIGINT)", vec![expr]);
+        }
+        let null = |name: String| format!("CAST(NULL AS {name})");
+        Expr::call(of.clone(), null(of.ours()), null(of.duck()), vec![])
+    }
+
+    fn choice(&mut self, kind: Kind, scope: &Scope, depth: usize) -> Expr {
+        let first = self.sound(kind, scope, depth);
+        let of = first.of.clone();
+        let second = self.alike(&of, scope, depth);
+        match self.rng.random_range(0..5) {
+            0 => Expr::same(of, "COALESCE({0}, {1})", vec![first, second]),
+            1 => Expr::same(of, "NULLIF({0}, {1})", vec![first, second]),
+            2 if kind != Kind::Bool => {
+                let function = self.one(&["greatest", "least"]);
+                Expr::same(of, format!("{function}({{0}}, {{1}})"), vec![first, second])
+            }
+            _ => {
+                let condition = self.sound(Kind::Bool, scope, depth);
+                let text = self.one(&["CASE WHEN {2} THEN {0} ELSE {1} END", "CASE WHEN {2} THEN {0} END"]);
+                Expr::same(of, text, vec![first, second, condition])
+            }
+        }
+        .named("choices")
+    }
+
+    fn text(&mut self, scope: &Scope, depth: usize) -> Expr {
+        let of = Type::Text;
+        match self.rng.random_range(0..9) {
+            0 => {
+                let number = self.expr(Kind::Whole, scope, depth);
+                Expr::same(of, "CAST({0} AS VARCHAR)", vec![number]).named("cast_text")
+            }
+            1 => {
+                let number = self.expr(Kind::Decimal, scope, depth);
+                Expr::same(of, "CAST({0} AS VARCHAR)", vec![number]).named("cast_text")
+            }
+            2 => {
+                let time = self.expr(Kind::Time, scope, depth);
+                Expr::call(of, "to_char({0}, '%Y-%m-%d %H:%M')", "strftime({0}, '%Y-%m-%d %H:%M')", vec![time]).named("to_char")
+            }
+            3 => {
+                let time = self.expr(Kind::Time, scope, depth);
+                let ours = "CAST(date_trunc('second', {0}) AS VARCHAR)";
+                let duck = "strftime(date_trunc('second', {0}), '%Y-%m-%dT%H:%M:%SZ')";
+                Expr::call(of, ours, duck, vec![time]).named("time_text")
+            }
+            4 => {
+                let args = vec![self.expr(Kind::Text, scope, depth), self.expr(Kind::Text, scope, depth)];
+                Expr::same(of, self.one(&["({0} || {1})", "concat({0}, {1})"]), args).named("texts")
+            }
+            _ => {
+                let text = self.expr(Kind::Text, scope, depth);
+                let function = self.one(&[
+                    "upper({0})", "lower({0})", "substr({0}, 2)", "trim({0})", "replace({0}, 'a', 'z')",
+                    "split_part({0}, '-', 1)", "lpad({0}, 3, 'x')", "reverse({0})", "md5({0})", "left({0}, 1)",
+                ]);
+                Expr::same(of, function, vec![text]).named("texts")
+            }
+        }
+    }
+
+    fn whole(&mut self, scope: &Scope, depth: usize) -> Expr {
+        let arithmetic = |args: Vec<Expr>, ours: &str, duck: &str| {
+            let of = if args.iter().all(|arg| arg.of == Type::Int) { Type::Int } else { Type::Big };
+            Expr::call(of, ours, duck, args).named("arithmetic")
+        };
+        match self.rng.random_range(0..11) {
+            0 | 1 => {
+                let args = vec![self.expr(Kind::Whole, scope, depth), self.expr(Kind::Whole, scope, depth)];
+                let text = self.one(&["({0} + {1})", "({0} - {1})"]);
+                arithmetic(args, text, text)
+            }
+            2 => {
+                let args = vec![self.expr(Kind::Whole, scope, depth), self.literal(Kind::Whole)];
+                arithmetic(args, "({0} * {1})", "({0} * {1})")
+            }
+            3 if scope.above && self.is_on("division") => {
+                let args = vec![self.expr(Kind::Whole, scope, depth), self.expr(Kind::Whole, scope, depth)];
+                let (ours, duck) = self.one(&[("({0} / {1})", "({0} // {1})"), ("({0} % {1})", "({0} % {1})")]);
+                arithmetic(args, ours, duck).named("division").fallible()
+            }
+            3 | 4 => {
+                let args = vec![self.expr(Kind::Whole, scope, depth), self.expr(Kind::Whole, scope, depth)];
+                let (ours, duck) = self.one(&[
+                    ("({0} / NULLIF({1}, 0))", "({0} // NULLIF({1}, 0))"),
+                    ("({0} % NULLIF({1}, 0))", "({0} % NULLIF({1}, 0))"),
+                ]);
+                arithmetic(args, ours, duck)
+            }
+            5 => {
+                let args = vec![self.expr(Kind::Whole, scope, depth)];
+                let text = self.one(&["abs({0})", "(- {0})"]);
+                arithmetic(args, text, text)
+            }
+            6 => {
+                let text = self.expr(Kind::Text, scope, depth);
+                Expr::same(Type::Big, self.one(&["length({0})", "strpos({0}, 'a')"]), vec![text]).named("texts")
+            }
+            7 | 8 => {
+                let time = self.expr(Kind::Time, scope, depth);
+                let part = self.one(&PARTS);
+                Expr::same(Type::Big, format!("CAST(date_part('{part}', {{0}}) AS BIGINT)"), vec![time]).named("date_part")
+            }
+            _ => {
+                let kind = self.one(&[Kind::Double, Kind::Decimal]);
+                let number = if scope.above { self.expr(kind, scope, depth) } else { self.leaf(kind, scope) };
+                Expr::call(Type::Big, "CAST({0} AS BIGINT)", "CAST(trunc({0}) AS BIGINT)", vec![number]).named("cast_whole").fallible_if(scope.above)
+            }
+        }
+    }
+
+    fn double(&mut self, scope: &Scope, depth: usize) -> Expr {
+        let of = Type::Double;
+        match self.rng.random_range(0..8) {
+            0 | 1 => {
+                let args = vec![self.expr(Kind::Double, scope, depth), self.expr(Kind::Double, scope, depth)];
+                Expr::same(of, self.one(&["({0} + {1})", "({0} - {1})", "({0} * {1})"]), args).named("floats")
+            }
+            2 => {
+                let args = vec![self.expr(Kind::Double, scope, depth), self.expr(Kind::Double, scope, depth)];
+                if scope.above && self.is_on("division") {
+                    return Expr::same(of, "({0} / {1})", args).named("division").fallible();
+                }
+                Expr::same(of, "({0} / NULLIF({1}, CAST(0 AS DOUBLE)))", args).named("floats")
+            }
+            3 => {
+                let number = self.expr(Kind::Whole, scope, depth);
+                Expr::same(of, "CAST({0} AS DOUBLE)", vec![number]).named("cast_double")
+            }
+            4 => {
+                let number = self.expr(Kind::Decimal, scope, depth);
+                Expr::same(of, "CAST({0} AS DOUBLE)", vec![number]).named("cast_double")
+            }
+            5 => {
+                let number = self.expr(Kind::Double, scope, depth);
+                if scope.above && self.is_on("division") {
+                    return Expr::same(of, self.one(&["sqrt({0})", "ln({0})"]), vec![number]).named("roots").fallible();
+                }
+                Expr::same(of, "sqrt(abs({0}))", vec![number]).named("roots")
+            }
+            _ => {
+                let number = self.expr(Kind::Double, scope, depth);
+                let function = self.one(&["abs({0})", "floor({0})", "ceil({0})", "trunc({0})", "round({0})", "round({0}, 2)", "(- {0})"]);
+                Expr::same(of, function, vec![number]).named("rounding")
+            }
+        }
+    }
+
+    fn decimal(&mut self, scope: &Scope, depth: usize) -> Expr {
+        match self.rng.random_range(0..9) {
+            0 | 1 => {
+                let other = self.one(&[Kind::Decimal, Kind::Whole]);
+                let args = [self.expr(Kind::Decimal, scope, depth), self.expr(other, scope, depth)];
+                let ((p1, s1), (p2, s2)) = (digits(&args[0].of), digits(&args[1].of));
+                let scale = s1.max(s2);
+                let precision = ((p1 - s1).max(p2 - s2) + scale + 1).min(38);
+                let sign = self.one(&["+", "-"]);
+                self.decimals(precision, scale, sign, args).named("decimals")
+            }
+            2 => {
+                let other = self.one(&[Kind::Decimal, Kind::Whole]);
+                let args = [self.leaf(Kind::Decimal, scope), self.leaf(other, scope)];
+                let ((p1, s1), (p2, s2)) = (digits(&args[0].of), digits(&args[1].of));
+                if p1 + p2 + 1 > 38 {
+                    return args.into_iter().next().expect("two arguments");
+                }
+                self.decimals(p1 + p2 + 1, s1 + s2, "*", args).named("decimals")
+            }
+            3 => self.quotient(scope, depth),
+            4 => {
+                let number = self.expr(Kind::Whole, scope, depth);
+                let of = Type::Decimal(22, self.one(&[0, 2]));
+                Expr::call(of.clone(), format!("CAST({{0}} AS {})", of.ours()), format!("CAST({{0}} AS {})", of.duck()), vec![number])
+                    .named("cast_decimal")
+            }
+            5 => {
+                let number = self.expr(Kind::Decimal, scope, depth);
+                let (precision, scale) = digits(&number.of);
+                let to = self.rng.random_range(0..=scale);
+                let of = Type::Decimal((precision + 1).min(38), to);
+                Expr::call(of.clone(), format!("CAST({{0}} AS {})", of.ours()), format!("CAST({{0}} AS {})", of.duck()), vec![number])
+                    .named("cast_decimal")
+            }
+            6 => {
+                let number = self.expr(Kind::Decimal, scope, depth);
+                let (precision, scale) = digits(&number.of);
+                let to = self.rng.random_range(0..=scale);
+                // Its scale is its own affair: it is cast to the one that is counted with.
+                let of = Type::Decimal((precision + 1).min(38), scale);
+                let by = |name: String| format!("CAST(round({{0}}, {to}) AS {name})");
+                Expr::call(of.clone(), by(of.ours()), by(of.duck()), vec![number]).named("rounding")
+            }
+            _ => {
+                let number = self.expr(Kind::Decimal, scope, depth);
+                let of = number.of.clone();
+                Expr::same(of, self.one(&["abs({0})", "(- {0})"]), vec![number]).named("decimals")
+            }
+        }
+    }
+
+    fn decimals(&mut self, precision: u8, scale: u8, operator: &str, args: [Expr; 2]) -> Expr {
+        let of = Type::Decimal(precision, scale);
+        let wide = |index: usize| format!("CAST({{{index}}} AS {})", Type::Decimal(38, digits(&args[index].of).1).duck());
+        let duck = format!("CAST(({} {operator} {}) AS {})", wide(0), wide(1), of.duck());
+        Expr::call(of, format!("({{0}} {operator} {{1}})"), duck, args.into())
+    }
+
+    /// DataFusion cuts a quotient of decimals at four more digits than its numerator has.
+    fn quotient(&mut self, scope: &Scope, depth: usize) -> Expr {
+        let args = vec![self.leaf(Kind::Decimal, scope), self.expr(Kind::Decimal, scope, depth)];
+        let ((p1, s1), (_, s2)) = (digits(&args[0].of), digits(&args[1].of));
+        let scale = s1 + 4;
+        if p1 + s2 + 4 > 38 {
+            return args.into_iter().next().expect("two arguments");
+        }
+        let of = Type::Decimal((p1 + s2 + 4).min(38), scale);
+        let power = "0".repeat(usize::from(s2 + 4));
+        let zero = format!("CAST(0 AS {})", args[1].of.ours());
+        let duck_of = |divisor: &str| {
+            format!("CAST(decimal_text((unscaled({{0}}) * CAST('1{power}' AS HUGEINT)) // unscaled({divisor}), {scale}) AS {})", of.duck())
+        };
+        if scope.above && self.is_on("division") {
+            return Expr::call(of.clone(), "({0} / {1})", duck_of("{1}"), args).named("division").fallible();
+        }
+        Expr::call(of.clone(), format!("({{0}} / NULLIF({{1}}, {zero}))"), duck_of("NULLIF({1}, 0)"), args).named("decimal_division")
+    }
+
+    fn truth(&mut self, scope: &Scope, depth: usize) -> Expr {
+        let of = Type::Bool;
+        match self.rng.random_range(0..9) {
+            0 => {
+                let args = vec![self.sound(Kind::Bool, scope, depth), self.sound(Kind::Bool, scope, depth)];
+                Expr::same(of, self.one(&["({0} AND {1})", "({0} OR {1})"]), args)
+            }
+            1 => {
+                let arg = self.expr(Kind::Bool, scope, depth);
+                Expr::same(of, "(NOT {0})", vec![arg])
+            }
+            2 => {
+                let kind = self.kind();
+                let arg = self.sound(kind, scope, depth);
+                Expr::same(of, self.one(&["({0} IS NULL)", "({0} IS NOT NULL)"]), vec![arg])
+            }
+            3 => {
+                let arg = self.expr(Kind::Text, scope, depth);
+                Expr::same(of, self.one(&["({0} LIKE '%a%')", "({0} IN ('a', 'b'))", "({0} NOT IN ('a', 'null'))", "starts_with({0}, 'a')"]), vec![arg]).named("likes")
+            }
+            4 => {
+                let arg = self.expr(Kind::Whole, scope, depth);
+                Expr::same(of, self.one(&["({0} BETWEEN 0 AND 5)", "({0} IN (1, 2, 3))", "({0} % 2 = 0)"]), vec![arg])
+            }
+            _ => {
+                let kind = self.one(&[Kind::Text, Kind::Whole, Kind::Double, Kind::Decimal, Kind::Time]);
+                let args = vec![self.expr(kind, scope, depth), self.expr(kind, scope, depth)];
+                let operator = self.one(&["=", "<>", "<", "<=", ">", ">="]);
+                Expr::same(of, format!("({{0}} {operator} {{1}})"), args)
+            }
+        }
+    }
+
+    pub fn time(&mut self, scope: &Scope, depth: usize) -> Expr {
+        let time = self.expr(Kind::Time, scope, depth);
+        match self.rng.random_range(0..3) {
+            0 => Expr::same(Type::Time, format!("date_trunc('{}', {{0}})", self.one(&UNITS)), vec![time]).named("date_trunc"),
+            1 => Expr::same(Type::Time, "({0} + INTERVAL '90 seconds')", vec![time]).named("intervals"),
+            _ => self.tumble(time),
+        }
+    }
+
+    pub fn tumble(&mut self, time: Expr) -> Expr {
+        let (length, us) = self.one(&LENGTHS);
+        let by = |dialect| time_of(dialect, &floor_us(dialect, "{0}", us));
+        Expr::call(Type::Time, format!("tumble({{0}}, INTERVAL '{length}')"), by(Dialect::Duck), vec![time])
+            .plainly(by(Dialect::Plain))
+            .named("tumble")
+    }
+}
+
+/// The digits of a number as a decimal: all of them, and those behind the point.
+pub fn digits(of: &Type) -> (u8, u8) {
+    match of {
+        Type::Decimal(precision, scale) => (*precision, *scale),
+        Type::Int => (10, 0),
+        _ => (20, 0),
+    }
+}
