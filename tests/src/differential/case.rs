@@ -45,7 +45,7 @@ impl Case {
     pub fn generate(seed: u64, is_off: &dyn Fn(&str) -> bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let data = Data::generate(&mut rng, 8..40, is_off);
-        let mut maker = Maker { rng: &mut rng, is_off };
+        let mut maker = Maker { rng: &mut rng, is_off, versions: data.phases };
         let statement = generate::statement(&mut maker, &data);
         Self { seed, data, statement }
     }
@@ -58,6 +58,7 @@ impl Case {
     pub fn reads(&self) -> BTreeSet<String> {
         let mut topics = BTreeSet::new();
         read(&self.statement.from, &mut topics);
+        topics.retain(|name| self.data.topics.iter().any(|topic| topic.name == *name));
         topics
     }
 

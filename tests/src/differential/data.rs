@@ -66,11 +66,13 @@ const TEXTS: [&str; 10] = ["a", "b", "c", "A", "", "null", "ä", "日本", "it's
 const NEW_YEAR_US: i64 = 1_704_067_200_000_000;
 const SECOND_US: i64 = 1_000_000;
 
-/// How lively times are: everything in one case lies around one place.
+/// How lively the values of a case are. Few texts make groups of several records; all times lie around one place.
 #[derive(Clone, Copy)]
-struct Times {
+struct Lively {
     base_us: i64,
     span_s: i64,
+    texts: usize,
+    nulls: f64,
 }
 
 impl Data {
@@ -78,7 +80,9 @@ impl Data {
         let topics: Vec<_> = (0..rng.random_range(1..=2)).map(|number| topic(rng, number)).collect();
         let phases = if is_off("refresh") || rng.random_bool(0.6) { 1 } else { 2 };
         let references: Vec<_> = (0..2).map(|number| reference(rng, number, phases)).collect();
-        let times = Times {
+        let lively = Lively {
+            texts: rng.random_range(2..=TEXTS.len()),
+            nulls: *[0.05, 0.15, 0.5].choose(rng).unwrap_or(&0.1),
             base_us: match rng.random_range(0..10) {
                 0 if !is_off("far_times") => -62_135_596_800_000_000, // the year 1
                 1 if !is_off("far_times") => 253_370_764_800_000_000, // the year 9999
@@ -92,24 +96,25 @@ impl Data {
         let mut data = Self { topics, references, records: Vec::new(), phases };
         let count = rng.random_range(records);
         for _ in 0..count {
-            let record = data.record(rng, times, is_off);
+            let record = data.record(rng, lively, is_off);
             data.records.push(record);
         }
         data.records.sort_by_key(|record| record.phase);
         data
     }
 
-    fn record(&self, rng: &mut StdRng, times: Times, is_off: &dyn Fn(&str) -> bool) -> Record {
+    fn record(&self, rng: &mut StdRng, lively: Lively, is_off: &dyn Fn(&str) -> bool) -> Record {
         let topic = rng.random_range(0..self.topics.len());
         let declared = &self.topics[topic];
-        let values = declared.fields.iter().map(|field| field_value(rng, field, times)).collect();
+        let values = declared.fields.iter().map(|field| field_value(rng, field, lively)).collect();
         let dirty = (!is_off("dirty") && rng.random_bool(0.01))
-            .then(|| ["{", "[]", r#"{"at":5}"#, r#"{"amount":true}"#].choose(rng).map(ToString::to_string))
+            .then(|| ["{", "[]"].choose(rng).map(ToString::to_string))
             .flatten();
         Record {
             topic,
             partition: rng.random_range(0..declared.partitions),
-            timestamp_ms: time(rng, times).div_euclid(1_000).max(0),
+            // Not before 1970, which a log may refuse.
+            timestamp_ms: time(rng, lively).div_euclid(1_000).max(0),
             dirty,
             values,
             phase: rng.random_range(0..self.phases),
@@ -173,36 +178,37 @@ fn reference(rng: &mut StdRng, number: usize, phases: usize) -> Reference {
         field("rate", Type::Decimal(10, 4)),
         field("since", Type::Time),
     ];
-    let times = Times { base_us: NEW_YEAR_US, span_s: 60 };
+    let lively = Lively { base_us: NEW_YEAR_US, span_s: 60, texts: TEXTS.len(), nulls: 0.1 };
     let mut version = || -> Vec<Vec<Value>> {
         let rows = rng.random_range(0..8);
-        (0..rows).map(|_| columns.iter().map(|column| field_value(rng, column, times)).collect()).collect()
+        (0..rows).map(|_| columns.iter().map(|column| field_value(rng, column, lively)).collect()).collect()
     };
     let versions = (0..phases).map(|_| version()).collect();
     Reference { name: format!("r{number}"), columns, versions }
 }
 
-fn field_value(rng: &mut StdRng, field: &Field, times: Times) -> Value {
+fn field_value(rng: &mut StdRng, field: &Field, lively: Lively) -> Value {
     // The event time is there in every record.
-    if field.name != "at" && rng.random_bool(0.15) {
+    if field.name != "at" && rng.random_bool(lively.nulls) {
         return Value::Null;
     }
-    value(rng, &field.of, field.wide, times)
+    value(rng, &field.of, field.wide, lively)
 }
 
-fn value(rng: &mut StdRng, of: &Type, wide: bool, times: Times) -> Value {
+fn value(rng: &mut StdRng, of: &Type, wide: bool, lively: Lively) -> Value {
     match of {
-        Type::Text => Value::Text(TEXTS.choose(rng).copied().unwrap_or_default().into()),
+        Type::Text => Value::Text(TEXTS[..lively.texts].choose(rng).copied().unwrap_or_default().into()),
         Type::Int => Value::Integer(rng.random_range(-9..=9)),
         Type::Big if wide => Value::Integer(*[i64::MIN, i64::MAX, 0, -1, 1 << 53, (1 << 53) + 1].choose(rng).unwrap_or(&0)),
         Type::Big if rng.random_bool(0.2) => Value::Integer(rng.random_range(-1_000_000_000_000..=1_000_000_000_000)),
         Type::Big => Value::Integer(rng.random_range(-5..=5)),
         Type::Double if wide => Value::Double(*[1e300, -1e300, 1e-300, 0.1, 12_345.678_9, 1e15 + 0.5].choose(rng).unwrap_or(&0.0)),
         // Eighths: sums of them are exact in any order.
+        Type::Double if rng.random() => Value::Double(f64::from(rng.random_range(-4..=4)) / 2.0),
         Type::Double => Value::Double(f64::from(rng.random_range(-800..=800)) / 8.0),
         Type::Decimal(precision, _) => {
             let edge = 10_i128.pow(u32::from(*precision)) - 1;
-            let small = rng.random_range(-99_999..=99_999);
+            let small = if rng.random() { rng.random_range(-99_999..=99_999) } else { rng.random_range(-3..=3) * 125 };
             Value::Decimal(match rng.random_range(0..10) {
                 0 => edge,
                 1 => -edge,
@@ -212,28 +218,28 @@ fn value(rng: &mut StdRng, of: &Type, wide: bool, times: Times) -> Value {
             })
         }
         Type::Bool => Value::Bool(rng.random()),
-        Type::Time => Value::Time(time(rng, times)),
+        Type::Time => Value::Time(time(rng, lively)),
         Type::Object(fields) => {
-            Value::Object(fields.iter().map(|(_, of)| maybe(rng, of, times)).collect())
+            Value::Object(fields.iter().map(|(_, of)| maybe(rng, of, lively)).collect())
         }
         Type::List(item) => {
             let length = rng.random_range(0..4);
-            Value::List((0..length).map(|_| maybe(rng, item, times)).collect())
+            Value::List((0..length).map(|_| maybe(rng, item, lively)).collect())
         }
     }
 }
 
-fn maybe(rng: &mut StdRng, of: &Type, times: Times) -> Value {
-    if rng.random_bool(0.1) { Value::Null } else { value(rng, of, false, times) }
+fn maybe(rng: &mut StdRng, of: &Type, lively: Lively) -> Value {
+    if rng.random_bool(0.1) { Value::Null } else { value(rng, of, false, lively) }
 }
 
-fn time(rng: &mut StdRng, times: Times) -> i64 {
-    let second = rng.random_range(0..times.span_s) * SECOND_US;
+fn time(rng: &mut StdRng, lively: Lively) -> i64 {
+    let second = rng.random_range(0..lively.span_s) * SECOND_US;
     let fraction = match rng.random_range(0..4) {
         0 => 500_000,
         1 => 999_999,
         2 if rng.random_bool(0.3) => 1,
         _ => 0,
     };
-    times.base_us + second + fraction
+    lively.base_us + second + fraction
 }

@@ -55,6 +55,8 @@ pub struct Seen {
 pub struct Maker<'a> {
     pub rng: &'a mut StdRng,
     pub is_off: &'a dyn Fn(&str) -> bool,
+    /// How many versions the references have.
+    pub versions: usize,
 }
 
 const UNITS: [&str; 8] = ["second", "minute", "hour", "day", "week", "month", "quarter", "year"];
@@ -101,10 +103,10 @@ impl Maker<'_> {
         {
             return column;
         }
-        self.literal(kind)
+        self.literal(kind, scope.above)
     }
 
-    fn literal(&mut self, kind: Kind) -> Expr {
+    fn literal(&mut self, kind: Kind, above: bool) -> Expr {
         let null = self.chance(0.05);
         match kind {
             Kind::Text if null => Expr::same(Type::Text, "CAST(NULL AS VARCHAR)", vec![]),
@@ -130,7 +132,13 @@ impl Maker<'_> {
             Kind::Bool => Expr::same(Type::Bool, self.one(&["true", "false"]), vec![]),
             Kind::Time => {
                 let us = 1_704_067_200_000_000 + self.rng.random_range(0..100) * 1_000_000;
-                let ours = format!("TIMESTAMP '{}'", super::value::time_text(us));
+                let text = super::value::time_text(us);
+                // The type of a column; above aggregates what people write.
+                let ours = if above {
+                    format!("TIMESTAMP '{text}'")
+                } else {
+                    format!("arrow_cast('{text}', 'Timestamp(Microsecond, Some(\"UTC\"))')")
+                };
                 Expr::call(Type::Time, ours, format!("make_timestamp({us})"), vec![])
             }
         }
@@ -210,7 +218,7 @@ impl Maker<'_> {
                 Expr::call(of, "to_char({0}, '%Y-%m-%d %H:%M')", "strftime({0}, '%Y-%m-%d %H:%M')", vec![time]).named("to_char")
             }
             3 => {
-                let time = self.expr(Kind::Time, scope, depth);
+                let Some(time) = self.column(Kind::Time, scope, false) else { return self.leaf(Kind::Text, scope) };
                 let ours = "CAST(date_trunc('second', {0}) AS VARCHAR)";
                 let duck = "strftime(date_trunc('second', {0}), '%Y-%m-%dT%H:%M:%SZ')";
                 Expr::call(of, ours, duck, vec![time]).named("time_text")
@@ -242,7 +250,7 @@ impl Maker<'_> {
                 arithmetic(args, text, text)
             }
             2 => {
-                let args = vec![self.expr(Kind::Whole, scope, depth), self.literal(Kind::Whole)];
+                let args = vec![self.expr(Kind::Whole, scope, depth), self.literal(Kind::Whole, scope.above)];
                 arithmetic(args, "({0} * {1})", "({0} * {1})")
             }
             3 if scope.above && self.is_on("division") => {
@@ -399,6 +407,12 @@ impl Maker<'_> {
     fn truth(&mut self, scope: &Scope, depth: usize) -> Expr {
         let of = Type::Bool;
         match self.rng.random_range(0..9) {
+            // Over one version only: there is no telling which one a group would be joined with.
+            0 if scope.above && self.versions == 1 && self.is_on("above_subqueries") && self.chance(0.3) => {
+                let arg = self.sound(Kind::Text, scope, depth);
+                let text = self.one(&["({0} IN (SELECT q.key FROM r0 AS q))", "({0} NOT IN (SELECT q.k FROM t0 AS q))", "({0} < (SELECT max(q.key) FROM r0 AS q))"]);
+                Expr::same(of, text, vec![arg]).named("above_subqueries")
+            }
             0 => {
                 let args = vec![self.sound(Kind::Bool, scope, depth), self.sound(Kind::Bool, scope, depth)];
                 Expr::same(of, self.one(&["({0} AND {1})", "({0} OR {1})"]), args)

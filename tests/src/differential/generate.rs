@@ -3,9 +3,9 @@
 use rand::Rng;
 
 use super::{
-    data::{Data, Topic},
+    data::{Data, Field, Reference, Topic},
     expr::{Dialect, Expr, NO_GROUPS},
-    expressions::{KINDS, Kind, Maker, Scope, Seen},
+    expressions::{Kind, Maker, Scope, Seen},
     statement::{Base, From, Grouped, Hop, Item, Join, JoinKind, Joined, Select, Shape, hop_start_us, time_of},
     value::{Type, Value},
 };
@@ -85,6 +85,17 @@ fn of_topic(topic: &Topic) -> Source {
     Source { from, scope, lists, nested, multiplied: false, filters: Vec::new() }
 }
 
+/// A reference where a topic should be: to be refused, as its rows have no place among batches.
+fn of_reference(reference: &Reference) -> Source {
+    let column = |column: &Field| Seen {
+        expr: Expr::same(column.of.clone(), format!("t.{}", column.name), vec![]).as_column().named("union_reference"),
+        wide: false,
+    };
+    let scope = Scope { columns: reference.columns.iter().map(column).collect(), above: false };
+    let from = From { base: Base::Topic(reference.name.clone()), joins: Vec::new() };
+    Source { from, scope, lists: Vec::new(), nested: Vec::new(), multiplied: false, filters: Vec::new() }
+}
+
 /// `(SELECT …) AS t`, sometimes with a list unnested.
 fn subselect(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
     let topic = maker.one(&data.topics);
@@ -121,8 +132,8 @@ fn union(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
     let kinds: Vec<Kind> = (0..maker.rng.random_range(2..=4)).map(|_| maker.kind()).collect();
     let mut arms: Vec<Select> = Vec::new();
     for _ in 0..maker.rng.random_range(2..=3) {
-        let topic = maker.one(&data.topics);
-        let inner = of_topic(&topic);
+        let is_reference = !arms.is_empty() && data.phases == 1 && maker.is_on("union_reference") && maker.chance(0.15);
+        let inner = if is_reference { of_reference(&data.references[0]) } else { of_topic(&maker.one(&data.topics)) };
         let mut items = Vec::new();
         for (number, kind) in kinds.iter().enumerate() {
             let mut expr = maker.expr(*kind, &inner.scope, depth.min(2));
@@ -326,7 +337,7 @@ fn grouped(maker: &mut Maker<'_>, source: &Source, depth: usize) -> Grouped {
                 keys.push(maker.one(&source.nested).named("nested_keys"));
             }
             _ => {
-                let kind = maker.one(&KINDS);
+                let kind = maker.one(&[Kind::Text, Kind::Text, Kind::Text, Kind::Bool, Kind::Bool, Kind::Whole, Kind::Double, Kind::Decimal]);
                 let Some(column) = maker.column(kind, &source.scope, false) else { continue };
                 let key = if maker.chance(0.5) { maker.expr(kind, &source.scope, depth.min(2)) } else { column.clone() };
                 keys.push(if key.has_column() { key } else { column });
