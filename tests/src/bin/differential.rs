@@ -1,7 +1,8 @@
 //! Compares millstream with other engines over generated statements and records: see `millstream_tests::differential`.
+//! `tests/differential` starts what it needs.
 #![allow(clippy::unwrap_used, reason = "this is test code: a panic is how it fails")]
 
-use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeSet, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
 use millstream_tests::differential::{Setting, differential};
@@ -28,9 +29,6 @@ struct Args {
     /// Features that no statement has: joins, above, union, hop, ….
     #[arg(long, value_delimiter = ',')]
     without: Vec<String>,
-    /// A Python that has DuckDB; `tests/run` makes one.
-    #[arg(long)]
-    python: Option<PathBuf>,
     /// The run ends when it has found this many differences.
     #[arg(long, default_value_t = 10)]
     max_shown: usize,
@@ -49,33 +47,29 @@ enum Store {
     Both,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the edge: where the test run has its services")]
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
 fn main() -> ExitCode {
     let args = Args::parse();
     #[expect(clippy::disallowed_methods, reason = "the edge: it is printed, so that the run can be repeated")]
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     println!("differential: seed {seed}");
-    let cache = || PathBuf::from(environment("HOME").unwrap_or_default()).join(".cache/millstream");
-    let cache = environment("MILLSTREAM_CACHE").map_or_else(cache, PathBuf::from);
     let setting = Setting {
         statements: args.statements,
         cuts: args.cuts,
         seed,
         embedded: args.store != Store::Postgres,
-        postgres: (args.store != Store::Embedded).then(|| environment("MILLSTREAM_TEST_POSTGRES").unwrap()),
+        postgres: (args.store != Store::Embedded).then(|| millstream_tests::setting("MILLSTREAM_TEST_POSTGRES")),
         jobs: args.jobs,
         without: args.without.into_iter().collect::<BTreeSet<_>>(),
-        python: args.python.unwrap_or_else(|| cache.join("duckdb/bin/python")),
+        python: millstream_tests::setting("MILLSTREAM_TEST_DUCKDB").into(),
         max_shown: args.max_shown,
         shrink: !args.no_shrink,
         verbose: args.verbose,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let summary = runtime.block_on(differential(setting));
+    if args.verbose {
+        summary.dialect_samples.iter().for_each(|sample| println!("a matter of dialect: {sample}\n"));
+    }
     println!("{summary}");
     if summary.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -204,7 +204,21 @@ impl Maker<'_> {
 
     fn text(&mut self, scope: &Scope, depth: usize) -> Expr {
         let of = Type::Text;
-        match self.rng.random_range(0..9) {
+        match self.rng.random_range(0..10) {
+            9 if self.is_on("rare") => {
+                let text = self.expr(Kind::Text, scope, depth);
+                let (ours, duck) = self.one(&[
+                    ("repeat({0}, 2)", "repeat({0}, 2)"),
+                    ("concat_ws('-', {0}, 'x')", "concat_ws('-', {0}, 'x')"),
+                    ("btrim({0}, 'a')", "trim({0}, 'a')"),
+                    ("regexp_replace({0}, '[ab]', 'q')", "regexp_replace({0}, '[ab]', 'q')"),
+                    ("translate({0}, 'ab', 'yz')", "translate({0}, 'ab', 'yz')"),
+                    ("rpad({0}, 4, '-')", "rpad({0}, 4, '-')"),
+                    ("nvl({0}, 'none')", "COALESCE({0}, 'none')"),
+                    ("right({0}, 2)", "right({0}, 2)"),
+                ]);
+                Expr::call(of, ours, duck, vec![text]).named("rare")
+            }
             0 => {
                 let number = self.expr(Kind::Whole, scope, depth);
                 Expr::same(of, "CAST({0} AS VARCHAR)", vec![number]).named("cast_text")
@@ -222,6 +236,10 @@ impl Maker<'_> {
                 let ours = "CAST(date_trunc('second', {0}) AS VARCHAR)";
                 let duck = "strftime(date_trunc('second', {0}), '%Y-%m-%dT%H:%M:%SZ')";
                 Expr::call(of, ours, duck, vec![time]).named("time_text")
+            }
+            4 if self.is_on("date_text") && self.chance(0.5) => {
+                let Some(time) = self.column(Kind::Time, scope, false) else { return self.leaf(Kind::Text, scope) };
+                Expr::same(of, "CAST(CAST({0} AS DATE) AS VARCHAR)", vec![time]).named("date_text")
             }
             4 => {
                 let args = vec![self.expr(Kind::Text, scope, depth), self.expr(Kind::Text, scope, depth)];
@@ -243,7 +261,24 @@ impl Maker<'_> {
             let of = if args.iter().all(|arg| arg.of == Type::Int) { Type::Int } else { Type::Big };
             Expr::call(of, ours, duck, args).named("arithmetic")
         };
-        match self.rng.random_range(0..11) {
+        match self.rng.random_range(0..12) {
+            11 if self.is_on("rare") => match self.rng.random_range(0..3) {
+                0 => {
+                    let arg = self.expr(Kind::Bool, scope, depth);
+                    Expr::same(Type::Big, "CAST({0} AS BIGINT)", vec![arg])
+                }
+                1 => {
+                    let arg = self.expr(Kind::Text, scope, depth);
+                    let (ours, duck) = self.one(&[("bit_length({0})", "bit_length({0})"), ("octet_length({0})", "CAST(strlen({0}) AS BIGINT)"), ("ascii({0})", "ascii({0})")]);
+                    Expr::call(Type::Big, ours, duck, vec![arg])
+                }
+                _ => {
+                    let args = vec![self.expr(Kind::Whole, scope, depth), self.expr(Kind::Whole, scope, depth)];
+                    let text = self.one(&["({0} & {1})", "({0} | {1})", "gcd({0}, {1})"]);
+                    Expr::same(Type::Big, text, args)
+                }
+            }
+            .named("rare"),
             0 | 1 => {
                 let args = vec![self.expr(Kind::Whole, scope, depth), self.expr(Kind::Whole, scope, depth)];
                 let text = self.one(&["({0} + {1})", "({0} - {1})"]);
@@ -290,7 +325,20 @@ impl Maker<'_> {
 
     fn double(&mut self, scope: &Scope, depth: usize) -> Expr {
         let of = Type::Double;
-        match self.rng.random_range(0..8) {
+        match self.rng.random_range(0..9) {
+            8 if self.is_on("rare") => {
+                let number = self.expr(Kind::Double, scope, depth);
+                let (ours, duck) = self.one(&[
+                    ("CAST(CAST({0} AS FLOAT) AS DOUBLE)", "CAST(CAST({0} AS FLOAT) AS DOUBLE)"),
+                    ("power({0}, 2)", "power({0}, 2)"),
+                    ("signum({0})", "CAST(sign({0}) AS DOUBLE)"),
+                    ("log2(abs({0}) + CAST(1 AS DOUBLE))", "log2(abs({0}) + CAST(1 AS DOUBLE))"),
+                    ("cos({0})", "cos({0})"),
+                    ("exp(least({0}, CAST(3 AS DOUBLE)))", "exp(least({0}, CAST(3 AS DOUBLE)))"),
+                    ("CAST(CAST({0} AS DECIMAL(20,1)) AS DOUBLE)", "CAST(CAST({0} AS DECIMAL(20,1)) AS DOUBLE)"),
+                ]);
+                Expr::call(of, ours, duck, vec![number]).named("rare").fallible_if(scope.above)
+            }
             0 | 1 => {
                 let args = vec![self.expr(Kind::Double, scope, depth), self.expr(Kind::Double, scope, depth)];
                 Expr::same(of, self.one(&["({0} + {1})", "({0} - {1})", "({0} * {1})"]), args).named("floats")
@@ -436,7 +484,12 @@ impl Maker<'_> {
             }
             _ => {
                 let kind = self.one(&[Kind::Text, Kind::Whole, Kind::Double, Kind::Decimal, Kind::Time]);
-                let args = vec![self.expr(kind, scope, depth), self.expr(kind, scope, depth)];
+                // Where an infinity stands in an order is each engine's affair.
+                let args = if kind == Kind::Double {
+                    vec![self.sound(kind, scope, depth), self.sound(kind, scope, depth)]
+                } else {
+                    vec![self.expr(kind, scope, depth), self.expr(kind, scope, depth)]
+                };
                 let operator = self.one(&["=", "<>", "<", "<=", ">", ">="]);
                 Expr::same(of, format!("({{0}} {operator} {{1}})"), args)
             }
@@ -445,7 +498,11 @@ impl Maker<'_> {
 
     pub fn time(&mut self, scope: &Scope, depth: usize) -> Expr {
         let time = self.expr(Kind::Time, scope, depth);
-        match self.rng.random_range(0..3) {
+        match self.rng.random_range(0..4) {
+            3 if self.is_on("rare") => {
+                let by = |dialect| time_of(dialect, &floor_us(dialect, "{0}", 300_000_000));
+                Expr::call(Type::Time, "date_bin(INTERVAL '5 minutes', {0})", by(Dialect::Duck), vec![time]).plainly(by(Dialect::Plain)).named("rare")
+            }
             0 => Expr::same(Type::Time, format!("date_trunc('{}', {{0}})", self.one(&UNITS)), vec![time]).named("date_trunc"),
             1 => Expr::same(Type::Time, "({0} + INTERVAL '90 seconds')", vec![time]).named("intervals"),
             _ => self.tumble(time),

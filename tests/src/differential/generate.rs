@@ -396,7 +396,7 @@ fn aggregate(maker: &mut Maker<'_>, source: &Source, depth: usize) -> Expr {
     let scope = &source.scope;
     let depth = if maker.chance(0.5) { 0 } else { depth.min(2) };
     let ordered = !source.multiplied && maker.is_on("first_last");
-    let choice = maker.rng.random_range(0..12);
+    let choice = if ordered && maker.chance(0.2) { 8 } else { maker.rng.random_range(0..12) };
     match choice {
         0 => call(filter, Type::Big, "count(*)", "count(*)", vec![]).named("count"),
         1 => {

@@ -25,6 +25,8 @@ use super::{
 
 /// Cases that a shrinking may try.
 const MAX_SHRINKS: usize = 400;
+/// Statements that two engines understand differently, of which so many are shown when everything is.
+const MAX_SAMPLES: usize = 10;
 /// Cases whose tables are together in a database.
 const CASES_PER_CLEANING: usize = 40;
 
@@ -72,6 +74,8 @@ pub struct Summary {
     pub unanswered: BTreeMap<String, u64>,
     /// Statements where both oracles differ, and the function agrees with the second.
     pub dialects: u64,
+    /// The first of them.
+    pub dialect_samples: Vec<String>,
     /// What differed, as a person reads it.
     pub differences: Vec<String>,
     /// Statements with differences, by the features that they have.
@@ -240,9 +244,11 @@ impl<'a> Worker<'a> {
         }
         let Some(difference) = found else { return };
         if self.is_dialect(&case, &difference).await {
-            summary.lock().unwrap().dialects += 1;
-            if self.setting.verbose {
-                println!("{seed}: dialect: {}", self.report(&case, &difference).await);
+            let sample = self.report(&case, &difference).await;
+            let mut summary = summary.lock().unwrap();
+            summary.dialects += 1;
+            if summary.dialect_samples.len() < MAX_SAMPLES {
+                summary.dialect_samples.push(sample);
             }
             return;
         }

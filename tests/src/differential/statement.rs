@@ -294,7 +294,11 @@ impl From {
 
 /// Microseconds since 1970 of a time, as a number.
 pub fn micros(dialect: Dialect, time: &str) -> String {
-    if dialect == Dialect::Duck { format!("epoch_us({time})") } else { format!("CAST({time} AS BIGINT)") }
+    if dialect == Dialect::Duck {
+        format!("epoch_us({time})")
+    } else {
+        format!("CAST({} AS BIGINT)", time_of(dialect, time))
+    }
 }
 
 /// The start of the window of a length that holds a time, by plain arithmetic that rounds down before 1970 as well.
