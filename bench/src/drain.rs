@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -29,15 +30,25 @@ struct Run {
     first_row_s: f64,
 }
 
-pub async fn w1(place: &Place, events: u64, rounds: usize, broken_every: u64) -> Result<(), Failure> {
+pub async fn w1(
+    place: &Place,
+    events: u64,
+    rounds: usize,
+    broken_every: u64,
+    against: Option<PathBuf>,
+) -> Result<(), Failure> {
+    let other = against.map(|aggregate| Place { aggregate, ..place.clone() });
     let whole = Backlog::fill(place, events, 0).await?;
     let broken = if broken_every > 0 { Some(Backlog::fill(place, events, broken_every).await?) } else { None };
-    let (mut floors, mut drains, mut broken_drains) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut floors, mut drains, mut broken_drains, mut others) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds.max(1) {
         floors.push(floor(place, &whole.topic, events)?);
-        drains.push(drain(place, &whole, round).await?);
+        drains.push(drain(place, &whole, &round.to_string()).await?);
+        if let Some(other) = &other {
+            others.push(drain(other, &whole, &format!("{round}_other")).await?);
+        }
         if let Some(broken) = &broken {
-            broken_drains.push(drain(place, broken, round).await?);
+            broken_drains.push(drain(place, broken, &round.to_string()).await?);
         }
     }
     let (floor, drain) = (median(floors), median(drains));
@@ -53,6 +64,11 @@ pub async fn w1(place: &Place, events: u64, rounds: usize, broken_every: u64) ->
     println!("W1: {events} events, median of {rounds}, from start of the process to the last event");
     line("bare consumer (floor)", &floor);
     line("millstream aggregate", &drain);
+    if let Some(other) = &other {
+        let run = median(others);
+        line("… another build", &run);
+        println!("{}: {:.0} % of its rate", other.aggregate.display(), 100.0 * run.seconds / drain.seconds);
+    }
     if let Some(broken) = &broken {
         let run = median(broken_drains);
         line("… some broken", &run);
@@ -111,7 +127,7 @@ fn floor(place: &Place, topic: &str, events: u64) -> Result<Run, Failure> {
     Ok(Run { seconds: measured.elapsed().as_secs_f64(), usage: measured.usage()?, first_row_s: 0.0 })
 }
 
-async fn drain(place: &Place, backlog: &Backlog, round: usize) -> Result<Run, Failure> {
+async fn drain(place: &Place, backlog: &Backlog, round: &str) -> Result<Run, Failure> {
     let name = format!("{}_{round}", backlog.topic);
     let database = Database::create(place, &format!("bench_{name}")).await?;
     let folder = tempfile::tempdir()?;

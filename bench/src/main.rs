@@ -41,6 +41,9 @@ enum Workload {
         /// Drains a second topic as well, in which one record in so many is broken; 0 for none.
         #[arg(long, default_value_t = 0)]
         broken_every: u64,
+        /// Another build of `aggregate`, drained in turns with this one: is the new one as fast as the old one?
+        #[arg(long)]
+        against: Option<PathBuf>,
     },
     /// From produce to visible row, at a steady rate.
     Latency {
@@ -57,6 +60,7 @@ enum Workload {
 }
 
 /// Where the services and the binary under test are.
+#[derive(Clone)]
 struct Place {
     brokers: String,
     postgres_url: String,
@@ -97,7 +101,9 @@ fn main() -> ExitCode {
 async fn run(workload: Workload) -> Result<(), Failure> {
     let place = Place::find()?;
     match workload {
-        Workload::W1 { events, rounds, broken_every } => drain::w1(&place, events, rounds, broken_every).await,
+        Workload::W1 { events, rounds, broken_every, against } => {
+            drain::w1(&place, events, rounds, broken_every, against).await
+        }
         Workload::Latency { rate, seconds } => latency::measure(&place, rate, seconds).await,
         Workload::Floor { .. } => Ok(()),
     }

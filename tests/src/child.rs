@@ -23,14 +23,24 @@ pub struct Child {
 impl Child {
     /// Starts a function binary on a scene's systems, with more of its environment in `env`.
     pub fn start(binary: &str, scene: &Scene, function: &str, env: &[(&str, String)]) -> Self {
+        let env = [&[("MILLSTREAM_FUNCTION", function.to_owned())], env].concat();
+        Self::begin(binary, &[], scene, function, &env)
+    }
+
+    /// Starts a command with arguments, on a scene's systems.
+    pub fn run(binary: &str, args: &[&str], scene: &Scene, env: &[(&str, String)]) -> Self {
+        Self::begin(binary, args, scene, args.first().unwrap_or(&""), env)
+    }
+
+    fn begin(binary: &str, args: &[&str], scene: &Scene, function: &str, env: &[(&str, String)]) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{binary} {function} of {} ({number})", scene.name());
         let stderr = scene.folder().join(format!("{binary}-{function}-{number}.stderr"));
         let path = binary_path(binary);
         let process = Command::new(&path)
+            .args(args)
             .env_clear()
             .envs(scene.environment())
-            .env("MILLSTREAM_FUNCTION", function)
             .envs(env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

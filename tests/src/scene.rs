@@ -11,7 +11,9 @@ use millstream_assembly::{Function, Systems};
 use millstream_core::{Clock, DeadLetter, Limits, Log, Producer, SystemClock, TopicPartition};
 use millstream_kafka::{Kafka, KafkaSettings, Profile};
 use millstream_pipeline::{Connections, Pipeline};
-use rdkafka::{ClientConfig, admin::AdminClient, admin::AdminOptions, client::DefaultClientContext};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList, admin::AdminClient, admin::AdminOptions, client::DefaultClientContext,
+};
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
 
@@ -122,10 +124,12 @@ impl Scene {
         set("MILLSTREAM_PIPELINE", folder.path().display().to_string());
         set("MILLSTREAM_DATA_DIR", folder.path().join("data").display().to_string());
         set("MILLSTREAM_LAKE_URL", folder.path().join("lake").display().to_string());
-        if let Store::Services { kafka, postgres, .. } = &setting.store {
-            set("MILLSTREAM_KAFKA_BROKERS", kafka.clone());
-            set("MILLSTREAM_POSTGRES_URL", postgres.clone());
-        }
+        let (kafka, postgres) = match &setting.store {
+            Store::Services { kafka, postgres, .. } => (kafka.clone(), postgres.clone()),
+            Store::Embedded => ("embedded".to_owned(), "embedded".to_owned()),
+        };
+        set("MILLSTREAM_KAFKA_BROKERS", kafka);
+        set("MILLSTREAM_POSTGRES_URL", postgres);
         let pipeline = Pipeline::load(folder.path()).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
         let connections = Connections::read(&|name| environment.get(name).cloned()).unwrap();
         let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
@@ -372,6 +376,15 @@ pub async fn delete_topic(brokers: &str, topic: &str) {
         other => Err(format!("it is still there: {other:?}")),
     })
     .await;
+}
+
+/// Deletes the records of a partition below `offset`, as retention does.
+pub async fn delete_records(brokers: &str, topic: &str, partition: i32, offset: i64) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let mut below = TopicPartitionList::new();
+    below.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+    admin.delete_records(&below, &AdminOptions::new()).await.unwrap();
 }
 
 /// Creates a database on the server of `url`, and gives its URL.

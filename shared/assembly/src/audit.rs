@@ -1,26 +1,28 @@
 //! The promise, checkable: what one pass over the log gives, compared with what the sink holds.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
 };
 
 use arrow::array::{BooleanArray, RecordBatch};
-use millstream_core::{Batch, Decoded, Error, Fence, Late, Limits, Log, Position, Result, Table, TopicPartition};
+use millstream_core::{
+    Batch, DeadLetters, Decoded, Error, Fence, Limits, Log, Position, Result, Table, TopicPartition,
+};
 use millstream_pipeline::{Function as Declared, Pipeline};
-use millstream_runner::split_late;
 
 use crate::{
     FunctionPlan, Systems, plan_function, reference,
     rows::{Line, lines},
+    systems::timeliness,
 };
 
 /// States are merged whenever so many rows have come together, so that memory follows the table and not the log.
 const MERGE_ROWS: usize = 200_000;
 /// The most differences that are kept; all are counted.
 const MAX_DIFFERENCES: usize = 1_000;
-/// The most dead letters that are taken into account.
-const MAX_LETTERS: usize = 1_000_000;
+/// The most dead letters that an audit takes into account; their positions are held in memory.
+const MAX_LETTERS: usize = 10_000_000;
 /// Sums of floats depend on their order in the last digits.
 const FLOAT_TOLERANCE: f64 = 1e-9;
 
@@ -112,8 +114,7 @@ pub async fn audit(systems: &Systems, pipeline: &Pipeline, name: &str) -> Result
     sink.prepare(false).await?;
     let stored = sink.snapshot().await?;
     // Read after the fences: a letter is durable before its fence moves.
-    let letters = systems.dead_letters(pipeline).list(Some(&id), MAX_LETTERS).await?;
-    let letters: HashSet<Position> = letters.into_iter().map(|letter| letter.position).collect();
+    let letters = Letters::of(systems.dead_letters(pipeline).as_ref(), &id).await?;
 
     let report = AuditReport { function: id, fences: stored.fences.clone(), ..AuditReport::default() };
     let source = systems.source();
@@ -131,12 +132,44 @@ pub async fn audit(systems: &Systems, pipeline: &Pipeline, name: &str) -> Result
     Ok(report)
 }
 
+/// The positions of a function's dead letters.
+#[derive(Default)]
+struct Letters {
+    offsets: HashMap<TopicPartition, HashSet<i64>>,
+    count: usize,
+}
+
+impl Letters {
+    async fn of(kept: &dyn DeadLetters, function: &str) -> Result<Self> {
+        let mut letters = Self::default();
+        kept.positions(function, &mut |position| letters.add(position)).await?;
+        match letters.count {
+            0..=MAX_LETTERS => Ok(letters),
+            count => Err(Error::stop(format!(
+                "{function} has {count} dead letters, and an audit takes at most {MAX_LETTERS} into account: what went wrong \
+                 with so many is to be put right first"
+            ))),
+        }
+    }
+
+    fn add(&mut self, Position { partition, offset }: Position) {
+        // Beyond the limit they are counted only.
+        if self.count >= MAX_LETTERS || self.offsets.entry(partition).or_default().insert(offset) {
+            self.count += 1;
+        }
+    }
+
+    fn contains(&self, partition: &TopicPartition, offset: i64) -> bool {
+        self.offsets.get(partition).is_some_and(|offsets| offsets.contains(&offset))
+    }
+}
+
 /// One pass over the log.
 struct Pass<'a> {
     plan: &'a FunctionPlan,
     declared: &'a Declared,
     generations: BTreeMap<&'a str, u32>,
-    letters: &'a HashSet<Position>,
+    letters: &'a Letters,
     report: AuditReport,
     states: Vec<RecordBatch>,
     state_rows: usize,
@@ -161,58 +194,55 @@ impl Pass<'_> {
             )));
         }
         let limits = Limits { max_wait_ms: 0, ..self.declared.batch };
-        let (mut next, mut newest_us) = (fence.start_offset, None);
+        let (mut next, mut newest_us, mut records) = (fence.start_offset, None, limits.max_records);
         while next < fence.next_offset {
-            let batch = log.read(partition, next..fence.next_offset, limits).await?;
-            next = batch.range().end;
-            newest_us = self.batch(&batch, newest_us).await?;
+            let batch = log.read(partition, next..fence.next_offset, Limits { max_records: records, ..limits }).await?;
+            match self.batch(&batch, newest_us).await {
+                Ok(newest) => (next, newest_us, records) = (batch.range().end, newest, limits.max_records),
+                Err(Error::TooLarge(_)) if batch.len() > 1 => records = batch.len() / 2,
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
 
+    /// Takes one batch into account, or leaves everything as it is and fails.
     async fn batch(&mut self, batch: &Batch, newest_us: Option<i64>) -> Result<Option<i64>> {
-        self.report.records += batch.len() as u64;
         let topic = &batch.partition().topic;
-        let Some(decoder) = self.plan.decoders.get(topic) else { return Ok(newest_us) };
-        let decoded = decoder.decode(batch)?;
-        let seen_us = newest_us.max(arrow::compute::max(&decoded.event_time));
-        let timely = match self.declared.late {
-            Late::DeadLetter => split_late(decoded, newest_us, self.declared.lateness_ms)?,
-            Late::Merge => decoded,
+        let Some(decoder) = self.plan.decoders.get(topic) else {
+            self.report.records += batch.len() as u64;
+            return Ok(newest_us);
         };
-        let Decoded { rows, bad, .. } = self.without_refused(batch, timely)?;
+        let (timely, seen_us) = timeliness(self.declared).split(decoder.decode(batch)?, batch, newest_us)?;
+        let (decoded, refused) = self.without_refused(batch, timely)?;
+        let Decoded { rows, bad, .. } = decoded;
+        let rows = if rows.num_rows() == 0 { vec![] } else { self.plan.planned.transform.apply(topic, rows).await? };
+        self.report.records += batch.len() as u64;
+        self.report.dead_letters += refused;
         for bad in bad {
-            let position = batch.partition().at(batch.offsets().value(bad.index));
-            if self.letters.contains(&position) {
+            let offset = batch.offsets().value(bad.index);
+            if self.letters.contains(batch.partition(), offset) {
                 self.report.dead_letters += 1;
             } else {
+                let position = batch.partition().at(offset);
                 self.report.add(Difference::Lost { position, reason: bad.reason });
             }
         }
-        if rows.num_rows() > 0 {
-            let rows = self.plan.planned.transform.apply(topic, rows).await?;
-            self.state_rows += rows.iter().map(RecordBatch::num_rows).sum::<usize>();
-            self.states.extend(rows);
-            if self.state_rows > MERGE_ROWS {
-                self.merge().await?;
-            }
+        self.state_rows += rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+        self.states.extend(rows);
+        if self.state_rows > MERGE_ROWS {
+            self.merge().await?;
         }
         Ok(seen_us)
     }
 
     /// Leaves out the records that the transform or the sink refused: they are among the dead letters, though they can be
-    /// decoded and are not late.
-    fn without_refused(&mut self, batch: &Batch, decoded: Decoded) -> Result<Decoded> {
-        if self.letters.is_empty() {
-            return Ok(decoded);
-        }
-        let refused = |index: &usize| {
-            let position = batch.partition().at(batch.offsets().value(*index));
-            self.letters.contains(&position)
-        };
+    /// decoded and are neither late nor ahead. Says how many they were.
+    fn without_refused(&self, batch: &Batch, decoded: Decoded) -> Result<(Decoded, u64)> {
+        let refused = |index: &usize| self.letters.contains(batch.partition(), batch.offsets().value(*index));
         let keep: BooleanArray = decoded.index.iter().map(|index| Some(!refused(index))).collect();
-        self.report.dead_letters += keep.false_count() as u64;
-        decoded.filter(&keep)
+        let count = keep.false_count() as u64;
+        Ok((if count == 0 { decoded } else { decoded.filter(&keep)? }, count))
     }
 
     async fn merge(&mut self) -> Result<()> {

@@ -1,52 +1,117 @@
-use std::{path::Path, sync::Arc};
+use std::{fs::File, io::Read as _, path::Path, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, RecordBatch, StringBuilder},
-    compute::{CastOptions, cast_with_options},
-    datatypes::{Field, Schema, SchemaRef},
+    array::{Array, ArrayRef, RecordBatch, StringArray, StringBuilder},
+    compute::cast,
+    datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use millstream_core::{Error, Result, Table};
+
+use crate::{csv_cells::Records, type_name};
 
 /// A CSV file larger than this is no reference and no fixture.
 const MAX_CSV_BYTES: u64 = 256 << 20;
 
-/// Reads a CSV file with a header line as rows of `schema`: columns by name, an empty cell is null, columns that the
-/// schema does not have are left out.
+/// Reads a CSV file with a header line as rows of `schema`: columns by name, those that the schema does not have are left
+/// out. A cell of nothing is null, and one of two quotes (`""`) is the empty string.
 ///
 /// # Errors
-/// `Stop` with the file and line of what doesn't fit.
+/// `Stop` with the file, the line and the column of what does not fit exactly: nothing is rounded, and nothing becomes
+/// null because it can't be read.
 pub fn read_csv(path: &Path, schema: &SchemaRef) -> Result<RecordBatch> {
-    let wrong = |what: String| Error::stop(format!("{}: {what}", path.display()));
-    let size = std::fs::metadata(path).map_err(|error| wrong("can't be read".into()).caused_by(error))?.len();
-    if size > MAX_CSV_BYTES {
-        return Err(wrong(format!("has {size} bytes; at most {MAX_CSV_BYTES} are held in memory")));
-    }
-    let mut reader = csv::Reader::from_path(path).map_err(|error| wrong("can't be read".into()).caused_by(error))?;
-    let header = reader.headers().map_err(|error| wrong("line 1".into()).caused_by(error))?.clone();
+    let text = text_of(path)?;
+    let wrong = |line: usize, what: String| Error::stop(format!("{}:{line}: {what}", path.display()));
+    let mut records = Records::new(&text);
+    let header = header_of(&mut records).map_err(|(line, what)| wrong(line, what))?;
     let position = |field: &Arc<Field>| {
-        header
-            .iter()
-            .position(|name| name == field.name())
-            .ok_or_else(|| wrong(format!("line 1: there is no column `{}`", field.name())))
+        let found = header.iter().position(|name| name == field.name());
+        found.ok_or_else(|| wrong(1, format!("there is no column `{}`", field.name())))
     };
     let positions = schema.fields().iter().map(position).collect::<Result<Vec<_>>>()?;
     let mut columns: Vec<StringBuilder> = positions.iter().map(|_| StringBuilder::new()).collect();
-    for record in reader.records() {
-        let record = record.map_err(|error| wrong(error.to_string()))?;
+    let mut lines = Vec::new();
+    for record in records {
+        let (line, cells) = record.map_err(|(line, what)| wrong(line, what.to_owned()))?;
+        if cells.len() != header.len() {
+            return Err(wrong(line, format!("{} cells, but the header names {} columns", cells.len(), header.len())));
+        }
+        lines.push(line);
         for (column, position) in columns.iter_mut().zip(&positions) {
-            column.append_option(record.get(*position).filter(|cell| !cell.is_empty()));
+            let cell = &cells[*position];
+            column.append_option((cell.quoted || !cell.text.is_empty()).then_some(&cell.text));
         }
     }
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
     let typed = |(mut column, field): (StringBuilder, &Arc<Field>)| {
-        let text: ArrayRef = Arc::new(column.finish());
-        cast_with_options(&text, field.data_type(), &strict)
-            .map_err(|error| wrong(format!("column `{}` is to be {}: {error}", field.name(), field.data_type())))
+        typed(column.finish(), field.data_type()).map_err(|(row, what)| {
+            let line = lines.get(row).copied().unwrap_or(1);
+            wrong(line, format!("column `{}` {what}", field.name()))
+        })
     };
     let arrays = columns.into_iter().zip(schema.fields()).map(typed).collect::<Result<Vec<_>>>()?;
-    let nullable =
-        Schema::new(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>());
-    RecordBatch::try_new(Arc::new(nullable), arrays).map_err(|error| wrong(error.to_string()))
+    let nullable = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    RecordBatch::try_new(Arc::new(Schema::new(nullable.collect::<Vec<_>>())), arrays)
+        .map_err(|error| Error::stop(format!("internal: the columns of {}", path.display())).caused_by(error))
+}
+
+/// The names in the header of a CSV file.
+///
+/// # Errors
+/// `Stop` when it can't be read.
+pub(crate) fn csv_header(path: &Path) -> Result<Vec<String>> {
+    let header = header_of(&mut Records::new(&text_of(path)?));
+    header.map_err(|(line, what)| Error::stop(format!("{}:{line}: {what}", path.display())))
+}
+
+fn text_of(path: &Path) -> Result<String> {
+    let wrong = |what: String| Error::stop(format!("{}: {what}", path.display()));
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_CSV_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| wrong("it can't be read".into()).caused_by(error))?;
+    if bytes.len() as u64 > MAX_CSV_BYTES {
+        return Err(wrong(format!("it has more than {MAX_CSV_BYTES} bytes, which are held in memory")));
+    }
+    String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8 text".into()))
+}
+
+fn header_of(records: &mut Records<'_>) -> Result<Vec<String>, (usize, String)> {
+    match records.next() {
+        Some(Ok((_, cells))) => Ok(cells.into_iter().map(|cell| cell.text.into_owned()).collect()),
+        Some(Err((line, what))) => Err((line, what.to_owned())),
+        None => Err((1, "there is no header: the first line names the columns".to_owned())),
+    }
+}
+
+/// The cells as values of a type, or which row is not one.
+fn typed(cells: StringArray, data_type: &DataType) -> Result<ArrayRef, (usize, String)> {
+    if let DataType::Decimal128(_, scale) = data_type {
+        let digits_behind =
+            |cell: &str| plain_decimal(cell).is_none_or(|digits| digits > usize::from(scale.unsigned_abs()));
+        let row = cells.iter().position(|cell| cell.is_some_and(digits_behind));
+        if let Some(row) = row {
+            return Err(match plain_decimal(cells.value(row)) {
+                Some(_) => (row, format!("has more than {scale} digits behind the point, which are not rounded away")),
+                None => (row, format!("is no {}", type_name(data_type))),
+            });
+        }
+    }
+    let text: ArrayRef = Arc::new(cells);
+    // Arrow makes a null of what it can't read.
+    let values = cast(&text, data_type)
+        .map_err(|_| (0, format!("is a {}, which a CSV file can't hold", type_name(data_type))))?;
+    let unread = (0..text.len()).find(|row| text.is_valid(*row) && values.is_null(*row));
+    match unread {
+        Some(row) => Err((row, format!("is no {}", type_name(data_type)))),
+        None => Ok(values),
+    }
+}
+
+/// How many digits a decimal in plain notation has behind the point, but for zeros at the end.
+fn plain_decimal(cell: &str) -> Option<usize> {
+    let digits = cell.strip_prefix(['-', '+']).unwrap_or(cell);
+    let (whole, behind) = digits.split_once('.').unwrap_or((digits, ""));
+    let plain = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit());
+    (plain(whole) && plain(behind) && whole.len() + behind.len() > 0).then(|| behind.trim_end_matches('0').len())
 }
 
 /// What readers of a table see: the view's columns where there is one.
@@ -57,5 +122,56 @@ pub fn schema_of(table: &Table) -> SchemaRef {
             let fields = view.columns.iter().map(|(name, data_type)| Field::new(name, data_type.clone(), true));
             Arc::new(Schema::new(fields.collect::<Vec<_>>()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::AsArray as _;
+    use arrow::datatypes::{Decimal128Type, TimeUnit};
+
+    use super::*;
+
+    fn read(text: &str, fields: &[(&str, DataType)]) -> Result<RecordBatch, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.csv");
+        std::fs::write(&path, text).unwrap();
+        let fields = fields.iter().map(|(name, of)| Field::new(*name, of.clone(), true));
+        let rows = read_csv(&path, &Arc::new(Schema::new(fields.collect::<Vec<_>>())));
+        rows.map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+    }
+
+    #[test]
+    fn an_empty_cell_is_null_and_a_quoted_one_is_the_empty_string() {
+        let rows =
+            read("name,n\n,1\n\"\",2\n\"a \"\"b\"\"\nc\",3\r\n\n\"x,y\",4", &[("name", DataType::Utf8)]).unwrap();
+        let names: Vec<Option<&str>> = rows.column(0).as_string::<i32>().iter().collect();
+        assert_eq!(names, [None, Some(""), Some("a \"b\"\nc"), Some("x,y")]);
+        let error = read("n\n\"\"\n", &[("n", DataType::Int32)]).unwrap_err();
+        assert!(error.starts_with("t.csv:2: column `n` is no int"), "{error}");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_with_its_line_and_column() {
+        let (int, cents) = (DataType::Int32, DataType::Decimal128(5, 2));
+        for (cells, of, told) in [
+            ("1\n3000000000", &int, "t.csv:3: column `n` is no int"),
+            ("1.5", &int, "t.csv:2: column `n` is no int"),
+            ("1\n\n1.50\n1.005", &cents, "t.csv:5: column `n` has more than 2 digits behind the point"),
+            ("1.500\n1234.5", &cents, "t.csv:3: column `n` is no decimal(5,2)"),
+            ("1e2", &cents, "t.csv:2: column `n` is no decimal(5,2)"),
+            ("1\n\"2", &int, "t.csv:3: a quote is left open"),
+            ("\"2\"3", &int, "t.csv:2: there is text behind a closing quote"),
+            ("1,2", &int, "t.csv:2: 2 cells, but the header names 1 columns"),
+        ] {
+            let error = read(&format!("n\n{cells}\n"), &[("n", of.clone())]).unwrap_err();
+            assert!(error.starts_with(told), "{cells:?}: {error}");
+        }
+        let rows = read("n\n-1.50\n+7\n.5\n999.990\n", &[("n", cents)]).unwrap();
+        assert_eq!(rows.column(0).as_primitive::<Decimal128Type>().values(), &[-150, 700, 50, 99_999]);
+        let at = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let rows = read("at\n2026-11-21T10:00:00+01:00\n2026-11-21 09:00:00\n", &[("at", at)]).unwrap();
+        assert_eq!(rows.column(0).slice(0, 1).to_data(), rows.column(0).slice(1, 1).to_data());
+        assert!(read("m\n1\n", &[("n", int)]).unwrap_err().contains("t.csv:1: there is no column `n`"));
     }
 }

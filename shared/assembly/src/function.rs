@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use millstream_core::{Error, Result, Subscription, Table, TopicPartition};
+use millstream_core::{Error, Limits, Result, Subscription, Table, TopicPartition};
 use millstream_pipeline::Pipeline;
 use millstream_runner::Runner;
 use millstream_sql::ReferenceTable;
@@ -28,7 +28,7 @@ impl Function {
     pub(crate) fn new(
         pipeline: &Pipeline,
         name: &str,
-        id: String,
+        (id, group): (String, String),
         runner: Arc<Runner>,
         table: Table,
         references: Vec<Arc<ReferenceTable>>,
@@ -37,11 +37,8 @@ impl Function {
         let generation = |topic: &String| pipeline.topics.get(topic).map_or(1, |topic| topic.generation);
         let generations: BTreeMap<_, _> =
             declared.from.iter().map(|topic| (topic.clone(), generation(topic))).collect();
-        let subscription = Subscription {
-            group: id.clone(),
-            topics: generations.clone().into_iter().collect(),
-            limits: declared.batch,
-        };
+        let subscription =
+            Subscription { group, topics: generations.clone().into_iter().collect(), limits: declared.batch };
         Self { id, runner, subscription, generations, table, references, refreshing: JoinSet::new() }
     }
 
@@ -63,11 +60,16 @@ impl Function {
     /// # Errors
     /// Those of the runner and the log.
     pub async fn drain(&self, log: &dyn millstream_core::Log) -> Result<()> {
+        self.drain_by(log, self.subscription.limits).await
+    }
+
+    /// As [`Self::drain`], in batches within `limits`.
+    pub(crate) async fn drain_by(&self, log: &dyn millstream_core::Log, limits: Limits) -> Result<()> {
         for partition in self.partitions(log).await? {
             let mut next = self.runner.start(&partition).await?;
             let high = log.watermarks(&partition).await?.high;
             while next < high {
-                let batch = log.read(&partition, next..high, self.subscription.limits).await?;
+                let batch = log.read(&partition, next..high, limits).await?;
                 next = self.runner.process(batch).await?;
             }
         }

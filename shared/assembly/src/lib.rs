@@ -19,6 +19,7 @@
 //! What is not connected is embedded: the log and the tables in one SQLite file, the lake in a folder beside it.
 
 mod audit;
+mod csv_cells;
 mod csv_table;
 mod fixtures;
 mod function;
@@ -26,13 +27,17 @@ mod main_of;
 mod plan;
 mod reference;
 mod rows;
+mod shown;
 mod systems;
+mod type_name;
 
 pub use audit::{AuditReport, Difference, audit};
+pub use csv_cells::{Cell, Records, cell_of};
 pub use csv_table::{read_csv, schema_of};
-pub use fixtures::{FixtureReport, ReadGiven, run_fixtures};
+pub use fixtures::{FixtureReport, ReadGiven, run_fixtures, tables_of_given};
 pub use function::{Function, NotRunnable};
 pub use main_of::{Settings, function_main, log_to_stderr};
 pub use plan::{FunctionPlan, plan_function, sql_of};
 pub use rows::{Line, lines, texts};
 pub use systems::{Systems, dead_letter_topic};
+pub use type_name::type_name;

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use millstream_core::{Error, Result, SystemClock, fault};
 use millstream_host::{Retries, Stop, lambda, stream};
-use millstream_pipeline::{Connections, Pipeline, Uses};
+use millstream_pipeline::{Connections, Pipeline, Uses, setting};
 
 use crate::{Function, Systems};
 
@@ -31,8 +31,8 @@ impl Settings {
             fault::arm(&setting);
         }
         Ok(Self {
-            pipeline: get("MILLSTREAM_PIPELINE").map_or_else(|| PathBuf::from("."), PathBuf::from),
-            function: get("MILLSTREAM_FUNCTION"),
+            pipeline: setting(get, "MILLSTREAM_PIPELINE")?.map_or_else(|| PathBuf::from("."), PathBuf::from),
+            function: setting(get, "MILLSTREAM_FUNCTION")?,
             connections: Connections::read(get)?,
             lambda: lambda::is_lambda(get),
         })
@@ -43,6 +43,7 @@ impl Settings {
 #[expect(clippy::disallowed_methods, reason = "the edge: a function's main reads its environment here, once")]
 pub fn function_main(uses: Uses) -> ExitCode {
     keep_memory_together();
+    keep_panics_to_their_place();
     let get = |name: &str| std::env::var(name).ok();
     log_to_stderr(get("MILLSTREAM_LOG").as_deref().unwrap_or("info"), true);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -73,6 +74,14 @@ fn keep_memory_together() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn keep_memory_together() {}
 
+/// A panic's text may quote a record, and the log must not: it says where it happened, and no more.
+fn keep_panics_to_their_place() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a defect of millstream: please report it with this place");
+    }));
+}
+
 /// Log lines on stderr, as JSON for machines or plain for a terminal; `filter` as in `RUST_LOG`.
 pub fn log_to_stderr(filter: &str, json: bool) {
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| "info".into());
@@ -87,7 +96,11 @@ async fn run(uses: Uses, settings: Settings) -> Result<()> {
         Error::stop(lines.join("\n"))
     })?;
     let name = settings.function.map_or_else(|| only_one(&pipeline, uses), Ok)?;
+    let declared = pipeline.functions.get(&name);
+    declared.map_or(Ok(()), |declared| settings.connections.require_said(&name, declared))?;
     let systems = Systems::open(&pipeline, &settings.connections, Arc::new(SystemClock))?;
+    let [(_, log), (_, tables), (_, lake)] = systems.describe();
+    tracing::info!(function = %name, log, tables, lake, create = settings.connections.create, "starting");
     if settings.lambda {
         // Lambda starts a process again that could not start.
         let function = systems.function(&pipeline, &name).await?;
@@ -115,7 +128,7 @@ async fn once_there(
             done => return done,
         };
         if attempt == 1 || attempt.is_multiple_of(10) {
-            tracing::warn!(function = name, attempt, %error, "can't start yet; waiting for it to pass");
+            tracing::warn!(function = name, attempt, "can't start yet, trying again: {error}");
         }
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         pause_ms = pause_ms.saturating_mul(2).min(retries.max_pause_ms);

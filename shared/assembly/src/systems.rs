@@ -6,7 +6,7 @@ use millstream_kafka::{Kafka, KafkaSettings, Profile};
 use millstream_lake::LakeSink;
 use millstream_pipeline::{Compression, Connections, Function as Declared, Pipeline, Store, Target, Topic};
 use millstream_postgres::{Pool, PostgresSink};
-use millstream_runner::{Parts, Runner, TopicDeadLetters};
+use millstream_runner::{Parts, Runner, Timeliness, TopicDeadLetters};
 
 use crate::{Function, FunctionPlan, NotRunnable, plan_function, reference};
 
@@ -64,17 +64,26 @@ impl Systems {
 
     /// What to call the log, the tables and the lake in front of a person; no secrets.
     pub fn describe(&self) -> [(&'static str, String); 3] {
-        let file = || self.connections.data_dir.join("millstream.db").display().to_string();
-        let beside = || self.connections.data_dir.join("lake").display().to_string();
+        let Connections { kafka_brokers, lake_url, data_dir, group_prefix, unsaid, .. } = &self.connections;
+        let file = || data_dir.join("millstream.db").display().to_string();
+        // Beside a real log it may be a mistake.
+        let unsaid = |variable: &str| match kafka_brokers {
+            Some(_) if unsaid.contains(&variable) => format!(" (embedded, for {variable} is not set)"),
+            _ => String::new(),
+        };
+        let log = match kafka_brokers {
+            Some(brokers) if group_prefix.is_empty() => format!("Kafka at {brokers}"),
+            Some(brokers) => format!("Kafka at {brokers}, in consumer groups of its own ({group_prefix}…)"),
+            None => file(),
+        };
         let tables = match &self.tables {
             TableSystem::Postgres(_) => "PostgreSQL".to_owned(),
-            TableSystem::Embedded(_) => file(),
+            TableSystem::Embedded(_) => file() + &unsaid("MILLSTREAM_POSTGRES_URL"),
         };
-        [
-            ("log", self.connections.kafka_brokers.as_ref().map_or_else(file, |brokers| format!("Kafka at {brokers}"))),
-            ("tables", tables),
-            ("lake", self.connections.lake_url.clone().unwrap_or_else(beside)),
-        ]
+        let lake = lake_url
+            .clone()
+            .unwrap_or_else(|| data_dir.join("lake").display().to_string() + &unsaid("MILLSTREAM_LAKE_URL"));
+        [("log", log), ("tables", tables), ("lake", lake)]
     }
 
     /// The log that functions consume.
@@ -156,11 +165,20 @@ impl Systems {
         for (name, topic) in &pipeline.topics {
             topics.create_topic(name, topic.partitions, &[]).await?;
         }
-        if let LogSystem::Kafka(_) = self.log {
+        self.prepare_dead_letters(pipeline, true).await
+    }
+
+    /// Looks for the topic of the dead letters, and creates it if that is allowed: a function that finds out with its first
+    /// bad record stops in the middle of its work.
+    async fn prepare_dead_letters(&self, pipeline: &Pipeline, create: bool) -> Result<()> {
+        let LogSystem::Kafka(kafka) = &self.log else { return Ok(()) };
+        let name = dead_letter_topic(pipeline);
+        let prepared = match create {
             // One letter per function and position is enough, and none is to be lost to retention.
-            topics.create_topic(&dead_letter_topic(pipeline), 1, &[("cleanup.policy", "compact")]).await?;
-        }
-        Ok(())
+            true => kafka.create_topic(&name, 1, &[("cleanup.policy", "compact")]).await,
+            false => kafka.partitions(&name).await.map(drop),
+        };
+        prepared.map_err(|error| error.context("the topic of the dead letters"))
     }
 
     /// A function of the pipeline, ready to be run by a host: planned, its references loaded, its table there.
@@ -171,6 +189,7 @@ impl Systems {
         let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
         let mut function = self.assemble(pipeline, name, plan)?;
         function.runner.sink().prepare(self.connections.create).await?;
+        self.prepare_dead_letters(pipeline, self.connections.create).await?;
         reference::load_all(self, pipeline, &function.references).await?;
         function.refreshing = reference::keep_fresh(self, pipeline, &function.references);
         Ok(function)
@@ -192,11 +211,14 @@ impl Systems {
             log: self.source(),
             start: declared.start,
             on_gap: declared.on_gap,
-            late: declared.late,
-            lateness_ms: declared.lateness_ms,
+            timeliness: timeliness(declared),
             limits: declared.batch,
         });
-        Ok(Function::new(pipeline, name, id, Arc::new(runner), planned.table, references))
+        let group = match self.log {
+            LogSystem::Kafka(_) => format!("{}{id}", self.connections.group_prefix),
+            LogSystem::Embedded(_) => id.clone(),
+        };
+        Ok(Function::new(pipeline, name, (id, group), Arc::new(runner), planned.table, references))
     }
 
     /// The newest rows of a function's table, newest first, as text for a person: the names of the columns, then at most
@@ -228,6 +250,11 @@ impl Systems {
     }
 }
 
+/// Which events a function takes for late, and which for too far ahead.
+pub(crate) fn timeliness(declared: &Declared) -> Timeliness {
+    Timeliness { ahead_ms: declared.ahead_ms, late: declared.late, lateness_ms: declared.lateness_ms }
+}
+
 fn kafka(connections: &Connections, compression: Compression) -> Result<Kafka> {
     Kafka::new(KafkaSettings {
         brokers: connections.kafka_brokers.clone().unwrap_or_default(),
@@ -256,4 +283,35 @@ fn embedded(
     })?;
     let embedded = Embedded::open(&folder.join("millstream.db"), Arc::clone(clock))?;
     Ok(Arc::clone(file.insert(embedded)))
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_core::SystemClock;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_embedded_beside_a_kafka_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipeline = Pipeline::parse("name: p\ntopics: { t: { schema: { a: bigint } } }", "p.yaml".as_ref()).unwrap();
+        let described = |settings: &[(&str, &str)], group_prefix: &str| {
+            let get =
+                |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());
+            let mut connections = Connections::read(&get).unwrap();
+            connections.data_dir = folder.path().to_owned();
+            connections.group_prefix = group_prefix.to_owned();
+            let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
+            systems.describe().map(|(_, place)| place)
+        };
+        let brokers = ("MILLSTREAM_KAFKA_BROKERS", "127.0.0.1:9");
+        let [log, tables, lake] = described(&[brokers], "dev.ann-laptop.");
+        assert!(log.contains("Kafka at 127.0.0.1:9") && log.contains("dev.ann-laptop."), "{log}");
+        assert!(tables.ends_with("millstream.db (embedded, for MILLSTREAM_POSTGRES_URL is not set)"), "{tables}");
+        assert!(lake.ends_with("lake (embedded, for MILLSTREAM_LAKE_URL is not set)"), "{lake}");
+        let said = [brokers, ("MILLSTREAM_POSTGRES_URL", "embedded"), ("MILLSTREAM_LAKE_URL", "embedded")];
+        for settings in [&said[..], &[]] {
+            assert!(described(settings, "").iter().all(|place| !place.contains('(')), "{settings:?}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ Exit codes:
   130  ended at once by a second Ctrl-C or SIGTERM
 
 Settings (environment): MILLSTREAM_KAFKA_BROKERS and MILLSTREAM_POSTGRES_URL connect real systems; what is not
-connected is embedded in the data folder. MILLSTREAM_LOG filters the log lines on stderr (such as `info`).";
+set is embedded in the data folder, but beside a Kafka `run` and `up` want it said (`embedded`). MILLSTREAM_LOG filters the log lines on stderr (such as `info`).";
 
 /// Turns event streams into tables and files, exactly once, with no state but the sinks'.
 #[derive(Debug, Parser)]
@@ -54,6 +54,8 @@ pub enum Command {
         /// The function's name in the pipeline file
         function: String,
     },
+    /// Make a folder with a pipeline that runs at once, as a beginning of your own
+    New(NewArgs),
     /// Create the topics and tables that are missing
     Up {
         /// The pipeline file or its folder
@@ -87,6 +89,23 @@ pub enum Command {
         /// The function's name in the pipeline file
         function: String,
     },
+    /// Ask the pipeline's tables by a SELECT: those that are embedded, and those in the lake
+    ///
+    /// A table is named as after `postgres.` or `lake.` in the pipeline file. It is read whole into memory, as its readers
+    /// see it, and asked by the engine that runs the functions: decimals and times mean what they do there.
+    Query {
+        /// The SELECT
+        sql: String,
+        /// At most so many rows
+        #[arg(long, default_value_t = 1_000, value_name = "N")]
+        limit: usize,
+    },
+    /// Remove what is embedded of a pipeline, or of one function, so that it begins anew
+    ///
+    /// Of a function: its table, fences, dead letters and group offset; it reads the log once more when it runs again.
+    /// Of a whole pipeline also its topics with their records, if the log is embedded. Nothing in Kafka or PostgreSQL is
+    /// touched: what is to be done there is said. End what runs of the pipeline before.
+    Reset(ResetArgs),
     /// Records that could not be processed
     DeadLetters {
         /// What to do with them
@@ -120,6 +139,29 @@ pub struct DevArgs {
     /// One line a second in place of the live view
     #[arg(long)]
     pub plain: bool,
+}
+
+/// What `new` makes.
+#[derive(Args, Debug)]
+pub struct NewArgs {
+    /// The folder to make; its last part is the pipeline's name
+    pub folder: PathBuf,
+    /// Guess the topic's schema from these records: *.csv, *.jsonl or *.ndjson
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+}
+
+/// What `reset` removes.
+#[derive(Args, Debug)]
+pub struct ResetArgs {
+    /// The pipeline file or its folder
+    #[arg(value_name = "PIPELINE")]
+    pub path: Option<PathBuf>,
+    /// One function only
+    pub function: Option<String>,
+    /// Don't ask: for scripts
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 /// What `produce` sends, and how fast.

@@ -18,6 +18,8 @@ pub(crate) struct Context {
     pub verbose: bool,
     pub connections: Connections,
     pub clock: Arc<dyn Clock>,
+    /// Who runs the command, and where: `user-host`, as far as the environment says.
+    pub who: String,
     pub logs: Logs,
 }
 
@@ -40,6 +42,7 @@ impl Context {
             verbose: global.verbose > 0,
             connections,
             clock: Arc::new(SystemClock),
+            who: who(get),
             logs: Logs::start(filter),
         })
     }
@@ -69,6 +72,16 @@ impl Context {
     pub fn say_json(&self, document: &Value) -> Result<(), Failure> {
         self.say(format!("{document:#}"))
     }
+}
+
+/// As part of a consumer group's name: letters, digits, `-` and `_`.
+fn who(get: &dyn Fn(&str) -> Option<String>) -> String {
+    let first = |names: &[&str]| names.iter().find_map(|name| get(name).filter(|value| !value.is_empty()));
+    let kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let user = first(&["USER", "LOGNAME", "USERNAME"]).unwrap_or_else(|| "somebody".to_owned());
+    let host = first(&["HOSTNAME", "COMPUTERNAME"]).or_else(kernel).unwrap_or_else(|| "somewhere".to_owned());
+    let plain = |letter: char| if letter.is_ascii_alphanumeric() || letter == '_' { letter } else { '-' };
+    format!("{user}-{}", host.trim()).chars().map(plain).collect()
 }
 
 /// A function of the pipeline, by its name or by its id (`bank.flow`).

@@ -18,6 +18,7 @@ mod commands;
 mod context;
 mod failure;
 mod grid;
+mod infer;
 mod interrupt;
 pub mod live;
 mod logs;
@@ -31,7 +32,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::Parser as _;
 use millstream_core::{Error, fault};
 
-pub use args::{Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, ProduceArgs};
+pub use args::{Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, NewArgs, ProduceArgs, ResetArgs};
 pub use failure::Failure;
 
 use context::Context;

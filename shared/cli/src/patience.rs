@@ -19,7 +19,7 @@ pub(crate) async fn patiently<T, F: Future<Output = Result<T>>>(
         match call().await {
             Err(error) if error.is_retry() && attempt < retries.max_attempts && !stopping() => {
                 if attempt == 1 || attempt % 10 == 0 {
-                    tracing::warn!(attempt, %error, "{what}: waiting for it to pass");
+                    tracing::warn!(attempt, "{what}: trying again: {error}");
                 }
             }
             outcome => return outcome,

@@ -114,7 +114,9 @@ impl Column {
             Cells::Booleans(values) => values.append(boolean(json)?),
             Cells::List { ends, items } => {
                 expect(json, b'[')?;
+                let before = items.len();
                 json.list(|json| items.read(json))?;
+                json.kept_items += items.len() - before;
                 ends.push(items.len() as i32);
             }
             Cells::Struct(children) => {
@@ -256,9 +258,13 @@ impl LongRule {
             Self::Integer { min, max } => number::integer(json, min, max),
             Self::Epoch { scale } => number::epoch_us(json, scale),
             Self::Timestamp => {
-                time::parse_timestamp(&string(json)?).ok_or(Problem::Found("a string that is not such a time"))
+                let us = time::parse_timestamp(&string(json)?);
+                time::within_us(us.ok_or(Problem::Found("a string that is not such a time"))?).ok_or_else(time::outside)
             }
-            Self::Date => time::parse_date(&string(json)?).ok_or(Problem::Found("a string that is not such a date")),
+            Self::Date => {
+                let days = time::parse_date(&string(json)?);
+                time::within_days(days.ok_or(Problem::Found("a string that is not such a date"))?).ok_or_else(time::outside)
+            }
         }
     }
 }

@@ -10,11 +10,12 @@ use arrow::{
 use millstream_core::{Bad, Batch, Decode, Decoded, Error, META_COLUMNS, Result, Tombstones};
 
 use crate::{
-    MAX_VALUE_BYTES,
+    MAX_BATCH_LIST_ITEMS, MAX_VALUE_BYTES,
     column::Column,
     meta::{self, Rows},
     problem::Problem,
     scan::Scanner,
+    time,
 };
 
 /// What a [`JsonDecoder`] is made of.
@@ -99,14 +100,15 @@ impl JsonDecoder {
         self.output.clone()
     }
 
-    /// Reads record `index` into `record`, and gives its Kafka timestamp in microseconds; `None` for one to be passed over.
+    /// Reads record `index` into `record`, and gives its Kafka timestamp in microseconds and how many list items it has;
+    /// `None` for one to be passed over.
     fn read(
         &self,
         record: &mut Column,
         batch: &Batch,
         values: &Texts<'_>,
         index: usize,
-    ) -> Result<Option<i64>, Problem> {
+    ) -> Result<Option<(i64, usize)>, Problem> {
         let Some(value) = values.get(index)? else {
             return match self.tombstones {
                 Tombstones::Skip => Ok(None),
@@ -120,8 +122,8 @@ impl JsonDecoder {
                     .to_owned(),
             ));
         }
-        let out_of_range = || Problem::Value("Kafka's timestamp is out of range".to_owned());
-        let kafka_us = timestamp_ms.checked_mul(1000).ok_or_else(out_of_range)?;
+        let out_of_range = || Problem::Value("Kafka's timestamp is outside the years 0001 to 9999".to_owned());
+        let kafka_us = timestamp_ms.checked_mul(1000).and_then(time::within_us).ok_or_else(out_of_range)?;
         let mut json = Scanner::new(value);
         match json.peek() {
             Some(b'{') => record.read(&mut json)?,
@@ -129,7 +131,7 @@ impl JsonDecoder {
             Some(_) => return Err(not_an_object(json)),
         }
         json.end()?;
-        Ok(Some(kafka_us))
+        Ok(Some((kafka_us, json.kept_items)))
     }
 
     /// The rows of a batch from the columns read.
@@ -163,10 +165,17 @@ impl Decode for JsonDecoder {
         }
         let values = Texts::new(batch.values());
         let (mut index, mut kafka_us) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-        let mut bad = Vec::new();
+        let (mut bad, mut items) = (Vec::new(), 0);
         for at in 0..batch.len() {
             match self.read(&mut record, batch, &values, at) {
-                Ok(Some(us)) => {
+                Ok(Some((us, more))) => {
+                    items += more;
+                    if items > MAX_BATCH_LIST_ITEMS {
+                        return Err(Error::too_large(format!(
+                            "the lists of a batch of {} records have more than {MAX_BATCH_LIST_ITEMS} items",
+                            batch.len()
+                        )));
+                    }
                     index.push(at);
                     kafka_us.push(us);
                 }

@@ -39,7 +39,7 @@ impl JsonEncoder {
     ///
     /// # Errors
     /// `Stop` when the batch has other columns than the schema; `Poison` for a value that JSON can't say: an infinite or
-    /// undefined float, or a time outside the years 0000 to 9999.
+    /// undefined float, or a time outside the years 0001 to 9999.
     pub fn encode(&self, rows: &RecordBatch) -> Result<Vec<Vec<u8>>> {
         let types = |fields: &Fields| fields.iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
         if types(rows.schema_ref().fields()) != types(self.schema.fields()) {
@@ -135,7 +135,7 @@ fn write_float(out: &mut Vec<u8>, value: impl Debug, finite: bool) -> Result<()>
 
 fn write_time(out: &mut Vec<u8>, text: Option<String>) -> Result<()> {
     let text =
-        text.ok_or_else(|| Error::poison("a time outside the years 0000 to 9999 can't be written as RFC 3339"))?;
+        text.ok_or_else(|| Error::poison("a time outside the years 0001 to 9999 can't be written as RFC 3339"))?;
     write_string(out, &text)
 }
 

@@ -38,11 +38,11 @@
 //! | --- | --- |
 //! | boolean | `true`, `false` |
 //! | integers | a number without fraction or exponent, in range |
-//! | float, double | a number, rounded to the nearest; one too large is refused |
+//! | float, double | a number, rounded to the nearest; one too large is refused; `-0` is `0` |
 //! | decimal(p,s) | a number, or a string that holds one; exponents allowed; exact: what does not fit is refused, never rounded |
-//! | timestamp | a string by RFC 3339; without a zone it is UTC; digits beyond microseconds are cut off |
-//! | timestamp with [`EPOCH`] | a number of seconds, milliseconds or microseconds since 1970; digits beyond microseconds are cut off |
-//! | date | `"YYYY-MM-DD"` |
+//! | timestamp | a string by RFC 3339, years 0001 to 9999; without a zone it is UTC; digits beyond microseconds are cut off |
+//! | timestamp with [`EPOCH`] | a number of seconds, milliseconds or microseconds since 1970, in the same years; digits beyond microseconds are cut off |
+//! | date | `"YYYY-MM-DD"`, years 0001 to 9999 |
 //! | string | a string |
 //! | binary | a string of base64 (RFC 4648, section 4, padded) |
 //! | struct, list | an object, a list |
@@ -50,7 +50,7 @@
 //! A missing field is null; null in a `not null` field is refused. Unknown fields are passed over, though they must be
 //! JSON. When a name comes twice in an object the last one counts, though each must be good. Fields that are not among
 //! the columns wanted are like unknown ones: their types are not looked at. The limits are [`MAX_VALUE_BYTES`],
-//! [`MAX_DEPTH`] and [`MAX_LIST_ITEMS`].
+//! [`MAX_DEPTH`], [`MAX_LIST_ITEMS`] and, for a batch as a whole, [`MAX_BATCH_LIST_ITEMS`].
 //!
 //! A reason names fields of the schema, expected types and byte positions, and never holds anything of the record.
 //!
@@ -83,6 +83,9 @@ pub const MAX_DEPTH: usize = 128;
 /// How many items the lists of one record may have in all: `{},` takes three bytes of JSON, but a row of every column of
 /// the list's struct in memory.
 pub const MAX_LIST_ITEMS: usize = 1_000_000;
+
+/// How many items the lists of one batch may have in all; a batch with more is too large, and is decoded in parts.
+pub const MAX_BATCH_LIST_ITEMS: usize = 2 * MAX_LIST_ITEMS;
 
 /// The metadata key of a timestamp field that comes as a number since 1970: its value is the unit, `s`, `ms` or `us`.
 /// A timestamp field without it is RFC 3339 text.

@@ -27,11 +27,13 @@ pub(crate) struct Scanner<'a> {
     at: usize,
     depth: usize,
     items: usize,
+    /// The list items that its reader has kept.
+    pub(crate) kept_items: usize,
 }
 
 impl<'a> Scanner<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self { text, at: 0, depth: 0, items: 0 }
+        Self { text, at: 0, depth: 0, items: 0, kept_items: 0 }
     }
 
     /// The next byte that is not white space, without moving behind it.

@@ -8,7 +8,7 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
     compute::concat_batches,
     datatypes::{
-        DataType, Decimal128Type, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit,
+        DataType, Decimal128Type, Field, Float32Type, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit,
         TimestampMicrosecondType,
     },
 };
@@ -171,7 +171,7 @@ fn what_a_field_cannot_hold_is_named() {
             "field `at`: expected timestamp (RFC 3339 string), found a string that is not such a time",
         ),
         (r#""seconds":"2023""#, "field `seconds`: expected timestamp (epoch s), found a string"),
-        (r#""seconds":9e18"#, "field `seconds`: expected timestamp (epoch s), found a number out of its range"),
+        (r#""seconds":9e18"#, "field `seconds`: a time outside the years 0001 to 9999"),
         (r#""day":"2023-02-29""#, "field `day`: expected date (YYYY-MM-DD), found a string that is not such a date"),
         (r#""blob":"?""#, "field `blob`: expected base64 string, found a string that is not base64"),
         (r#""tags":"a""#, "field `tags`: expected list, found a string"),
@@ -186,7 +186,7 @@ fn what_a_field_cannot_hold_is_named() {
         ),
         (
             r#""line":{"sku":"x","prices":[{"value":1,"at":1e30}]}"#,
-            "field `line.prices[].at`: expected timestamp (epoch ms), found a number out of its range",
+            "field `line.prices[].at`: a time outside the years 0001 to 9999",
         ),
     ] {
         assert_eq!(reason(format!(r#"{{"branch":"a",{member}}}"#).as_bytes()), expected);
@@ -229,6 +229,84 @@ fn limits_hold() {
 
     let items = format!(r#"{{"branch":"a","tags":[{}null]}}"#, "null,".repeat(MAX_LIST_ITEMS));
     assert_eq!(reason(items.as_bytes()), "more than 1000000 items in its lists");
+}
+
+/// The years that every store and every window can hold; a time in another unit than declared is mostly outside them.
+#[test]
+fn times_are_of_the_years_that_every_store_holds() {
+    let (first_us, last_us) = (-62_135_596_800_000_000_i64, 253_402_300_799_999_999_i64);
+    let timed = |name: &str, value: String| format!(r#"{{"branch":"a","{name}":{value}}}"#);
+    let quoted = |text: &str| format!("\"{text}\"");
+    let good = [
+        timed("seconds", (first_us / 1_000_000).to_string()),
+        timed("seconds", (last_us / 1_000_000).to_string()),
+        timed("at", quoted("0001-01-01T00:00:00Z")),
+        timed("at", quoted("9999-12-31T23:59:59.999999Z")),
+        timed("day", quoted("0001-01-01")),
+        timed("day", quoted("9999-12-31")),
+    ];
+    let decoded = decode(&good.each_ref().map(String::as_str));
+    assert_eq!(decoded.bad, []);
+    for (name, value) in [
+        ("seconds", (first_us / 1_000_000 - 1).to_string()),
+        ("seconds", (last_us / 1_000_000 + 1).to_string()),
+        ("seconds", "1.7e12".to_owned()),
+        ("seconds", "-9223372036854".to_owned()),
+        ("at", quoted("0000-12-31T23:59:59Z")),
+        ("at", quoted("9999-12-31T23:59:59-01:00")),
+        ("at", quoted("9999-12-31T23:59:60Z")),
+        ("at", quoted("0001-01-01T00:00:00+00:01")),
+        ("day", quoted("0000-12-31")),
+    ] {
+        assert_eq!(reason(timed(name, value.clone()).as_bytes()), format!("field `{name}`: {OUTSIDE}"), "{value}");
+    }
+    let line = |at: i64| format!(r#"{{"branch":"a","line":{{"sku":"x","prices":[{{"value":1,"at":{at}}}]}}}}"#);
+    assert_eq!(decode(&[&line(first_us / 1_000), &line(last_us / 1_000)]).bad, []);
+    for at in [first_us / 1_000 - 1, last_us / 1_000 + 1, -9_223_372_036_854_775, i64::MIN, i64::MAX] {
+        assert_eq!(reason(line(at).as_bytes()), format!("field `line.prices[].at`: {OUTSIDE}"), "{at}");
+    }
+    // Kafka's own.
+    let mut builder = BatchBuilder::new(TopicPartition::new("t", 1, 0));
+    for (offset, timestamp_ms) in [-1, 0, last_us / 1_000, last_us / 1_000 + 1, i64::MAX].into_iter().enumerate() {
+        builder.push(offset as i64, timestamp_ms, None, Some(br#"{"branch":"a","at":"2026-01-01T00:00:00Z"}"#), []);
+    }
+    let decoder = JsonDecoder::new(JsonOptions { event_time: Some("at".into()), ..options() }).unwrap();
+    assert_eq!(decoder.decode(&builder.finish_read(0, 5)).unwrap().index, [0, 1, 2]);
+}
+
+const OUTSIDE: &str = "a time outside the years 0001 to 9999";
+
+/// To every store the two zeros are one; so they are from the beginning.
+#[test]
+fn there_is_one_zero() {
+    let decoded = decode(&[r#"{"branch":"a","rate":-0.0,"small":-0}"#, r#"{"branch":"a","rate":-1e-999,"small":-0e9}"#]);
+    for value in column(&decoded, "rate").as_primitive::<Float64Type>().values() {
+        assert_eq!(value.to_bits(), 0.0_f64.to_bits());
+    }
+    for value in column(&decoded, "small").as_primitive::<Float32Type>().values() {
+        assert_eq!(value.to_bits(), 0.0_f32.to_bits());
+    }
+}
+
+/// `{},` is three bytes, but a row of every column of the list's struct in memory.
+#[test]
+fn the_list_items_of_a_batch_are_bounded_too() {
+    let schema = Arc::new(Schema::new(vec![Field::new("tags", DataType::new_list(DataType::Boolean, true), true)]));
+    let decoder = |columns: &[&str]| {
+        let columns = Some(columns.iter().map(|column| (*column).to_owned()).collect());
+        JsonDecoder::new(JsonOptions { schema: schema.clone(), columns, ..options() }).unwrap()
+    };
+    let most = format!(r#"{{"tags":[{}null]}}"#, "null,".repeat(MAX_LIST_ITEMS - 1));
+    let values = [Some(most.as_bytes()), Some(most.as_bytes()), Some(br#"{"tags":[null]}"#)];
+    assert_eq!(decoder(&["tags"]).decode(&batch(&values[..2])).unwrap().index, [0, 1]);
+    let all = batch(&values);
+    match decoder(&["tags"]).decode(&all) {
+        Err(Error::TooLarge(_)) => {}
+        other => panic!("expected that fewer records are asked for, got {:?}", other.map(|decoded| decoded.index)),
+    }
+    assert_eq!(decoder(&["tags"]).decode(&all.first(1)).unwrap().index, [0]);
+    // What is passed over takes no memory.
+    assert_eq!(decoder(&["_offset"]).decode(&all).unwrap().index, [0, 1, 2]);
 }
 
 #[test]

@@ -1,6 +1,29 @@
-//! RFC 3339 and the proleptic Gregorian calendar, for the years 0000 to 9999.
+//! RFC 3339 and the proleptic Gregorian calendar, for the years 0001 to 9999: what every store and every client of one
+//! can hold, and so far from the ends of the numbers that windows never overflow.
+
+use crate::problem::Problem;
 
 const US_PER_DAY: i64 = 86_400_000_000;
+
+/// The days since 1970 of the first and the last date.
+const DAYS: std::ops::RangeInclusive<i64> = -719_162..=2_932_896;
+
+/// `us` if it is a time of the years 0001 to 9999.
+#[inline]
+pub(crate) fn within_us(us: i64) -> Option<i64> {
+    DAYS.contains(&us.div_euclid(US_PER_DAY)).then_some(us)
+}
+
+/// `days` if they are a date of the years 0001 to 9999.
+pub(crate) fn within_days(days: i64) -> Option<i64> {
+    DAYS.contains(&days).then_some(days)
+}
+
+/// Any other time.
+#[cold]
+pub(crate) fn outside() -> Problem {
+    Problem::Value("a time outside the years 0001 to 9999".to_owned())
+}
 
 /// Days since 1970-01-01 of a date (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `days_from_civil`).
 fn days(year: i64, month: i64, day: i64) -> i64 {
@@ -92,13 +115,13 @@ fn fraction_us(text: &[u8]) -> Option<(i64, &[u8])> {
     Some((padded.fold(0, |us, digit| us * 10 + i64::from(digit - b'0')), rest))
 }
 
-/// `YYYY-MM-DD`, or `None` outside the years 0000 to 9999, which RFC 3339 can't say.
+/// `YYYY-MM-DD`, or `None` outside the years 0001 to 9999.
 pub(crate) fn format_date(days: i64) -> Option<String> {
-    let (year, month, day) = civil(days);
-    (0..=9999).contains(&year).then(|| format!("{year:04}-{month:02}-{day:02}"))
+    let (year, month, day) = civil(within_days(days)?);
+    Some(format!("{year:04}-{month:02}-{day:02}"))
 }
 
-/// RFC 3339 in UTC with as many decimals as are needed, or `None` outside the years 0000 to 9999.
+/// RFC 3339 in UTC with as many decimals as are needed, or `None` outside the years 0001 to 9999.
 pub(crate) fn format_timestamp(us: i64) -> Option<String> {
     let (days, us) = (us.div_euclid(US_PER_DAY), us.rem_euclid(US_PER_DAY));
     let (seconds, us) = (us / 1_000_000, us % 1_000_000);
@@ -171,7 +194,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(us in -62_167_219_200_000_000i64..253_402_300_800_000_000) {
+        fn what_is_written_is_read(us in -62_135_596_800_000_000i64..253_402_300_800_000_000) {
             let text = format_timestamp(us).unwrap();
             prop_assert_eq!(parse_timestamp(&text), Some(us), "{}", text);
         }

@@ -83,7 +83,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Retry(fault) | Self::Poison(fault) | Self::TooLarge(fault) | Self::Stop(fault) => write!(f, "{fault}"),
+            Self::Retry(fault) | Self::Poison(fault) | Self::TooLarge(fault) | Self::Stop(fault) => {
+                write!(f, "{fault}")
+            }
             Self::Fenced { current: Some(current) } => write!(f, "fenced: the sink is at offset {current} already"),
             Self::Fenced { current: None } => write!(f, "fenced: the sink's fence has moved"),
         }

@@ -18,6 +18,10 @@ pub struct Fence {
     /// (`topic/generation/partition` → offset and index within the source record).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub upstream: BTreeMap<String, (i64, i32)>,
+    /// The identity that the log gave the topic when it was created, where the log has such: another one under the same
+    /// name means that the topic was deleted and re-created. None in a fence from before, until its next write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<String>,
 }
 
 impl Fence {
@@ -29,6 +33,7 @@ impl Fence {
             last_timestamp_ms: None,
             max_event_time_us: None,
             upstream: BTreeMap::new(),
+            topic_id: None,
         }
     }
 }

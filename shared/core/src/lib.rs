@@ -30,12 +30,14 @@ mod transform;
 
 pub use batch::{Batch, BatchBuilder, Delivery, Header};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use dead_letter::{DeadLetter, DeadLetters, MAX_LETTER_KEY_BYTES, MAX_LETTER_VALUE_BYTES};
+pub use dead_letter::{
+    DeadLetter, DeadLetters, MAX_LETTER_KEY_BYTES, MAX_LETTER_REASON_BYTES, MAX_LETTER_VALUE_BYTES, MAX_LISTED_BYTES,
+};
 pub use error::{Error, Result};
 pub use fence::Fence;
 pub use log::{Handler, Limits, Log, NewRecord, Producer, Source, Subscription, TopicInfo, Topics, Watermarks};
 pub use position::{Position, TopicPartition};
 pub use settings::{Late, OnGap, Start, Tombstones};
-pub use sink::{Sink, Snapshot};
+pub use sink::{Sink, Snapshot, WHOLE_TOPIC};
 pub use table::{Column, Combine, Merge, Role, Table, View};
 pub use transform::{Bad, Decode, Decoded, META_COLUMNS, Transform, meta};

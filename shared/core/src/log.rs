@@ -45,6 +45,15 @@ pub trait Log: Send + Sync {
     /// `Stop` when the topic does not exist, `Retry` when the log can't be reached.
     async fn partitions(&self, topic: &str) -> Result<i32>;
 
+    /// The identity that the log gave the topic when it was created: never the same for two topics, not even for one that
+    /// was deleted and created again under its name. None where the log has no such thing (an older broker).
+    ///
+    /// # Errors
+    /// `Stop` when the topic does not exist, `Retry` when the log can't be reached.
+    async fn topic_id(&self, _topic: &str) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// The offsets held now.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A partition of one generation of a topic: the unit that a fence is kept for.
 ///
-/// The *generation* is a number in the pipeline file. The user raises it when a topic is deleted and made anew, so that
+/// The *generation* is a number in the pipeline file. The user raises it when a topic is deleted and re-created, so that
 /// the new topic's offset 0 is never taken for the old one's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TopicPartition {

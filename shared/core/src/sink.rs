@@ -1,12 +1,15 @@
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 
-use crate::{Fence, Result, TopicPartition};
+use crate::{Error, Fence, Result, TopicPartition};
+
+/// The number of the partition under which a sink keeps what it knows of a topic as a whole: see [`Sink::begin_topic`].
+pub const WHOLE_TOPIC: i32 = -1;
 
 /// What a sink holds of one function at one instant.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The fence of every partition that has one.
+    /// The fence of every partition that has one ([`WHOLE_TOPIC`] is none).
     pub fences: Vec<(TopicPartition, Fence)>,
     /// The rows of the table, in its columns' order and types; in no order of rows.
     pub rows: Vec<RecordBatch>,
@@ -32,6 +35,20 @@ pub trait Sink: Send + Sync {
     /// Creates the fence if there is none, and returns the one that is there afterwards: of two first writers both get
     /// the same.
     async fn create_fence(&self, partition: &TopicPartition, fence: Fence) -> Result<Fence>;
+
+    /// With how many partitions the function began to read `topic`: it keeps the number at the first call, `partitions`,
+    /// and gives the one that is kept at every call. Of two first callers both get the same.
+    ///
+    /// It is kept as the fence of [`WHOLE_TOPIC`], so that every sink has it.
+    ///
+    /// # Errors
+    /// Those of [`Sink::create_fence`].
+    async fn begin_topic(&self, topic: &str, generation: u32, partitions: i32) -> Result<i32> {
+        let whole = TopicPartition::new(topic, generation, WHOLE_TOPIC);
+        let kept = self.create_fence(&whole, Fence::starting_at(partitions.into())).await?;
+        i32::try_from(kept.start_offset)
+            .map_err(|error| Error::stop(format!("the fence of {whole} is damaged in the sink")).caused_by(error))
+    }
 
     /// Makes `rows` visible and moves the fence from `from` to `to` in one atomic step. All rows come from the records
     /// in `from.next_offset..to.next_offset`; there may be none (every record was filtered or dead-lettered), and the

@@ -73,7 +73,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// Where the handler says, unless the log ends before that: then the topic was made anew, and the runner sees so by
+    /// Where the handler says, unless the log ends before that: then the topic was re-created, and the runner sees so by
     /// the records that are there now.
     async fn first_offset(&self) -> Result<i64> {
         let start = self.handler.start(&self.partition).await?;

@@ -1,9 +1,10 @@
 use async_trait::async_trait;
-use millstream_core::{DeadLetter, DeadLetters, Result, TopicPartition};
-use rusqlite::{Row, params};
+use millstream_core::{DeadLetter, DeadLetters, MAX_LISTED_BYTES, Position, Result, TopicPartition};
+use rusqlite::{Connection, Row, params};
 
 use crate::{
     Embedded,
+    connections::Work,
     log::{headers_from_bytes, headers_to_bytes},
 };
 
@@ -45,19 +46,80 @@ impl DeadLetters for Embedded {
         let function = function.map(str::to_owned);
         self.connections
             .read(move |connection| {
-                let mut select = connection.prepare(
-                    r#"SELECT function, topic, generation, partition, "offset", timestamp_ms, key, value, value_bytes, reason,
-                              headers
-                       FROM millstream_dead_letters WHERE ?1 IS NULL OR function = ?1
-                       ORDER BY topic, generation, partition, "offset", function LIMIT ?2"#,
-                )?;
+                let mut select = connection.prepare(&format!(
+                    r#"SELECT {COLUMNS} FROM millstream_dead_letters WHERE ?1 IS NULL OR function = ?1
+                       ORDER BY created_at DESC, topic DESC, generation DESC, partition DESC, "offset" DESC, function DESC
+                       LIMIT ?2"#,
+                ))?;
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-                let letters = select.query_map(params![function, limit], read)?;
+                let mut rows = select.query(params![function, limit])?;
+                let (mut letters, mut bytes) = (Vec::new(), 0);
+                while let Some(row) = rows.next()? {
+                    let letter = read(row)?;
+                    bytes += letter.bytes();
+                    if bytes > MAX_LISTED_BYTES && !letters.is_empty() {
+                        break;
+                    }
+                    letters.push(letter);
+                }
+                Ok(letters)
+            })
+            .await
+    }
+
+    async fn find(&self, function: Option<&str>, position: &Position) -> Result<Vec<DeadLetter>> {
+        let (function, position) = (function.map(str::to_owned), position.clone());
+        self.connections
+            .read(move |connection| {
+                let mut select = connection.prepare(&format!(
+                    r#"SELECT {COLUMNS} FROM millstream_dead_letters WHERE (?1 IS NULL OR function = ?1)
+                       AND topic = ?2 AND generation = ?3 AND partition = ?4 AND "offset" = ?5"#,
+                ))?;
+                let Position { partition, offset } = &position;
+                let key = params![function, partition.topic, partition.generation, partition.partition, offset];
+                let letters = select.query_map(key, read)?;
                 Ok(letters.collect::<rusqlite::Result<_>>()?)
             })
             .await
     }
+
+    async fn positions(&self, function: &str, visit: &mut (dyn FnMut(Position) + Send)) -> Result<()> {
+        let mut last = None;
+        loop {
+            let (function, after) = (function.to_owned(), last.take());
+            let page = self.connections.read(move |connection| page(connection, &function, after)).await?;
+            last = page.last().cloned();
+            let full = page.len() == PAGE;
+            page.into_iter().for_each(&mut *visit);
+            if !full {
+                return Ok(());
+            }
+        }
+    }
 }
+
+/// Positions that are read at a time.
+const PAGE: usize = 10_000;
+
+/// The next positions of a function's letters after one.
+fn page(connection: &Connection, function: &str, after: Option<Position>) -> Work<Vec<Position>> {
+    // Nothing stands before an empty name.
+    let after = after.unwrap_or_else(|| TopicPartition::new("", 0, 0).at(0));
+    let mut select = connection.prepare(
+        r#"SELECT topic, generation, partition, "offset" FROM millstream_dead_letters
+           WHERE function = ?1 AND (topic, generation, partition, "offset") > (?2, ?3, ?4, ?5)
+           ORDER BY function, topic, generation, partition, "offset" LIMIT ?6"#,
+    )?;
+    let Position { partition, offset } = &after;
+    let key = params![function, partition.topic, partition.generation, partition.partition, offset, PAGE as i64];
+    let positions = select.query_map(key, |row| {
+        Ok(TopicPartition::new(row.get::<_, String>(0)?, row.get(1)?, row.get(2)?).at(row.get(3)?))
+    })?;
+    Ok(positions.collect::<rusqlite::Result<_>>()?)
+}
+
+/// What [`read`] reads.
+const COLUMNS: &str = r#"function, topic, generation, partition, "offset", timestamp_ms, key, value, value_bytes, reason, headers"#;
 
 fn read(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
     let partition = TopicPartition::new(row.get::<_, String>(1)?, row.get(2)?, row.get(3)?);

@@ -1,10 +1,10 @@
-use millstream_core::{Error, Fence, Result, TopicPartition};
+use millstream_core::{Error, Fence, Result, TopicPartition, WHOLE_TOPIC};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::{Embedded, connections::Work};
 
-const COLUMNS: &str =
-    "topic, generation, partition, start_offset, next_offset, last_timestamp_ms, max_event_time_us, upstream";
+const COLUMNS: &str = "topic, generation, partition, start_offset, next_offset, last_timestamp_ms, max_event_time_us, upstream, \
+     topic_id";
 
 /// The fence of one partition.
 pub(crate) fn find(connection: &Connection, function: &str, partition: &TopicPartition) -> Work<Option<Fence>> {
@@ -23,7 +23,8 @@ pub(crate) fn find(connection: &Connection, function: &str, partition: &TopicPar
 /// All fences of a function, by partition.
 pub(crate) fn list(connection: &Connection, function: &str) -> Work<Vec<(TopicPartition, Fence)>> {
     let select = format!(
-        "SELECT {COLUMNS} FROM millstream_fences WHERE function = ?1 ORDER BY function, topic, generation, partition"
+        "SELECT {COLUMNS} FROM millstream_fences WHERE function = ?1 AND partition <> {WHOLE_TOPIC}
+         ORDER BY function, topic, generation, partition"
     );
     let mut select = connection.prepare(&select)?;
     let mut rows = select.query([function])?;
@@ -43,7 +44,9 @@ pub(crate) fn create(
     now: &str,
 ) -> Work<Fence> {
     connection.execute(
-        "INSERT OR IGNORE INTO millstream_fences VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT OR IGNORE INTO millstream_fences (function, topic, generation, partition, start_offset, next_offset,
+             last_timestamp_ms, max_event_time_us, upstream, updated_at, topic_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         params![
             function,
             partition.topic,
@@ -54,7 +57,8 @@ pub(crate) fn create(
             fence.last_timestamp_ms,
             fence.max_event_time_us,
             upstream_text(fence)?,
-            now
+            now,
+            fence.topic_id
         ],
     )?;
     let missing = || Error::stop("internal: a fence that was just created is not there");
@@ -72,7 +76,8 @@ pub(crate) fn advance(
 ) -> Work<()> {
     let moved = connection.execute(
         "UPDATE millstream_fences
-         SET next_offset = ?6, last_timestamp_ms = ?7, max_event_time_us = ?8, upstream = ?9, updated_at = ?10
+         SET next_offset = ?6, last_timestamp_ms = ?7, max_event_time_us = ?8, upstream = ?9, updated_at = ?10,
+             topic_id = ?11
          WHERE function = ?1 AND topic = ?2 AND generation = ?3 AND partition = ?4 AND next_offset = ?5",
         params![
             function,
@@ -84,7 +89,8 @@ pub(crate) fn advance(
             to.last_timestamp_ms,
             to.max_event_time_us,
             upstream_text(to)?,
-            now
+            now,
+            to.topic_id
         ],
     )?;
     if moved == 1 {
@@ -108,6 +114,7 @@ fn read(row: &Row<'_>) -> Work<(TopicPartition, Fence)> {
         last_timestamp_ms: row.get(5)?,
         max_event_time_us: row.get(6)?,
         upstream: serde_json::from_str(&row.get::<_, String>(7)?).map_err(broken)?,
+        topic_id: row.get(8)?,
     };
     Ok((partition, fence))
 }

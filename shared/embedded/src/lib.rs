@@ -33,7 +33,7 @@
 //! # What it does not do
 //! There is one member per consumer group, which owns all partitions: two that run at once both read everything, and the
 //! fences let each record in once. Generations of a topic are not told apart: the file knows one topic by a name, and
-//! offsets begin at 0 again when it is deleted and made anew. Nothing is deleted by age.
+//! offsets begin at 0 again when it is deleted and re-created. Nothing is deleted by age.
 
 mod columns;
 mod connections;
@@ -42,6 +42,7 @@ mod dead_letters;
 mod fences;
 mod log;
 mod partitioner;
+mod remove;
 mod schema;
 mod sink;
 mod tables;
@@ -60,7 +61,7 @@ use millstream_core::{Clock, Result};
 use tokio::sync::watch;
 
 use crate::connections::Connections;
-pub use crate::{sink::EmbeddedSink, view::Counts};
+pub use crate::{remove::Removal, sink::EmbeddedSink, view::Counts};
 
 /// An open file. Cloning shares it.
 #[derive(Clone)]

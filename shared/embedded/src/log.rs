@@ -22,7 +22,9 @@ impl Topics for Embedded {
         let name = name.to_owned();
         self.connections
             .write(move |connection| {
-                let insert = "INSERT OR IGNORE INTO millstream_topics (name, partitions) VALUES (?1, ?2)";
+                // SQLite's own random bytes: no two files, and no two topics of a name, have the same.
+                let insert = "INSERT OR IGNORE INTO millstream_topics (name, partitions, uuid)
+                              VALUES (?1, ?2, lower(hex(randomblob(16))))";
                 if connection.execute(insert, params![name, partitions])? == 0 {
                     return Ok(());
                 }
@@ -63,6 +65,17 @@ impl Log for Embedded {
     async fn partitions(&self, topic: &str) -> Result<i32> {
         let name = topic.to_owned();
         self.connections.read(move |connection| Ok(find_topic(connection, &name)?.1)).await
+    }
+
+    async fn topic_id(&self, topic: &str) -> Result<Option<String>> {
+        let name = topic.to_owned();
+        self.connections
+            .read(move |connection| {
+                let (id, _) = find_topic(connection, &name)?;
+                let select = "SELECT uuid FROM millstream_topics WHERE id = ?1";
+                Ok(connection.query_row(select, [id], |row| row.get(0))?)
+            })
+            .await
     }
 
     async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks> {
@@ -121,8 +134,8 @@ impl Embedded {
             .await
     }
 
-    /// Deletes a topic with its records and group offsets, if it is there. Fences stay: a topic that is made anew under
-    /// the same name needs a higher `generation` in the pipeline file.
+    /// Deletes a topic with its records and group offsets, if it is there. Fences stay: a topic that is created again
+    /// under the same name needs a higher `generation` in the pipeline file.
     ///
     /// # Errors
     /// `Retry` when the file is locked for too long.

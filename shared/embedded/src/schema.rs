@@ -4,15 +4,17 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::connections::Work;
 
 /// Written to `PRAGMA user_version`; raised with every change of [`TABLES`].
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// Everything but the functions' own tables.
 ///
 /// `high` of a partition is one past its newest record and `low` its oldest: kept apart from the records, so that
-/// offsets go on after retention has deleted them all.
+/// offsets go on after retention has deleted them all. A topic's `uuid` is what tells it from one that was deleted and
+/// re-created under its name, here or in another file.
 const TABLES: &str = r#"
 CREATE TABLE millstream_topics (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, partitions INTEGER NOT NULL);
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, partitions INTEGER NOT NULL,
+    uuid TEXT);
 CREATE TABLE millstream_partitions (
     topic_id INTEGER NOT NULL, partition INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL,
     PRIMARY KEY (topic_id, partition)) WITHOUT ROWID;
@@ -27,39 +29,57 @@ CREATE TABLE millstream_group_offsets (
 CREATE TABLE millstream_fences (
     function TEXT NOT NULL, topic TEXT NOT NULL, generation INTEGER NOT NULL, partition INTEGER NOT NULL,
     start_offset INTEGER NOT NULL, next_offset INTEGER NOT NULL, last_timestamp_ms INTEGER, max_event_time_us INTEGER,
-    upstream TEXT NOT NULL, updated_at TEXT NOT NULL,
+    upstream TEXT NOT NULL, updated_at TEXT NOT NULL, topic_id TEXT,
     PRIMARY KEY (function, topic, generation, partition)) WITHOUT ROWID;
 CREATE TABLE millstream_dead_letters (
     function TEXT NOT NULL, topic TEXT NOT NULL, generation INTEGER NOT NULL, partition INTEGER NOT NULL,
     "offset" INTEGER NOT NULL, timestamp_ms INTEGER NOT NULL, key BLOB, value BLOB, value_bytes INTEGER NOT NULL,
     headers BLOB, reason TEXT NOT NULL, created_at TEXT NOT NULL,
     PRIMARY KEY (function, topic, generation, partition, "offset")) WITHOUT ROWID;
+CREATE INDEX millstream_dead_letters_newest ON millstream_dead_letters (created_at);
 CREATE TABLE millstream_tables (name TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, schema TEXT NOT NULL) WITHOUT ROWID;
 "#;
 
-/// Makes the tables of a new file; checks the version of one that is there.
+/// From version 1, which knew no identity of topics. Fences get it with their next write.
+const FROM_1: &str = "
+ALTER TABLE millstream_topics ADD COLUMN uuid TEXT;
+UPDATE millstream_topics SET uuid = lower(hex(randomblob(16)));
+ALTER TABLE millstream_fences ADD COLUMN topic_id TEXT;
+";
+
+/// What a file is, before [`migrate`] has seen to it.
+enum Layout {
+    Current,
+    Version1,
+    Empty,
+}
+
+/// Makes the tables of a new file, and brings one of an older version up to date in place.
 pub(crate) fn migrate(connection: &mut Connection) -> Work<()> {
-    if check(connection)? {
+    if matches!(check(connection)?, Layout::Current) {
         return Ok(());
     }
     // Another process may be making them now: look again under the write lock.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if !check(&transaction)? {
-        transaction.execute_batch(TABLES)?;
-        transaction.pragma_update(None, "user_version", VERSION)?;
+    match check(&transaction)? {
+        Layout::Current => {}
+        Layout::Version1 => transaction.execute_batch(FROM_1)?,
+        Layout::Empty => transaction.execute_batch(TABLES)?,
     }
+    transaction.pragma_update(None, "user_version", VERSION)?;
     Ok(transaction.commit()?)
 }
 
-/// Are the tables there? `Stop` when the file is of another version, or of another program.
-fn check(connection: &Connection) -> Work<bool> {
+/// `Stop` when the file is of a newer version, or of another program.
+fn check(connection: &Connection) -> Work<Layout> {
     // The tables before the version: both appear in one commit, which may happen between the two statements.
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let file = connection.path().unwrap_or_default();
     match version {
-        VERSION => Ok(true),
-        0 if tables == 0 => Ok(false),
+        VERSION => Ok(Layout::Current),
+        1 => Ok(Layout::Version1),
+        0 if tables == 0 => Ok(Layout::Empty),
         0 => Err(Error::stop(format!(
             "{file} is a SQLite file of another program: name another data folder, or move that file away"
         ))

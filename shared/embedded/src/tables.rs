@@ -143,7 +143,9 @@ impl Stored {
             return Ok(());
         }
         Err(self.stop(&format!(
-            "does not fit the pipeline file: {}; name another table in `into`, or change the SQL back",
+            "does not fit the pipeline file: {}. Change the SQL back; or give the function and its table (`into`) new \
+             names, both together, and what the log still has is read from `start` into the new table. A new table under \
+             the function's old name would lack everything before its fence",
             differences.join("; ")
         )))
     }
@@ -164,7 +166,8 @@ impl Stored {
         if !self.keys.is_empty() {
             // Two nulls differ to this index: what keeps null keys unique is the look-up by IS in the write transaction.
             let keys: Vec<_> = self.keys.iter().map(|key| quoted(self.schema.field(*key).name())).collect();
-            let index = quoted(&format!("{}_keys", self.name));
+            // SQLite has one name space for tables and indexes, and no table may begin as this does.
+            let index = quoted(&format!("millstream_keys_of_{}", self.name));
             sql += &format!("CREATE UNIQUE INDEX {index} ON {} ({});", quoted(&self.name), keys.join(", "));
         }
         Ok(sql)

@@ -30,8 +30,9 @@ pub trait Process: Send + Sync {
     /// Brings a batch into the sink and returns the sink's next offset.
     async fn process(&self, batch: Batch) -> Result<i64>;
 
-    /// The sink's next offset of a partition.
-    async fn start(&self, partition: &TopicPartition) -> Result<i64>;
+    /// The sink's next offset of a partition as it is now; none where none was created yet, which this must not do: only
+    /// the batch in hand says where a new one may begin.
+    async fn next_offset(&self, partition: &TopicPartition) -> Result<Option<i64>>;
 }
 
 #[async_trait]
@@ -40,8 +41,8 @@ impl Process for Runner {
         Self::process(self, batch).await
     }
 
-    async fn start(&self, partition: &TopicPartition) -> Result<i64> {
-        Self::start(self, partition).await
+    async fn next_offset(&self, partition: &TopicPartition) -> Result<Option<i64>> {
+        Self::next_offset(self, partition).await
     }
 }
 
@@ -95,10 +96,10 @@ async fn process_partition(process: &dyn Process, named: NamedBatch) -> Option<B
         Ok(next) => Error::retry(format!("only the records below offset {next} came into the sink")),
         Err(error) => error,
     };
-    // Part of the batch may be in the sink, or all of it when the outcome was unknown. If the sink can't tell, the whole
-    // batch comes again, which is harmless.
-    let fence = process.start(batch.partition()).await.unwrap_or(batch.range().start);
-    let left = batch.after(fence);
+    // Part of the batch may be in the sink, or all of it when the outcome was unknown. If the sink can't tell, or has no
+    // fence yet, the whole batch comes again, which is harmless.
+    let fence = process.next_offset(batch.partition()).await.ok().flatten();
+    let left = batch.after(fence.unwrap_or(batch.range().start));
     // An offset that the event did not hold would make Lambda refuse the answer: name the first record left.
     let offset = left.and_then(|left| left.offsets().values().first().copied());
     let partition = batch.partition();

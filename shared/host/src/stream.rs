@@ -82,7 +82,7 @@ impl StreamHandler {
             return Err(error);
         }
         if attempt == 1 || attempt.is_multiple_of(10) {
-            tracing::warn!(function = self.runner.function(), attempt, %error, "waiting for it to pass");
+            tracing::warn!(function = self.runner.function(), attempt, "trying again: {error}");
         }
         let pause_ms =
             self.retries.first_pause_ms.saturating_mul(1 << (attempt - 1).min(16)).min(self.retries.max_pause_ms);

@@ -29,8 +29,8 @@ impl Process for Odd {
         }
     }
 
-    async fn start(&self, _partition: &TopicPartition) -> Result<i64> {
-        Ok(0)
+    async fn next_offset(&self, _partition: &TopicPartition) -> Result<Option<i64>> {
+        Ok(Some(0))
     }
 }
 

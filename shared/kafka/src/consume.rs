@@ -10,10 +10,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::future::try_join_all;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use millstream_core::{Error, Handler, Limits, Result, Source, Subscription, TopicPartition};
 use rdkafka::{
-    ClientContext, Offset, TopicPartitionList,
+    ClientContext, Message, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
@@ -36,6 +36,20 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long a broker is given to come to itself before it is judged, and before partitions begin again at their fences.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How often in a row a partition begins again where it could not be read on, before a person is asked.
+const MAX_BEGINNINGS: u32 = 10;
+
+/// How often it is looked whether the topics are still those that they were.
+const LOOK_AT_TOPICS: Duration = Duration::from_secs(10);
+
+/// Partitions that are started at once: each asks the sink and the log a few things.
+const STARTS_AT_ONCE: usize = 16;
+
+/// What the batches in the making and in hand may hold, two of each partition: at more than 16 partitions with the default
+/// `max_bytes` they become smaller.
+const BATCHES_BYTES: usize = 512 << 20;
+const LEAST_BATCH_BYTES: usize = 256 << 10;
+
 /// How long batches in hand may take to finish when a partition goes or the function stops.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -51,6 +65,8 @@ pub(crate) struct Member {
     generations: HashMap<String, u32>,
     limits: Limits,
     failure: Mutex<Option<Error>>,
+    /// The offset at which a partition could not be read on, and how often in a row. One entry per partition.
+    stuck: Mutex<HashMap<TopicPartition, (i64, u32)>>,
     /// A partition can't be read on from where it stands.
     again: AtomicBool,
     /// The future of `consume` is gone, or something failed.
@@ -74,8 +90,8 @@ impl Member {
         &self.runtime
     }
 
-    pub(crate) fn limits(&self) -> Limits {
-        self.limits
+    fn partition(&self, topic: &str, number: i32) -> TopicPartition {
+        TopicPartition::new(topic, self.generations.get(topic).copied().unwrap_or(1), number)
     }
 
     /// Ends the member; the first error is the one that `consume` returns.
@@ -88,6 +104,35 @@ impl Member {
     pub(crate) fn begin_again(&self, why: &Error) {
         tracing::warn!("partitions begin again at their fences: {why}");
         self.again.store(true, Ordering::Release);
+    }
+
+    /// The same for one that could not be read on at `offset`; if that was so too often already, the function stops. An
+    /// error that a person must see anyway is what it stops with.
+    pub(crate) fn begin_again_at(&self, partition: &TopicPartition, offset: i64, why: Error) {
+        let mut stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, times) = stuck.entry(partition.clone()).or_insert((offset, 0));
+        *times = if *at == offset { *times + 1 } else { 1 };
+        *at = offset;
+        if *times < MAX_BEGINNINGS {
+            return self.begin_again(&why);
+        }
+        self.fail(match why {
+            Error::Retry(fault) => Error::stop(format!(
+                "topic {}, partition {} can't be read on at offset {offset}, {MAX_BEGINNINGS} times in a row: {fault}",
+                partition.topic, partition.partition
+            )),
+            why => why,
+        });
+    }
+
+    /// Where a partition could not be read on, if it has not come further since.
+    pub(crate) fn stuck_at(&self, partition: &TopicPartition) -> Option<i64> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).get(partition).map(|(at, _)| *at)
+    }
+
+    /// It has come further.
+    pub(crate) fn unstuck(&self, partition: &TopicPartition) {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).remove(partition);
     }
 
     /// Gives a broker time to come to itself.
@@ -150,23 +195,18 @@ impl Group {
         let Some(consumer) = self.consumer.get().and_then(Weak::upgrade) else {
             return Err(Error::retry("the group handed out partitions while this member left it"));
         };
-        let wanted: Vec<TopicPartition> = partitions
-            .elements()
-            .iter()
-            .map(|one| {
-                let generation = self.member.generations.get(one.topic()).copied().unwrap_or(1);
-                TopicPartition::new(one.topic(), generation, one.partition())
-            })
-            .collect();
-        let starts = try_join_all(wanted.iter().map(|one| self.member.handler.start(one)));
-        let starts = self.member.runtime.block_on(starts)?;
+        let wanted: Vec<TopicPartition> =
+            partitions.elements().iter().map(|one| self.member.partition(one.topic(), one.partition())).collect();
+        let starts = stream::iter(&wanted).map(|one| self.member.handler.start(one)).buffered(STARTS_AT_ONCE);
+        let starts: Vec<i64> = self.member.runtime.block_on(starts.try_collect())?;
+        let limits = shared_by(wanted.len(), self.member.limits);
         let mut queues = Vec::with_capacity(wanted.len());
         for (one, start) in wanted.iter().zip(&starts) {
             partitions
                 .set_partition_offset(&one.topic, one.partition, Offset::Offset(*start))
                 .map_err(|error| Error::stop(format!("partition {one} can't start at offset {start}: {error}")))?;
             let queue = Queue::split(&consumer, &one.topic, one.partition)
-                .ok_or_else(|| Error::retry(format!("librdkafka has no queue for partition {one}")))?;
+                .ok_or_else(|| Error::retry(format!("the Kafka client has no room for partition {one}")))?;
             queues.push(queue);
         }
         consumer
@@ -175,7 +215,7 @@ impl Group {
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         for ((one, start), queue) in wanted.into_iter().zip(starts).zip(queues) {
             tracing::info!(partition = %one, offset = start, "partition taken");
-            workers.push(Worker::spawn(self.member.clone(), queue, one, start)?);
+            workers.push(Worker::spawn(self.member.clone(), queue, one, start, limits)?);
         }
         self.member.link.works();
         Ok(())
@@ -226,9 +266,10 @@ impl Group {
         while !self.member.stopping() {
             let result = match consumer.poll(TICK) {
                 None => Ok(()),
-                Some(Ok(_)) => {
+                Some(Ok(record)) => {
                     let what = "a record came outside its partition's queue, where it may have overtaken others";
-                    self.member.begin_again(&Error::retry(what));
+                    let partition = self.member.partition(record.topic(), record.partition());
+                    self.member.begin_again_at(&partition, record.offset(), Error::retry(what));
                     Ok(())
                 }
                 Some(Err(error)) => self.judge(error),
@@ -274,6 +315,12 @@ impl Group {
     }
 }
 
+/// What a batch may hold where so many partitions make them at once.
+fn shared_by(partitions: usize, limits: Limits) -> Limits {
+    let share = (BATCHES_BYTES / 2 / partitions.max(1)).max(LEAST_BATCH_BYTES);
+    Limits { max_bytes: limits.max_bytes.min(share), ..limits }
+}
+
 #[async_trait]
 impl Source for Kafka {
     async fn consume(&self, subscription: Subscription, handler: Arc<dyn Handler>) -> Result<()> {
@@ -285,13 +332,15 @@ impl Source for Kafka {
             generations: subscription.topics.iter().cloned().collect(),
             limits: subscription.limits,
             failure: Mutex::new(None),
+            stuck: Mutex::default(),
             again: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
         let _guard = EndWhenDropped(member.clone());
         let topics: Vec<String> = subscription.topics.iter().map(|(topic, _)| topic.clone()).collect();
+        let Some(partitions) = count_partitions(&member, &topics).await? else { return Ok(()) };
         let group = Group { member: member.clone(), consumer: OnceLock::new(), workers: Mutex::new(Vec::new()) };
-        let config = self.settings.member(&subscription.group);
+        let config = self.settings.member(&subscription.group, partitions);
         let consumer: Arc<BaseConsumer<Group>> = Arc::new(client_made(config.create_with_context(group))?);
         let _ = consumer.context().consumer.set(Arc::downgrade(&consumer));
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
@@ -302,7 +351,7 @@ impl Source for Kafka {
         self.sender.begin()?;
         let (served, left) = serve_on_a_thread(consumer)?;
         tokio::select! {
-            never = watch_for_missing(&member, topics) => match never {},
+            never = watch_topics(&member, &topics) => match never {},
             _ = served => {}
             () = overdue(&member) => tracing::warn!("the partitions were not given back in time: left as they are"),
         }
@@ -332,30 +381,55 @@ fn serve_on_a_thread(consumer: Arc<BaseConsumer<Group>>) -> Result<(oneshot::Rec
     Ok((served, left))
 }
 
-/// librdkafka waits for a missing topic for good; this looks once that all are there, while the member joins already.
-async fn watch_for_missing(member: &Member, topics: Vec<String>) -> Infallible {
+/// How many partitions the topics have, asked until the brokers answer; none when the member is to stop before they do. A
+/// missing topic shows here: librdkafka would wait for it for good.
+async fn count_partitions(member: &Member, topics: &[String]) -> Result<Option<usize>> {
+    let mut count = 0;
     for topic in topics {
         loop {
-            let control = member.control.clone();
-            let name = topic.clone();
-            match blocking(move || control.partitions(&name)).await {
-                Ok(_) => break,
+            let (control, name) = (member.control.clone(), topic.clone());
+            let asked = tokio::select! {
+                asked = blocking(move || control.partitions(&name)) => asked,
+                () = stopping(member) => return Ok(None),
+            };
+            match asked {
+                Ok(partitions) => break count += partitions as usize,
+                // It has waited for some seconds, and its client has told of the outage.
                 Err(error) if error.is_retry() => {}
-                Err(error) => {
-                    member.fail(error);
-                    break;
-                }
+                Err(error) => return Err(error),
             }
         }
     }
-    std::future::pending().await
+    Ok(Some(count))
+}
+
+/// A topic that is deleted and re-created while it is read is read on by librdkafka at the same offset, as if nothing had
+/// happened. So its id is looked at now and then, and when it is another the partitions begin again, where it is judged.
+async fn watch_topics(member: &Member, topics: &[String]) -> Infallible {
+    let mut known: HashMap<&String, String> = HashMap::new();
+    loop {
+        for topic in topics {
+            let (control, name) = (member.control.clone(), topic.clone());
+            // What can't be asked now is asked the next time.
+            let Ok(Some(id)) = blocking(move || Ok(control.topic_id_now(&name))).await else { continue };
+            if known.insert(topic, id.clone()).is_some_and(|known| known != id) {
+                member.begin_again(&Error::retry(format!("topic {topic} has another id: it was re-created")));
+            }
+        }
+        tokio::time::sleep(LOOK_AT_TOPICS).await;
+    }
+}
+
+/// Ends when the member is to stop.
+async fn stopping(member: &Member) {
+    while !member.stopping() {
+        tokio::time::sleep(TICK).await;
+    }
 }
 
 /// Ends when the member should have stopped long ago: calls into librdkafka that wait for a broker have no limit of their own.
 async fn overdue(member: &Member) {
-    while !member.stopping() {
-        tokio::time::sleep(TICK).await;
-    }
+    stopping(member).await;
     tokio::time::sleep(GRACE + LEAVING + LEAVING).await;
 }
 
@@ -365,5 +439,20 @@ struct EndWhenDropped(Arc<Member>);
 impl Drop for EndWhenDropped {
     fn drop(&mut self) {
         self.0.ended.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_partitions_share_what_batches_may_hold() {
+        let limits = Limits { max_records: 7, max_bytes: 16 << 20, max_wait_ms: 9 };
+        for (partitions, max_bytes) in [(0, 16 << 20), (16, 16 << 20), (64, 4 << 20), (9_999, 256 << 10)] {
+            assert_eq!(shared_by(partitions, limits), Limits { max_bytes, ..limits }, "{partitions}");
+        }
+        // A user's smaller limit stays.
+        assert_eq!(shared_by(9_999, Limits { max_bytes: 5, ..limits }).max_bytes, 5);
     }
 }

@@ -9,6 +9,7 @@ use rdkafka::{
 use crate::{
     link::Link,
     settings::{KafkaSettings, client_made},
+    topic_id::topic_id,
 };
 
 /// How often a question is asked before it fails, and how long each time: ten seconds in all, in slices so that a refused
@@ -49,6 +50,22 @@ impl Control {
             ))),
             Some((Some(code), _)) => Err(self.link().failure(&doing, code)),
         }
+    }
+
+    /// The id that the brokers gave a topic; none where they know no ids.
+    pub(crate) fn topic_id(&self, topic: &str) -> Result<Option<String>> {
+        let doing = format!("looking up the id of topic {topic}");
+        self.ask(&doing, |client| match topic_id(client, topic, ATTEMPT) {
+            // A broker that is too old to be asked.
+            Err(Code::UnsupportedFeature | Code::UnsupportedVersion) => Ok(None),
+            Err(code) => Err(KafkaError::MetadataFetch(code)),
+            Ok(id) => Ok(id),
+        })
+    }
+
+    /// The same, asked once: none as well where there is no answer within three seconds.
+    pub(crate) fn topic_id_now(&self, topic: &str) -> Option<String> {
+        topic_id(&self.0, topic, ATTEMPT).ok().flatten()
     }
 
     /// The offsets held now, up to the last stable one.

@@ -32,6 +32,7 @@ mod produce;
 mod queue;
 mod read;
 mod settings;
+mod topic_id;
 mod topics;
 mod worker;
 

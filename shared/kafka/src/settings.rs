@@ -48,6 +48,14 @@ impl fmt::Debug for KafkaSettings {
 /// default (`group.min.session.timeout.ms`). After an outage it is also how long the group takes to come back.
 const SESSION_TIMEOUT_MS: &str = "6000";
 
+/// How many partitions may read ahead as far as they like. More share what these would hold, so that a process stays within
+/// 256 MiB of records and 192,000 of them (some 75 MiB of librdkafka's own), down to the least that keeps one busy.
+const ROOMY_PARTITIONS: usize = 16;
+const READ_AHEAD_KIB: usize = 16 << 10;
+const LEAST_READ_AHEAD_KIB: usize = 512;
+const READ_AHEAD_RECORDS: usize = 12_000;
+const LEAST_READ_AHEAD_RECORDS: usize = 500;
+
 /// The most bytes of one record that the producer takes; the topic's `max.message.bytes` is usually lower.
 const MAX_RECORD_BYTES: usize = 32 << 20;
 
@@ -68,21 +76,25 @@ impl KafkaSettings {
         self.client(&[], &[("enable.auto.commit", "false")])
     }
 
-    /// For a member of a consumer group.
+    /// For a member of a consumer group whose topics have so many partitions, all of which it may be given.
     ///
     /// What librdkafka reads ahead is bounded by records, because it spends some 400 bytes on each beside its own: below
     /// 12,000 records waiting, a partition fetches the next 128 KiB (compressed). A broker is asked for all partitions at
     /// once, and not again before it has answered, so two things would starve a partition whose queue is full at the
     /// moment of asking: large answers, for which the others' records are unpacked first, and a long wait for partitions
     /// that have nothing. Its default pause of a second after a full queue would as well.
-    pub(crate) fn member(&self, group: &str) -> ClientConfig {
+    pub(crate) fn member(&self, group: &str, partitions: usize) -> ClientConfig {
+        let share =
+            |all: usize, least: usize| (all * ROOMY_PARTITIONS / partitions.max(1)).clamp(least, all).to_string();
+        let (records, kib) =
+            (share(READ_AHEAD_RECORDS, LEAST_READ_AHEAD_RECORDS), share(READ_AHEAD_KIB, LEAST_READ_AHEAD_KIB));
         let defaults = [
             ("session.timeout.ms", if self.profile == Profile::EventHubs { "30000" } else { SESSION_TIMEOUT_MS }),
             ("heartbeat.interval.ms", "1500"),
             ("max.poll.interval.ms", "300000"),
             ("auto.commit.interval.ms", "1000"),
-            ("queued.min.messages", "12000"),
-            ("queued.max.messages.kbytes", "16384"),
+            ("queued.min.messages", records.as_str()),
+            ("queued.max.messages.kbytes", kib.as_str()),
             ("fetch.message.max.bytes", "131072"),
             ("fetch.queue.backoff.ms", "1"),
             ("fetch.wait.max.ms", "20"),
@@ -94,6 +106,8 @@ impl KafkaSettings {
             ("enable.auto.commit", "true"),
             ("enable.auto.offset.store", "false"),
             ("auto.offset.reset", "error"),
+            // A damaged batch is to be noticed, not taken for records.
+            ("check.crcs", "true"),
             ("enable.partition.eof", "true"),
             // Eager: the incremental protocol of librdkafka has lost commits.
             ("partition.assignment.strategy", "range,roundrobin"),
@@ -115,6 +129,7 @@ impl KafkaSettings {
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             ("auto.offset.reset", "error"),
+            ("check.crcs", "true"),
             ("enable.partition.eof", "true"),
         ];
         self.client(&defaults, &fixed)
@@ -192,9 +207,9 @@ impl KafkaSettings {
 /// Says what is wrong with the settings, without the value of any.
 pub(crate) fn client_made<T>(made: std::result::Result<T, KafkaError>) -> Result<T> {
     made.map_err(|error| match error {
-        KafkaError::ClientConfig(_, _, key, _) => {
-            Error::stop(format!("librdkafka does not take the Kafka setting `{key}`, or the value it has: correct it"))
-        }
+        KafkaError::ClientConfig(_, _, key, _) => Error::stop(format!(
+            "the Kafka client (librdkafka) does not take the setting `{key}`, or the value it has: correct it"
+        )),
         KafkaError::ClientCreation(reason) => {
             Error::stop(format!("the Kafka settings don't go together, or name a file that can't be read: {reason}"))
         }
@@ -219,8 +234,19 @@ mod tests {
 
     #[test]
     fn the_user_changes_defaults_but_not_what_exactly_once_rests_on() {
-        assert_eq!(settings(Profile::Default).member("g").get("auto.offset.reset"), Some("error"));
+        assert_eq!(settings(Profile::Default).member("g", 3).get("auto.offset.reset"), Some("error"));
         assert_eq!(settings(Profile::Default).producer().get("linger.ms"), Some("50"));
+    }
+
+    #[test]
+    fn many_partitions_share_what_may_be_read_ahead() {
+        for (partitions, records, kib) in
+            [(1, "12000", "16384"), (16, "12000", "16384"), (100, "1920", "2621"), (9_999, "500", "512")]
+        {
+            let config = settings(Profile::Default).member("g", partitions);
+            let of = |name: &str| config.get(name).unwrap();
+            assert_eq!((of("queued.min.messages"), of("queued.max.messages.kbytes")), (records, kib), "{partitions}");
+        }
     }
 
     #[test]

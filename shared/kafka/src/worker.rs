@@ -5,14 +5,14 @@ use std::{
     time::Duration,
 };
 
-use millstream_core::{Batch, BatchBuilder, Error, Result, TopicPartition};
+use millstream_core::{Batch, BatchBuilder, Error, Limits, Result, TopicPartition};
 use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, error::RDKafkaErrorCode as Code};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
     consume::{Group, Member},
     queue::{Notice, Queue},
-    read::out_of_range,
+    read::{damage, out_of_range, unreadable},
 };
 
 /// How long a worker waits for records before it looks at its orders again.
@@ -46,6 +46,7 @@ impl Worker {
         queue: Queue<Group>,
         partition: TopicPartition,
         start: i64,
+        limits: Limits,
     ) -> Result<Self> {
         let (orders, receiver) = watch::channel(Order::Run);
         let (ending, ended) = mpsc::channel::<()>();
@@ -55,7 +56,9 @@ impl Worker {
             queue,
             partition: partition.clone(),
             start,
+            limits,
             seen_to: start,
+            stuck_at: member.stuck_at(&partition),
             builder,
             orders: receiver,
             handling: None,
@@ -103,6 +106,9 @@ struct Task {
     /// Where the log ended when it was last read to its end: nothing stands between the last record and this but aborted
     /// records and transaction markers.
     seen_to: i64,
+    /// Where it could not be read on before it began again, until it has.
+    stuck_at: Option<i64>,
+    limits: Limits,
     builder: BatchBuilder,
     orders: watch::Receiver<Order>,
     /// The batch that is being handled. Librdkafka spends several times its bytes on each record, so they are better read
@@ -144,7 +150,7 @@ impl Task {
 
     /// Reads until a limit is met; `None` when ordered to end.
     fn next_batch(&mut self) -> Result<Option<Batch>> {
-        let limits = self.member.limits();
+        let limits = self.limits;
         let mut due: Option<Instant> = None;
         loop {
             match self.ordered() {
@@ -160,6 +166,7 @@ impl Task {
                     Ok(record) => record,
                     Err(Notice { code: Code::PartitionEOF, offset }) => {
                         self.seen_to = self.seen_to.max(offset);
+                        self.passed(offset);
                         self.queue.advance();
                         continue;
                     }
@@ -167,14 +174,13 @@ impl Task {
                     Err(_) if !self.builder.is_empty() => return Ok(Some(self.seal())),
                     Err(notice) => {
                         match self.survive(notice) {
-                            Err(error) if error.is_retry() => {
-                                self.member.begin_again(&error);
-                                return Ok(None);
+                            After::BeginAgain(why) => self.member.begin_again(&why),
+                            After::BeginAgainOrStop(why) => {
+                                self.member.begin_again_at(&self.partition, self.start, why);
                             }
-                            outcome => outcome?,
+                            After::Stop(error) => return Err(error),
                         }
-                        self.queue.advance();
-                        continue;
+                        return Ok(None);
                     }
                 };
                 if !self.builder.is_empty() && self.builder.bytes() + record.bytes() > limits.max_bytes {
@@ -203,8 +209,17 @@ impl Task {
         if let Some(Ok(record)) = self.queue.peek() {
             let (offset, timestamp_ms) = (record.offset(), record.timestamp_ms());
             self.builder.push(offset, timestamp_ms, record.key(), record.value(), record.headers());
+            self.passed(offset);
         }
         self.queue.advance();
+    }
+
+    /// Read up to here: was this where it was stuck before?
+    fn passed(&mut self, offset: i64) {
+        if self.stuck_at.is_some_and(|stuck_at| offset >= stuck_at) {
+            self.stuck_at = None;
+            self.member.unstuck(&self.partition);
+        }
     }
 
     /// Is there a record, or the end of a transaction that the fence can be moved over? A fence that stood before one would
@@ -265,28 +280,54 @@ impl Task {
         }
     }
 
-    /// The queue holds something else than a record. It goes on only where librdkafka does so at the same offset; what it
-    /// would skip in any other case must not be skipped. So `Retry` begins again at the fence, and any other error ends the
-    /// function.
-    fn survive(&self, notice: Notice) -> Result<()> {
+    /// The queue holds something else than a record. librdkafka would go on behind it, and nothing must be skipped.
+    fn survive(&self, notice: Notice) -> After {
         let TopicPartition { topic, partition, .. } = &self.partition;
-        match notice.code {
+        let doing = || format!("reading topic {topic}, partition {partition} at offset {}", self.start);
+        let error = match notice.code {
             Code::AutoOffsetReset => {
                 // A broker that has just come back may not know its own end yet: it is asked after a pause.
                 self.member.pause();
-                Err(out_of_range(self.member.control(), &self.partition, self.start))
-            }
-            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
-                // Word of a missing topic may be old: a broker that has just started knows less than the others.
-                match self.member.control().partitions(topic) {
-                    Err(error) if !error.is_retry() => Err(error),
-                    _ => Ok(()),
+                match self.member.control().watermarks(&self.partition) {
+                    Ok(held) => out_of_range(&self.partition, self.start, held),
+                    Err(error) if error.is_retry() => return After::BeginAgain(error.context(doing())),
+                    Err(error) => error.context(doing()),
                 }
             }
-            code => {
-                let doing = format!("reading topic {topic}, partition {partition} at offset {}", self.start);
-                Err(self.member.link().failure(&doing, code))
+            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
+                // Word of a missing topic may be old: a broker that has just started knows less than the others. Or the
+                // topic was re-created meanwhile, which the start of its partitions finds out.
+                match self.member.control().partitions(topic) {
+                    Err(error) if !error.is_retry() => error,
+                    _ => {
+                        let what = format!("topic {topic} was unknown to its broker for a moment");
+                        return After::BeginAgain(Error::retry(what));
+                    }
+                }
             }
-        }
+            Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::OperationTimedOut
+            | Code::Resolve
+            | Code::SSL => match self.member.link().failure(&doing(), notice.code) {
+                error if error.is_retry() => return After::BeginAgain(error),
+                error => error,
+            },
+            code => match damage(code) {
+                Some(what) => return After::BeginAgainOrStop(unreadable(&self.partition, self.start, what)),
+                None => self.member.link().failure(&doing(), code),
+            },
+        };
+        if error.is_retry() { After::BeginAgainOrStop(error) } else { After::Stop(error) }
     }
+}
+
+/// What becomes of a partition whose queue holds something else than a record.
+enum After {
+    /// It begins again at its fence, however often: an outage, which the host's patience bounds.
+    BeginAgain(Error),
+    /// It begins again at its fence, and stops the function if it comes no further.
+    BeginAgainOrStop(Error),
+    /// A person must act.
+    Stop(Error),
 }

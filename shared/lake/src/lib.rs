@@ -21,7 +21,7 @@
 //!     .map_err(|error| millstream_core::Error::stop("rows").caused_by(error))?;
 //! sink.write(&partition, &from, &to, &[rows]).await?;
 //!
-//! // It is in transactions/date=2026-11-21/transaction-1-0-00000000000000000000.parquet
+//! // It is in transactions/log_date=2026-11-21/transaction-1-0-00000000000000000000.parquet
 //! assert_eq!(sink.snapshot().await?.rows[0].num_rows(), 2);
 //! # Ok(())
 //! # }
@@ -41,14 +41,21 @@
 //! # What lies where
 //! | object | holds |
 //! | --- | --- |
-//! | `<table>/date=<day>/<topic>-<generation>-<partition>-<start>.parquet` | rows; the day is that of Kafka's timestamp (UTC) of the write's last record, whose earlier ones may be of the day before |
+//! | `<table>/log_date=<day>/<topic>-<generation>-<partition>-<start>.parquet` | rows; the day is that of the log's (Kafka's) timestamp (UTC) of the write's *last* record |
 //! | `<table>/_fences/<topic>-<generation>-<partition>.json` | a boundary of the chain, moved after each file |
-//! | `<table>/_fences/<topic>-<generation>-<partition>-<start>.parquet` | the first turn: no rows |
-//! | `<table>/_table.parquet` | the columns: no rows |
+//! | `<table>/_fences/<topic>-<generation>-<partition>-<start>.turn` | the first turn |
+//! | `<table>/_table.columns` | the columns, as Parquet without rows |
 //!
-//! Readers (DuckDB, Spark, Arrow) take `<table>/date=*/*.parquet`; names that begin with `_` or `.` are hidden from those
-//! that are given the folder. Nothing here is ever deleted; whoever removes old days must leave the last two of each
-//! partition, and `_fences` as it is.
+//! `log_date` is when the log took a file's last record, not when its events happened: the records before it may be of
+//! any day, and a replay puts years of events into one. A reader must not leave folders out by the time of events; the
+//! statistics in the files' footers let it leave out files by any column, exactly.
+//!
+//! Readers (DuckDB, Spark, Arrow) take `<table>/*/*.parquet`; only what may hold rows ends in `.parquet`, so that
+//! `<table>/**/*.parquet` is the same. A turn in a folder of a day is a file of the table's columns and no rows. Nothing
+//! here is ever deleted; whoever removes old days must leave the last two of each partition, and `_fences` as it is.
+//!
+//! A table whose columns are in `_table.parquet` was made when folders were named `date=<day>`, and goes on so: new names
+//! would break its chains. It is moved by archiving the topic into a table of another name.
 
 mod chain;
 mod file;

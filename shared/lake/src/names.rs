@@ -8,6 +8,34 @@ pub(crate) const NO_DATE: &str = "1970-01-01";
 /// The last millisecond of the year 9999. A timestamp is whatever a producer sent; a day past this is no date to readers.
 const LAST_DATE_MS: i64 = 253_402_300_799_999;
 
+/// What a table's objects are called. It is settled when the table is created and never changes: a chain whose names
+/// changed could be written twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// Days are `log_date=…`, which nobody takes for the day of an event, and only what may hold rows ends in `.parquet`.
+    Current,
+    /// Days are `date=…`, and everything ends in `.parquet`: how tables were made at first.
+    Dated,
+}
+
+impl Layout {
+    /// What the folders of days begin with: the column that readers make of them.
+    pub(crate) fn day_column(self) -> &'static str {
+        match self {
+            Self::Current => "log_date",
+            Self::Dated => "date",
+        }
+    }
+
+    /// The ending of the first turn, which has no day's folder to lie in.
+    fn turn_ending(self) -> &'static str {
+        match self {
+            Self::Current => "turn",
+            Self::Dated => "parquet",
+        }
+    }
+}
+
 /// Where the objects of one table are.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
@@ -25,9 +53,12 @@ impl Names {
         &self.table
     }
 
-    /// The table's columns and owner.
-    pub(crate) fn declaration(&self) -> Path {
-        self.table.clone().join("_table.parquet")
+    /// The table's columns. Which of the names is there also tells the table's layout.
+    pub(crate) fn declaration(&self, layout: Layout) -> Path {
+        self.table.clone().join(match layout {
+            Layout::Current => "_table.columns",
+            Layout::Dated => "_table.parquet",
+        })
     }
 
     /// The folder of all fences.
@@ -41,12 +72,12 @@ impl Names {
     }
 
     /// The one object that can follow a chain that is at `date` and `start`.
-    pub(crate) fn step(&self, partition: &TopicPartition, date: Option<&str>, start: i64) -> Path {
-        let folder = match date {
-            Some(date) => self.table.clone().join(format!("date={date}")),
-            None => self.fences(),
+    pub(crate) fn step(&self, layout: Layout, partition: &TopicPartition, date: Option<&str>, start: i64) -> Path {
+        let (folder, ending) = match date {
+            Some(date) => (self.table.clone().join(format!("{}={date}", layout.day_column())), "parquet"),
+            None => (self.fences(), layout.turn_ending()),
         };
-        folder.join(format!("{}-{start:020}.parquet", stem(partition)))
+        folder.join(format!("{}-{start:020}.{ending}", stem(partition)))
     }
 
     /// Is this a file that readers of the table see?
@@ -55,7 +86,8 @@ impl Names {
             Some(parts) => parts,
             None => return false,
         };
-        parts.next().is_some_and(|folder| folder.as_ref().starts_with("date=")) && path.as_ref().ends_with(".parquet")
+        let is_day = |folder: &str| folder.starts_with("log_date=") || folder.starts_with("date=");
+        parts.next().is_some_and(|folder| is_day(folder.as_ref())) && path.as_ref().ends_with(".parquet")
     }
 
     /// Whose fence this is.
@@ -96,17 +128,19 @@ mod tests {
         let names = Names::new("lake", "orders");
         for topic in ["orders", "orders-1-0", "a.b_c-"] {
             let partition = TopicPartition::new(topic, 3, 12);
-            let file = names.step(&partition, Some("2026-11-21"), 7);
-            assert_eq!(names.partition_of_step(&file), Some(partition.clone()));
+            for layout in [Layout::Current, Layout::Dated] {
+                let file = names.step(layout, &partition, Some("2026-11-21"), 7);
+                assert_eq!(names.partition_of_step(&file), Some(partition.clone()));
+                assert!(names.is_data(&file));
+                assert!(!names.is_data(&names.step(layout, &partition, None, 7)));
+                assert!(!names.is_data(&names.declaration(layout)));
+            }
             assert_eq!(names.partition_of_fence(&names.fence(&partition)), Some(partition.clone()));
-            assert!(names.is_data(&file));
-            assert!(!names.is_data(&names.step(&partition, None, 7)));
         }
-        assert_eq!(
-            names.step(&TopicPartition::new("orders", 1, 0), Some("2026-11-21"), 42).as_ref(),
-            "lake/orders/date=2026-11-21/orders-1-0-00000000000000000042.parquet"
-        );
-        assert!(!names.is_data(&names.declaration()));
+        let first = |layout| names.step(layout, &TopicPartition::new("orders", 1, 0), Some("2026-11-21"), 42);
+        let file = "2026-11-21/orders-1-0-00000000000000000042.parquet";
+        assert_eq!(first(Layout::Current).as_ref(), format!("lake/orders/log_date={file}"));
+        assert_eq!(first(Layout::Dated).as_ref(), format!("lake/orders/date={file}"));
     }
 
     #[test]

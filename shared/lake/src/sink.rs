@@ -10,11 +10,12 @@ use futures::TryStreamExt;
 use millstream_core::{Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, fault};
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion, path::Path};
 use serde::{Deserialize, Serialize};
+use tokio::sync::OnceCell;
 
 use crate::{
     chain::{Chain, other_owner},
     file,
-    names::Names,
+    names::{Layout, Names},
     store_error, table,
 };
 
@@ -25,6 +26,8 @@ pub struct LakeSink {
     function: String,
     table: Table,
     schema: SchemaRef,
+    /// What the table's objects are called, once it has been looked up.
+    layout: OnceCell<Layout>,
     /// The state of each partition's chain as last seen: a hint that may be behind. One entry per partition.
     chains: Mutex<HashMap<TopicPartition, Chain>>,
 }
@@ -52,8 +55,25 @@ impl LakeSink {
             function: function.to_owned(),
             schema: table.schema(),
             table,
+            layout: OnceCell::new(),
             chains: Mutex::default(),
         }
+    }
+
+    /// The layout of the table that is there, and the current one where there is none yet.
+    async fn layout(&self) -> Result<Layout> {
+        let look = || async {
+            for layout in [Layout::Current, Layout::Dated] {
+                let path = self.names.declaration(layout);
+                match self.store.head(&path).await {
+                    Ok(_) => return Ok(layout),
+                    Err(StoreError::NotFound { .. }) => {}
+                    Err(error) => return Err(store_error("reading", path, error)),
+                }
+            }
+            Ok(Layout::Current)
+        };
+        self.layout.get_or_try_init(look).await.copied()
     }
 
     /// Where the chain stands as far as this sink knows: it may be behind, and then a name that is taken says so.
@@ -85,7 +105,7 @@ impl LakeSink {
 
     /// The object that follows `at` and the state after it, if there is one yet.
     async fn step_after(&self, partition: &TopicPartition, at: &Chain) -> Result<Option<(Path, Chain)>> {
-        let path = self.name(partition, at);
+        let path = self.name(partition, at).await?;
         let Some(footer) = file::footer(&*self.store, &path).await? else { return Ok(None) };
         let next = Chain::from_marks(&footer.marks, &self.function, at, &path)?;
         Ok(Some((path, next)))
@@ -99,7 +119,7 @@ impl LakeSink {
         next: &Chain,
         rows: &[RecordBatch],
     ) -> Result<bool> {
-        let path = self.name(partition, at);
+        let path = self.name(partition, at).await?;
         let rows = if next.turned { &[] } else { rows };
         let bytes = file::encode(&self.schema, rows, next.to_marks(&self.function)?).await?;
         fault::point("lake.before_file");
@@ -112,8 +132,8 @@ impl LakeSink {
         }
     }
 
-    fn name(&self, partition: &TopicPartition, at: &Chain) -> Path {
-        self.names.step(partition, at.date.as_deref(), at.fence.next_offset)
+    async fn name(&self, partition: &TopicPartition, at: &Chain) -> Result<Path> {
+        Ok(self.names.step(self.layout().await?, partition, at.date.as_deref(), at.fence.next_offset))
     }
 
     /// What the fence object holds: some boundary of the chain. `None` when there is none, or it is another function's.
@@ -190,8 +210,9 @@ impl LakeSink {
 #[async_trait]
 impl Sink for LakeSink {
     async fn prepare(&self, create: bool) -> Result<()> {
-        table::check(&self.table)?;
-        let path = self.names.declaration();
+        let layout = self.layout().await?;
+        table::check(&self.table, layout)?;
+        let path = self.names.declaration(layout);
         let bytes = file::encode(&self.schema, &[], Vec::new()).await?;
         let mut there = file::footer(&*self.store, &path).await?;
         if there.is_none() && create {

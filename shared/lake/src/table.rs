@@ -5,8 +5,10 @@ use arrow::{
 use millstream_core::{Error, Result, Table};
 use object_store::path::Path;
 
+use crate::names::Layout;
+
 /// Can this table be kept in a lake at all?
-pub(crate) fn check(table: &Table) -> Result<()> {
+pub(crate) fn check(table: &Table, layout: Layout) -> Result<()> {
     if table.combine.is_some() {
         return Err(Error::stop(format!(
             "lake: the table {} merges rows of one key (it has aggregates), and the lake only holds rows as they come; \
@@ -14,9 +16,10 @@ pub(crate) fn check(table: &Table) -> Result<()> {
             table.name
         )));
     }
-    match table.columns.iter().find(|column| column.name.eq_ignore_ascii_case("date")) {
+    let day = layout.day_column();
+    match table.columns.iter().find(|column| column.name.eq_ignore_ascii_case(day)) {
         Some(column) => Err(Error::stop(format!(
-            "lake: the column {} of {} has the name of the folders (date=2026-11-21), and readers would show the folder's \
+            "lake: the column {} of {} has the name of the folders ({day}=2026-11-21), and readers would show the folder's \
              date in its place; rename it in the SELECT",
             column.name, table.name
         ))),

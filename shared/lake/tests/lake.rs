@@ -104,15 +104,15 @@ async fn files_are_named_by_their_start_and_days_by_turns() {
         fence = write(&sink, &fence, next_offset, day).await;
     }
     let expected = [
-        ("events/_fences/in-1-0-00000000000000000007.parquet", Some(0)),
+        ("events/_fences/in-1-0-00000000000000000007.turn", Some(0)),
         ("events/_fences/in-1-0.json", None),
-        ("events/_table.parquet", Some(0)),
-        ("events/date=1970-01-01/in-1-0-00000000000000000007.parquet", Some(3)),
-        ("events/date=1970-01-01/in-1-0-00000000000000000010.parquet", Some(2)),
-        ("events/date=1970-01-01/in-1-0-00000000000000000012.parquet", Some(0)),
-        ("events/date=1970-01-01/in-1-0-00000000000000000020.parquet", Some(1)),
-        ("events/date=1970-01-02/in-1-0-00000000000000000012.parquet", Some(8)),
-        ("events/date=1970-01-02/in-1-0-00000000000000000020.parquet", Some(0)),
+        ("events/_table.columns", Some(0)),
+        ("events/log_date=1970-01-01/in-1-0-00000000000000000007.parquet", Some(3)),
+        ("events/log_date=1970-01-01/in-1-0-00000000000000000010.parquet", Some(2)),
+        ("events/log_date=1970-01-01/in-1-0-00000000000000000012.parquet", Some(0)),
+        ("events/log_date=1970-01-01/in-1-0-00000000000000000020.parquet", Some(1)),
+        ("events/log_date=1970-01-02/in-1-0-00000000000000000012.parquet", Some(8)),
+        ("events/log_date=1970-01-02/in-1-0-00000000000000000020.parquet", Some(0)),
     ];
     assert_eq!(objects(&*store).await, expected.map(|(name, rows)| (name.to_owned(), rows)).into());
     let seen = read_parquet(&*store, &Path::from("events")).await.unwrap();
@@ -158,11 +158,11 @@ async fn a_stranger_in_the_place_of_a_file_stops() {
     let other = LakeSink::new(store.clone(), "", "test.copy", table());
     assert_eq!(other.fence(&partition()).await.unwrap(), None);
     stop(other.create_fence(&partition(), start).await.map(drop), "belongs to the function test.archive");
-    let next = Path::from("events/date=1970-01-01/in-1-0-00000000000000000003.parquet");
+    let next = Path::from("events/log_date=1970-01-01/in-1-0-00000000000000000003.parquet");
     store.put(&next, "no Parquet at all".into()).await.unwrap();
     let to = Fence { next_offset: 4, ..fence.clone() };
     stop(archive.write(&partition(), &fence, &to, &[rows(3..4)]).await, next.as_ref());
-    let earlier = Path::from("events/date=1970-01-01/in-1-0-00000000000000000000.parquet");
+    let earlier = Path::from("events/log_date=1970-01-01/in-1-0-00000000000000000000.parquet");
     store.copy(&earlier, &next).await.unwrap();
     let to = Fence { next_offset: 4, ..fence.clone() };
     stop(archive.write(&partition(), &fence, &to, &[rows(3..4)]).await, "does not continue from offset 3");
@@ -175,8 +175,8 @@ async fn an_audit_sees_files_that_no_chain_leads_to() {
     sink.prepare(true).await.unwrap();
     let start = sink.create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
     write(&sink, &start, 3, 0).await;
-    let file = Path::from("events/date=1970-01-01/in-1-0-00000000000000000000.parquet");
-    store.copy(&file, &Path::from("events/date=1970-01-02/copy.parquet")).await.unwrap();
+    let file = Path::from("events/log_date=1970-01-01/in-1-0-00000000000000000000.parquet");
+    store.copy(&file, &Path::from("events/log_date=1970-01-02/copy.parquet")).await.unwrap();
     let held: usize = sink.snapshot().await.unwrap().rows.iter().map(RecordBatch::num_rows).sum();
     assert_eq!(held, 6);
 }
@@ -198,11 +198,73 @@ async fn a_column_is_added_at_the_end() {
     assert!(matches!(old.prepare(true).await, Err(Error::Stop(_))), "a column can't be taken away again");
 }
 
+/// A table as it was laid out when its folders were named `date=…`, though they are not the days of events.
+async fn old_table(store: &Arc<dyn ObjectStore>) -> Fence {
+    let first = sink(store);
+    first.prepare(true).await.unwrap();
+    let mut fence = first.create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
+    for (next_offset, day) in [(3, 0), (5, 1)] {
+        fence = write(&first, &fence, next_offset, day).await;
+    }
+    let paths: Vec<Path> = store.list(None).map_ok(|object| object.location).try_collect().await.unwrap();
+    for path in paths {
+        let old = path.as_ref().replace("log_date=", "date=").replace("_table.columns", "_table.parquet");
+        let old = Path::from(old.replace(".turn", ".parquet"));
+        if old != path {
+            store.copy(&path, &old).await.unwrap();
+            store.delete(&path).await.unwrap();
+        }
+    }
+    fence
+}
+
+#[tokio::test]
+async fn a_table_with_the_old_names_keeps_them() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let fence = old_table(&store).await;
+    let archive = sink(&store);
+    archive.prepare(true).await.unwrap();
+    assert_eq!(archive.fence(&partition()).await.unwrap(), Some(fence.clone()), "the old chain is followed");
+    let fence = write(&archive, &fence, 9, 2).await;
+    // One that was never prepared, and a partition that is new to the table.
+    let late = sink(&store);
+    let fence = write(&late, &fence, 10, 2).await;
+    let other = TopicPartition::new("in", 1, 1);
+    let start = late.create_fence(&other, Fence::starting_at(10)).await.unwrap();
+    let to = Fence { next_offset: 12, last_timestamp_ms: Some(0), ..start.clone() };
+    late.write(&other, &start, &to, &[rows(10..12)]).await.unwrap();
+    let names: Vec<String> = objects(&*store).await.into_keys().collect();
+    let new = |name: &String| name.contains("log_date=") || name.ends_with(".turn") || name.ends_with(".columns");
+    assert!(!names.iter().any(new), "{names:?}");
+    assert!(names.iter().any(|name| name == "events/date=1970-01-03/in-1-0-00000000000000000009.parquet"), "{names:?}");
+    let held = late.snapshot().await.unwrap();
+    assert_eq!(held.rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 12);
+    assert!(held.fences.contains(&(partition(), fence)), "{:?}", held.fences);
+}
+
+#[tokio::test]
+async fn only_data_is_parquet_to_a_reader() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let sink = sink(&store);
+    sink.prepare(true).await.unwrap();
+    let mut fence = sink.create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
+    for (next_offset, day) in [(3, 0), (5, 1), (6, 3)] {
+        fence = write(&sink, &fence, next_offset, day).await;
+    }
+    // What `**/*.parquet` means to a reader that knows nothing of names with `_`.
+    let parquet: Vec<_> = objects(&*store).await.into_keys().filter(|name| name.ends_with(".parquet")).collect();
+    assert!(parquet.iter().all(|name| name.starts_with("events/log_date=")), "{parquet:?}");
+    for name in parquet {
+        let rows = read_parquet(&*store, &Path::from(name.as_str())).await.unwrap();
+        assert!(rows.iter().all(|rows| rows.schema() == table().schema()), "{name} has the table's columns");
+    }
+}
+
 #[tokio::test]
 async fn tables_that_a_lake_can_not_hold_stop() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let mut dated = table();
-    dated.columns[0].name = "Date".into();
+    dated.columns[0].name = "Log_Date".into();
     for (table, words) in [(PlainTransform::Count.table("counts"), "merges"), (dated, "rename")] {
         match LakeSink::new(store.clone(), "", "f", table).prepare(true).await {
             Err(Error::Stop(fault)) => assert!(fault.to_string().contains(words), "{fault}"),
@@ -242,7 +304,7 @@ fn only_folders_are_opened() {
 async fn what_a_killed_process_left_behind_is_hidden() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder.path().to_string_lossy()).unwrap();
-    let day = folder.path().join("events/date=1970-01-01");
+    let day = folder.path().join("events/log_date=1970-01-01");
     std::fs::create_dir_all(&day).unwrap();
     let name = "in-1-0-00000000000000000000.parquet";
     std::fs::write(day.join(format!(".{name}#1")), "half a fi").unwrap();

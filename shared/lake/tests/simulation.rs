@@ -296,7 +296,7 @@ impl World {
 async fn visible_files(store: &InMemory) -> Vec<(i64, Vec<i64>)> {
     let objects: Vec<ObjectMeta> = store.list(None).try_collect().await.unwrap();
     let mut files = Vec::new();
-    for path in objects.into_iter().map(|object| object.location).filter(|path| path.as_ref().contains("/date=")) {
+    for path in objects.into_iter().map(|object| object.location).filter(|path| path.as_ref().contains("/log_date=")) {
         let rows = read_parquet(store, &path).await.unwrap();
         let offsets = rows.iter().flat_map(|rows| rows.column(0).as_primitive::<Int64Type>().values().to_vec());
         let start = path.as_ref().trim_end_matches(".parquet").rsplit_once('-').unwrap().1.parse().unwrap();
@@ -341,16 +341,17 @@ async fn a_lost_answer_is_a_retry_and_the_fence_tells_the_rest() {
     let (verdict, verdicts) = mpsc::unbounded_channel();
     let gated = Gated { store: store.clone(), swaps: true, writer: 0, waiting, verdicts: Mutex::new(verdicts) };
     let before = sink(store);
+    before.prepare(true).await.unwrap();
     let start = before.create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
     let log = Log { days: vec![0; 10], compacted: BTreeSet::new() };
     let (to, rows) = log.write(&start, 5, true);
     let under_test = sink(Arc::new(gated));
-    // Read the fence, look for the first name, put the turn; the answer to the file is lost.
-    for verdict_of_step in [Verdict::Go, Verdict::Go, Verdict::Go, Verdict::FailAfter] {
+    // Read the fence, look up the table's layout and the first name, put the turn; the answer to the file is lost.
+    for verdict_of_step in [Verdict::Go, Verdict::Go, Verdict::Go, Verdict::Go, Verdict::FailAfter] {
         verdict.send(verdict_of_step).unwrap();
     }
     let written = under_test.write(&partition(), &start, &to, &[rows]).await;
     assert!(matches!(written, Err(Error::Retry(_))), "{written:?}");
-    assert_eq!(std::iter::from_fn(|| waits.try_recv().ok()).count(), 4);
+    assert_eq!(std::iter::from_fn(|| waits.try_recv().ok()).count(), 5);
     assert_eq!(before.fence(&partition()).await.unwrap(), Some(to));
 }

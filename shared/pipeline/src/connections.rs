@@ -2,29 +2,44 @@ use std::{collections::BTreeMap, fmt, fs, path::PathBuf};
 
 use millstream_core::{Error, Result};
 
+use crate::{Function, Store};
+
 /// The systems that a pipeline is connected to, and the secrets for them: never in the pipeline file, always from
 /// `MILLSTREAM_…` variables. A value `file://PATH` is read from that file, which is how secrets are mounted.
 ///
-/// What is not set is embedded: without [`Connections::kafka_brokers`] the log is a SQLite file in
-/// [`Connections::data_dir`], without [`Connections::postgres_url`] so are the tables.
+/// What is not set is embedded, as is what is set to `embedded`: without [`Connections::kafka_brokers`] the log is a SQLite
+/// file in [`Connections::data_dir`], without [`Connections::postgres_url`] so are the tables. On a laptop that is what is
+/// meant; a function in production must be told, see [`Connections::require_said`].
 #[derive(Clone)]
 pub struct Connections {
-    /// `MILLSTREAM_KAFKA_BROKERS`: `host:port,host:port`.
+    /// `MILLSTREAM_KAFKA_BROKERS`: `host:port,host:port`, or `embedded`.
     pub kafka_brokers: Option<String>,
     /// Settings of librdkafka by its own names: `security.protocol`, `sasl.…`, `ssl.ca.location`. May hold a password:
     /// never print it (this type's `Debug` doesn't).
     pub kafka: BTreeMap<String, String>,
     /// `MILLSTREAM_KAFKA_PROFILE`: a named set of client settings, `event-hubs` or none.
     pub kafka_profile: Option<String>,
-    /// `MILLSTREAM_POSTGRES_URL`.
+    /// `MILLSTREAM_POSTGRES_URL`: `postgres://…`, or `embedded`.
     pub postgres_url: Option<Secret>,
-    /// `MILLSTREAM_LAKE_URL`: a folder (`file:///data/lake` or a plain path); without it, `lake` in the data folder.
+    /// `MILLSTREAM_LAKE_URL`: a folder (`file:///data/lake` or a plain path); without it, or for `embedded`, `lake` in the
+    /// data folder.
     pub lake_url: Option<String>,
     /// `MILLSTREAM_DATA_DIR`: where embedded stores keep their files; `.millstream` if it isn't set.
     pub data_dir: PathBuf,
     /// `MILLSTREAM_CREATE`: may topics and tables that are missing be created? `true` if it isn't set.
     pub create: bool,
+    /// The variables of the three systems that are not set: what they would name is embedded for want of an address.
+    pub unsaid: Vec<&'static str>,
+    /// What stands before the names of consumer groups on Kafka, so that a trial run is no member of a function in
+    /// production. No variable: the command that tries a pipeline sets it.
+    pub group_prefix: String,
 }
+
+const KAFKA_BROKERS: &str = "MILLSTREAM_KAFKA_BROKERS";
+const POSTGRES_URL: &str = "MILLSTREAM_POSTGRES_URL";
+const LAKE_URL: &str = "MILLSTREAM_LAKE_URL";
+/// The value that says so.
+const EMBEDDED: &str = "embedded";
 
 /// A text that prints as `***`.
 #[derive(Clone, PartialEq, Eq)]
@@ -69,6 +84,8 @@ impl fmt::Debug for Connections {
             .field("lake_url", &self.lake_url)
             .field("data_dir", &self.data_dir)
             .field("create", &self.create)
+            .field("unsaid", &self.unsaid)
+            .field("group_prefix", &self.group_prefix)
             .finish()
     }
 }
@@ -79,32 +96,72 @@ const MAX_SECRET_BYTES: usize = 64 << 10;
 type Get<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl Connections {
-    /// Reads the settings; `get` is the environment in a main, and a map in a test. An empty value is one that isn't set.
+    /// Reads the settings; `get` is the environment in a main, and a map in a test.
     ///
     /// # Errors
-    /// `Stop`, with the name of the variable and what it may be. Never with the value of one that may hold a secret.
+    /// `Stop`, with the name of the variable and what it may be. Never with the value of one that may hold a secret. An empty
+    /// value is a mistake: most often a secret that did not mount.
     pub fn read(get: Get<'_>) -> Result<Self> {
         let profile = choice(get, "MILLSTREAM_KAFKA_PROFILE", &["event-hubs"])?;
+        let unsaid = [KAFKA_BROKERS, POSTGRES_URL, LAKE_URL].into_iter().filter(|name| get(name).is_none()).collect();
         Ok(Self {
             kafka_brokers: brokers(get)?,
             kafka: kafka(get, profile.as_deref() == Some("event-hubs"))?,
             kafka_profile: profile,
             postgres_url: postgres_url(get)?,
             lake_url: lake_url(get)?,
-            data_dir: set(get, "MILLSTREAM_DATA_DIR").map_or_else(|| PathBuf::from(".millstream"), PathBuf::from),
+            data_dir: setting(get, "MILLSTREAM_DATA_DIR")?.map_or_else(|| PathBuf::from(".millstream"), PathBuf::from),
             create: !matches!(choice(get, "MILLSTREAM_CREATE", &["true", "false"])?.as_deref(), Some("false")),
+            unsaid,
+            group_prefix: String::new(),
         })
+    }
+
+    /// Refuses to run `function` on embedded systems that nobody has asked for: an address that was left out in a deployment
+    /// would otherwise put its rows and fences into a folder that may be gone with the next one.
+    ///
+    /// # Errors
+    /// `Stop`, with the variable that is not set.
+    pub fn require_said(&self, name: &str, function: &Function) -> Result<()> {
+        let store = match function.into.store {
+            Store::Postgres => Some((POSTGRES_URL, "postgres://…", "a SQLite file")),
+            Store::Lake => Some((LAKE_URL, "a folder", "the folder `lake`")),
+            Store::Topic => None,
+        };
+        let log = (KAFKA_BROKERS, "host:port", "a SQLite file");
+        for (variable, address, place) in [log].into_iter().chain(store) {
+            if self.unsaid.contains(&variable) {
+                let does = match variable {
+                    KAFKA_BROKERS => format!("reads {}", function.from.join(", ")),
+                    _ => format!("writes to {}", function.into),
+                };
+                return Err(Error::stop(format!(
+                    "{variable} is not set, and function `{name}` {does}: set it to {address}, or to `embedded` for {place} in \
+                     the data folder (MILLSTREAM_DATA_DIR, now {})",
+                    self.data_dir.display()
+                )));
+            }
+        }
+        Ok(())
     }
 }
 
-/// The variable as it is; none when it is empty.
-fn set(get: Get<'_>, name: &str) -> Option<String> {
-    get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+/// A variable as `get` gives it, without the space around it.
+///
+/// # Errors
+/// `Stop` when it is set and empty.
+pub fn setting(get: &dyn Fn(&str) -> Option<String>, name: &str) -> Result<Option<String>> {
+    match get(name).map(|value| value.trim().to_owned()) {
+        Some(value) if value.is_empty() => Err(Error::stop(format!(
+            "{name} is set and empty: a secret that did not mount? Give it a value, or unset it"
+        ))),
+        value => Ok(value),
+    }
 }
 
 /// The variable, or the content of the file that it names.
 fn resolved(get: Get<'_>, name: &str) -> Result<Option<String>> {
-    let Some(value) = set(get, name) else { return Ok(None) };
+    let Some(value) = setting(get, name)? else { return Ok(None) };
     let Some(path) = value.strip_prefix("file://") else { return Ok(Some(value)) };
     let unreadable = |why: &dyn fmt::Display| Error::stop(format!("{name} says to read the file `{path}`: {why}"));
     let text = fs::read_to_string(path).map_err(|error| unreadable(&error))?;
@@ -127,14 +184,14 @@ fn choice(get: Get<'_>, name: &str, choices: &[&str]) -> Result<Option<String>> 
 }
 
 fn brokers(get: Get<'_>) -> Result<Option<String>> {
-    let name = "MILLSTREAM_KAFKA_BROKERS";
-    let Some(brokers) = resolved(get, name)? else { return Ok(None) };
+    let name = KAFKA_BROKERS;
+    let Some(brokers) = resolved(get, name)?.filter(|brokers| brokers != EMBEDDED) else { return Ok(None) };
     for broker in brokers.split(',') {
         let port =
             broker.trim().rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
         if !matches!(port, Some(Ok(1..))) {
             return Err(Error::stop(format!(
-                "{name} must be host:port, or several with commas between; `{broker}` is none"
+                "{name} must be host:port, or several with commas between, or `embedded`; `{broker}` is none"
             )));
         }
     }
@@ -177,7 +234,7 @@ fn kafka(get: Get<'_>, event_hubs: bool) -> Result<BTreeMap<String, String>> {
              event-hubs profile is set; make it sasl_tls, or unset those"
         )));
     }
-    if let Some(path) = set(get, "MILLSTREAM_KAFKA_CA") {
+    if let Some(path) = setting(get, "MILLSTREAM_KAFKA_CA")? {
         let path = path.strip_prefix("file://").unwrap_or(&path).to_owned();
         fs::File::open(&path)
             .map_err(|error| Error::stop(format!("MILLSTREAM_KAFKA_CA names the file `{path}`: {error}")))?;
@@ -187,19 +244,19 @@ fn kafka(get: Get<'_>, event_hubs: bool) -> Result<BTreeMap<String, String>> {
 }
 
 fn postgres_url(get: Get<'_>) -> Result<Option<Secret>> {
-    let name = "MILLSTREAM_POSTGRES_URL";
-    match resolved(get, name)? {
+    let name = POSTGRES_URL;
+    match resolved(get, name)?.filter(|url| url != EMBEDDED) {
         Some(url) if !url.starts_with("postgres://") && !url.starts_with("postgresql://") => Err(Error::stop(format!(
-            "{name} must look like postgres://user:password@host:5432/database; it begins otherwise"
+            "{name} must look like postgres://user:password@host:5432/database, or be `embedded`; it begins otherwise"
         ))),
         url => Ok(url.map(Secret::new)),
     }
 }
 
 fn lake_url(get: Get<'_>) -> Result<Option<String>> {
-    let name = "MILLSTREAM_LAKE_URL";
+    let name = LAKE_URL;
     // Here `file://` is the folder itself and not a file that holds the value.
-    let Some(url) = set(get, name) else { return Ok(None) };
+    let Some(url) = setting(get, name)?.filter(|url| url != EMBEDDED) else { return Ok(None) };
     let folder = url.strip_prefix("file://").unwrap_or(&url);
     match folder.split_once("://") {
         Some((scheme, _)) => {
@@ -225,11 +282,53 @@ mod tests {
 
     #[test]
     fn nothing_set_is_all_embedded() {
-        let connections = read(&[("KAFKA_BROKERS", ""), ("POSTGRES_URL", " ")]).unwrap();
+        let connections = read(&[]).unwrap();
+        assert_eq!(connections.unsaid, [KAFKA_BROKERS, POSTGRES_URL, LAKE_URL]);
         assert_eq!((connections.kafka_brokers, connections.kafka_profile, connections.lake_url), (None, None, None));
         assert!(connections.postgres_url.is_none() && connections.create);
         assert_eq!(connections.data_dir, PathBuf::from(".millstream"));
         assert_eq!(connections.kafka, BTreeMap::from([("security.protocol".into(), "PLAINTEXT".into())]));
+    }
+
+    #[test]
+    fn an_empty_variable_is_a_secret_that_did_not_mount() {
+        let all = "KAFKA_BROKERS KAFKA_SECURITY KAFKA_MECHANISM KAFKA_USER KAFKA_PASSWORD KAFKA_CA KAFKA_PROFILE POSTGRES_URL \
+                   LAKE_URL DATA_DIR CREATE";
+        for name in all.split(' ') {
+            for empty in ["", " \n"] {
+                let said = read(&[(name, empty)]).unwrap_err();
+                assert!(said.starts_with(&format!("MILLSTREAM_{name} is set and empty")), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_function_in_production_is_embedded_only_on_request() {
+        let pipeline = "name: p\ntopics: { t: { schema: { a: bigint } } }\nfunctions:\n  \
+                        sums: { uses: aggregate, from: t, sql: SELECT sum(a) AS a FROM t, into: postgres.sums }\n  \
+                        files: { uses: archive, from: t, into: lake.files }\n";
+        let pipeline = crate::Pipeline::parse(pipeline, "p.yaml".as_ref()).unwrap();
+        let said = |name: &str, settings: &[(&str, &str)]| {
+            let required = read(settings).unwrap().require_said(name, &pipeline.functions[name]);
+            required.map_err(|error| error.to_string())
+        };
+        let kafka = ("KAFKA_BROKERS", "k:9092");
+        for (name, settings, variable) in [
+            ("sums", vec![], "MILLSTREAM_KAFKA_BROKERS is not set, and function `sums` reads t"),
+            ("sums", vec![kafka], "MILLSTREAM_POSTGRES_URL is not set, and function `sums` writes to postgres.sums"),
+            ("sums", vec![kafka, ("LAKE_URL", "/lake")], "MILLSTREAM_POSTGRES_URL is not set"),
+            ("files", vec![kafka, ("POSTGRES_URL", "postgres://db/x")], "MILLSTREAM_LAKE_URL is not set"),
+        ] {
+            let error = said(name, &settings).unwrap_err();
+            assert!(error.starts_with(variable) && error.contains("`embedded`"), "{error}");
+        }
+        said("sums", &[kafka, ("POSTGRES_URL", "postgres://db/x")]).unwrap();
+        said("files", &[kafka, ("LAKE_URL", "/lake")]).unwrap();
+        let embedded = [("KAFKA_BROKERS", "embedded"), ("POSTGRES_URL", "embedded"), ("LAKE_URL", "embedded")];
+        said("sums", &embedded).unwrap();
+        said("files", &embedded).unwrap();
+        let read = read(&embedded).unwrap();
+        assert!(read.kafka_brokers.is_none() && read.postgres_url.is_none() && read.lake_url.is_none());
     }
 
     #[test]
@@ -283,7 +382,7 @@ mod tests {
         for (settings, expected) in [
             (
                 vec![("KAFKA_BROKERS", "a:9092,b")],
-                "MILLSTREAM_KAFKA_BROKERS must be host:port, or several with commas between; `b` is none",
+                "MILLSTREAM_KAFKA_BROKERS must be host:port, or several with commas between, or `embedded`; `b` is none",
             ),
             (
                 vec![("KAFKA_SECURITY", "ssl")],
@@ -308,7 +407,8 @@ mod tests {
             ),
             (
                 vec![("POSTGRES_URL", "me:hunter2@db")],
-                "MILLSTREAM_POSTGRES_URL must look like postgres://user:password@host:5432/database; it begins otherwise",
+                "MILLSTREAM_POSTGRES_URL must look like postgres://user:password@host:5432/database, or be `embedded`; it \
+                 begins otherwise",
             ),
             (
                 vec![("LAKE_URL", "s3://bucket/path")],

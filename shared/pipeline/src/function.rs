@@ -30,6 +30,9 @@ pub struct Function {
     /// How many milliseconds a record's event time may lie behind the highest one before it in its partition. Without
     /// meaning for [`Late::Merge`].
     pub lateness_ms: i64,
+    /// How many milliseconds a record's event time may lie ahead of the record's own timestamp; none for a function that
+    /// keeps every record.
+    pub ahead_ms: Option<i64>,
     /// What ends a batch.
     pub batch: Limits,
     /// How records are made up; always there for [`Uses::Ingest`], and only there.
@@ -101,8 +104,8 @@ pub(crate) const STORES: [(&str, Store); 3] =
 pub(crate) const STARTS: [(&str, Start); 2] = [("earliest", Start::Earliest), ("latest", Start::Latest)];
 pub(crate) const ON_GAPS: [(&str, OnGap); 3] = [("heal", OnGap::Heal), ("fail", OnGap::Fail), ("skip", OnGap::Skip)];
 pub(crate) const LATES: [(&str, Late); 2] = [("merge", Late::Merge), ("dead-letter", Late::DeadLetter)];
-pub(crate) const FUNCTION_FIELDS: [&str; 11] =
-    ["uses", "from", "sql", "into", "start", "on_gap", "late", "lateness", "batch", "generate", "key"];
+pub(crate) const FUNCTION_FIELDS: [&str; 12] =
+    ["uses", "from", "sql", "into", "start", "on_gap", "late", "lateness", "ahead", "batch", "generate", "key"];
 pub(crate) const BATCH_FIELDS: [&str; 3] = ["max_records", "max_bytes", "max_wait"];
 
 const MIB: usize = 1 << 20;
@@ -115,6 +118,10 @@ const MAX_BATCH_BYTES: i64 = 256 << 20;
 /// Lambda and Azure end an invocation after minutes.
 const MAX_WAIT_MS: i64 = 5 * 60 * 1_000;
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+/// A clock that is off by a day or more is off by anything.
+const AHEAD_MS: i64 = DAY_MS;
+/// Events may be of the future on purpose (bookings): a hundred years are as good as no bound.
+const MAX_AHEAD_MS: i64 = 36_500 * DAY_MS;
 
 /// The topics of the file by name; none for one that is declared but wrong.
 pub(crate) type Topics = BTreeMap<String, Option<Topic>>;
@@ -150,14 +157,17 @@ pub(crate) fn read(entry: &Entry, topics: &Topics, file_text: &str, report: &mut
     };
     let sql = sql(uses, &fields, file_text, report);
     let key = key(&fields, into_topic, report);
-    let (late, lateness_ms) = match uses {
-        Some(Uses::Ingest | Uses::Archive) => (Late::Merge, 0),
-        _ => late(&fields, report),
+    let (late, lateness_ms, ahead_ms) = match uses {
+        Some(Uses::Ingest | Uses::Archive) => (Late::Merge, 0, None),
+        _ => {
+            let (late, lateness_ms) = late(&fields, report);
+            (late, lateness_ms, Some(fields.duration_ms("ahead", MAX_AHEAD_MS, report).unwrap_or(AHEAD_MS)))
+        }
     };
     let (start, on_gap) = (fields.choice("start", &STARTS, report), fields.choice("on_gap", &ON_GAPS, report));
     let batch = batch(uses?, &fields, report);
     let (uses, from, into) = (uses?, from?, into?);
-    let function = Function { uses, from, sql, into, start, on_gap, late, lateness_ms, batch, generate, key };
+    let function = Function { uses, from, sql, into, start, on_gap, late, lateness_ms, ahead_ms, batch, generate, key };
     Some((function, into_node?.mark))
 }
 
@@ -165,14 +175,14 @@ fn refuse_what_has_no_meaning(uses: Option<Uses>, fields: &Fields<'_>, report: &
     let only_ingest = "only a function that uses `ingest` makes records";
     match uses {
         Some(Uses::Ingest) => fields.refuse(
-            &["from", "sql", "start", "on_gap", "late", "lateness", "batch"],
+            &["from", "sql", "start", "on_gap", "late", "lateness", "ahead", "batch"],
             "a function that uses `ingest` reads no topic",
             report,
         ),
         Some(Uses::Aggregate) => fields.refuse(&["generate", "key"], only_ingest, report),
         Some(Uses::Archive) => {
             fields.refuse(&["generate", "key"], only_ingest, report);
-            fields.refuse(&["late", "lateness"], "an archive keeps every record, early or late", report);
+            fields.refuse(&["late", "lateness", "ahead"], "an archive keeps every record, early or late", report);
         }
         None => {}
     }

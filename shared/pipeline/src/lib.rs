@@ -47,12 +47,12 @@ mod schema;
 mod topic;
 mod types;
 
-pub use connections::{Connections, Secret};
+pub use connections::{Connections, Secret, setting};
 pub use diagnostic::Diagnostic;
 pub use function::{Function, Located, Store, Target, Uses};
 pub use generate::{Generate, Generator};
 pub use millstream_core::{Late, Limits as Batch, OnGap, Start, Tombstones};
 pub use pipeline::{MAX_FILE_BYTES, Pipeline};
-pub use reference::{Fixture, Reference, ReferenceFrom};
+pub use reference::{ExpectedLetters, Fixture, Reference, ReferenceFrom};
 pub use topic::{Compression, Format, Topic};
 pub use types::EPOCH_METADATA;

@@ -10,7 +10,7 @@ use crate::{
     diagnostic::{Report, allowed},
     fields::{self, Fields, NAME_RULE, is_name, shown},
     function::{self, Topics},
-    node::{Entry, Node},
+    node::{Entry, Node, Value},
     types,
 };
 
@@ -45,10 +45,24 @@ pub struct Fixture {
     pub given: BTreeMap<String, PathBuf>,
     /// Per sink, the rows that are in it afterwards: a CSV file, relative to the pipeline's folder.
     pub expect: BTreeMap<Target, PathBuf>,
+    /// Per topic, its records that are dead letters afterwards. Those of a topic that is not named are not expected.
+    pub dead_letters: BTreeMap<String, ExpectedLetters>,
+}
+
+/// The records of a topic that some function can't process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExpectedLetters {
+    /// So many, whatever the reason.
+    Count(usize),
+    /// One for each of these texts, which is a part of its reason.
+    Reasons(Vec<String>),
 }
 
 pub(crate) const REFERENCE_FIELDS: [&str; 4] = ["from", "file", "refresh", "schema"];
 pub(crate) const FIXTURE_FIELDS: [&str; 3] = ["name", "given", "expect"];
+const DEAD_LETTERS: &str = "dead_letters";
+/// The most dead letters that a test can expect.
+const MAX_LETTERS: i64 = 10_000;
 const TABLE_FILES: [&str; 2] = ["csv", "parquet"];
 const MAX_REFRESH_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 
@@ -115,13 +129,44 @@ pub(crate) fn read_fixture(
         given.extend(path.map(|path| (entry.key.clone(), path)));
     }
     let hint = "a file of rows for each sink, such as `{ postgres.totals: fixtures/totals.csv }`";
+    let mut dead_letters = BTreeMap::new();
     for entry in files(&fields, "expect", hint, report) {
+        if entry.key == DEAD_LETTERS {
+            dead_letters = letters(entry, &fields.what("expect"), topics, report);
+            continue;
+        }
         let target =
             targets.and_then(|all| function::expected(&entry.key, entry.mark, &fields.what("expect"), all, report));
         let path = file(&entry.node, &fields.what("expect"), &["csv"], folder, report);
         expect.extend(target.zip(path));
     }
-    Some(Fixture { name, given, expect })
+    Some(Fixture { name, given, expect, dead_letters })
+}
+
+/// Reads `{ orders: 2 }` or `{ orders: ["is late", "is missing"] }`.
+fn letters(entry: &Entry, place: &str, topics: &Topics, report: &mut Report) -> BTreeMap<String, ExpectedLetters> {
+    let what = format!("`{DEAD_LETTERS}` of {place}");
+    let mut letters = BTreeMap::new();
+    for entry in fields::entries(&entry.node, &what, report).unwrap_or_default() {
+        if !topics.contains_key(&entry.key) {
+            function::unknown_topic(entry.mark, &what, &entry.key, topics, report);
+        }
+        let expected = match &entry.node.value {
+            Value::List(reasons) => {
+                let part = |node| fields::text(node, &format!("a part of a reason in {what}"), report);
+                Some(ExpectedLetters::Reasons(reasons.iter().filter_map(part).collect()))
+            }
+            Value::Number(_) => fields::integer(&entry.node, &what, 0..=MAX_LETTERS, report)
+                .map(|count| ExpectedLetters::Count(count as usize)),
+            _ => {
+                let hint = "how many records of the topic, or a list with a part of each one's reason";
+                report.at(entry.node.mark, format!("{what} must be {hint}; it is {}", shown(&entry.node)));
+                None
+            }
+        };
+        letters.extend(expected.map(|expected| (entry.key.clone(), expected)));
+    }
+    letters
 }
 
 fn files<'a>(fields: &Fields<'a>, name: &str, hint: &str, report: &mut Report) -> Vec<&'a Entry> {

@@ -37,7 +37,7 @@ pub(crate) struct TopicFile {
     /// How many partitions it is created with.
     #[schemars(range(min = 1, max = 10_000))]
     partitions: u32,
-    /// Raise it when the topic was deleted and made anew: its offsets begin at 0 again.
+    /// Raise it when the topic was deleted and re-created: its offsets begin at 0 again.
     #[schemars(default = "one", range(min = 1))]
     generation: u32,
     /// How values are encoded.
@@ -144,6 +144,10 @@ pub(crate) struct FunctionFile {
     /// With `late: dead-letter`: how far an event time may lie behind the highest one before it in its partition.
     #[schemars(regex(pattern = DURATION))]
     lateness: Option<String>,
+    /// How far an event time may lie ahead of its record's own timestamp, one day if it isn't said: a record that is further
+    /// ahead becomes a dead letter, so that one wrong clock does not make the events of all others late.
+    #[schemars(regex(pattern = DURATION))]
+    ahead: Option<String>,
     /// What ends a batch, whichever comes first.
     batch: Option<BatchFile>,
     /// With `uses: ingest`: how records are made up.
@@ -334,8 +338,30 @@ pub(crate) struct FixtureFile {
     name: Option<String>,
     /// Per topic, a JSON Lines or CSV file of the records that are in it.
     given: BTreeMap<String, String>,
-    /// Per sink, a CSV file of the rows that are in it afterwards.
-    expect: BTreeMap<String, String>,
+    /// What is there afterwards.
+    expect: ExpectFile,
+}
+
+/// Per sink, a CSV file of the rows that are in it: an empty cell is null, `""` is the empty string. The file may leave
+/// columns out.
+#[derive(JsonSchema)]
+#[schemars(rename = "Expect")]
+#[expect(dead_code, reason = "only its shape is used")]
+struct ExpectFile {
+    /// Per topic, its records that are dead letters; those of other topics are not expected.
+    dead_letters: Option<BTreeMap<String, ExpectedLettersFile>>,
+    #[schemars(flatten)]
+    rows: BTreeMap<String, String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "ExpectedLetters", untagged)]
+#[expect(dead_code, reason = "only its shape is used")]
+enum ExpectedLettersFile {
+    /// How many.
+    Count(u64),
+    /// For each one a part of its reason.
+    Reasons(Vec<String>),
 }
 
 /// The schema of the whole file, in draft 7: the one that editors' YAML plug-ins know best.

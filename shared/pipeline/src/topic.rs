@@ -13,7 +13,7 @@ use crate::{
 pub struct Topic {
     /// How many partitions it is created with, 1 to 10,000.
     pub partitions: i32,
-    /// Which incarnation of the topic this is, from 1; raised by the user when it is deleted and made anew.
+    /// Which incarnation of the topic this is, from 1; raised by the user when it is deleted and re-created.
     pub generation: u32,
     /// How values are encoded.
     pub format: Format,

@@ -32,6 +32,7 @@ fn bank() {
     assert_eq!((flow.uses, flow.from.as_slice()), (Uses::Aggregate, ["transaction".to_owned()].as_slice()));
     assert_eq!((flow.into.store, flow.into.to_string()), (Store::Postgres, "postgres.transaction_flow".into()));
     assert_eq!((flow.start, flow.on_gap, flow.late, flow.lateness_ms), (Start::Earliest, OnGap::Heal, Late::Merge, 0));
+    assert_eq!((flow.ahead_ms, bank.functions["archive"].ahead_ms), (Some(86_400_000), None));
     assert_eq!(flow.batch, Batch { max_records: 32_000, max_bytes: 16 << 20, max_wait_ms: 100 });
     let sql = flow.sql.as_ref().unwrap();
     let file = std::fs::read_to_string(bank.path("pipeline.yaml".as_ref())).unwrap();

@@ -104,11 +104,11 @@ impl Pool {
     ) -> Outcome<T> {
         match tokio::time::timeout(limit, work).await {
             Ok(result) => Outcome::Answered(result),
-            Err(_) => Outcome::TimedOut(Error::retry(format!(
-                "{}: no answer within {} s; the outcome is unknown",
-                self.doing(what),
-                limit.as_secs()
-            ))),
+            Err(_) => {
+                let (doing, seconds) = (self.doing(what), limit.as_secs());
+                let said = format!("{doing}: no answer within {seconds} s; the outcome is unknown");
+                Outcome::TimedOut(Error::retry(said).caused_by(error::TookTooLong))
+            }
         }
     }
 

@@ -14,6 +14,8 @@ use tokio_postgres::error::DbError;
 enum Action {
     /// The server rolled everything back because two writers met: the same statement may be sent again at once.
     Again,
+    /// The statement took longer than the server lets it.
+    TooLong,
     Retry,
     Poison,
     Stop,
@@ -22,6 +24,7 @@ enum Action {
 fn action(code: &str) -> Action {
     match code {
         "40001" | "40P01" => Action::Again,
+        "57014" => Action::TooLong,
         // 54000: a key too long for an index. 21000: two keys that the database takes for one (0.0 and -0.0, or times
         // that differ by less than a microsecond): in writes of their own they merge.
         "54000" | "21000" => Action::Poison,
@@ -50,6 +53,23 @@ impl fmt::Display for MetAnotherWriter {
 
 impl StdError for MetAnotherWriter {}
 
+/// Beneath an [`Error::Retry`] of what took longer than it may, by the client's limit or the server's: see [`took_too_long`].
+#[derive(Debug)]
+pub(crate) struct TookTooLong;
+
+impl fmt::Display for TookTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("its time was up")
+    }
+}
+
+impl StdError for TookTooLong {}
+
+/// Was its time up, rather than the connection lost?
+pub(crate) fn took_too_long(error: &Error) -> bool {
+    error.source().is_some_and(|source| source.is::<TookTooLong>())
+}
+
 /// Did the server roll back everything, so that the same statement can be sent again without a look at the fence?
 pub(crate) fn met_another_writer(error: &Error) -> bool {
     error.source().is_some_and(|source| source.is::<MetAnotherWriter>())
@@ -62,6 +82,7 @@ pub(crate) fn of_postgres(doing: impl fmt::Display, error: &tokio_postgres::Erro
     let said = format!("{doing}: {} (SQLSTATE {code}){}", database.message(), advice(code));
     match action(code) {
         Action::Again => Error::retry(format!("{doing} (SQLSTATE {code})")).caused_by(MetAnotherWriter),
+        Action::TooLong => Error::retry(said).caused_by(TookTooLong),
         Action::Retry => Error::retry(said),
         Action::Stop => Error::stop(said),
         Action::Poison => Error::poison(format!("{doing}: {} (SQLSTATE {code})", refusal(database))),
@@ -154,7 +175,7 @@ mod tests {
             ("3D000", Action::Stop),
             ("08006", Action::Retry),
             ("57P01", Action::Retry),
-            ("57014", Action::Retry),
+            ("57014", Action::TooLong),
             ("53300", Action::Retry),
             ("25006", Action::Retry),
             ("54000", Action::Poison),

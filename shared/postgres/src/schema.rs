@@ -26,8 +26,11 @@ const OLDEST_SERVER: i32 = 150_000;
 const CREATE_FENCES: &str = "CREATE TABLE millstream_fences (function text COLLATE \"C\", topic text COLLATE \"C\", \
      generation bigint, partition integer, start_offset bigint NOT NULL, next_offset bigint NOT NULL, \
      last_timestamp_ms bigint, max_event_time_us bigint, upstream jsonb NOT NULL DEFAULT '{}', \
-     updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (function, topic, generation, partition)) \
+     topic_id text, updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (function, topic, generation, partition)) \
      WITH (fillfactor = 50)";
+
+/// Version 0.1 made the table without it. A null is a fence from before, so that older processes may go on writing.
+const ADD_TOPIC_ID: &str = "ALTER TABLE millstream_fences ADD COLUMN IF NOT EXISTS topic_id text";
 
 const COLUMNS: &str = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull AND NOT \
      (a.atthasdef OR a.attidentity <> '') FROM pg_attribute a WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 \
@@ -129,7 +132,10 @@ fn stop_at(doing: &str, differences: &[Difference], create: bool) -> Result<()> 
     let advice = if !create && differences.iter().all(|difference| difference.remedy.is_some()) {
         "run `millstream up`, which creates what is missing"
     } else {
-        "change it by hand (ALTER TABLE, or rename it and run `millstream up`); millstream never alters a table"
+        "Change the SQL back; or give the function and its table (`into`) new names, both together, and run `millstream \
+         up`: what the log still has is read from `start` into the new table. A new table under the function's old name \
+         would lack everything before its fence, and a column that is added by hand (ALTER TABLE; millstream never alters \
+         a table of yours) knows nothing of it"
     };
     Err(Error::stop(format!("{doing}: the database does not fit:{list}\n{advice}")))
 }
@@ -182,9 +188,13 @@ impl<C: GenericClient> Catalog<'_, C> {
     /// In the order in which the remedies are to be applied.
     async fn differences(&self, table: &Table) -> Result<Vec<Difference>> {
         let mut differences = Vec::new();
-        if self.columns("millstream_fences").await?.is_empty() {
+        let fences = self.columns("millstream_fences").await?;
+        if fences.is_empty() {
             differences
                 .push(Difference::missing("table millstream_fences is missing".to_owned(), CREATE_FENCES.to_owned()));
+        } else if fences.iter().all(|column| column.name != "topic_id") {
+            let what = "table millstream_fences has no column topic_id, which is newer than the table";
+            differences.push(Difference::missing(what.to_owned(), ADD_TOPIC_ID.to_owned()));
         }
         let have = self.columns(&table.name).await?;
         if have.is_empty() {
@@ -296,13 +306,20 @@ fn view_comment(view: &View) -> String {
     format!("{VIEW_COMMENT}{}", view.select)
 }
 
-/// Replaces the view, which keeps the rights given on it; where its columns changed that can't be, and it is made anew.
+/// Replaces the view, which keeps the rights given on it; where its columns changed it is re-created, and given them again.
 fn create_view(view: &View) -> String {
     let (name, select) = (quoted(&view.name), &view.select);
+    let literal = name.replace('\'', "''");
     let comment = view_comment(view).replace('\'', "''");
     format!(
-        "DO $millstream$ BEGIN CREATE OR REPLACE VIEW {name} AS {select}; \
-         EXCEPTION WHEN invalid_table_definition THEN DROP VIEW {name}; CREATE VIEW {name} AS {select}; \
+        "DO $millstream$ DECLARE held aclitem[]; given record; BEGIN CREATE OR REPLACE VIEW {name} AS {select}; \
+         EXCEPTION WHEN invalid_table_definition THEN \
+         SELECT relacl INTO held FROM pg_class WHERE oid = to_regclass('{literal}'); \
+         DROP VIEW {name}; CREATE VIEW {name} AS {select}; \
+         FOR given IN SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END AS name, privilege_type, \
+         CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END AS option FROM aclexplode(held) \
+         WHERE grantee <> current_user::regrole LOOP EXECUTE format('GRANT %s ON %s TO %s%s', given.privilege_type, \
+         to_regclass('{literal}'), given.name, given.option); END LOOP; \
          END $millstream$; COMMENT ON VIEW {name} IS '{comment}'"
     )
 }

@@ -1,4 +1,7 @@
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, PoisonError},
+};
 
 use arrow::{
     array::{Array, RecordBatch},
@@ -6,7 +9,7 @@ use arrow::{
 };
 use async_trait::async_trait;
 use deadpool_postgres::Object;
-use millstream_core::{Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, fault};
+use millstream_core::{Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, WHOLE_TOPIC, fault};
 use tokio_postgres::{
     IsolationLevel, Row,
     types::{ToSql, Type},
@@ -25,7 +28,8 @@ const MAX_ATTEMPTS: usize = 5;
 /// The most that one write may carry; PostgreSQL refuses messages of 1 GiB.
 const MAX_WRITE_BYTES: usize = 512 << 20;
 
-const FENCE_COLUMNS: &str = "start_offset, next_offset, last_timestamp_ms, max_event_time_us, upstream::text";
+const FENCE_COLUMNS: &str = "start_offset, next_offset, last_timestamp_ms, max_event_time_us, upstream::text, \
+     topic_id";
 const ONE_FENCE: &str = "function = $1 AND topic = $2 AND generation = $3 AND partition = $4";
 
 /// A table in PostgreSQL, and the fences of the function that writes to it.
@@ -37,6 +41,9 @@ pub struct PostgresSink {
     function: String,
     table: Table,
     statements: Statements,
+    /// How many offsets the smallest write of a partition had whose time was up; none once as many were written. One entry
+    /// per partition.
+    too_slow: Mutex<HashMap<TopicPartition, i64>>,
 }
 
 type Parameters<'a> = Vec<(&'a (dyn ToSql + Sync), Type)>;
@@ -48,7 +55,7 @@ impl PostgresSink {
     /// `Stop` when the table has a column of a type that PostgreSQL can't hold.
     pub fn new(pool: Pool, function: &str, table: Table) -> Result<Self> {
         let statements = Statements::of(&table).map_err(|error| error.context(format!("table {}", table.name)))?;
-        Ok(Self { pool, function: function.to_owned(), table, statements })
+        Ok(Self { pool, function: function.to_owned(), table, statements, too_slow: Mutex::default() })
     }
 
     /// What is being done, for messages.
@@ -92,6 +99,28 @@ impl PostgresSink {
         let answer = self.pool.query(&self.writing(), sql, &movement.parameters(&columns)).await?;
         fault::point("postgres.after_commit");
         if moved(&answer, 0)? { Ok(()) } else { Err(self.fenced(movement.partition).await) }
+    }
+
+    /// A write whose time was up may have met a lock or a failover, and pass the next time. From the second on it is taken
+    /// for too large, and so is every other one, until as many records have been written in time.
+    fn paced(&self, movement: &Movement<'_>, outcome: Result<()>) -> Result<()> {
+        let offsets = movement.to.next_offset - movement.from;
+        let mut too_slow = self.too_slow.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = too_slow.get(movement.partition).copied();
+        match outcome {
+            Err(error) if error::took_too_long(&error) => {
+                too_slow.insert(movement.partition.clone(), known.map_or(offsets, |known| known.min(offsets)));
+                match error {
+                    Error::Retry(fault) if known.is_some() => Err(Error::TooLarge(fault)),
+                    error => Err(error),
+                }
+            }
+            Ok(()) if known.is_some_and(|known| offsets >= known) => {
+                too_slow.remove(movement.partition);
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     async fn write_sketches(
@@ -172,9 +201,10 @@ impl Sink for PostgresSink {
         let what = "creating a fence";
         let upstream = upstream_text(&fence)?;
         let sql = "INSERT INTO millstream_fences (function, topic, generation, partition, start_offset, next_offset, \
-             last_timestamp_ms, max_event_time_us, upstream) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb) \
+             last_timestamp_ms, max_event_time_us, upstream, topic_id) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10) \
              ON CONFLICT DO NOTHING";
-        // The same nine parameters as a movement from where the function starts to where the fence is.
+        // The same ten parameters as a movement from where the function starts to where the fence is.
         let movement = Movement {
             function: &self.function,
             partition,
@@ -209,7 +239,7 @@ impl Sink for PostgresSink {
                     tracing::info!(table = self.table.name, %partition, attempt, "two writers met; writing again");
                     attempt += 1;
                 }
-                outcome => return outcome,
+                outcome => return self.paced(&movement, outcome),
             }
         }
     }
@@ -219,8 +249,10 @@ impl Sink for PostgresSink {
         let failed = |error| error::of_postgres(self.pool.doing(&what), &error);
         let schema = self.table.schema();
         let read_rows = decode::select(&self.table.name, &schema, |_| false)?;
-        let read_fences =
-            format!("SELECT {FENCE_COLUMNS}, topic, generation, partition FROM millstream_fences WHERE function = $1");
+        let read_fences = format!(
+            "SELECT {FENCE_COLUMNS}, topic, generation, partition FROM millstream_fences \
+             WHERE function = $1 AND partition <> {WHOLE_TOPIC}"
+        );
         let mut client = self.pool.client(&what).await?;
         let work = async {
             let transaction = client
@@ -257,7 +289,7 @@ struct Movement<'a> {
 }
 
 impl Movement<'_> {
-    /// The parameters $1 to $9 of every statement that touches a fence, and the columns behind them.
+    /// The parameters $1 to $10 of every statement that touches a fence, and the columns behind them.
     fn parameters<'a>(&'a self, columns: &'a [Parameter]) -> Parameters<'a> {
         let fence: [(&(dyn ToSql + Sync), Type); FENCE_PARAMETERS] = [
             (&self.function, Type::TEXT),
@@ -269,6 +301,7 @@ impl Movement<'_> {
             (&self.to.last_timestamp_ms, Type::INT8),
             (&self.to.max_event_time_us, Type::INT8),
             (&self.upstream, Type::TEXT),
+            (&self.to.topic_id, Type::TEXT),
         ];
         fence.into_iter().chain(parameters(columns)).collect()
     }
@@ -293,13 +326,14 @@ fn fence_of(row: &Row) -> Result<Fence> {
         last_timestamp_ms: row.get(2),
         max_event_time_us: row.get(3),
         upstream,
+        topic_id: row.get(5),
     })
 }
 
 fn partition_and_fence(row: &Row) -> Result<(TopicPartition, Fence)> {
-    let generation = u32::try_from(row.get::<_, i64>(6))
+    let generation = u32::try_from(row.get::<_, i64>(7))
         .map_err(|error| Error::stop("the column generation of millstream_fences can't be read").caused_by(error))?;
-    Ok((TopicPartition::new(row.get::<_, String>(5), generation, row.get(7)), fence_of(row)?))
+    Ok((TopicPartition::new(row.get::<_, String>(6), generation, row.get(8)), fence_of(row)?))
 }
 
 fn upstream_text(fence: &Fence) -> Result<String> {

@@ -7,8 +7,8 @@ use millstream_core::{Column, Error, Merge, Result, Role, Table};
 use crate::types::{Kind, quoted};
 
 /// How many parameters of a writing statement come before the columns: the fence's key (4), where it must be, and what
-/// it becomes (4).
-pub(crate) const FENCE_PARAMETERS: usize = 9;
+/// it becomes (5).
+pub(crate) const FENCE_PARAMETERS: usize = 10;
 
 /// The statements of one table.
 pub(crate) struct Statements {
@@ -30,7 +30,7 @@ pub(crate) struct SketchStatements {
 }
 
 const MOVED: &str = "WITH moved AS (UPDATE millstream_fences SET next_offset = $6, last_timestamp_ms = $7, \
-     max_event_time_us = $8, upstream = $9::text::jsonb, updated_at = now() WHERE function = $1 AND topic = $2 AND \
+     max_event_time_us = $8, upstream = $9::text::jsonb, topic_id = $10, updated_at = now() WHERE function = $1 AND topic = $2 AND \
      generation = $3 AND partition = $4 AND next_offset = $5 RETURNING 1)";
 
 impl Statements {
@@ -245,7 +245,7 @@ mod tests {
             statements.write,
             format!(
                 "{MOVED}, written AS (INSERT INTO \"flow\" AS t (\"a b\", \"n\") SELECT r.c0, r.c1 FROM moved CROSS JOIN \
-                 unnest($10::text[], $11::bigint[]) AS r(c0, c1)) SELECT (SELECT count(*) FROM moved)"
+                 unnest($11::text[], $12::bigint[]) AS r(c0, c1)) SELECT (SELECT count(*) FROM moved)"
             )
         );
         assert!(statements.sketch.is_none());

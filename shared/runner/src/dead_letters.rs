@@ -1,22 +1,84 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{HashSet, VecDeque},
+    ops::Range,
+    sync::Arc,
+};
 
 use arrow::array::Array;
 use async_trait::async_trait;
-use millstream_core::{Batch, DeadLetter, DeadLetters, Limits, Log, Producer, Result, TopicPartition};
+use millstream_core::{
+    Batch, DeadLetter, DeadLetters, Limits, Log, MAX_LISTED_BYTES, Position, Producer, Result, TopicPartition,
+};
 
 /// Dead letters in a topic: one record per letter, the value unchanged, the rest in headers.
+///
+/// A listing looks through the newest 100,000 records of each partition of the topic, and no further.
 pub struct TopicDeadLetters<L> {
     log: Arc<L>,
     topic: String,
 }
 
-/// A listing reads this much of the topic at a time.
+/// So much of the topic is read at a time.
 const PAGE: Limits = Limits { max_records: 1_000, max_bytes: 16 << 20, max_wait_ms: 0 };
 
-impl<L> TopicDeadLetters<L> {
+/// How far a listing goes back in each partition, in offsets.
+const MAX_LOOKED_THROUGH: i64 = 100_000;
+
+impl<L: Log> TopicDeadLetters<L> {
     /// Letters in `topic`, which must be there.
     pub fn new(log: Arc<L>, topic: impl Into<String>) -> Self {
         Self { log, topic: topic.into() }
+    }
+
+    async fn partitions(&self) -> Result<Vec<TopicPartition>> {
+        let count = self.log.partitions(&self.topic).await?;
+        Ok((0..count).map(|partition| TopicPartition::new(&self.topic, 1, partition)).collect())
+    }
+
+    /// Calls `visit` with each letter in `range` of a partition and with the time at which it was kept, in order.
+    async fn visit(
+        &self,
+        partition: &TopicPartition,
+        range: Range<i64>,
+        visit: &mut (dyn FnMut(i64, DeadLetter) + Send),
+    ) -> Result<()> {
+        let mut next = range.start;
+        while next < range.end {
+            let batch = self.log.read(partition, next..range.end, PAGE).await?;
+            next = batch.range().end;
+            letters_of(&batch).for_each(|(timestamp_ms, letter)| visit(timestamp_ms, letter));
+        }
+        Ok(())
+    }
+
+    /// All letters of the topic.
+    async fn visit_all(&self, visit: &mut (dyn FnMut(DeadLetter) + Send)) -> Result<()> {
+        for partition in self.partitions().await? {
+            let held = self.log.watermarks(&partition).await?;
+            self.visit(&partition, held.low..held.high, &mut |_, letter| visit(letter)).await?;
+        }
+        Ok(())
+    }
+
+    /// The newest letters of a partition with the time at which each was kept, the newest first.
+    async fn newest(&self, partition: &TopicPartition, function: Option<&str>, limit: usize) -> Result<Vec<(i64, DeadLetter)>> {
+        let held = self.log.watermarks(partition).await?;
+        let last = held.low.max(held.high.saturating_sub(MAX_LOOKED_THROUGH));
+        let (mut found, mut end) = (Newest::new(limit), held.high);
+        while end > last && !found.full {
+            let start = last.max(end - PAGE.max_records as i64);
+            let mut page = found.page();
+            let mut keep = |timestamp_ms, letter: DeadLetter| {
+                if function.is_none_or(|function| function == letter.function) {
+                    page.push(timestamp_ms, letter);
+                }
+            };
+            self.visit(partition, start..end, &mut keep).await?;
+            found.add(page);
+            end = start;
+        }
+        Ok(found.letters)
     }
 }
 
@@ -28,30 +90,108 @@ impl<L: Log + Producer> DeadLetters for TopicDeadLetters<L> {
     }
 
     async fn list(&self, function: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>> {
-        // A crash between letter and fence sends a letter again: one per function and position is kept.
-        let mut letters = BTreeMap::new();
-        for partition in 0..self.log.partitions(&self.topic).await? {
-            let partition = TopicPartition::new(&self.topic, 1, partition);
-            let held = self.log.watermarks(&partition).await?;
-            let mut next = held.low;
-            while next < held.high && letters.len() < limit {
-                let batch = self.log.read(&partition, next..held.high, PAGE).await?;
-                next = batch.range().end;
-                for letter in letters_of(&batch) {
-                    if function.is_none_or(|function| function == letter.function) {
-                        letters.insert((letter.function.clone(), letter.position.clone()), letter);
-                    }
-                }
-            }
+        let mut letters = Vec::new();
+        for partition in self.partitions().await? {
+            letters.extend(self.newest(&partition, function, limit).await?);
         }
-        Ok(letters.into_values().take(limit).collect())
+        // Each partition's are in order already, and bounded.
+        letters.sort_by_key(|(timestamp_ms, _)| Reverse(*timestamp_ms));
+        let mut bytes = 0;
+        let room = |(at, (_, letter)): &(usize, (i64, DeadLetter))| {
+            bytes += letter.bytes();
+            *at == 0 || bytes <= MAX_LISTED_BYTES
+        };
+        let newest = letters.into_iter().take(limit).enumerate().take_while(room);
+        Ok(newest.map(|(_, (_, letter))| letter).collect())
+    }
+
+    async fn find(&self, function: Option<&str>, position: &Position) -> Result<Vec<DeadLetter>> {
+        let mut found: Vec<DeadLetter> = Vec::new();
+        let mut keep = |letter: DeadLetter| {
+            if letter.position == *position && function.is_none_or(|function| function == letter.function) {
+                found.retain(|before| before.function != letter.function);
+                found.push(letter);
+            }
+        };
+        self.visit_all(&mut keep).await?;
+        Ok(found)
+    }
+
+    async fn positions(&self, function: &str, visit: &mut (dyn FnMut(Position) + Send)) -> Result<()> {
+        let mut tell = |letter: DeadLetter| {
+            if letter.function == function {
+                visit(letter.position);
+            }
+        };
+        self.visit_all(&mut tell).await
     }
 }
 
-fn letters_of(batch: &Batch) -> impl Iterator<Item = DeadLetter> {
+/// The newest letters found so far, the newest first: pages come from the end of the topic.
+struct Newest {
+    limit: usize,
+    letters: Vec<(i64, DeadLetter)>,
+    bytes: usize,
+    /// A crash between letter and fence sends a letter again: the newest per function and position is kept.
+    seen: HashSet<(String, Position)>,
+    full: bool,
+}
+
+/// The newest letters of a page that is read from its beginning: the older ones make room for the newer.
+struct Page {
+    limit: usize,
+    max_bytes: usize,
+    letters: VecDeque<(i64, DeadLetter)>,
+    bytes: usize,
+    left_out: bool,
+}
+
+impl Newest {
+    fn new(limit: usize) -> Self {
+        Self { limit, letters: Vec::new(), bytes: 0, seen: HashSet::new(), full: limit == 0 }
+    }
+
+    fn page(&self) -> Page {
+        Page {
+            limit: self.limit - self.letters.len(),
+            max_bytes: MAX_LISTED_BYTES.saturating_sub(self.bytes),
+            letters: VecDeque::new(),
+            bytes: 0,
+            left_out: false,
+        }
+    }
+
+    fn add(&mut self, page: Page) {
+        for (timestamp_ms, letter) in page.letters.into_iter().rev() {
+            if self.seen.insert((letter.function.clone(), letter.position.clone())) {
+                self.bytes += letter.bytes();
+                self.letters.push((timestamp_ms, letter));
+            }
+        }
+        self.full = page.left_out || self.letters.len() >= self.limit || self.bytes >= MAX_LISTED_BYTES;
+    }
+}
+
+impl Page {
+    fn push(&mut self, timestamp_ms: i64, letter: DeadLetter) {
+        let same = |(_, before): &(i64, DeadLetter)| before.function == letter.function && before.position == letter.position;
+        if let Some(at) = self.letters.iter().rposition(same) {
+            self.letters.remove(at).iter().for_each(|(_, before)| self.bytes -= before.bytes());
+        }
+        self.bytes += letter.bytes();
+        self.letters.push_back((timestamp_ms, letter));
+        while self.letters.len() > 1 && (self.letters.len() > self.limit || self.bytes > self.max_bytes) {
+            self.left_out = true;
+            self.letters.pop_front().iter().for_each(|(_, oldest)| self.bytes -= oldest.bytes());
+        }
+    }
+}
+
+fn letters_of(batch: &Batch) -> impl Iterator<Item = (i64, DeadLetter)> {
     (0..batch.len()).filter_map(|row| {
         let (value, headers) = (batch.values(), batch.headers_of(row));
         let headers = headers.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-        DeadLetter::from_record(value.is_valid(row).then(|| value.value(row)), headers)
+        let letter = DeadLetter::from_record(value.is_valid(row).then(|| value.value(row)), headers)?;
+        Some((batch.timestamps_ms().value(row), letter))
     })
 }

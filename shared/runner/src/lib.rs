@@ -15,11 +15,15 @@
 //! ```
 
 mod dead_letters;
-mod late;
+mod narrow;
+mod partition;
 mod runner;
+mod same_topic;
+mod start;
 mod stats;
+mod timeliness;
 
 pub use dead_letters::TopicDeadLetters;
-pub use late::split as split_late;
 pub use runner::{Parts, Runner};
 pub use stats::{PartitionStats, Stats};
+pub use timeliness::Timeliness;

@@ -1,16 +1,23 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
 };
 
 use arrow::array::{Array, BinaryArray, RecordBatch};
+use futures::FutureExt;
 use millstream_core::{
-    Bad, Batch, DeadLetter, DeadLetters, Decode, Decoded, Error, Fence, Late, Limits, Log, MAX_LETTER_KEY_BYTES,
-    MAX_LETTER_VALUE_BYTES, OnGap, Result, Sink, Start, TopicPartition, Transform, fault,
+    Bad, Batch, DeadLetter, DeadLetters, Decode, Decoded, Error, Fence, Limits, Log, OnGap, Result, Sink, Start,
+    TopicPartition, Transform, fault,
 };
 
-use crate::{Stats, late};
+use crate::{
+    Stats, Timeliness,
+    narrow::Narrow,
+    partition::{Outcome, Partitions},
+    start::looks_new,
+};
 
 /// How often one call reads the fence again before it leaves the retry to its host. Two writers that keep fencing each
 /// other off each make progress, so a handful is plenty.
@@ -34,19 +41,18 @@ pub struct Parts {
     pub start: Start,
     /// What to do about missing records.
     pub on_gap: OnGap,
-    /// What to do about late events.
-    pub late: Late,
-    /// By how much an event may be older than the newest one before it, in milliseconds.
-    pub lateness_ms: i64,
+    /// Which events are late, and which too far ahead.
+    pub timeliness: Timeliness,
     /// How much a gap is healed by at a time (`max_records` and `max_bytes`).
     pub limits: Limits,
 }
 
 /// Brings batches of any partitions of one function into its sink, exactly once.
 pub struct Runner {
-    parts: Parts,
-    /// Fences while the instance is warm; read again after any error.
-    fences: Mutex<HashMap<TopicPartition, Fence>>,
+    pub(crate) parts: Parts,
+    pub(crate) known: Partitions,
+    /// With how many partitions it began to read each topic and generation, where that was asked.
+    pub(crate) first_partitions: Mutex<HashMap<(String, u32), i32>>,
     stats: Stats,
 }
 
@@ -54,13 +60,14 @@ pub struct Runner {
 struct Transformed {
     rows: Vec<RecordBatch>,
     bad: Vec<Bad>,
+    outcome: Outcome,
     max_event_time_us: Option<i64>,
 }
 
 impl Runner {
     /// A runner of one function.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, fences: Mutex::default(), stats: Stats::default() }
+        Self { parts, known: Partitions::default(), first_partitions: Mutex::default(), stats: Stats::default() }
     }
 
     /// What it has done so far.
@@ -78,18 +85,6 @@ impl Runner {
         &self.parts.sink
     }
 
-    /// The offset at which a partition is to be read: the fence, created from the function's `start` if there is none.
-    ///
-    /// # Errors
-    /// Those of the sink and the log; `Stop` when the log is not the one that the fence speaks of, because the topic was
-    /// made anew.
-    pub async fn start(&self, partition: &TopicPartition) -> Result<i64> {
-        self.forget(partition);
-        let fence = self.fence(partition, i64::MAX).await?;
-        self.check_same_topic(partition, &fence).await?;
-        Ok(fence.next_offset)
-    }
-
     /// Brings a batch into the sink and answers the next offset that the sink expects: every record below it is in, and
     /// the source may be acknowledged up to it. Records below the fence are skipped, missing ones are read from the log.
     ///
@@ -99,9 +94,8 @@ impl Runner {
     pub async fn process(&self, batch: Batch) -> Result<i64> {
         let partition = batch.partition().clone();
         let done = self.bring_in(&partition, &batch).await;
-        match &done {
-            Ok(_) => {}
-            Err(_) => self.forget(&partition),
+        if done.is_err() {
+            self.known.forget(&partition);
         }
         done.map_err(|error| error.context(format_args!("{} {partition}", self.parts.function)))
     }
@@ -114,13 +108,13 @@ impl Runner {
         let mut fenced = 0;
         let mut narrow = Narrow::default();
         if looks_new(batch, &fence) {
-            self.check_same_topic(partition, &fence).await?;
+            self.check_records(partition, &fence).await?;
         }
         while let Some(rest) = batch.after(fence.next_offset) {
             let work = match rest.gap(fence.next_offset) {
                 Some(_) if self.parts.on_gap != OnGap::Skip && may_be_behind => {
                     may_be_behind = false;
-                    self.forget(partition);
+                    self.known.forget(partition);
                     fence = self.fence(partition, delivered_from).await?;
                     continue;
                 }
@@ -133,12 +127,12 @@ impl Runner {
                 Ok(moved) => {
                     may_be_behind = false;
                     narrow.passed();
-                    self.remember(partition, &moved);
+                    self.known.remember(partition, &moved);
                     fence = moved;
                 }
                 Err(Error::Fenced { .. }) if fenced < MAX_FENCED => {
                     fenced += 1;
-                    self.forget(partition);
+                    self.known.forget(partition);
                     fence = self.fence(partition, delivered_from).await?;
                 }
                 Err(Error::Fenced { .. }) => {
@@ -146,9 +140,9 @@ impl Runner {
                 }
                 Err(Error::Poison(fault)) => narrow.poisoned(&work, fault.to_string()),
                 Err(Error::TooLarge(_)) if work.len() > 1 => {
-                    narrow.halve(&work);
+                    narrow.too_large(&work);
                     // A write that took too long may have been made after all.
-                    self.forget(partition);
+                    self.known.forget(partition);
                     fence = self.fence(partition, delivered_from).await?;
                 }
                 Err(Error::TooLarge(fault)) => return Err(Error::Retry(fault)),
@@ -180,24 +174,18 @@ impl Runner {
     async fn write(&self, fence: &Fence, work: &Batch, refused: Option<String>) -> Result<Fence> {
         fault::point("runner.before_decode");
         let done = match refused {
-            Some(reason) => self.refuse(work, reason),
+            Some(reason) => self.refuse(fence, work, reason),
             None => self.transform(fence, work).await?,
         };
         let without_rows = done.rows.iter().all(|rows| rows.num_rows() == 0);
-        if !done.bad.is_empty() {
-            fault::point("runner.before_dead_letters");
-            // A letter that can't be kept is no fault of a record's: to narrow it down would never end.
-            let kept = self.parts.dead_letters.put(&self.letters(work, &done.bad)).await;
-            kept.map_err(|error| match error {
-                Error::Poison(fault) => Error::stop(format!("the dead letters refuse a letter: {fault}")),
-                error => error,
-            })?;
-            fault::point("runner.after_dead_letters");
+        if let Some(last) = done.bad.last() {
+            self.known.check(work, done.outcome, &last.reason)?;
+            self.keep_letters(work, &done.bad).await?;
         }
         let mut to = fence.clone();
         to.next_offset = work.range().end;
         to.last_timestamp_ms = work.timestamps_ms().values().last().copied().or(fence.last_timestamp_ms);
-        to.max_event_time_us = fence.max_event_time_us.max(done.max_event_time_us);
+        to.max_event_time_us = done.max_event_time_us;
         self.parts.sink.write(work.partition(), fence, &to, &done.rows).await.map_err(|error| match error {
             Error::Poison(fault) if without_rows => {
                 Error::stop(format!("the sink refuses a write without rows: {fault}"))
@@ -205,17 +193,40 @@ impl Runner {
             error => error,
         })?;
         fault::point("runner.after_write");
+        self.known.count(work.partition(), done.outcome);
         let rows = done.rows.iter().map(RecordBatch::num_rows).sum();
         self.stats.written(work.partition(), &to, work.len(), rows, done.bad.len());
         Ok(to)
     }
 
+    /// Makes the letters of `bad` durable, each of them once in the life of this process.
+    async fn keep_letters(&self, work: &Batch, bad: &[Bad]) -> Result<()> {
+        let unsent = self.known.unsent(work, bad);
+        if unsent.is_empty() {
+            return Ok(());
+        }
+        fault::point("runner.before_dead_letters");
+        // A letter that can't be kept is no fault of a record's: to narrow it down would never end.
+        self.parts.dead_letters.put(&self.letters(work, &unsent)).await.map_err(|error| match error {
+            Error::Poison(fault) => Error::stop(format!("the dead letters refuse a letter: {fault}")),
+            error => error,
+        })?;
+        self.known.sent(work, &unsent);
+        fault::point("runner.after_dead_letters");
+        Ok(())
+    }
+
     /// A record that can't be stored becomes a dead letter. Its event time counts all the same: the records behind it
     /// were judged by it when they were tried together, and some of them may have become late letters then.
-    fn refuse(&self, work: &Batch, reason: String) -> Transformed {
-        let event_time = self.decode(work).ok().map(|decoded| decoded.event_time);
-        let max_event_time_us = event_time.as_ref().and_then(arrow::compute::max);
-        Transformed { rows: vec![], bad: vec![Bad { index: 0, reason }], max_event_time_us }
+    fn refuse(&self, fence: &Fence, work: &Batch, reason: String) -> Transformed {
+        let before_us = fence.max_event_time_us;
+        let decoded = self.decode(work).and_then(|decoded| self.parts.timeliness.split(decoded, work, before_us));
+        Transformed {
+            rows: vec![],
+            bad: vec![Bad { index: 0, reason }],
+            outcome: Outcome { accepted: 0, refused: 1 },
+            max_event_time_us: decoded.map_or(before_us, |(_, newest_us)| newest_us),
+        }
     }
 
     fn decode(&self, work: &Batch) -> Result<Decoded> {
@@ -223,154 +234,51 @@ impl Runner {
         let decoder = self.parts.decoders.get(topic).ok_or_else(|| {
             Error::stop(format!("{} does not read topic {topic}; its `from` names others", self.parts.function))
         })?;
-        decoder.decode(work)
+        catch_unwind(AssertUnwindSafe(|| decoder.decode(work))).unwrap_or_else(|_| Err(panicked("the decoder")))
     }
 
     async fn transform(&self, fence: &Fence, work: &Batch) -> Result<Transformed> {
+        let before_us = fence.max_event_time_us;
         if work.is_empty() {
-            return Ok(Transformed { rows: vec![], bad: vec![], max_event_time_us: None });
+            let (outcome, max_event_time_us) = (Outcome::default(), before_us);
+            return Ok(Transformed { rows: vec![], bad: vec![], outcome, max_event_time_us });
         }
-        let mut decoded = self.decode(work)?;
-        let max_event_time_us = arrow::compute::max(&decoded.event_time);
-        if self.parts.late == Late::DeadLetter {
-            decoded = late::split(decoded, fence.max_event_time_us, self.parts.lateness_ms)?;
-        }
+        let decoded = self.decode(work)?;
+        let refused = decoded.bad.len();
+        let (decoded, max_event_time_us) = self.parts.timeliness.split(decoded, work, before_us)?;
         let Decoded { rows, bad, .. } = decoded;
-        let topic = &work.partition().topic;
-        let rows = if rows.num_rows() == 0 { vec![] } else { self.parts.transform.apply(topic, rows).await? };
-        Ok(Transformed { rows, bad, max_event_time_us })
+        let outcome = Outcome { accepted: rows.num_rows(), refused };
+        if rows.num_rows() == 0 {
+            return Ok(Transformed { rows: vec![], bad, outcome, max_event_time_us });
+        }
+        let transformed = AssertUnwindSafe(self.parts.transform.apply(&work.partition().topic, rows)).catch_unwind();
+        let rows = transformed.await.unwrap_or_else(|_| Err(panicked("the transform")))?;
+        Ok(Transformed { rows, bad, outcome, max_event_time_us })
     }
 
     fn letters(&self, work: &Batch, bad: &[Bad]) -> Vec<DeadLetter> {
         let letter = |bad: &Bad| {
             let index = bad.index;
-            let at = |column: &BinaryArray, max_bytes: usize| {
-                let bytes = column.is_valid(index).then(|| column.value(index));
-                bytes.map(|bytes| bytes[..bytes.len().min(max_bytes)].to_vec())
-            };
-            let mut headers = work.headers_of(index);
-            if headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_LETTER_KEY_BYTES {
-                headers.clear();
-            }
-            let value = work.values();
-            DeadLetter {
+            let at = |column: &BinaryArray| column.is_valid(index).then(|| column.value(index).to_vec());
+            let value = at(work.values());
+            let letter = DeadLetter {
                 function: self.parts.function.clone(),
                 position: work.partition().at(work.offsets().value(index)),
                 timestamp_ms: work.timestamps_ms().value(index),
-                key: at(work.keys(), MAX_LETTER_KEY_BYTES),
-                value: at(value, MAX_LETTER_VALUE_BYTES),
-                headers,
-                value_bytes: if value.is_valid(index) { value.value_length(index) as usize } else { 0 },
+                key: at(work.keys()),
+                value_bytes: value.as_ref().map_or(0, Vec::len),
+                value,
+                headers: work.headers_of(index),
                 reason: bad.reason.clone(),
-            }
+            };
+            letter.cut()
         };
         bad.iter().map(letter).collect()
     }
-
-    /// Is the log still the one that the fence was made from? It must reach up to the fence, and the last record below
-    /// the fence must have the timestamp that the fence knows. Where that record is gone (compaction, retention) there is
-    /// nothing to compare, and the log is taken for the same.
-    async fn check_same_topic(&self, partition: &TopicPartition, fence: &Fence) -> Result<()> {
-        let held = self.parts.log.watermarks(partition).await?;
-        if fence.next_offset > held.high {
-            return Err(made_anew(partition, fence, &format!("the log ends at offset {}", held.high)));
-        }
-        let last = fence.next_offset - 1;
-        let Some(known_ms) = fence.last_timestamp_ms.filter(|_| last >= held.low) else { return Ok(()) };
-        let one = Limits { max_records: 1, ..self.parts.limits };
-        let batch = self.parts.log.read(partition, last..fence.next_offset, one).await?;
-        match batch.timestamps_ms().values().first() {
-            Some(found_ms) if *found_ms != known_ms => {
-                let what = format!("the record at offset {last} is of {found_ms} ms where {known_ms} ms is known");
-                Err(made_anew(partition, fence, &what))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The fence, warm or from the sink. One that has to be created at the log's end begins no later than the records that
-    /// a host has delivered already: on Lambda the first of them is what wakes the function.
-    async fn fence(&self, partition: &TopicPartition, delivered_from: i64) -> Result<Fence> {
-        let cached = self.fences.lock().unwrap_or_else(PoisonError::into_inner).get(partition).cloned();
-        if let Some(fence) = cached {
-            return Ok(fence);
-        }
-        let fence = match self.parts.sink.fence(partition).await? {
-            Some(fence) => fence,
-            None => {
-                let held = self.parts.log.watermarks(partition).await?;
-                let start = match self.parts.start {
-                    Start::Earliest => held.low,
-                    Start::Latest => held.high.min(delivered_from),
-                };
-                self.parts.sink.create_fence(partition, Fence::starting_at(start)).await?
-            }
-        };
-        self.remember(partition, &fence);
-        Ok(fence)
-    }
-
-    fn remember(&self, partition: &TopicPartition, fence: &Fence) {
-        self.fences.lock().unwrap_or_else(PoisonError::into_inner).insert(partition.clone(), fence.clone());
-    }
-
-    fn forget(&self, partition: &TopicPartition) {
-        self.fences.lock().unwrap_or_else(PoisonError::into_inner).remove(partition);
-    }
 }
 
-/// The records below the fence are a redelivery, or of another topic of the same name: then all of them are newer than the
-/// last one known.
-fn looks_new(batch: &Batch, fence: &Fence) -> bool {
-    let below = batch.offsets().values().partition_point(|offset| *offset < fence.next_offset);
-    let oldest_ms = batch.timestamps_ms().values()[..below].iter().min();
-    fence.last_timestamp_ms.zip(oldest_ms).is_some_and(|(known_ms, oldest_ms)| *oldest_ms > known_ms)
-}
-
-fn made_anew(partition: &TopicPartition, fence: &Fence, what: &str) -> Error {
-    Error::stop(format!(
-        "the sink has everything below offset {} of {partition}, but {what}: the topic was deleted and made anew. Raise \
-         `generation` of topic {} in the pipeline file",
-        fence.next_offset, partition.topic
-    ))
-}
-
-/// Finds the record that can't be stored: after each refusal half as many records are tried, after each success twice as
-/// many. Other cuts give the same tables, so this changes nothing but the pace.
-#[derive(Default)]
-struct Narrow {
-    records: Option<usize>,
-    /// The record that was refused alone, and why.
-    refused: Option<(i64, String)>,
-}
-
-impl Narrow {
-    fn cut(&self, work: Batch) -> Batch {
-        match self.records {
-            Some(records) => work.first(records),
-            None => work,
-        }
-    }
-
-    /// Why the only record of `work` is to be left out, if it was refused just before. It may be another one by now: a gap
-    /// is read again each time, and compaction goes on.
-    fn refused(&mut self, work: &Batch) -> Option<String> {
-        let (offset, reason) = self.refused.take()?;
-        (work.offsets().values()[..] == [offset]).then_some(reason)
-    }
-
-    fn poisoned(&mut self, work: &Batch, reason: String) {
-        if let [offset] = work.offsets().values()[..] {
-            self.refused = Some((offset, reason));
-        }
-        self.halve(work);
-    }
-
-    fn halve(&mut self, work: &Batch) {
-        self.records = Some((work.len() / 2).max(1));
-    }
-
-    fn passed(&mut self) {
-        self.records = self.records.map(|records| records.saturating_mul(2));
-    }
+/// A panic is a defect that some record brought to light, and that record is found like any other that is refused. What it
+/// says stays out of the letter and the log: it may quote the record.
+fn panicked(during: &str) -> Error {
+    Error::poison(format!("a defect of millstream: {during} panicked over this record; please report it with the record"))
 }

@@ -1,7 +1,15 @@
 use std::fmt;
 
-use datafusion::{common::error::DataFusionError, sql::sqlparser::parser::ParserError};
-use millstream_core::Error;
+use datafusion::{
+    common::{
+        Location,
+        error::DataFusionError,
+        tree_node::{TreeNode, TreeNodeRecursion},
+    },
+    logical_expr::Expr,
+};
+
+use crate::messages::Known;
 
 /// A statement that can't be run, with the place in its text where that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +29,16 @@ impl SqlError {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), line: None, column: None }
     }
+
+    /// The same, at a place in the statement where that is known and none is known yet.
+    pub(crate) fn at(self, place: Option<Location>) -> Self {
+        match place {
+            Some(place) if place.line > 0 && self.line.is_none() => {
+                Self { line: Some(place.line as usize), column: Some(place.column as usize), ..self }
+            }
+            _ => self,
+        }
+    }
 }
 
 impl fmt::Display for SqlError {
@@ -36,43 +54,17 @@ impl std::error::Error for SqlError {}
 
 impl From<DataFusionError> for SqlError {
     fn from(error: DataFusionError) -> Self {
-        let mut place = None;
-        for error in std::iter::successors(Some(&error), |error| match error {
-            DataFusionError::Context(_, below) | DataFusionError::Diagnostic(_, below) => Some(below),
-            _ => None,
-        }) {
-            match error {
-                DataFusionError::Diagnostic(diagnostic, _) => {
-                    place =
-                        diagnostic.span.map(|span| (span.start.line as usize, span.start.column as usize)).or(place);
-                }
-                DataFusionError::SQL(error, _) => place = place.or(place_of_syntax_error(error)),
-                _ => {}
-            }
-        }
-        let text = error.strip_backtrace();
-        let message = text
-            .trim_start_matches("Error during planning: ")
-            .trim_start_matches("SQL error: ")
-            .trim_start_matches("Schema error: ")
-            .to_owned();
-        Self { message, line: place.map(|(line, _)| line), column: place.map(|(_, column)| column) }
+        Known::default().tell(error)
     }
 }
 
-/// The parser says the place only in its text: `… at Line: 3, Column: 7`.
-fn place_of_syntax_error(error: &ParserError) -> Option<(usize, usize)> {
-    let text = error.to_string();
-    let (line, column) = text.rsplit_once("Line: ")?.1.split_once(", Column: ")?;
-    let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
-    Some((digits(line)?, digits(column)?))
-}
-
-/// An error while a plan runs over a batch: what an expression says of its input is the input's fault.
-pub(crate) fn at_run_time(error: DataFusionError) -> Error {
-    match error.find_root() {
-        DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => Error::poison(error.strip_backtrace()),
-        DataFusionError::ResourcesExhausted(_) => Error::too_large(error.strip_backtrace()),
-        _ => Error::stop(format!("internal: the SQL plan failed: {}", error.strip_backtrace())),
-    }
+/// Where an expression stands: the place of its first column, which is all that a plan keeps.
+pub(crate) fn place_of(expr: &Expr) -> Option<Location> {
+    let mut place = None;
+    // The closure returns no error, so neither does the walk.
+    let _ = expr.apply(|expr| {
+        place = place.or_else(|| expr.spans()?.first().map(|span| span.start));
+        Ok(if place.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    place
 }

@@ -30,18 +30,34 @@
 //!
 //! What can't be merged is refused with the reason: see [`plan`]. Overflow is an error, never a wrap.
 
+mod above;
+mod advice;
+mod calendar;
 mod checked;
+mod compare;
 mod error;
-mod finish;
+mod exact;
+mod fault;
+mod hop;
+mod messages;
+mod names;
+mod parse;
 mod plan;
+mod query;
 mod refuse;
+mod rehearse;
 mod run;
+mod session;
+mod size;
 mod sketch;
 mod slot;
 mod states;
+mod types;
+mod unnest;
 mod window;
 
 pub use error::{Result, SqlError};
 pub use plan::{Input, Planned, Statement, plan};
+pub use query::{WholeTable, query, tables_read};
 pub use run::ReferenceTable;
 pub use window::MAX_WINDOWS_PER_EVENT;

@@ -8,30 +8,27 @@ use std::{
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::{
-    common::{
-        Column as PlanColumn,
-        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
-    },
-    execution::{SessionStateBuilder, context::SessionContext, session_state::SessionState},
-    logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder},
-    prelude::SessionConfig,
-    sql::{
-        parser::Statement as ParsedStatement,
-        sqlparser::ast::{self, ExcludeSelectItem, SelectItem, SetExpr, VisitMut, VisitorMut},
-    },
+    common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    execution::session_state::SessionState,
+    logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, simplify::SimplifyContext},
+    optimizer::simplify_expressions::ExprSimplifier,
 };
-use millstream_core::{Column, META_COLUMNS, Role, Table, Transform};
+use millstream_core::{Column, Role, Table, Transform};
 
 use crate::{
-    checked::CheckIntegers,
-    error::{Result, SqlError},
-    finish::{Finisher, View, finish},
+    above::{Finisher, View, finish},
+    error::{Result, SqlError, place_of},
+    hop,
+    messages::Known,
+    names::{Names, identifier, is_identifier},
+    parse::parse,
     refuse::{self, Split},
+    rehearse::rehearse,
     run::{Combiner, ReferenceTable, SqlTransform},
-    sketch,
-    slot::SlotTable,
+    session::session,
     states::{self, column},
-    window::{Window, instant},
+    unnest,
+    window::instant,
 };
 
 /// A topic as a table: its fields, then the meta columns that may be named.
@@ -80,20 +77,26 @@ impl fmt::Debug for Planned {
 /// and what to write instead.
 pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
     let state = session(statement)?;
-    let parsed = parse(&state, statement)?;
-    let logical = state.statement_to_plan(parsed).await?;
+    let known = known(&state, statement);
+    let tell = |error| known.tell(error);
+    let parsed = parse(&state, statement.sql, &statement.inputs).map_err(tell)?;
+    let logical = state.statement_to_plan(parsed?).await.map_err(tell)?;
     let is_topic = |name: &str| statement.inputs.iter().any(|input| input.name == name);
-    let Split { above, aggregate } = refuse::check(&logical, &is_topic)?;
+    let Split { above, aggregate } = refuse::check(&logical, &is_topic, &|expr| fold(&state, expr))?;
     named(&logical)?;
-    let (logical, columns, combine) = match aggregate {
+    let may_be_null = refuse::has_scalar_subquery(&logical);
+    let (logical, mut columns, combine) = match aggregate {
         None => (logical.clone(), appended(&logical), None),
         Some(aggregate) => {
             let merged = merged(&state, &aggregate, &above, &logical, statement.into).await?;
             (merged.partial, merged.columns, Some((merged.finisher, merged.view)))
         }
     };
+    if may_be_null {
+        columns.iter_mut().for_each(|column| column.nullable = true);
+    }
     let optimized = state.optimize(&logical)?;
-    let physical = state.create_physical_plan(&optimized).await?;
+    let physical = unnest::bounded(state.create_physical_plan(&optimized).await?)?;
     let table_of = |columns, view: Option<View>, combine| Table {
         name: if view.is_some() { format!("{}_state", statement.into) } else { statement.into.to_owned() },
         columns,
@@ -109,107 +112,28 @@ pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
             table_of(columns, view, Some(Arc::new(combiner) as _))
         }
     };
-    let transform = SqlTransform {
-        plan: physical,
-        context: state.task_ctx(),
-        schema: table.schema(),
-        references: statement.references.clone(),
-    };
     let columns = columns_read(&optimized, &is_topic)?;
+    // Whatever the references will hold, they hold nothing while records are made up.
+    let (context, schema, references) = (state.task_ctx(), table.schema(), Vec::new());
+    let transform = SqlTransform { plan: physical, context, schema, references };
+    rehearse(&transform, &statement.inputs, &columns).await?;
+    let transform = SqlTransform { references: statement.references.clone(), ..transform };
     Ok(Planned { table, transform: Arc::new(transform), columns })
 }
 
-fn session(statement: &Statement<'_>) -> Result<SessionState> {
-    let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
-    let options = config.options_mut();
-    options.sql_parser.collect_spans = true;
-    options.sql_parser.map_string_types_to_utf8view = false;
-    // Fields of JSON are written as they are: `branchName` is not `branchname`.
-    options.sql_parser.enable_ident_normalization = false;
-    let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
-    let context = SessionContext::new_with_state(state);
-    context.add_analyzer_rule(Arc::new(CheckIntegers));
-    for window in [Window::Tumble, Window::Hop, Window::HopStarts] {
-        context.register_udf(window.udf());
-    }
-    context.register_udf(sketch::estimate_udf());
-    let mut slots: Vec<_> =
-        statement.inputs.iter().map(|input| (input.name.clone(), Arc::clone(&input.schema))).collect();
-    slots.extend(statement.references.iter().map(|reference| (reference.name.clone(), Arc::clone(&reference.schema))));
-    for (name, schema) in slots {
-        let table = datafusion::common::TableReference::bare(name.clone());
-        context.register_table(table, Arc::new(SlotTable { name, schema }))?;
-    }
-    Ok(context.state())
+/// What the statement may name.
+fn known<'a>(state: &SessionState, statement: &Statement<'a>) -> Known<'a> {
+    let inputs = statement.inputs.iter().map(|input| input.name.clone());
+    let references = statement.references.iter().map(|reference| reference.name.clone());
+    let functions = state.scalar_functions().keys().chain(state.aggregate_functions().keys());
+    Known { sql: statement.sql, tables: inputs.chain(references).collect(), functions: functions.cloned().collect() }
 }
 
-/// One SELECT, in which `*` of a topic means its own fields.
-fn parse(state: &SessionState, statement: &Statement<'_>) -> Result<ParsedStatement> {
-    let mut parsed = state.sql_to_statement(statement.sql, &datafusion::config::Dialect::PostgreSQL)?;
-    let ParsedStatement::Statement(sql) = &mut parsed else {
-        return Err(SqlError::new("only a SELECT can be run over a topic"));
-    };
-    if !matches!(sql.as_ref(), ast::Statement::Query(_)) {
-        return Err(SqlError::new("only a SELECT can be run over a topic"));
-    }
-    let mut stars = Stars { inputs: &statement.inputs };
-    // The visitor never breaks off.
-    let _ = sql.visit(&mut stars);
-    Ok(parsed)
-}
-
-/// Leaves the meta columns out of `*`.
-struct Stars<'a> {
-    inputs: &'a [Input],
-}
-
-impl VisitorMut for Stars<'_> {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, query: &mut ast::Query) -> std::ops::ControlFlow<()> {
-        self.set_expr(&mut query.body);
-        std::ops::ControlFlow::Continue(())
-    }
-}
-
-impl Stars<'_> {
-    fn set_expr(&self, body: &mut SetExpr) {
-        match body {
-            SetExpr::Select(select) => self.select(select),
-            SetExpr::SetOperation { left, right, .. } => {
-                self.set_expr(left);
-                self.set_expr(right);
-            }
-            _ => {}
-        }
-    }
-
-    fn select(&self, select: &mut ast::Select) {
-        let meta_of = |factor: &ast::TableFactor| -> Vec<&str> {
-            let ast::TableFactor::Table { name, .. } = factor else { return Vec::new() };
-            let name = name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.as_str());
-            let input = self.inputs.iter().find(|input| Some(input.name.as_str()) == name);
-            let has = |input: &&Input, column: &str| input.schema.field_with_name(column).is_ok();
-            input.map_or_else(Vec::new, |input| META_COLUMNS.into_iter().filter(|column| has(&input, column)).collect())
-        };
-        let factors = select
-            .from
-            .iter()
-            .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)));
-        let hidden: BTreeSet<&str> = factors.flat_map(meta_of).collect();
-        if hidden.is_empty() {
-            return;
-        }
-        for item in &mut select.projection {
-            if let SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) = item
-                && options.opt_exclude.is_none()
-                && options.opt_except.is_none()
-            {
-                let names = hidden.iter().map(|name| ast::ObjectName::from(vec![ast::Ident::new(*name)])).collect();
-                options.opt_exclude = Some(ExcludeSelectItem::Multiple(names));
-            }
-        }
-    }
+/// A constant expression, computed.
+fn fold(state: &SessionState, expr: &Expr) -> Result<Expr> {
+    let options = Arc::clone(state.config_options());
+    let context = SimplifyContext::builder().with_config_options(options).build();
+    Ok(ExprSimplifier::new(context).simplify(expr.clone())?)
 }
 
 /// Every output column must have a name that a table can have.
@@ -218,7 +142,9 @@ fn named(plan: &LogicalPlan) -> Result<()> {
     for field in plan.schema().fields() {
         let name = field.name();
         if !is_identifier(name) {
-            return Err(SqlError::new(format!("the output column `{name}` needs a name: write `… AS name`")));
+            return Err(SqlError::new(format!(
+                "the output column `{name}` needs a name of letters, digits and _ (at most 63): write `… AS name`"
+            )));
         }
         if !seen.insert(name) {
             return Err(SqlError::new(format!("two output columns are named `{name}`: give one another name with AS")));
@@ -226,13 +152,6 @@ fn named(plan: &LogicalPlan) -> Result<()> {
         stored(field.data_type(), name)?;
     }
     Ok(())
-}
-
-fn is_identifier(name: &str) -> bool {
-    let mut letters = name.chars();
-    letters.next().is_some_and(|c| c.is_alphabetic() || c == '_')
-        && letters.all(|c| c.is_alphanumeric() || c == '_')
-        && name.len() <= 63
 }
 
 /// The type that a column is stored with.
@@ -292,8 +211,8 @@ async fn merged(
     if group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
         return Err(SqlError::new("GROUPING SETS, ROLLUP and CUBE: write one function per grouping"));
     }
-    let outputs = crate::finish::trace(above, schema, root)?;
-    let (input, groups) = unnest_hops(input, group_expr)?;
+    let outputs = crate::above::trace(above, schema, root)?;
+    let (input, groups) = hop::unnest(input, group_expr)?;
     let mut names = Names::default();
     let mut columns = Vec::new();
     let mut values = Vec::new();
@@ -306,14 +225,20 @@ async fn merged(
         values.push(group.clone());
         finished.push(column(&name));
     }
-    let mut direct = true;
+    // All that is shown under a name has it before the states get theirs.
+    let mut aggregates = Vec::with_capacity(aggr_expr.len());
     for (index, expr) in aggr_expr.iter().enumerate().map(|(index, expr)| (index + groups.len(), expr)) {
         let Expr::AggregateFunction(function) = expr.clone().unalias_nested().data else {
-            return Err(SqlError::new(format!("{expr} is no aggregate function")));
+            return Err(SqlError::new("internal: an aggregate is none"));
         };
         let base = names.free(&outputs.name_of(index).unwrap_or_else(|| identifier(&expr.schema_name().to_string())));
+        aggregates.push((index, function, base, place_of(expr)));
+    }
+    let mut direct = true;
+    for (index, function, base, place) in aggregates {
         let (_, field) = schema.qualified_field(index);
-        let lowered = states::lower(&function, input.schema(), field.data_type(), &base)?;
+        let lowered = states::lower(&function, &input, field.data_type(), &base, &mut names);
+        let lowered = lowered.map_err(|error| error.at(place))?;
         direct &= lowered.direct;
         for state in lowered.states {
             let data_type = stored(&state.data_type, &state.name)?;
@@ -335,30 +260,6 @@ async fn merged(
     Ok(Merged { partial, columns, finisher, view })
 }
 
-/// `hop` in GROUP BY becomes one row per window, and the window's start the group.
-fn unnest_hops(input: &Arc<LogicalPlan>, groups: &[Expr]) -> Result<(LogicalPlan, Vec<Expr>)> {
-    let mut input = input.as_ref().clone();
-    let mut plain = Vec::with_capacity(groups.len());
-    for group in groups {
-        let bare = group.clone().unalias_nested().data;
-        match bare {
-            Expr::ScalarFunction(function) if function.name() == Window::Hop.name() => {
-                let name = format!("__hop_{}", plain.len());
-                let starts = Window::HopStarts.udf().call(function.args).alias(&name);
-                let mut exprs: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-                exprs.push(starts);
-                input = LogicalPlanBuilder::from(input)
-                    .project(exprs)?
-                    .unnest_column(PlanColumn::new_unqualified(&name))?
-                    .build()?;
-                plain.push(column(&name));
-            }
-            other => plain.push(other),
-        }
-    }
-    Ok((input, plain))
-}
-
 /// Aggregates `values` by `groups` and names the results after the columns.
 fn partial_plan(input: LogicalPlan, groups: Vec<Expr>, values: &[Expr], columns: &[Column]) -> Result<LogicalPlan> {
     let mut aggregates: Vec<Expr> = Vec::new();
@@ -374,7 +275,9 @@ fn partial_plan(input: LogicalPlan, groups: Vec<Expr>, values: &[Expr], columns:
         })?;
     }
     let number_of_groups = groups.len();
-    let plan = LogicalPlanBuilder::from(input).aggregate(groups, aggregates)?.build()?;
+    // Under names of their own: two that differ may still be written alike.
+    let named = aggregates.iter().enumerate().map(|(index, expr)| expr.clone().alias(format!("__aggregate_{index}")));
+    let plan = LogicalPlanBuilder::from(input).aggregate(groups, named)?.build()?;
     let outputs: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
     let mut exprs = Vec::with_capacity(values.len());
     for (index, (value, column)) in values.iter().zip(columns).enumerate() {
@@ -382,11 +285,10 @@ fn partial_plan(input: LogicalPlan, groups: Vec<Expr>, values: &[Expr], columns:
             outputs[index].clone()
         } else {
             let replaced = value.clone().transform_up(|expr| {
-                Ok(if matches!(expr, Expr::AggregateFunction(_)) {
-                    let name = expr.schema_name().to_string();
-                    Transformed::yes(Expr::Column(PlanColumn::new_unqualified(name)))
-                } else {
-                    Transformed::no(expr)
+                let index = aggregates.iter().position(|aggregate| *aggregate == expr);
+                Ok(match index {
+                    Some(index) => Transformed::yes(outputs[number_of_groups + index].clone()),
+                    None => Transformed::no(expr),
                 })
             });
             replaced?.data
@@ -409,31 +311,4 @@ fn columns_read(plan: &LogicalPlan, is_topic: &dyn Fn(&str) -> bool) -> Result<B
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(columns)
-}
-
-/// Names that are taken once.
-#[derive(Default)]
-struct Names(BTreeSet<String>);
-
-impl Names {
-    fn free(&mut self, wanted: &str) -> String {
-        let mut name = wanted.to_owned();
-        let mut number = 2;
-        while !self.0.insert(name.clone()) {
-            name = format!("{wanted}_{number}");
-            number += 1;
-        }
-        name
-    }
-}
-
-/// `avg(price.price)` as `avg_price_price`, at most 40 letters.
-fn identifier(text: &str) -> String {
-    let words: Vec<String> = text
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(str::to_ascii_lowercase)
-        .collect();
-    let joined: String = words.join("_").chars().take(40).collect();
-    if joined.starts_with(|c: char| c.is_ascii_digit()) { format!("_{joined}") } else { joined }
 }

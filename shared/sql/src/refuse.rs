@@ -5,10 +5,15 @@ use datafusion::{
         JoinType,
         tree_node::{TreeNode, TreeNodeRecursion},
     },
-    logical_expr::{Aggregate, Expr, LogicalPlan},
+    logical_expr::{Aggregate, Expr, Join, LogicalPlan},
 };
 
-use crate::error::{Result, SqlError};
+use crate::{
+    compare,
+    error::{Result, SqlError, place_of},
+    hop,
+    window::{self, Window},
+};
 
 /// The part of a plan above its aggregate, top first, and the aggregate itself where there is one.
 pub struct Split {
@@ -16,18 +21,24 @@ pub struct Split {
     pub aggregate: Option<Aggregate>,
 }
 
-/// Checks a plan whose topics are those that `is_topic` says, and splits it at its aggregate.
-pub fn check(plan: &LogicalPlan, is_topic: &dyn Fn(&str) -> bool) -> Result<Split> {
-    let checker = Checker { is_topic };
+/// Checks a plan whose topics are those that `is_topic` says, and splits it at its aggregate. `fold` computes constants.
+pub fn check(
+    plan: &LogicalPlan,
+    is_topic: &dyn Fn(&str) -> bool,
+    fold: &dyn Fn(&Expr) -> Result<Expr>,
+) -> Result<Split> {
+    let checker = Checker { is_topic, fold };
     if !checker.streams(plan) {
         return Err(SqlError::new("this statement reads no topic of the function's `from`"));
     }
-    checker.deterministic(plan)?;
+    checker.everywhere(plan)?;
     let mut above = Vec::new();
     let mut node = plan;
     loop {
         match node {
             LogicalPlan::Aggregate(aggregate) => {
+                above.iter().try_for_each(no_subqueries_above)?;
+                no_misplaced_hops(plan, &above, Some(aggregate))?;
                 checker.row_by_row(&aggregate.input)?;
                 return Ok(Split { above, aggregate: Some(aggregate.clone()) });
             }
@@ -36,6 +47,7 @@ pub fn check(plan: &LogicalPlan, is_topic: &dyn Fn(&str) -> bool) -> Result<Spli
                 node = node.inputs()[0];
             }
             _ => {
+                no_misplaced_hops(plan, &[], None)?;
                 checker.row_by_row(plan)?;
                 return Ok(Split { above: Vec::new(), aggregate: None });
             }
@@ -43,14 +55,161 @@ pub fn check(plan: &LogicalPlan, is_topic: &dyn Fn(&str) -> bool) -> Result<Spli
     }
 }
 
+/// Has a plan a scalar subquery, which may turn out to be null though its column can't be?
+pub fn has_scalar_subquery(plan: &LogicalPlan) -> bool {
+    exists_expr(plan, |expr| matches!(expr, Expr::ScalarSubquery(_)))
+}
+
+fn exists_expr(plan: &LogicalPlan, wanted: impl Fn(&Expr) -> bool) -> bool {
+    let mut found = false;
+    // No closure returns an error, so the walk doesn't either.
+    let _ = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                found |= wanted(expr);
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    found
+}
+
+/// Above the aggregate there are states only: no reference is at hand.
+fn no_subqueries_above(node: &LogicalPlan) -> Result<()> {
+    let mut found = false;
+    node.apply_subqueries(|_| {
+        found = true;
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    if found {
+        return Err(SqlError::new(
+            "a subquery can't stand in HAVING, or in SELECT beside aggregates: groups are finished where the table is read. \
+             Join the reference in FROM, below the aggregate, as in FROM topic JOIN reference ON …, and group by what it \
+             gives or aggregate it",
+        ));
+    }
+    Ok(())
+}
+
+/// `hop` may stand in the groups of the aggregate, and in a SELECT below it.
+fn no_misplaced_hops(plan: &LogicalPlan, above: &[LogicalPlan], aggregate: Option<&Aggregate>) -> Result<()> {
+    let mut misplaced: Vec<Expr> = Vec::new();
+    match aggregate {
+        None => {
+            plan.apply_with_subqueries(|node| {
+                misplaced.extend(node.expressions());
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Some(aggregate) => {
+            misplaced.extend(above.iter().flat_map(LogicalPlan::expressions));
+            misplaced.extend(aggregate.aggr_expr.iter().cloned());
+            aggregate.input.apply(|node| {
+                if !matches!(node, LogicalPlan::Projection(_)) {
+                    misplaced.extend(node.expressions());
+                }
+                node.apply_subqueries(|subquery| {
+                    misplaced.extend(subquery.expressions());
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })?;
+        }
+    }
+    match misplaced.iter().find(|expr| hop::is_in(expr)) {
+        None => Ok(()),
+        Some(expr) => Err(SqlError::new(
+            "hop(…) makes a row for each window that holds the event: write it in GROUP BY, as in SELECT hop(time, INTERVAL \
+             '1 minute', INTERVAL '5 minutes') AS start, count(*) AS n FROM topic GROUP BY 1",
+        )
+        .at(place_of(expr))),
+    }
+}
+
 struct Checker<'a> {
     is_topic: &'a dyn Fn(&str) -> bool,
+    fold: &'a dyn Fn(&Expr) -> Result<Expr>,
 }
 
 impl Checker<'_> {
     /// Does this part of the plan read a topic, in a subquery too?
     fn streams(&self, plan: &LogicalPlan) -> bool {
-        plan.exists_scan(&|name| (self.is_topic)(name))
+        self.topics(plan).next().is_some()
+    }
+
+    fn topics(&self, plan: &LogicalPlan) -> impl Iterator<Item = String> {
+        let mut topics = Vec::new();
+        // The closure returns no error, so neither does the walk.
+        let _ = plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node
+                && (self.is_topic)(scan.table_name.table())
+            {
+                topics.push(scan.table_name.table().to_owned());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        topics.into_iter()
+    }
+
+    /// What holds for every expression, wherever it stands.
+    fn everywhere(&self, plan: &LogicalPlan) -> Result<()> {
+        let mut wrong = None;
+        plan.apply_with_subqueries(|node| {
+            if let Err(error) = compare::check(node).and_then(|()| self.subqueries(node)) {
+                wrong.get_or_insert(error);
+            }
+            node.apply_expressions(|expr| {
+                expr.apply(|expr| {
+                    if let Err(error) = deterministic(expr).and_then(|()| self.windows(expr)) {
+                        wrong.get_or_insert(error);
+                    }
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })
+        })?;
+        wrong.map_or(Ok(()), Err)
+    }
+
+    fn subqueries(&self, node: &LogicalPlan) -> Result<()> {
+        let mut refusal = None;
+        node.apply_subqueries(|subquery| {
+            if self.streams(subquery) {
+                refusal.get_or_insert(
+                    "a subquery may read references only, not a topic: its other events are in other batches. Group the \
+                     topic into a table of its own, or make what you look for a reference",
+                );
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        let scalar_here = matches!(node, LogicalPlan::Aggregate(_) | LogicalPlan::Join(_));
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::ScalarSubquery(scalar) = expr {
+                    let one_row = !scalar.outer_ref_columns.is_empty()
+                        || scalar.subquery.max_rows().is_some_and(|rows| rows <= 1);
+                    if scalar_here {
+                        refusal.get_or_insert(
+                            "a subquery can't stand in GROUP BY, in an aggregate or in ON: compute it in FROM first, as in \
+                             FROM (SELECT *, (SELECT max(x) FROM reference) AS x FROM topic) AS t",
+                        );
+                    } else if !one_row {
+                        refusal.get_or_insert(
+                            "this subquery may give more than one row: write an aggregate, as in (SELECT max(x) FROM \
+                             reference), or ORDER BY … LIMIT 1 in it",
+                        );
+                    }
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })?;
+        refusal.map_or(Ok(()), |refusal| Err(SqlError::new(refusal)))
+    }
+
+    /// The lengths of windows are constants that make sense.
+    fn windows(&self, expr: &Expr) -> Result<()> {
+        let Expr::ScalarFunction(function) = expr else { return Ok(()) };
+        let Some(window) = Window::of(function.name()) else { return Ok(()) };
+        let lengths = function.args.iter().skip(1).map(self.fold).collect::<Result<Vec<_>>>()?;
+        window::check_lengths(window, &lengths).map_err(|message| SqlError::new(message).at(place_of(expr)))
     }
 
     /// Every row of the output must come from one record alone.
@@ -58,35 +217,28 @@ impl Checker<'_> {
         if !self.streams(plan) {
             return Ok(());
         }
+        let inputs = || plan.inputs().into_iter().try_for_each(|input| self.row_by_row(input));
         let refusal = match plan {
             LogicalPlan::TableScan(_)
             | LogicalPlan::Projection(_)
             | LogicalPlan::Filter(_)
             | LogicalPlan::SubqueryAlias(_)
-            | LogicalPlan::Unnest(_)
-            | LogicalPlan::Union(_) => {
-                self.no_streams_in_subqueries(plan)?;
-                return plan.inputs().iter().try_for_each(|input| self.row_by_row(input));
-            }
-            LogicalPlan::Join(join) => {
-                let (left, right) = (self.streams(&join.left), self.streams(&join.right));
-                let kept = match join.join_type {
-                    JoinType::Inner => left != right,
-                    JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => left && !right,
-                    JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => right && !left,
-                    _ => false,
-                };
-                if kept {
-                    return plan.inputs().iter().try_for_each(|input| self.row_by_row(input));
-                }
-                if left && right {
-                    "a join of two streams needs both sides in memory for ever. Write both into a table and join them \
-                     there, or make one side a reference"
+            | LogicalPlan::Unnest(_) => return inputs(),
+            LogicalPlan::Union(union) => {
+                if !union.inputs.iter().all(|arm| self.streams(arm)) {
+                    "a part of this UNION reads no topic: its rows would come again with each batch. Leave it out, and put \
+                     such rows into the table once, or into the topic"
+                } else if union.inputs.iter().any(|arm| has_aggregate(arm)) {
+                    "a UNION of aggregates can't be merged from batches. UNION ALL the rows first, and GROUP BY once over \
+                     all of them: SELECT …, count(*) AS n FROM (SELECT … FROM a UNION ALL SELECT … FROM b) AS both GROUP BY …"
                 } else {
-                    "this join would also give rows for which there is no event (an outer join that keeps the reference's \
-                     side). Keep the stream's side: `FROM topic LEFT JOIN reference ON …`"
+                    return inputs();
                 }
             }
+            LogicalPlan::Join(join) => match self.join(join) {
+                None => return inputs(),
+                Some(refusal) => refusal,
+            },
             LogicalPlan::Sort(_) => {
                 "ORDER BY over a stream would need all events, which never end. Leave it out here and order where the table \
                  is read"
@@ -94,71 +246,83 @@ impl Checker<'_> {
             LogicalPlan::Limit(_) => {
                 "LIMIT over a stream depends on how batches are cut. Leave it out, or filter with WHERE"
             }
+            LogicalPlan::Distinct(distinct) if matches!(distinct.input().as_ref(), LogicalPlan::Union(_)) => {
+                "UNION drops rows that were there before, for which it would need all events: write UNION ALL (and GROUP BY \
+                 all columns over it, if each row is to be there once)"
+            }
             LogicalPlan::Distinct(_) => {
                 "DISTINCT over a stream would need all events. Write GROUP BY over the same columns: its table holds each once"
             }
-            LogicalPlan::Window(_) => {
-                "OVER (…) looks at neighbouring events, which may be in another batch. Use tumble or hop in GROUP BY"
-            }
+            LogicalPlan::Window(_) => OVER,
             LogicalPlan::Aggregate(_) => {
                 "an aggregate over an aggregate, or joined afterwards, can't be merged from batches. Join first, group once, \
                  and do the rest in an expression over the aggregates or where the table is read"
             }
-            other => return Err(SqlError::new(format!("{} can't be run over a stream", other.display()))),
+            LogicalPlan::Subquery(_) => "LATERAL can't be run over a stream: join a reference, or unnest(…) in SELECT",
+            LogicalPlan::RecursiveQuery(_) => "WITH RECURSIVE can't be run over a stream",
+            _ => {
+                "this can't be run over a stream: write a SELECT over a topic, with WHERE, JOIN of references and GROUP BY"
+            }
         };
         Err(SqlError::new(refusal))
     }
 
-    fn no_streams_in_subqueries(&self, plan: &LogicalPlan) -> Result<()> {
-        let mut found = false;
-        let visited = plan.apply_subqueries(|subquery| {
-            found |= self.streams(subquery);
-            Ok(TreeNodeRecursion::Continue)
-        });
-        visited?;
-        if found { Err(SqlError::new("a subquery may read references only, not a topic")) } else { Ok(()) }
-    }
-
-    /// A redelivery must give the same rows.
-    fn deterministic(&self, plan: &LogicalPlan) -> Result<()> {
-        let mut culprit = None;
-        plan.apply_with_subqueries(|node| {
-            node.apply_expressions(|expr| {
-                expr.apply(|expr| {
-                    if let Expr::ScalarFunction(function) = expr
-                        && (expr.is_volatile_node()
-                            || matches!(function.name(), "now" | "current_date" | "current_time" | "current_timestamp"))
-                    {
-                        culprit.get_or_insert(function.name().to_owned());
-                    }
-                    Ok(TreeNodeRecursion::Continue)
-                })
-            })
-        })?;
-        match culprit {
-            None => Ok(()),
-            Some(name) => Err(SqlError::new(format!(
-                "{name}() gives another result each time, so a redelivered batch would change the table. Use a field of the \
-                 event, or its timestamp `_timestamp`"
-            ))),
+    /// Why a join can't be run, if it can't.
+    fn join(&self, join: &Join) -> Option<&'static str> {
+        let (left, right) = (self.streams(&join.left), self.streams(&join.right));
+        let kept = match join.join_type {
+            JoinType::Inner => left != right,
+            JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => left && !right,
+            JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => right && !left,
+            _ => false,
+        };
+        if kept {
+            return None;
         }
+        if !(left && right) {
+            return Some(
+                "this join would also give rows for which there is no event (an outer join that keeps the reference's \
+                 side). Keep the stream's side: `FROM topic LEFT JOIN reference ON …`",
+            );
+        }
+        if matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti) {
+            return Some(
+                "EXCEPT and INTERSECT compare an event with those of other batches. UNION ALL both topics with a column that \
+                 says which one it is, GROUP BY all others, and keep HAVING NOT bool_or(is_right) (or AND bool_or(is_right))",
+            );
+        }
+        if self.topics(&join.right).any(|topic| self.topics(&join.left).any(|other| other == topic)) {
+            return Some(
+                "a topic can't be joined with itself: its other events are in other batches. Use GROUP BY with aggregates \
+                 (FILTER (WHERE …) tells kinds of events apart), or write a table and join it with itself where it is read",
+            );
+        }
+        Some(
+            "a join of two streams needs both sides in memory for ever. Make one side a reference; or, for a match within a \
+             window, UNION ALL both topics with a column that says which one it is, GROUP BY key and tumble(…), and keep \
+             HAVING bool_or(is_left) AND bool_or(is_right); or write both into tables and join them where they are read",
+        )
     }
 }
 
-trait Scans {
-    fn exists_scan(&self, wanted: &dyn Fn(&str) -> bool) -> bool;
+/// Why there is no OVER.
+pub const OVER: &str =
+    "OVER (…) looks at neighbouring events, which may be in another batch. Use tumble or hop in GROUP BY";
+
+fn has_aggregate(plan: &LogicalPlan) -> bool {
+    // The closure returns no error, so neither does the walk.
+    plan.exists(|node| Ok(matches!(node, LogicalPlan::Aggregate(_)))).unwrap_or(false)
 }
 
-impl Scans for LogicalPlan {
-    fn exists_scan(&self, wanted: &dyn Fn(&str) -> bool) -> bool {
-        let mut found = false;
-        // The closure returns no error, so neither does the walk.
-        let _ = self.apply_with_subqueries(|node| {
-            if let LogicalPlan::TableScan(scan) = node {
-                found |= wanted(scan.table_name.table());
-            }
-            Ok(TreeNodeRecursion::Continue)
-        });
-        found
+/// A redelivery must give the same rows.
+fn deterministic(expr: &Expr) -> Result<()> {
+    let Expr::ScalarFunction(function) = expr else { return Ok(()) };
+    let name = function.name();
+    if expr.is_volatile_node() || matches!(name, "now" | "current_date" | "current_time" | "current_timestamp") {
+        return Err(SqlError::new(format!(
+            "{name}() gives another result each time, so a redelivered batch would change the table. Use a field of the \
+             event, or its timestamp `_timestamp`"
+        )));
     }
+    Ok(())
 }

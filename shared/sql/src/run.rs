@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    panic::AssertUnwindSafe,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -12,15 +13,17 @@ use arrow::{
 };
 use async_trait::async_trait;
 use datafusion::{
-    execution::TaskContext,
-    physical_plan::{ExecutionPlan, collect},
+    common::{DataFusionError, resources_err},
+    execution::{TaskContext, memory_pool::GreedyMemoryPool, runtime_env::RuntimeEnv},
+    physical_plan::{ExecutionPlan, collect, execute_stream},
 };
+use futures::{FutureExt, TryStreamExt};
 use millstream_core::{Combine, Error, Result, Table, Transform, merge::merge_rows};
 
 use crate::{
-    error::at_run_time,
-    finish::{Finisher, ROW, STATES},
-    sketch,
+    above::{Finisher, ROW, STATES},
+    fault::{DataFault, at_run_time},
+    size, sketch,
     slot::fill,
 };
 
@@ -33,6 +36,12 @@ pub struct ReferenceTable {
     pub schema: SchemaRef,
     rows: RwLock<Arc<Vec<RecordBatch>>>,
 }
+
+/// What a run may hold in memory besides its references and its batch, in bytes.
+pub const MAX_RUN_BYTES: usize = 256 * 1024 * 1024;
+/// What a run may give, in bytes, and in rows.
+const MAX_OUTPUT_BYTES: usize = 128 * 1024 * 1024;
+const MAX_OUTPUT_ROWS: usize = 2_000_000;
 
 impl ReferenceTable {
     /// A table without rows.
@@ -50,7 +59,7 @@ impl ReferenceTable {
     }
 }
 
-/// A plan over topics and references.
+/// A plan over topics and references, run over one batch after the other.
 pub struct SqlTransform {
     pub plan: Arc<dyn ExecutionPlan>,
     pub context: Arc<TaskContext>,
@@ -61,15 +70,64 @@ pub struct SqlTransform {
 #[async_trait]
 impl Transform for SqlTransform {
     async fn apply(&self, topic: &str, rows: RecordBatch) -> Result<Vec<RecordBatch>> {
+        let one = rows.num_rows() == 1;
+        match self.run(topic, rows).await {
+            Ok(batches) => {
+                let batches = batches.iter().filter(|batch| batch.num_rows() > 0);
+                batches.map(|batch| as_schema(batch, &self.schema)).collect()
+            }
+            Err(error) => Err(match at_run_time(&error) {
+                // It can't be made any smaller.
+                Error::TooLarge(fault) if one => Error::poison(fault.to_string()),
+                other => other,
+            }),
+        }
+    }
+}
+
+impl SqlTransform {
+    /// Runs the plan over rows of a topic, within the bounds of memory and output.
+    pub async fn run(&self, topic: &str, rows: RecordBatch) -> Result<Vec<RecordBatch>, DataFusionError> {
         let rows = [rows];
         let references: Vec<_> = self.references.iter().map(|reference| (reference, reference.rows())).collect();
         let mut slots: HashMap<&str, &[RecordBatch]> =
             references.iter().map(|(reference, rows)| (reference.name.as_str(), rows.as_slice())).collect();
         slots.insert(topic, &rows);
-        let plan = fill(&self.plan, &slots).map_err(at_run_time)?;
-        let batches = collect(plan, Arc::clone(&self.context)).await.map_err(at_run_time)?;
-        batches.iter().filter(|batch| batch.num_rows() > 0).map(|batch| as_schema(batch, &self.schema)).collect()
+        // A join may build a table of a whole reference, with an index: its size comes on top.
+        let of_references: usize =
+            references.iter().flat_map(|(_, rows)| rows.iter()).map(RecordBatch::get_array_memory_size).sum();
+        let limit = of_references.saturating_mul(4).saturating_add(MAX_RUN_BYTES);
+        let plan = fill(&self.plan, &slots)?;
+        let batches = AssertUnwindSafe(within(limit, plan, &self.context)).catch_unwind().await;
+        // A panic would come again with every attempt: one record must not stop the others.
+        batches.unwrap_or_else(|_| Err(DataFault::error("internal: the SQL plan broke over this input")))
     }
+}
+
+/// Runs a filled plan within `limit` bytes of memory, and the bounds of its output.
+async fn within(
+    limit: usize,
+    plan: Arc<dyn ExecutionPlan>,
+    context: &TaskContext,
+) -> Result<Vec<RecordBatch>, DataFusionError> {
+    let memory_pool = Arc::new(GreedyMemoryPool::new(limit));
+    let runtime = RuntimeEnv { memory_pool, ..context.runtime_env().as_ref().clone() };
+    // A physical plan holds its functions: the context needs to name none.
+    let none = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+    let config = context.session_config().clone();
+    let context =
+        TaskContext::new(None, context.session_id(), config, none.0, none.1, none.2, none.3, Arc::new(runtime));
+    let mut stream = execute_stream(plan, Arc::new(context))?;
+    let (mut batches, mut bytes, mut rows) = (Vec::new(), 0, 0);
+    while let Some(batch) = stream.try_next().await? {
+        rows += batch.num_rows();
+        bytes += size::of_batch(&batch);
+        if rows > MAX_OUTPUT_ROWS || bytes > MAX_OUTPUT_BYTES {
+            return resources_err!("output");
+        }
+        batches.push(batch);
+    }
+    Ok(batches)
 }
 
 /// The rows with exactly the columns of `schema`, by position.
@@ -104,8 +162,8 @@ impl Combine for Combiner {
         let internal = |error| Error::stop("internal: states could not be finished").caused_by(error);
         let numbered = number(rows).map_err(internal)?;
         let slots = HashMap::from([(STATES, std::slice::from_ref(&numbered))]);
-        let plan = fill(&finisher.plan, &slots).map_err(at_run_time)?;
-        let batches = collect(plan, Arc::clone(&self.context)).await.map_err(at_run_time)?;
+        let plan = fill(&finisher.plan, &slots).map_err(|error| at_run_time(&error))?;
+        let batches = collect(plan, Arc::clone(&self.context)).await.map_err(|error| at_run_time(&error))?;
         let batches = batches.iter().map(|batch| as_schema(batch, &finisher.schema)).collect::<Result<Vec<_>>>()?;
         let all = arrow::compute::concat_batches(&finisher.schema, &batches).map_err(internal)?;
         let last = all.num_columns() - 1;

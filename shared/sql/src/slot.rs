@@ -10,7 +10,6 @@ use datafusion::{
         DataFusionError, Result, internal_err,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
-    datasource::memory::MemorySourceConfig,
     execution::TaskContext,
     logical_expr::{Expr, TableType},
     physical_expr::EquivalenceProperties,
@@ -18,6 +17,7 @@ use datafusion::{
         DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
         SendableRecordBatchStream,
         execution_plan::{Boundedness, EmissionType},
+        memory::MemoryStream,
     },
 };
 
@@ -53,11 +53,13 @@ impl TableProvider for SlotTable {
     }
 }
 
-/// The place of a [`SlotTable`] in a physical plan. It says nothing of how many rows there will be.
+/// The place of a [`SlotTable`] in a physical plan, and the rows that are in it for one run. It says nothing of how many
+/// rows there will be.
 #[derive(Debug)]
 struct SlotExec {
     name: String,
     properties: Arc<PlanProperties>,
+    rows: Option<Vec<RecordBatch>>,
 }
 
 impl SlotExec {
@@ -68,7 +70,13 @@ impl SlotExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { name, properties: Arc::new(properties) }
+        Self { name, properties: Arc::new(properties), rows: None }
+    }
+
+    fn filled(&self, rows: &[RecordBatch]) -> Result<Self> {
+        let schema = self.schema();
+        let rows = rows.iter().map(|batch| columns_of(batch, &schema)).collect::<Result<Vec<_>>>()?;
+        Ok(Self { name: self.name.clone(), properties: Arc::clone(&self.properties), rows: Some(rows) })
     }
 }
 
@@ -102,23 +110,31 @@ impl ExecutionPlan for SlotExec {
         Ok(self)
     }
 
-    fn execute(&self, _partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        internal_err!("the slot of table {} was run without rows", self.name)
+    fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let Some(rows) = &self.rows else {
+            return internal_err!("the slot of table {} was run without rows", self.name);
+        };
+        // What an operator makes of one of these is in memory at once: a large batch comes in pieces.
+        let piece = context.session_config().batch_size();
+        let pieces = rows.iter().flat_map(|batch| {
+            (0..batch.num_rows()).step_by(piece).map(|from| batch.slice(from, piece.min(batch.num_rows() - from)))
+        });
+        Ok(Box::pin(MemoryStream::try_new(pieces.collect(), self.schema(), None)?))
     }
 }
 
 /// The plan with its slots filled: `rows` by table name, where a table that is not named is empty. Rows may have more
-/// columns than the slot reads, in any order. Everything above a slot is built anew, so no state of an earlier run
-/// (the built side of a hash join) is left.
+/// columns than the slot reads, in any order.
+///
+/// Every operator begins fresh: a plain copy of a join shares with the plan the side that it built first, and its metrics,
+/// and would give every later batch, of every partition, the rows of the first one.
 pub fn fill(plan: &Arc<dyn ExecutionPlan>, rows: &HashMap<&str, &[RecordBatch]>) -> Result<Arc<dyn ExecutionPlan>> {
     let filled = Arc::clone(plan).transform_up(|node| {
-        let Some(slot) = node.downcast_ref::<SlotExec>() else {
-            return Ok(Transformed::no(node));
+        let fresh = match node.downcast_ref::<SlotExec>() {
+            Some(slot) => Arc::new(slot.filled(rows.get(slot.name.as_str()).copied().unwrap_or_default())?),
+            None => node.reset_state()?,
         };
-        let schema = slot.schema();
-        let batches = rows.get(slot.name.as_str()).copied().unwrap_or_default();
-        let batches = batches.iter().map(|batch| columns_of(batch, &schema)).collect::<Result<Vec<_>>>()?;
-        Ok(Transformed::yes(MemorySourceConfig::try_new_exec(&[batches], schema, None)? as Arc<dyn ExecutionPlan>))
+        Ok(Transformed::yes(fresh))
     })?;
     Ok(filled.data)
 }
@@ -132,4 +148,71 @@ fn columns_of(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     });
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect::<Result<_>>()?, &options)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::{
+        array::{ArrayRef, Int64Array},
+        datatypes::{DataType, Field, Schema},
+    };
+    use datafusion::physical_plan::collect;
+
+    use super::*;
+    use crate::{Input, ReferenceTable, Statement, parse::parse, session::session, unnest};
+
+    fn numbers() -> SchemaRef {
+        let list = DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true)));
+        Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false), Field::new("list", list, true)]))
+    }
+
+    fn batch() -> RecordBatch {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..3));
+        let lists = arrow::array::new_null_array(numbers().field(1).data_type(), 3);
+        RecordBatch::try_new(numbers(), vec![column, lists]).unwrap()
+    }
+
+    async fn planned(sql: &str) -> (Arc<dyn ExecutionPlan>, Arc<TaskContext>) {
+        let statement = Statement {
+            sql,
+            inputs: vec![Input { name: "t".into(), schema: numbers() }],
+            references: vec![Arc::new(ReferenceTable::new("r", numbers()))],
+            into: "out",
+        };
+        let state = session(&statement).unwrap();
+        let logical = state.statement_to_plan(parse(&state, sql, &statement.inputs).unwrap().unwrap()).await.unwrap();
+        let optimized = state.optimize(&logical).unwrap();
+        let physical = unnest::bounded(state.create_physical_plan(&optimized).await.unwrap()).unwrap();
+        (physical, state.task_ctx())
+    }
+
+    fn metrics_of(plan: &Arc<dyn ExecutionPlan>) -> usize {
+        let own = plan.metrics().map_or(0, |metrics| metrics.iter().count());
+        own + plan.children().into_iter().map(metrics_of).sum::<usize>()
+    }
+
+    #[tokio::test]
+    async fn a_plan_keeps_nothing_of_the_batches_that_it_ran_over() {
+        for (sql, runs) in [
+            ("SELECT t.n FROM t JOIN r ON t.n = r.n WHERE t.n > 0", 20_000),
+            ("SELECT t.n FROM t LEFT JOIN r ON t.n = r.n", 100),
+            ("SELECT t.n, r.n AS m FROM t CROSS JOIN r", 100),
+            ("SELECT t.n FROM t JOIN r ON t.n < r.n", 100),
+            ("SELECT n FROM t WHERE n NOT IN (SELECT n FROM r)", 100),
+            ("SELECT n, (SELECT max(n) FROM r) AS top FROM t", 100),
+            ("SELECT n, unnest(list) AS item FROM t", 100),
+            ("SELECT n, count(*) AS c FROM (SELECT n FROM t UNION ALL SELECT n + 1 AS n FROM t) AS u GROUP BY n", 100),
+        ] {
+            let (plan, context) = planned(sql).await;
+            let (rows, others) = ([batch()], [batch()]);
+            let slots = HashMap::from([("t", rows.as_slice()), ("r", others.as_slice())]);
+            for _ in 0..runs {
+                collect(fill(&plan, &slots).unwrap(), Arc::clone(&context)).await.unwrap();
+            }
+            assert_eq!(metrics_of(&plan), 0, "{sql}");
+            for column in rows[0].columns().iter().chain(others[0].columns()) {
+                assert_eq!(Arc::strong_count(column), 1, "{sql}: rows of a batch are still held");
+            }
+        }
+    }
 }

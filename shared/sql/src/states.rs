@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::datatypes::DataType,
-    common::{Column as PlanColumn, DFSchema},
+    common::{Column as PlanColumn, DFSchema, tree_node::TreeNode},
     functions::math::expr_fn::sqrt,
     functions_aggregate::{
         average::avg_udaf,
@@ -14,12 +14,17 @@ use datafusion::{
         sum::sum_udaf,
         variance::var_pop_udaf,
     },
-    logical_expr::{AggregateUDF, Expr, ExprSchemable, cast, expr::AggregateFunction, expr::Sort, lit, when},
+    logical_expr::{
+        AggregateUDF, Expr, ExprSchemable, LogicalPlan, cast,
+        expr::{AggregateFunction, NullTreatment, Sort},
+        lit, when,
+    },
 };
 use millstream_core::{Merge, meta};
 
 use crate::{
     error::{Result, SqlError},
+    names::Names,
     sketch,
 };
 
@@ -42,15 +47,25 @@ pub struct Lowered {
     pub direct: bool,
 }
 
-/// Lowers `aggregate`, whose states are named after `base`. `input` is what it aggregates over.
-pub fn lower(aggregate: &AggregateFunction, input: &DFSchema, result: &DataType, base: &str) -> Result<Lowered> {
-    let lowering = Lowering { aggregate, input, result, base };
+/// Lowers `aggregate`, whose states are named after `base`, which is taken in `names`. `input` is what it aggregates over.
+pub fn lower(
+    aggregate: &AggregateFunction,
+    input: &LogicalPlan,
+    result: &DataType,
+    base: &str,
+    names: &mut Names,
+) -> Result<Lowered> {
+    let lowering = Lowering { aggregate, input, result, base, names };
     let name = aggregate.func.name();
+    if !MERGEABLE.contains(&name) {
+        return Err(SqlError::new(format!("{name}() can't be merged from batches. {}", instead_of(name))));
+    }
     if aggregate.params.distinct && !matches!(name, "min" | "max" | "bool_and" | "bool_or") {
-        return Err(SqlError::new(format!(
-            "{name}(DISTINCT …) would need every value seen so far. Use approx_distinct(…), or GROUP BY the value and count \
-             where the table is read"
-        )));
+        let instead = match name {
+            "count" => "Use approx_distinct(…), or GROUP BY the value and count where the table is read",
+            _ => "GROUP BY the value, and do the rest where the table is read",
+        };
+        return Err(SqlError::new(format!("{name}(DISTINCT …) would need every value seen so far. {instead}")));
     }
     if !aggregate.params.order_by.is_empty() && !matches!(name, "first_value" | "last_value") {
         return Err(SqlError::new(format!("ORDER BY inside {name}() has no meaning over a stream: leave it out")));
@@ -58,22 +73,45 @@ pub fn lower(aggregate: &AggregateFunction, input: &DFSchema, result: &DataType,
     match name {
         "sum" => Ok(lowering.direct(Merge::Sum, lowering.exact_sum(result)?)),
         "count" => Ok(lowering.direct(Merge::Sum, Expr::AggregateFunction(aggregate.clone()))),
-        "min" => Ok(lowering.direct(Merge::Min, Expr::AggregateFunction(aggregate.clone()))),
-        "max" => Ok(lowering.direct(Merge::Max, Expr::AggregateFunction(aggregate.clone()))),
+        "min" => lowering.bound(Merge::Min),
+        "max" => lowering.bound(Merge::Max),
         "bool_and" => Ok(lowering.direct(Merge::And, Expr::AggregateFunction(aggregate.clone()))),
         "bool_or" => Ok(lowering.direct(Merge::Or, Expr::AggregateFunction(aggregate.clone()))),
         "avg" => lowering.average(),
         "var" | "var_pop" | "stddev" | "stddev_pop" => lowering.moments(name),
         "first_value" | "last_value" => lowering.by_order(name == "first_value"),
         "approx_distinct" => Ok(lowering.approx_distinct()),
-        other => Err(SqlError::new(format!("{other}() can't be merged from batches. {}", instead_of(other)))),
+        other => Err(SqlError::new(format!("{other}() can't be merged from batches"))),
     }
 }
 
+/// The aggregates that can be merged.
+const MERGEABLE: [&str; 14] = [
+    "sum",
+    "count",
+    "min",
+    "max",
+    "avg",
+    "var",
+    "var_pop",
+    "stddev",
+    "stddev_pop",
+    "first_value",
+    "last_value",
+    "bool_and",
+    "bool_or",
+    "approx_distinct",
+];
+
 fn instead_of(name: &str) -> &'static str {
     match name {
-        "median" | "percentile_cont" => {
-            "An exact median needs every value: archive the events, or keep min, max, avg and stddev"
+        "median"
+        | "percentile_cont"
+        | "approx_percentile_cont"
+        | "approx_percentile_cont_with_weight"
+        | "approx_median" => {
+            "A median or percentile needs every value: archive the events, or keep min, max, avg and stddev, or count the values \
+             by range, as in count(*) FILTER (WHERE x < 10)"
         }
         "array_agg" | "string_agg" => "It grows without bound: write the rows themselves into a table instead",
         "nth_value" | "any_value" => "Use first_value or last_value, which go by event time",
@@ -86,9 +124,10 @@ fn instead_of(name: &str) -> &'static str {
 
 struct Lowering<'a> {
     aggregate: &'a AggregateFunction,
-    input: &'a DFSchema,
+    input: &'a LogicalPlan,
     result: &'a DataType,
     base: &'a str,
+    names: &'a mut Names,
 }
 
 impl Lowering<'_> {
@@ -97,15 +136,29 @@ impl Lowering<'_> {
         Lowered { finish: column(&state.name), states: vec![state], direct: true }
     }
 
-    fn state(&self, suffix: &str, data_type: DataType, merge: Merge, partial: Expr) -> State {
-        State { name: format!("{}_{suffix}", self.base), data_type, merge, partial }
+    fn state(&mut self, suffix: &str, data_type: DataType, merge: Merge, partial: Expr) -> State {
+        State { name: self.names.of_state(self.base, suffix), data_type, merge, partial }
+    }
+
+    /// The least or greatest value. Stores differ in how they order objects and lists.
+    fn bound(&self, merge: Merge) -> Result<Lowered> {
+        let (_, data_type) = self.argument()?;
+        if data_type.is_nested() {
+            let name = self.aggregate.func.name();
+            return Err(SqlError::new(format!(
+                "{name}() of {} has no order that all stores agree on: take {name}() of one of its fields, or \
+                 last_value(…) for the newest one",
+                if data_type.is_list() { "a list" } else { "an object" }
+            )));
+        }
+        Ok(self.direct(merge, Expr::AggregateFunction(self.aggregate.clone())))
     }
 
     fn argument(&self) -> Result<(Expr, DataType)> {
         let argument = self.aggregate.params.args.first().cloned();
         let argument =
             argument.ok_or_else(|| SqlError::new(format!("{}() needs an argument", self.aggregate.func.name())))?;
-        let data_type = argument.get_type(self.input)?;
+        let data_type = argument.get_type(self.input.schema())?;
         Ok((argument, data_type))
     }
 
@@ -129,11 +182,11 @@ impl Lowering<'_> {
         };
         Ok(match wide {
             Some(wide) => cast(self.over(sum_udaf(), vec![cast(argument, wide)], Vec::new()), result.clone()),
-            None => cast_if(self.over(sum_udaf(), vec![argument], Vec::new()), result, self.input)?,
+            None => cast_if(self.over(sum_udaf(), vec![argument], Vec::new()), result, self.input.schema())?,
         })
     }
 
-    fn average(&self) -> Result<Lowered> {
+    fn average(mut self) -> Result<Lowered> {
         let (argument, data_type) = self.argument()?;
         let sum_type = match data_type {
             ref integer if integer.is_integer() => DataType::Decimal128(38, 0),
@@ -159,14 +212,15 @@ impl Lowering<'_> {
         Ok(Lowered { states: vec![sum, count], finish, direct: false })
     }
 
-    fn moments(&self, name: &str) -> Result<Lowered> {
+    fn moments(mut self, name: &str) -> Result<Lowered> {
         let number = cast(self.argument()?.0, DataType::Float64);
         let over = |function| self.over(function, vec![number.clone()], Vec::new());
-        let count = self.state("count", DataType::Int64, Merge::Sum, over(count_udaf()));
+        let (counted, average, variance) = (over(count_udaf()), over(avg_udaf()), over(var_pop_udaf()));
+        let squared = variance * cast(counted.clone(), DataType::Float64);
+        let count = self.state("count", DataType::Int64, Merge::Sum, counted);
         let mean = Merge::Mean { count: count.name.clone() };
-        let mean = self.state("mean", DataType::Float64, mean, over(avg_udaf()));
+        let mean = self.state("mean", DataType::Float64, mean, average);
         let merge = Merge::SquaredDifferences { count: count.name.clone(), mean: mean.name.clone() };
-        let squared = over(var_pop_udaf()) * cast(over(count_udaf()), DataType::Float64);
         let squared = self.state("m2", DataType::Float64, merge, squared);
 
         let n = column(&count.name);
@@ -177,14 +231,14 @@ impl Lowering<'_> {
         Ok(Lowered { states: vec![count, mean, squared], finish, direct: false })
     }
 
-    fn by_order(&self, first: bool) -> Result<Lowered> {
+    fn by_order(mut self, first: bool) -> Result<Lowered> {
         if !self.aggregate.params.order_by.is_empty() {
             return Err(SqlError::new(
                 "first_value and last_value go by event time, then position, here: leave ORDER BY out (and say with \
                  `event_time` in the topic which field that is)",
             ));
         }
-        let mut orders = self.input.iter().filter(|(_, field)| field.name() == meta::ORDER);
+        let mut orders = self.input.schema().iter().filter(|(_, field)| field.name() == meta::ORDER);
         let (Some(order), None) = (orders.next(), orders.next()) else {
             return Err(SqlError::new(
                 "first_value and last_value need the topic itself in FROM, not a subquery or a union",
@@ -197,29 +251,42 @@ impl Lowering<'_> {
         } else {
             (first_last::last_value_udaf(), max_udaf())
         };
-        let value = self.over(value, vec![argument], vec![order.clone().sort(true, true)]);
-        let by = format!("{}_order", self.base);
-        let (merge, bound) = if first {
-            (Merge::First { order: by.clone() }, Merge::Min)
-        } else {
-            (Merge::Last { order: by.clone() }, Merge::Max)
+        let mut by = vec![order.clone().sort(true, true)];
+        if rows_may_share_a_record(self.input) {
+            // All rows of a record are in one batch, in no order that is worth much: by value, so that it is one.
+            by.push(argument.clone().sort(true, true));
+        }
+        let mut filter = self.aggregate.params.filter.clone().map(|filter| *filter);
+        if self.aggregate.params.null_treatment == Some(NullTreatment::IgnoreNulls) {
+            let known = argument.clone().is_not_null();
+            filter = Some(filter.into_iter().fold(known, Expr::and));
+        }
+        let over = |function, argument, by| {
+            let filter = filter.clone().map(Box::new);
+            Expr::AggregateFunction(AggregateFunction::new_udf(function, vec![argument], false, filter, by, None))
         };
+        let value = over(value, argument, by);
+        let bound = over(best, order, Vec::new());
+        let bound = self.state("order", DataType::Binary, if first { Merge::Min } else { Merge::Max }, bound);
+        let order = bound.name.clone();
+        let merge = if first { Merge::First { order } } else { Merge::Last { order } };
         let value = self.state("value", data_type, merge, value);
-        let order = State {
-            name: by,
-            data_type: DataType::Binary,
-            merge: bound,
-            partial: self.over(best, vec![order], vec![]),
-        };
-        Ok(Lowered { finish: column(&value.name), states: vec![value, order], direct: false })
+        Ok(Lowered { finish: column(&value.name), states: vec![value, bound], direct: false })
     }
 
-    fn approx_distinct(&self) -> Lowered {
+    fn approx_distinct(mut self) -> Lowered {
         let partial = self.over(Arc::new(sketch::sketch_udaf()), self.aggregate.params.args.clone(), Vec::new());
         let state = self.state("sketch", DataType::Binary, Merge::Sketch, partial);
         let finish = cast(sketch::estimate_udf().call(vec![column(&state.name)]), self.result.clone());
         Lowered { finish, states: vec![state], direct: false }
     }
+}
+
+/// May a record become several rows with one position?
+fn rows_may_share_a_record(input: &LogicalPlan) -> bool {
+    let several = |node: &LogicalPlan| Ok(matches!(node, LogicalPlan::Unnest(_) | LogicalPlan::Join(_)));
+    // The closure returns no error, so neither does the walk.
+    input.exists(several).unwrap_or(true)
 }
 
 /// A column by its exact name.

@@ -7,9 +7,11 @@ use arrow::{
     datatypes::{DataType, Field, TimeUnit, TimestampMicrosecondType},
 };
 use datafusion::{
-    common::{Result, ScalarValue, exec_err, plan_err},
-    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    common::{DataFusionError, Result, ScalarValue, internal_err, plan_err},
+    logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
+
+use crate::fault::DataFault;
 
 /// At most this many windows may hold one event: `size / slide` of a `hop`.
 pub const MAX_WINDOWS_PER_EVENT: i64 = 1_000;
@@ -38,6 +40,11 @@ impl Window {
             window: self,
             signature: Signature::user_defined(Volatility::Immutable),
         })
+    }
+
+    /// The one of that name.
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::Tumble, Self::Hop, Self::HopStarts].into_iter().find(|window| window.name() == name)
     }
 
     /// The function's name in SQL.
@@ -91,43 +98,85 @@ impl ScalarUDFImpl for WindowFunction {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let times = args.args[0].to_array(args.number_rows)?;
         let times = times.as_primitive::<TimestampMicrosecondType>();
-        let lengths = args.args[1..].iter().map(length_us).collect::<Result<Vec<_>>>()?;
+        // Planning has looked at them already.
+        let length = |length: &ColumnarValue| match length {
+            ColumnarValue::Scalar(length) => length_us(length).or_else(|wrong| internal_err!("{wrong}")),
+            ColumnarValue::Array(_) => internal_err!("{CONSTANT}"),
+        };
+        let lengths = args.args[1..].iter().map(length).collect::<Result<Vec<_>>>()?;
         let starts: ArrayRef = match (self.window, lengths.as_slice()) {
-            (Window::Tumble, [size]) => Arc::new(tumble(times, *size)),
+            (Window::Tumble, [size]) => Arc::new(tumble(times, *size)?),
             (Window::HopStarts, [slide, size]) => hop(times, *slide, *size)?,
-            _ => return exec_err!("{} may only stand in GROUP BY", self.name()),
+            _ => return internal_err!("{} was not replaced", self.name()),
         };
         Ok(ColumnarValue::Array(starts))
     }
 }
 
-/// The length of a constant interval in microseconds.
-fn length_us(interval: &ColumnarValue) -> Result<i64> {
-    let ColumnarValue::Scalar(ScalarValue::IntervalMonthDayNano(Some(interval))) = interval else {
-        return exec_err!("a window's length must be a constant, such as INTERVAL '2 seconds'");
+/// Checks the lengths of a call, which are constants by now: `tumble(time, size)` or `hop(time, slide, size)`.
+///
+/// # Errors
+/// What is wrong, and what to write.
+pub fn check_lengths(window: Window, lengths: &[Expr]) -> std::result::Result<(), String> {
+    let constant = |expr: &Expr| match expr {
+        Expr::Literal(value, _) => length_us(value),
+        _ => Err(CONSTANT.to_owned()),
     };
-    if interval.months != 0 {
-        return exec_err!("a window can't be months or years long: they differ in length; use days");
+    let lengths = lengths.iter().map(constant).collect::<std::result::Result<Vec<_>, _>>()?;
+    match (window, lengths.as_slice()) {
+        (Window::Hop | Window::HopStarts, [slide, size]) if size < slide => Err(
+            "hop(time, slide, size): the slide comes first, and is not longer than the size. If both were meant so, turn them \
+             round; if events between two windows are to be left out, use tumble and WHERE"
+                .into(),
+        ),
+        (Window::Hop | Window::HopStarts, [slide, size]) if (size - 1) / slide >= MAX_WINDOWS_PER_EVENT => Err(format!(
+            "hop(time, slide, size): each event would be in more than {MAX_WINDOWS_PER_EVENT} windows. Make the slide longer"
+        )),
+        _ => Ok(()),
     }
-    let us = i64::from(interval.days) * 86_400_000_000 + interval.nanoseconds / 1_000;
-    if us <= 0 { exec_err!("a window's length must be at least a microsecond") } else { Ok(us) }
 }
 
-fn tumble(times: &TimestampMicrosecondArray, size_us: i64) -> TimestampMicrosecondArray {
-    times.unary::<_, TimestampMicrosecondType>(|time| time - time.rem_euclid(size_us)).with_timezone("UTC")
+const CONSTANT: &str = "a window's length must be a constant, such as INTERVAL '2 seconds'";
+
+/// The length of an interval in microseconds.
+fn length_us(interval: &ScalarValue) -> std::result::Result<i64, String> {
+    let ScalarValue::IntervalMonthDayNano(Some(interval)) = interval else { return Err(CONSTANT.into()) };
+    if interval.months != 0 {
+        return Err("a window can't be months or years long: they differ in length. Use days, or GROUP BY \
+                    date_trunc('month', time)"
+            .into());
+    }
+    let us = i64::from(interval.days) * 86_400_000_000 + interval.nanoseconds / 1_000;
+    if us <= 0 { Err("a window's length must be at least a microsecond".into()) } else { Ok(us) }
+}
+
+/// The start of the window of length `slide_us` that begins last before `time`, or at it.
+fn start_of(time: i64, slide_us: i64) -> Result<i64> {
+    // Only a time in the year -290308 can have a window that begins before the first instant there is.
+    time.checked_sub(time.rem_euclid(slide_us)).ok_or_else(out_of_range)
+}
+
+fn out_of_range() -> DataFusionError {
+    DataFault::error("its time is too far in the past for a window")
+}
+
+fn tumble(times: &TimestampMicrosecondArray, size_us: i64) -> Result<TimestampMicrosecondArray> {
+    Ok(times.try_unary::<_, TimestampMicrosecondType, _>(|time| start_of(time, size_us))?.with_timezone("UTC"))
 }
 
 fn hop(times: &TimestampMicrosecondArray, slide_us: i64, size_us: i64) -> Result<ArrayRef> {
-    if size_us < slide_us || size_us / slide_us > MAX_WINDOWS_PER_EVENT {
-        return exec_err!("hop(time, slide, size): size must be 1 to {MAX_WINDOWS_PER_EVENT} times slide");
-    }
     let mut lists = ListBuilder::new(TimestampMicrosecondBuilder::new().with_data_type(instant()));
     for time in times {
-        if let Some(time) = time {
-            let mut start = time - time.rem_euclid(slide_us);
-            while start > time - size_us {
-                lists.values().append_value(start);
-                start -= slide_us;
+        match time {
+            // As with tumble: an event without a time is in the window NULL.
+            None => lists.values().append_null(),
+            Some(time) => {
+                let before = time.checked_sub(size_us).ok_or_else(out_of_range)?;
+                let mut start = start_of(time, slide_us)?;
+                while start > before {
+                    lists.values().append_value(start);
+                    start = start.checked_sub(slide_us).ok_or_else(out_of_range)?;
+                }
             }
         }
         lists.append(true);

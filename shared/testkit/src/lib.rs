@@ -16,8 +16,8 @@
 //! # });
 //! ```
 //!
-//! An adapter proves itself with [`conformance::sink`], [`conformance::log`] and [`conformance::source`]; the fakes here
-//! do so too. Everything panics instead of returning errors: it runs in tests only.
+//! An adapter proves itself with [`conformance::sink`], [`conformance::log`], [`conformance::source`] and
+//! [`conformance::dead_letters`]; the fakes here do so too. Everything panics instead of returning errors: it runs in tests only.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this crate is test code: a panic is how a test fails")]
 
 mod combine;

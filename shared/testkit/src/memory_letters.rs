@@ -7,14 +7,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use millstream_core::{DeadLetter, DeadLetters, Error, Position, Result};
+use millstream_core::{DeadLetter, DeadLetters, Error, MAX_LISTED_BYTES, Position, Result};
 
 use crate::{Call, Journal};
 
 /// Dead letters in memory, one per function and position.
 #[derive(Debug, Default)]
 pub struct MemoryDeadLetters {
-    letters: Mutex<BTreeMap<(Position, String), DeadLetter>>,
+    /// With the number of the put that kept it.
+    letters: Mutex<BTreeMap<(Position, String), (usize, DeadLetter)>>,
     failures: AtomicUsize,
     journal: Journal,
 }
@@ -38,7 +39,7 @@ impl MemoryDeadLetters {
 
     /// All letters, by position.
     pub fn all(&self) -> Vec<DeadLetter> {
-        self.letters.lock().unwrap().values().cloned().collect()
+        self.letters.lock().unwrap().values().map(|(_, letter)| letter.clone()).collect()
     }
 }
 
@@ -51,14 +52,38 @@ impl DeadLetters for MemoryDeadLetters {
         }
         let mut kept = self.letters.lock().unwrap();
         for letter in letters {
-            kept.insert((letter.position.clone(), letter.function.clone()), letter.clone());
+            let number = kept.len();
+            let key = (letter.position.clone(), letter.function.clone());
+            kept.entry(key).or_insert_with(|| (number, letter.clone()));
         }
         self.journal.add(Call::Letters(letters.iter().map(|letter| letter.position.clone()).collect()));
         Ok(())
     }
 
     async fn list(&self, function: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>> {
-        let wanted = |letter: &DeadLetter| function.is_none_or(|function| letter.function == function);
-        Ok(self.all().into_iter().filter(wanted).take(limit).collect())
+        let mut kept: Vec<_> = self.letters.lock().unwrap().values().cloned().collect();
+        kept.retain(|(_, letter)| function.is_none_or(|function| letter.function == function));
+        kept.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+        let mut bytes = 0;
+        let room = |(at, letter): &(usize, DeadLetter)| {
+            bytes += letter.bytes();
+            *at == 0 || bytes <= MAX_LISTED_BYTES
+        };
+        let newest = kept.into_iter().take(limit).map(|(_, letter)| letter);
+        Ok(newest.enumerate().take_while(room).map(|(_, letter)| letter).collect())
+    }
+
+    async fn find(&self, function: Option<&str>, position: &Position) -> Result<Vec<DeadLetter>> {
+        let mut letters = self.all();
+        letters.retain(|letter| {
+            letter.position == *position && function.is_none_or(|function| letter.function == function)
+        });
+        Ok(letters)
+    }
+
+    async fn positions(&self, function: &str, visit: &mut (dyn FnMut(Position) + Send)) -> Result<()> {
+        let letters = self.all().into_iter().filter(|letter| letter.function == function);
+        letters.for_each(|letter| visit(letter.position));
+        Ok(())
     }
 }

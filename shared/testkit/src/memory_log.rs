@@ -31,7 +31,14 @@ struct State {
     committed: HashMap<(String, String, i32), i64>,
     unkeyed: usize,
     stamped: i64,
+    /// The id of each topic, where topics have one.
+    ids: BTreeMap<String, String>,
+    created: usize,
+    without_ids: bool,
+    /// Ends that are told in place of the real one, for how many questions more.
+    told_ends: HashMap<(String, i32), (i64, usize)>,
     failing_reads: usize,
+    failing_watermarks: usize,
 }
 
 #[derive(Debug, Default)]
@@ -79,15 +86,49 @@ impl MemoryLog {
         self.with_partition(topic, partition, |partition| partition.records.remove(&offset));
     }
 
-    /// Deletes the topic and makes it anew, empty, from offset 0.
+    /// Deletes the topic and creates it again, empty, from offset 0, and with another id.
     pub fn recreate(&self, topic: &str, partitions: i32) {
         let fresh = (0..partitions).map(|_| Partition::default()).collect();
-        self.state.lock().unwrap().topics.insert(topic.to_owned(), fresh);
+        let mut state = self.state.lock().unwrap();
+        state.topics.insert(topic.to_owned(), fresh);
+        state.created += 1;
+        let id = format!("id-{}", state.created);
+        state.ids.insert(topic.to_owned(), id);
+    }
+
+    /// Its topics have no ids from now on (`false`: they have them again), as with an older broker.
+    pub fn without_topic_ids(&self, without: bool) {
+        self.state.lock().unwrap().without_ids = without;
+    }
+
+    /// The next `times` questions for the end of a partition are answered `end`, as by a broker that has just come back.
+    pub fn tell_end(&self, topic: &str, partition: i32, end: i64, times: usize) {
+        self.state.lock().unwrap().told_ends.insert((topic.to_owned(), partition), (end, times));
+    }
+
+    /// Loses the records from `end` on, and takes new ones there.
+    pub fn lose_from(&self, topic: &str, partition: i32, end: i64) {
+        self.with_partition(topic, partition, |partition| {
+            partition.high = end.clamp(partition.low, partition.high);
+            partition.records.split_off(&partition.high);
+        });
     }
 
     /// The next `times` reads fail with `Retry`.
     pub fn fail_next_reads(&self, times: usize) {
         self.state.lock().unwrap().failing_reads = times;
+    }
+
+    /// The next `times` questions for watermarks fail with `Retry`.
+    pub fn fail_next_watermarks(&self, times: usize) {
+        self.state.lock().unwrap().failing_watermarks = times;
+    }
+
+    /// Adds partitions to a topic, up to `partitions`.
+    pub fn grow(&self, topic: &str, partitions: i32) {
+        let mut state = self.state.lock().unwrap();
+        let held = state.topics.get_mut(topic).unwrap_or_else(|| panic!("no topic {topic}"));
+        held.resize_with(partitions as usize, Partition::default);
     }
 
     /// What a group has committed for a partition.
@@ -205,10 +246,27 @@ impl Log for MemoryLog {
         state.topics.get(topic).map(|partitions| partitions.len() as i32).ok_or_else(|| missing(topic))
     }
 
-    async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks> {
+    async fn topic_id(&self, topic: &str) -> Result<Option<String>> {
         let state = self.state.lock().unwrap();
+        let id = state.ids.get(topic).ok_or_else(|| missing(topic))?;
+        Ok((!state.without_ids).then(|| id.clone()))
+    }
+
+    async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks> {
+        let mut state = self.state.lock().unwrap();
+        if state.failing_watermarks > 0 {
+            state.failing_watermarks -= 1;
+            return Err(Error::retry("the log can't be reached (injected)"));
+        }
         let held = state.held(partition)?;
-        Ok(Watermarks { low: held.low, high: held.high })
+        let mut marks = Watermarks { low: held.low, high: held.high };
+        if let Some((end, times)) = state.told_ends.get_mut(&(partition.topic.clone(), partition.partition))
+            && *times > 0
+        {
+            *times -= 1;
+            marks.high = *end;
+        }
+        Ok(marks)
     }
 
     async fn read(&self, partition: &TopicPartition, range: Range<i64>, limits: Limits) -> Result<Batch> {

@@ -8,7 +8,7 @@ use arrow::{
     datatypes::Int64Type,
 };
 use async_trait::async_trait;
-use millstream_core::{Column, Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, meta};
+use millstream_core::{Column, Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, WHOLE_TOPIC, meta};
 
 use crate::{Call, Journal, rows::texts};
 
@@ -19,6 +19,10 @@ pub enum Failure {
     RetryBefore,
     /// `Retry`, but the write was made: the unknown outcome of a lost connection.
     RetryAfter,
+    /// `TooLarge`, and nothing was changed.
+    TooLargeBefore,
+    /// `TooLarge`, but the write was made: its time was up before its answer came.
+    TooLargeAfter,
     /// `Fenced` without a cause, and nothing was changed.
     Fenced,
     /// `Stop`, and nothing was changed.
@@ -66,6 +70,7 @@ impl MemoryStore {
             table,
             failures: Mutex::default(),
             refusal: Mutex::default(),
+            most_rows: Mutex::new(usize::MAX),
             journal: Journal::new(),
         }
     }
@@ -78,6 +83,7 @@ pub struct MemorySink {
     table: Table,
     failures: Mutex<VecDeque<Failure>>,
     refusal: Mutex<Option<Refusal>>,
+    most_rows: Mutex<usize>,
     journal: Journal,
 }
 
@@ -106,6 +112,11 @@ impl MemorySink {
     /// Every write with a row for which this holds is `Poison`; the row is given as [`crate::rows::texts`] shows it.
     pub fn poison_if(&self, refusal: impl Fn(&[String]) -> bool + Send + Sync + 'static) {
         *self.refusal.lock().unwrap() = Some(Arc::new(refusal));
+    }
+
+    /// Every write with more rows is `TooLarge`.
+    pub fn takes_at_most(&self, rows: usize) {
+        *self.most_rows.lock().unwrap() = rows;
     }
 
     /// The rows as text, sorted.
@@ -236,13 +247,21 @@ impl Sink for MemorySink {
     }
 
     async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
-        let failure = self.failures.lock().unwrap().pop_front();
+        let (failure, most) = (self.failures.lock().unwrap().pop_front(), *self.most_rows.lock().unwrap());
+        if rows.iter().map(RecordBatch::num_rows).sum::<usize>() > most {
+            return Err(Error::too_large(format!("more than {most} rows (injected)")));
+        }
         match failure {
             None => self.commit(partition, from, to, rows).await,
             Some(Failure::RetryBefore) => Err(Error::retry("the connection was lost before the commit (injected)")),
             Some(Failure::RetryAfter) => {
                 self.commit(partition, from, to, rows).await?;
                 Err(Error::retry("the connection was lost after the commit (injected)"))
+            }
+            Some(Failure::TooLargeBefore) => Err(Error::too_large("the time was up (injected)")),
+            Some(Failure::TooLargeAfter) => {
+                self.commit(partition, from, to, rows).await?;
+                Err(Error::too_large("the time was up, though the write was made (injected)"))
             }
             Some(Failure::Fenced) => Err(Error::Fenced { current: None }),
             Some(Failure::Stop) => Err(Error::stop("a person must act (injected)")),
@@ -251,10 +270,9 @@ impl Sink for MemorySink {
 
     async fn snapshot(&self) -> Result<Snapshot> {
         let contents = self.store.contents.lock().await;
-        let own = contents
-            .fences
-            .iter()
-            .filter(|((function, table, _), _)| *function == self.function && *table == self.table.name);
+        let own = contents.fences.iter().filter(|((function, table, partition), _)| {
+            *function == self.function && *table == self.table.name && partition.partition != WHOLE_TOPIC
+        });
         let fences = own.map(|((_, _, partition), fence)| (partition.clone(), fence.clone())).collect();
         Ok(Snapshot { fences, rows: self.rows(&contents) })
     }

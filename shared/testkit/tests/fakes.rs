@@ -67,6 +67,11 @@ fn log_under_test() -> (MemoryLog, LogUnderTest) {
     (log, LogUnderTest { log: reads, producer: writes, topics: creates, prefix: "run-".into() })
 }
 
+#[tokio::test]
+async fn the_memory_dead_letters_conform() {
+    conformance::dead_letters(&MemoryDeadLetters::new()).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_memory_sink_conforms() {
     conformance::sink(&Memory::default()).await;
@@ -99,7 +104,7 @@ async fn read(log: &MemoryLog, from: i64, to: i64) -> millstream_core::Result<Ba
 }
 
 #[tokio::test]
-async fn retention_compaction_and_a_topic_made_anew() {
+async fn retention_compaction_and_a_re_created_topic() {
     let log = MemoryLog::with_topic("words", 1);
     assert_eq!(log.append("words", 0, ["a", "b", "c", "d", "e"]), 0);
     log.compact_away("words", 0, 2);
@@ -162,7 +167,7 @@ async fn a_journal_tells_letters_from_fences() {
     let to = Fence { next_offset: 2, ..start.clone() };
     sink.write(&partition(), &start, &to, &[]).await.unwrap();
     letters.put(&[letter(1), letter(0)]).await.unwrap();
-    assert_eq!(letters.list(Some("test.copy"), 10).await.unwrap(), [letter(0), letter(1)]);
+    assert_eq!(letters.list(Some("test.copy"), 10).await.unwrap(), [letter(1), letter(0)]);
     assert_eq!(letters.list(Some("test.other"), 10).await.unwrap(), []);
     journal.assert_letters_before_fence(&[partition().at(0)]);
     let late = std::panic::catch_unwind(|| journal.assert_letters_before_fence(&[partition().at(1)]));

@@ -8,7 +8,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use millstream_core::{Error, Fence, Result, Sink, Snapshot, Table, TopicPartition};
+use millstream_core::{Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, WHOLE_TOPIC};
 use millstream_testkit::{
     MemoryStore,
     conformance::{self, SinkHarness},
@@ -29,6 +29,8 @@ enum Flaw {
     FencedLooksLikeRetry,
     AppendsWhereItShouldMerge,
     CreatesWhatItMayNot,
+    CountsPartitionsAnew,
+    ShowsWholeTopics,
 }
 
 struct Flawed {
@@ -64,6 +66,11 @@ impl Sink for Flawed {
         Ok(if matches!(self.flaw, Flaw::EachWriterItsOwnFence) { fence } else { created })
     }
 
+    async fn begin_topic(&self, topic: &str, generation: u32, partitions: i32) -> Result<i32> {
+        let begun = self.inner.begin_topic(topic, generation, partitions).await?;
+        Ok(if matches!(self.flaw, Flaw::CountsPartitionsAnew) { partitions } else { begun })
+    }
+
     async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
         let partition = self.key(partition);
         let current = self.inner.fence(&partition).await?;
@@ -92,7 +99,13 @@ impl Sink for Flawed {
     }
 
     async fn snapshot(&self) -> Result<Snapshot> {
-        self.inner.snapshot().await
+        let mut snapshot = self.inner.snapshot().await?;
+        if matches!(self.flaw, Flaw::ShowsWholeTopics) {
+            let whole = TopicPartition::new("transaction", 1, WHOLE_TOPIC);
+            let fence = self.inner.fence(&whole).await?;
+            snapshot.fences.extend(fence.map(|fence| (whole, fence)));
+        }
+        Ok(snapshot)
     }
 }
 
@@ -132,6 +145,8 @@ async fn every_flaw_is_found() {
         Flaw::FencedLooksLikeRetry,
         Flaw::AppendsWhereItShouldMerge,
         Flaw::CreatesWhatItMayNot,
+        Flaw::CountsPartitionsAnew,
+        Flaw::ShowsWholeTopics,
     ] {
         let suite = tokio::spawn(async move {
             conformance::sink(&Harness { flaw, stores: Mutex::default() }).await;

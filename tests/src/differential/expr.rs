@@ -23,7 +23,6 @@ pub struct Expr {
     pub args: Vec<Expr>,
     /// What a run may leave out by this name.
     feature: &'static str,
-    fallible: bool,
     is_column: bool,
     is_wide: bool,
 }
@@ -39,10 +38,12 @@ enum Node {
 pub struct Groups<'a> {
     pub keys: &'a [Expr],
     pub aggregates: &'a [Expr],
+    /// Is the expression above them? Then each of its operations is NULL where it can't be computed.
+    pub above: bool,
 }
 
 /// Outside of groups.
-pub const NO_GROUPS: Groups<'static> = Groups { keys: &[], aggregates: &[] };
+pub const NO_GROUPS: Groups<'static> = Groups { keys: &[], aggregates: &[], above: false };
 
 impl Expr {
     /// An operator with one text for all dialects.
@@ -52,17 +53,16 @@ impl Expr {
     }
 
     pub fn call(of: Type, ours: impl Into<String>, duck: impl Into<String>, args: Vec<Self>) -> Self {
-        let fallible = args.iter().any(|arg| arg.fallible);
         let node = Node::Text { ours: ours.into(), duck: duck.into(), plain: None };
-        Self { of, node, args, feature: "", fallible, is_column: false, is_wide: false }
+        Self { of, node, args, feature: "", is_column: false, is_wide: false }
     }
 
     pub fn key(of: Type, index: usize) -> Self {
-        Self { of, node: Node::Key(index), args: Vec::new(), feature: "", fallible: false, is_column: true, is_wide: false }
+        Self { of, node: Node::Key(index), args: Vec::new(), feature: "", is_column: true, is_wide: false }
     }
 
     pub fn aggregate(of: Type, index: usize) -> Self {
-        Self { of, node: Node::Aggregate(index), args: Vec::new(), feature: "", fallible: false, is_column: true, is_wide: false }
+        Self { of, node: Node::Aggregate(index), args: Vec::new(), feature: "", is_column: true, is_wide: false }
     }
 
     /// Its text for DataFusion itself, where that is not the user's.
@@ -75,17 +75,6 @@ impl Expr {
 
     pub fn named(mut self, feature: &'static str) -> Self {
         self.feature = feature;
-        self
-    }
-
-    /// It may fail for some rows: it stands only above aggregates, where that means NULL.
-    pub fn fallible(mut self) -> Self {
-        self.fallible = true;
-        self
-    }
-
-    pub fn fallible_if(mut self, fails: bool) -> Self {
-        self.fallible |= fails;
         self
     }
 
@@ -117,11 +106,16 @@ impl Expr {
         self
     }
 
-    pub fn may_fail(&self) -> bool {
-        self.fallible
+    pub fn print(&self, dialect: Dialect, groups: &Groups<'_>) -> String {
+        let text = self.text(dialect, groups);
+        match self.of {
+            _ if dialect != Dialect::Duck || !groups.above || self.args.is_empty() => text,
+            Type::Double => format!("finite(TRY({text}))"),
+            _ => format!("TRY({text})"),
+        }
     }
 
-    pub fn print(&self, dialect: Dialect, groups: &Groups<'_>) -> String {
+    fn text(&self, dialect: Dialect, groups: &Groups<'_>) -> String {
         let template = match &self.node {
             Node::Text { ours, duck, plain } => match dialect {
                 Dialect::Ours => ours,
@@ -186,7 +180,6 @@ impl Expr {
             for one in arg.simpler() {
                 let mut with = self.clone();
                 with.args[index] = one;
-                with.fallible = self.fallible;
                 simpler.push(with);
             }
         }

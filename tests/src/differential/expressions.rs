@@ -162,16 +162,10 @@ impl Maker<'_> {
         }
     }
 
-    /// One that never fails, for operators that look at some of their arguments only.
-    fn sound(&mut self, kind: Kind, scope: &Scope, depth: usize) -> Expr {
-        let expr = self.expr(kind, scope, depth);
-        if expr.may_fail() { self.leaf(kind, scope) } else { expr }
-    }
-
     /// An expression of exactly this type.
     fn alike(&mut self, of: &Type, scope: &Scope, depth: usize) -> Expr {
         let Some(kind) = Kind::of(of) else { unreachable!("only scalars are computed") };
-        let expr = self.sound(kind, scope, depth);
+        let expr = self.expr(kind, scope, depth);
         if expr.of == *of {
             return expr;
         }
@@ -183,7 +177,7 @@ impl Maker<'_> {
     }
 
     fn choice(&mut self, kind: Kind, scope: &Scope, depth: usize) -> Expr {
-        let first = self.sound(kind, scope, depth);
+        let first = self.expr(kind, scope, depth);
         let of = first.of.clone();
         let second = self.alike(&of, scope, depth);
         match self.rng.random_range(0..5) {
@@ -194,7 +188,7 @@ impl Maker<'_> {
                 Expr::same(of, format!("{function}({{0}}, {{1}})"), vec![first, second])
             }
             _ => {
-                let condition = self.sound(Kind::Bool, scope, depth);
+                let condition = self.expr(Kind::Bool, scope, depth);
                 let text = self.one(&["CASE WHEN {2} THEN {0} ELSE {1} END", "CASE WHEN {2} THEN {0} END"]);
                 Expr::same(of, text, vec![first, second, condition])
             }
@@ -291,7 +285,7 @@ impl Maker<'_> {
             3 if scope.above && self.is_on("division") => {
                 let args = vec![self.expr(Kind::Whole, scope, depth), self.expr(Kind::Whole, scope, depth)];
                 let (ours, duck) = self.one(&[("({0} / {1})", "({0} // {1})"), ("({0} % {1})", "({0} % {1})")]);
-                arithmetic(args, ours, duck).named("division").fallible()
+                arithmetic(args, ours, duck).named("division")
             }
             3 | 4 => {
                 let args = vec![self.expr(Kind::Whole, scope, depth), self.expr(Kind::Whole, scope, depth)];
@@ -318,7 +312,7 @@ impl Maker<'_> {
             _ => {
                 let kind = self.one(&[Kind::Double, Kind::Decimal]);
                 let number = if scope.above { self.expr(kind, scope, depth) } else { self.leaf(kind, scope) };
-                Expr::call(Type::Big, "CAST({0} AS BIGINT)", "CAST(trunc({0}) AS BIGINT)", vec![number]).named("cast_whole").fallible_if(scope.above)
+                Expr::call(Type::Big, "CAST({0} AS BIGINT)", "CAST(trunc({0}) AS BIGINT)", vec![number]).named("cast_whole")
             }
         }
     }
@@ -337,7 +331,7 @@ impl Maker<'_> {
                     ("exp(least({0}, CAST(3 AS DOUBLE)))", "exp(least({0}, CAST(3 AS DOUBLE)))"),
                     ("CAST(CAST({0} AS DECIMAL(20,1)) AS DOUBLE)", "CAST(CAST({0} AS DECIMAL(20,1)) AS DOUBLE)"),
                 ]);
-                Expr::call(of, ours, duck, vec![number]).named("rare").fallible_if(scope.above)
+                Expr::call(of, ours, duck, vec![number]).named("rare")
             }
             0 | 1 => {
                 let args = vec![self.expr(Kind::Double, scope, depth), self.expr(Kind::Double, scope, depth)];
@@ -346,7 +340,7 @@ impl Maker<'_> {
             2 => {
                 let args = vec![self.expr(Kind::Double, scope, depth), self.expr(Kind::Double, scope, depth)];
                 if scope.above && self.is_on("division") {
-                    return Expr::same(of, "({0} / {1})", args).named("division").fallible();
+                    return Expr::same(of, "({0} / {1})", args).named("division");
                 }
                 Expr::same(of, "({0} / NULLIF({1}, CAST(0 AS DOUBLE)))", args).named("floats")
             }
@@ -361,7 +355,7 @@ impl Maker<'_> {
             5 => {
                 let number = self.expr(Kind::Double, scope, depth);
                 if scope.above && self.is_on("division") {
-                    return Expr::same(of, self.one(&["sqrt({0})", "ln({0})"]), vec![number]).named("roots").fallible();
+                    return Expr::same(of, self.one(&["sqrt({0})", "ln({0})"]), vec![number]).named("roots");
                 }
                 Expr::same(of, "sqrt(abs({0}))", vec![number]).named("roots")
             }
@@ -447,7 +441,7 @@ impl Maker<'_> {
             format!("CAST(decimal_text((unscaled({{0}}) * CAST('1{power}' AS HUGEINT)) // unscaled({divisor}), {scale}) AS {})", of.duck())
         };
         if scope.above && self.is_on("division") {
-            return Expr::call(of.clone(), "({0} / {1})", duck_of("{1}"), args).named("division").fallible();
+            return Expr::call(of.clone(), "({0} / {1})", duck_of("{1}"), args).named("division");
         }
         Expr::call(of.clone(), format!("({{0}} / NULLIF({{1}}, {zero}))"), duck_of("NULLIF({1}, 0)"), args).named("decimal_division")
     }
@@ -457,12 +451,12 @@ impl Maker<'_> {
         match self.rng.random_range(0..9) {
             // Over one version only: there is no telling which one a group would be joined with.
             0 if scope.above && self.versions == 1 && self.is_on("above_subqueries") && self.chance(0.3) => {
-                let arg = self.sound(Kind::Text, scope, depth);
+                let arg = self.expr(Kind::Text, scope, depth);
                 let text = self.one(&["({0} IN (SELECT q.key FROM r0 AS q))", "({0} NOT IN (SELECT q.k FROM t0 AS q))", "({0} < (SELECT max(q.key) FROM r0 AS q))"]);
                 Expr::same(of, text, vec![arg]).named("above_subqueries")
             }
             0 => {
-                let args = vec![self.sound(Kind::Bool, scope, depth), self.sound(Kind::Bool, scope, depth)];
+                let args = vec![self.expr(Kind::Bool, scope, depth), self.expr(Kind::Bool, scope, depth)];
                 Expr::same(of, self.one(&["({0} AND {1})", "({0} OR {1})"]), args)
             }
             1 => {
@@ -471,7 +465,7 @@ impl Maker<'_> {
             }
             2 => {
                 let kind = self.kind();
-                let arg = self.sound(kind, scope, depth);
+                let arg = self.expr(kind, scope, depth);
                 Expr::same(of, self.one(&["({0} IS NULL)", "({0} IS NOT NULL)"]), vec![arg])
             }
             3 => {
@@ -484,12 +478,7 @@ impl Maker<'_> {
             }
             _ => {
                 let kind = self.one(&[Kind::Text, Kind::Whole, Kind::Double, Kind::Decimal, Kind::Time]);
-                // Where an infinity stands in an order is each engine's affair.
-                let args = if kind == Kind::Double {
-                    vec![self.sound(kind, scope, depth), self.sound(kind, scope, depth)]
-                } else {
-                    vec![self.expr(kind, scope, depth), self.expr(kind, scope, depth)]
-                };
+                let args = vec![self.expr(kind, scope, depth), self.expr(kind, scope, depth)];
                 let operator = self.one(&["=", "<>", "<", "<=", ">", ">="]);
                 Expr::same(of, format!("({{0}} {operator} {{1}})"), args)
             }

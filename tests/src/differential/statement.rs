@@ -152,14 +152,7 @@ impl Select {
                     aggregates.map(|(index, one)| format!("{} AS a{index}", one.print(dialect, &NO_GROUPS)));
                 let below: Vec<_> = keys.chain(aggregates).collect();
                 let groups = grouped.groups();
-                let above = |expr: &Expr| {
-                    let text = expr.print(dialect, &groups);
-                    match (dialect, &expr.of) {
-                        (Dialect::Duck, Type::Double) => format!("finite(TRY({text}))"),
-                        (Dialect::Duck, _) => format!("TRY({text})"),
-                        _ => text,
-                    }
-                };
+                let above = |expr: &Expr| expr.print(dialect, &groups);
                 let items: Vec<_> =
                     grouped.items.iter().map(|item| format!("{} AS {}", above(&item.expr), item.name)).collect();
                 let having = grouped.having.as_ref().map(|having| format!(" WHERE {}", above(having)));
@@ -217,7 +210,7 @@ impl Select {
 
 impl Grouped {
     pub fn groups(&self) -> Groups<'_> {
-        Groups { keys: &self.keys, aggregates: &self.aggregates }
+        Groups { keys: &self.keys, aggregates: &self.aggregates, above: true }
     }
 
     /// Leaves out keys and aggregates that nothing shows. (A key that is not shown still makes groups.)

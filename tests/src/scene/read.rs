@@ -47,13 +47,13 @@ pub(super) fn rows(batches: &[RecordBatch]) -> Sums {
     sums
 }
 
-/// Every record of the Parquet files below `folder/date=…`.
+/// Every record of the Parquet files below `folder/log_date=…`.
 pub(super) async fn lake(folder: &Path) -> Vec<Archived> {
     let store = millstream_lake::open(&folder.display().to_string()).unwrap();
     let mut archived = Vec::new();
     for date in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let date_name = date.file_name().into_string().unwrap();
-        if !date_name.starts_with("date=") {
+        if !date_name.starts_with("log_date=") {
             continue;
         }
         for file in std::fs::read_dir(date.path()).unwrap().map(Result::unwrap) {

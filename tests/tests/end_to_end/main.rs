@@ -10,6 +10,7 @@ mod differential;
 mod faults;
 mod hosts;
 mod kills;
+mod log;
 mod outage;
 mod trouble;
 mod views;

@@ -1,6 +1,10 @@
 //! What producers and people do wrong: nothing panics, nobody else's record is lost, and each error says what to do.
 
-use millstream_tests::{Child, Record, Scene, Setting, Store, bank, delete_topic, kafka, postgres_client};
+use millstream_assembly::dead_letter_topic;
+use millstream_core::Log;
+use millstream_tests::{
+    Child, PATIENCE, Record, Scene, Setting, Store, bank, delete_topic, kafka, postgres_client, until,
+};
 
 /// What no message may show: it stands in every bad record.
 const PRIVATE: &str = "pr1vate";
@@ -112,12 +116,19 @@ async fn bad_records_become_dead_letters_and_their_neighbours_go_through() {
 }
 
 /// Runs a function that can't work, and gives what it says.
-async fn refused(scene: &Scene) -> String {
-    let mut child = Child::start("aggregate", scene, "flow", &[]);
+pub async fn refused(scene: &Scene) -> String {
+    refused_with(scene, &[]).await
+}
+
+/// The same with more of its environment.
+async fn refused_with(scene: &Scene, env: &[(&str, String)]) -> String {
+    let mut child = Child::start("aggregate", scene, "flow", env);
     let status = child.end().await;
     let said = child.stderr();
     assert_eq!(status.code(), Some(1), "it ended with {status}: {said}");
-    assert!(!said.contains("panicked") && !said.contains("secret"), "{said}");
+    // The password of the services.
+    let secret = said.replace("a secret that did not mount", "").contains("secret");
+    assert!(!said.contains("panicked") && !secret, "{said}");
     said
 }
 
@@ -141,31 +152,58 @@ async fn a_table_whose_columns_do_not_fit_is_named() {
     assert!(said.contains(&table) && said.contains("branch_name"), "{said}");
 }
 
+/// The topic of the dead letters, as an operator may have forgotten it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_was_made_anew_needs_a_new_generation() {
-    let store = Store::services("anew").await;
-    let scene = Scene::new(Setting { name: "anew", store: store.clone(), ..Setting::default() }).await;
-    let mut written = scene.write(bank::transactions(61, 3_000)).await;
+async fn a_missing_topic_of_dead_letters_is_named_or_created_at_start() {
+    let store = Store::services("letters").await;
+    let scene = Scene::new(Setting { name: "letters", store, ..Setting::default() }).await;
+    scene.function("flow").await; // its table
+    let letters = dead_letter_topic(&scene.pipeline);
+    delete_topic(scene.brokers(), &letters).await;
+    let said = refused_with(&scene, &[("MILLSTREAM_CREATE", "false".into())]).await;
+    assert!(said.contains(&letters) && said.contains("millstream up"), "{said}");
     let mut child = Child::start("aggregate", &scene, "flow", &[]);
-    scene.until_all_in("flow", &mut [&mut child]).await;
+    let kafka = kafka(scene.brokers(), "none");
+    until(PATIENCE, "the topic of the dead letters", async || {
+        child.assert_runs();
+        kafka.partitions(&letters).await.map_err(|error| error.to_string())
+    })
+    .await;
     child.drain().await;
-    scene.assert_exact(&written, "before").await;
-    // Once shorter than the fence knows it, once longer.
-    for count in [300, 9_000] {
-        delete_topic(scene.brokers(), &scene.topic).await;
-        scene.systems.create_topics(&scene.pipeline).await.unwrap();
-        let later = bank::transactions(62, count)
-            .into_iter()
-            .map(|record| Record { at_us: record.at_us + 3_600_000_000, ..record });
-        written = scene.write(later.collect()).await;
-        let said = refused(&scene).await;
-        assert!(said.contains("generation") && said.contains(&scene.topic), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_did_not_mount_is_named() {
+    let store = Store::services("unmounted").await;
+    let scene = Scene::new(Setting { name: "unmounted", store, ..Setting::default() }).await;
+    for name in ["MILLSTREAM_POSTGRES_URL", "MILLSTREAM_KAFKA_BROKERS", "MILLSTREAM_FUNCTION", "MILLSTREAM_PIPELINE"] {
+        let said = refused_with(&scene, &[(name, String::new())]).await;
+        assert!(said.contains(&format!("{name} is set and empty")), "{said}");
     }
-    // As the message says: a higher generation, and all of the new topic comes in.
-    let raised = Setting { name: "anew", store, topic: Some(scene.topic.clone()), generation: 2, ..Setting::default() };
-    let scene = Scene::new(raised).await;
-    let mut child = Child::start("aggregate", &scene, "flow", &[]);
-    scene.until_all_in("flow", &mut [&mut child]).await;
-    child.drain().await;
-    scene.assert_exact(&written, "of generation 2").await;
+    assert!(!scene.folder().join("data").join("millstream.db").exists(), "nothing was embedded instead");
+}
+
+/// Somebody tries the pipeline on the same brokers, beside the function in production.
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_is_no_member_of_the_function_in_production() {
+    let store = Store::services("beside").await;
+    let scene = Scene::new(Setting { name: "beside", store, ..Setting::default() }).await;
+    let written = scene.write(bank::transactions(66, 3_000)).await;
+    let folder = scene.environment()["MILLSTREAM_PIPELINE"].clone();
+    let mut dev = Child::run(
+        "millstream",
+        &["dev", &folder, "--plain", "--no-generate"],
+        &scene,
+        &[("USER", "ann".into()), ("HOSTNAME", "laptop.home".into())],
+    );
+    scene.until_all_in("flow", &mut [&mut dev]).await;
+    scene.until_all_in("archive", &mut [&mut dev]).await;
+    dev.drain().await;
+    let said = dev.stderr();
+    assert!(said.contains("consumer groups of its own (dev.ann-laptop-home.…)"), "{said}");
+    let group = scene.group("flow");
+    let of_group = async |group: &str| scene.systems.group_offsets(group, &scene.topic, 1).await.unwrap();
+    assert_eq!(of_group(&group).await, [None; 3], "production's group knows nothing of it");
+    let ends: Vec<_> = written.ends().into_values().map(Some).collect();
+    assert_eq!(of_group(&format!("dev.ann-laptop-home.{group}")).await, ends);
 }

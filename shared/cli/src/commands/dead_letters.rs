@@ -1,5 +1,6 @@
+use std::cmp::Reverse;
+
 use arrow::temporal_conversions::timestamp_ms_to_datetime;
-use millstream_assembly::Systems;
 use millstream_core::{DeadLetter, Position};
 use millstream_pipeline::{Function, Pipeline};
 use serde_json::{Value, json};
@@ -11,24 +12,32 @@ use crate::{
     numbers::counted,
 };
 
-/// Letters that `show` looks through.
-const SEARCHED: usize = 10_000;
-
 /// `millstream dead-letters …`
 pub(super) async fn dead_letters(context: &Context, command: DeadLettersCommand) -> Result<(), Failure> {
     let pipeline = context.load(None)?;
     let systems = context.open(&pipeline)?;
     match command {
         DeadLettersCommand::List { function, limit } => {
-            let letters = letters(&pipeline, &systems, function.as_deref(), limit).await?;
+            let store = systems.dead_letters(&pipeline);
+            let mut letters = Vec::new();
+            for id in ids(&pipeline, function.as_deref())? {
+                letters.extend(store.list(Some(&id), limit).await?);
+            }
+            // Each function's are in the order in which they were kept, the newest first.
+            if function.is_none() {
+                letters.sort_by_key(|letter| Reverse(letter.timestamp_ms));
+            }
+            letters.truncate(limit);
             list(context, &letters, limit)
         }
         DeadLettersCommand::Show { position, function } => {
             let position = Position::parse(&position).ok_or_else(|| {
                 Failure::Usage(format!("`{position}` is no position: they look like topic/generation/partition/offset"))
             })?;
-            let mut letters = letters(&pipeline, &systems, function.as_deref(), SEARCHED).await?;
-            letters.retain(|letter| letter.position == position);
+            let ids = ids(&pipeline, function.as_deref())?;
+            let one = ids.first().filter(|_| function.is_some());
+            let mut letters = systems.dead_letters(&pipeline).find(one.map(String::as_str), &position).await?;
+            letters.retain(|letter| ids.contains(&letter.function));
             if letters.is_empty() {
                 return Err(Failure::Usage(format!("there is no dead letter of the record at {position}")));
             }
@@ -37,25 +46,13 @@ pub(super) async fn dead_letters(context: &Context, command: DeadLettersCommand)
     }
 }
 
-/// The pipeline's letters by position; those of one function where it is named.
-async fn letters(
-    pipeline: &Pipeline,
-    systems: &Systems,
-    function: Option<&str>,
-    limit: usize,
-) -> Result<Vec<DeadLetter>, Failure> {
+/// The function that is named, or all of the pipeline, as `pipeline.function`.
+fn ids(pipeline: &Pipeline, function: Option<&str>) -> Result<Vec<String>, Failure> {
     let names = match function {
         Some(name) => vec![named(pipeline, name)?.0],
         None => pipeline.functions.keys().collect(),
     };
-    let store = systems.dead_letters(pipeline);
-    let mut letters = Vec::new();
-    for name in names {
-        letters.extend(store.list(Some(&Function::id(&pipeline.name, name)), limit).await?);
-    }
-    letters.sort_by(|a, b| (&a.position, &a.function).cmp(&(&b.position, &b.function)));
-    letters.truncate(limit);
-    Ok(letters)
+    Ok(names.into_iter().map(|name| Function::id(&pipeline.name, name)).collect())
 }
 
 fn list(context: &Context, letters: &[DeadLetter], limit: usize) -> Result<(), Failure> {
@@ -72,7 +69,7 @@ fn list(context: &Context, letters: &[DeadLetter], limit: usize) -> Result<(), F
     }
     grid.lines("", false).iter().try_for_each(|line| context.say(line))?;
     if letters.len() == limit {
-        eprintln!("the first {}; `--limit` shows more", counted(limit as u64, "letter"));
+        eprintln!("the newest {}; `--limit` shows more", counted(limit as u64, "letter"));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use console::Term;
+use millstream_assembly::Systems;
 use millstream_core::Error;
 use tokio::{
     sync::watch,
@@ -26,7 +27,10 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     let mut interrupt = Interrupt::listen()?;
     let started_us = context.clock.now_us();
     let deadline = args.for_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
-    let systems = Arc::new(context.open(&pipeline)?);
+    let mut connections = context.connections.clone();
+    // A trial run takes no partition away from a function in production, and commits nothing in its name.
+    connections.group_prefix = format!("dev.{}.", context.who);
+    let systems = Arc::new(Systems::open(&pipeline, &connections, Arc::clone(&context.clock))?);
     if context.connections.create {
         patiently("topics", || interrupt.asked(), || systems.create_topics(&pipeline)).await?;
     }
@@ -40,6 +44,7 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     }
 
     let mut display = Display::open(context, args)?;
+    display.say_where(&systems);
     let watcher = Watcher::new(
         Arc::clone(&pipeline),
         Arc::clone(&systems),
@@ -148,6 +153,13 @@ impl Display {
         }
         context.logs.keep();
         Ok(Self::Live(Screen::open()?))
+    }
+
+    /// What is where; the live view shows it all the time.
+    fn say_where(&self, systems: &Systems) {
+        if let Self::Plain { .. } = self {
+            systems.describe().iter().for_each(|(what, place)| eprintln!("{what}: {place}"));
+        }
     }
 
     /// A terminal that can't be drawn on is no reason to end the work.

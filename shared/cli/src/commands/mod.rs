@@ -4,7 +4,10 @@ mod completions;
 mod dead_letters;
 mod dev;
 mod generate;
+mod new;
 mod produce;
+mod query;
+mod reset;
 mod run;
 mod schema;
 mod test;
@@ -18,6 +21,9 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
     match command {
         Command::Dev(args) => dev::dev(context, &args).await,
         Command::Run { function } => run::run(context, &function).await,
+        Command::New(args) => new::new(context, &args).await,
+        Command::Query { sql, limit } => query::query(context, &sql, limit).await,
+        Command::Reset(args) => reset::reset(context, &args).await,
         Command::Up { path } => up::up(context, path.as_deref()).await,
         Command::Check { path } => check::check(context, path.as_deref()).await,
         Command::Test { path } => test::test(context, path.as_deref()).await,

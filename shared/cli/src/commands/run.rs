@@ -16,6 +16,9 @@ pub(super) async fn run(context: &Context, function: &str) -> Result<(), Failure
     if declared.uses == Uses::Ingest {
         return Err(Failure::Usage(format!("`{name}` makes records and reads none: `millstream generate {name}`")));
     }
+    if context.connections.kafka_brokers.is_some() {
+        context.connections.require_said(name, declared)?;
+    }
     let mut interrupt = Interrupt::listen()?;
     let started_us = context.clock.now_us();
     let systems = context.open(&pipeline)?;

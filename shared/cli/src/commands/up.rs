@@ -9,6 +9,11 @@ pub(super) async fn up(context: &Context, path: Option<&Path>) -> Result<(), Fai
     let pipeline = context.load(path)?;
     let mut connections = context.connections.clone();
     connections.create = true;
+    if connections.kafka_brokers.is_some() {
+        for name in running::names(&pipeline).1 {
+            connections.require_said(name, &pipeline.functions[name])?;
+        }
+    }
     let systems = millstream_assembly::Systems::open(&pipeline, &connections, context.clock.clone())?;
     systems.create_topics(&pipeline).await?;
     let mut tables = Vec::new();

@@ -40,6 +40,6 @@ mod tests {
         }
         assert_eq!(rate.of(21_000_000, 1_310), 10.0);
         assert!(rate.0.len() < 8);
-        assert_eq!(rate.of(22_000_000, 0), 0.0, "a topic that was made anew");
+        assert_eq!(rate.of(22_000_000, 0), 0.0, "a topic that was re-created");
     }
 }

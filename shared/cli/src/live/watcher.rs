@@ -18,8 +18,6 @@ use crate::{
 const SLOW_EVERY: u64 = 4;
 /// A table that does not answer by then is left out of this look: the view goes on.
 const LOOK: Duration = Duration::from_secs(1);
-/// Letters that are looked through for a late one.
-const LETTERS: usize = 100;
 
 /// Looks at systems and functions for the live view.
 pub(crate) struct Watcher {
@@ -134,7 +132,7 @@ impl Watcher {
         let letters = self.systems.dead_letters(&self.pipeline);
         let mut latest = None;
         for consuming in &self.functions {
-            let Ok(letters) = letters.list(Some(&consuming.function.id), LETTERS).await else { return };
+            let Ok(letters) = letters.list(Some(&consuming.function.id), 1).await else { return };
             latest = letters.into_iter().chain(latest).max_by_key(|letter| letter.timestamp_ms);
         }
         self.letters_read = Some(self.dead_letters.total);

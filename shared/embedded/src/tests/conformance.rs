@@ -53,3 +53,10 @@ async fn it_is_a_log_and_a_source() {
     conformance::log(&log).await;
     conformance::source(&SourceUnderTest { source: store, log }).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_dead_letters() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Embedded::open(&folder.path().join("letters.db"), Arc::new(SystemClock)).unwrap();
+    conformance::dead_letters(store.as_ref()).await;
+}

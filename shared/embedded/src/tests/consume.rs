@@ -127,7 +127,7 @@ async fn it_begins_with_what_is_left() {
     let seen = Seen::new(1, 6);
     consume(&store, ROOMY, seen.clone()).await;
     assert_eq!(seen.ranges(), [(4, 10, 6)], "the runner sees the gap");
-    // A fence beyond the end: the topic was made anew. The runner must see the records to say so.
+    // A fence beyond the end: the topic was re-created. The runner must see the records to say so.
     let seen = Seen::new(500, 6);
     consume(&store, ROOMY, seen.clone()).await;
     assert_eq!(seen.ranges(), [(4, 10, 6)]);

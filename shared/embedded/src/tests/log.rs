@@ -48,6 +48,37 @@ async fn other_files_are_refused() {
     stops("newer", "layout 99");
 }
 
+/// A file of layout 1 is brought up to date in place: its topics get ids, its fences have none yet.
+#[tokio::test]
+async fn a_file_of_an_older_version_is_migrated() {
+    let folder = tempfile::tempdir().unwrap();
+    let partition = TopicPartition::new("t", 1, 0);
+    let store = open(folder.path());
+    store.create_topic("t", 1, &[]).await.unwrap();
+    store.send("t", vec![record(0, "a")]).await.unwrap();
+    drop(store);
+    let older = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
+    older
+        .execute_batch(
+            "ALTER TABLE millstream_topics DROP COLUMN uuid; ALTER TABLE millstream_fences DROP COLUMN topic_id;
+             INSERT INTO millstream_fences VALUES ('p.f', 't', 1, 0, 0, 1, 5, NULL, '{}', '');
+             PRAGMA user_version = 1",
+        )
+        .unwrap();
+    drop(older);
+    std::thread::scope(|scope| {
+        let opened: Vec<_> = (0..4).map(|_| scope.spawn(|| drop(open(folder.path())))).collect();
+        opened.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    let store = open(folder.path());
+    let id = store.topic_id("t").await.unwrap();
+    assert!(id.as_ref().is_some_and(|id| id.len() == 32), "{id:?}");
+    assert_eq!(open(folder.path()).topic_id("t").await.unwrap(), id, "it is given once");
+    let fences = store.fences("p.f").await.unwrap();
+    assert_eq!((fences[0].0.clone(), fences[0].1.next_offset, fences[0].1.topic_id.clone()), (partition, 1, None));
+    assert_eq!(store.watermarks(&fences[0].0).await.unwrap().high, 1);
+}
+
 #[test]
 fn many_open_a_new_file_at_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -74,10 +105,12 @@ async fn offsets_outlive_their_records() {
     let positions = store.send("t", vec![record(1, "next")]).await.unwrap();
     assert_eq!((positions[0].offset, store.watermarks(&partition).await.unwrap().low), (10, 10));
 
+    let id = store.topic_id("t").await.unwrap();
     store.delete_topic("t").await.unwrap();
     assert!(matches!(store.watermarks(&partition).await, Err(Error::Stop(_))));
     store.create_topic("t", 2, &[]).await.unwrap();
     assert_eq!(store.watermarks(&partition).await.unwrap(), Watermarks { low: 0, high: 0 });
+    assert!(store.topic_id("t").await.unwrap() != id, "another topic of the same name");
 }
 
 #[tokio::test]
@@ -97,7 +130,7 @@ async fn records_without_key_go_round_and_a_send_is_all_or_nothing() {
 }
 
 #[tokio::test]
-async fn dead_letters_are_kept_once_and_in_order() {
+async fn dead_letters_are_kept_once_for_every_process() {
     let folder = tempfile::tempdir().unwrap();
     let letter = |function: &str, offset, reason: &str| DeadLetter {
         function: function.to_owned(),
@@ -113,10 +146,10 @@ async fn dead_letters_are_kept_once_and_in_order() {
     open(folder.path()).put(&letters).await.unwrap();
     let store = open(folder.path());
     store.put(&[letter("p.f", 10, "second")]).await.unwrap();
-    let ordered = [letters[1].clone(), letters[0].clone(), letters[2].clone()];
-    assert_eq!(store.list(None, 10).await.unwrap(), ordered);
-    assert_eq!(store.list(Some("p.f"), 10).await.unwrap(), ordered[..2]);
-    assert_eq!(store.list(None, 1).await.unwrap(), ordered[..1]);
+    // The clock stands still: then the position decides.
+    let newest_first = [letters[2].clone(), letters[0].clone(), letters[1].clone()];
+    assert_eq!(store.list(None, 10).await.unwrap(), newest_first);
+    assert_eq!(store.list(Some("p.f"), 10).await.unwrap(), newest_first[1..]);
     assert_eq!(store.counts().await.unwrap().dead_letters, [("p.f".to_owned(), 2), ("p.g".to_owned(), 1)]);
 }
 

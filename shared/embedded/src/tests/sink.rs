@@ -86,6 +86,67 @@ async fn prepared(folder: &std::path::Path, table: &Table) -> EmbeddedSink {
 }
 
 #[tokio::test]
+async fn what_is_removed_begins_anew_and_the_rest_stays() {
+    use millstream_core::{DeadLetter, DeadLetters as _, Log as _, Producer as _, Topics as _};
+
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (table, _) = counting();
+    for name in ["p.words", "p.other"] {
+        let mut table = table.clone();
+        if name == "p.other" {
+            (table.name, table.view) = ("other".to_owned(), None);
+        }
+        let sink = EmbeddedSink::new(store.clone(), name, table.clone());
+        sink.prepare(true).await.unwrap();
+        let from = sink.create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
+        sink.write(&partition(), &from, &fence(2), &[words(&table, &[(Some("a"), 2)])]).await.unwrap();
+        let position = partition().at(1);
+        let letter = DeadLetter {
+            function: name.to_owned(),
+            position,
+            timestamp_ms: 0,
+            key: None,
+            value: None,
+            headers: vec![],
+            value_bytes: 0,
+            reason: "bad".into(),
+        };
+        store.put(&[letter]).await.unwrap();
+    }
+    for topic in ["t", "u"] {
+        store.create_topic(topic, 1, &[]).await.unwrap();
+        store.send(topic, vec![super::record(0, "x")]).await.unwrap();
+    }
+    let removal = crate::Removal {
+        functions: vec!["p.words".into(), "p.nothing".into()],
+        tables: vec!["words".into(), "words_state".into(), "nothing".into(), "millstream_fences".into()],
+        topics: vec!["t".into(), "nothing".into()],
+    };
+    store.remove(removal).await.unwrap();
+    assert_eq!(store.fences("p.words").await.unwrap(), []);
+    assert_eq!(store.fences("p.other").await.unwrap().len(), 1);
+    let counts = store.counts().await.unwrap();
+    assert_eq!(counts.rows, [("other".to_owned(), 1)]);
+    assert_eq!(counts.dead_letters, [("p.other".to_owned(), 1)]);
+    assert_eq!(store.topics().await.unwrap().iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), ["u"]);
+    store.create_topic("t", 1, &[]).await.unwrap();
+    assert_eq!(store.watermarks(&partition()).await.unwrap().high, 0, "its offsets begin anew");
+    EmbeddedSink::new(store, "p.words", table).prepare(true).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_table_may_be_named_as_another_ones_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (mut table, _) = counting();
+    for name in ["words", "words_keys"] {
+        (table.name, table.view) = (name.to_owned(), None);
+        EmbeddedSink::new(store.clone(), &format!("p.{name}"), table.clone()).prepare(true).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn finished_rows_follow_their_states() {
     let folder = tempfile::tempdir().unwrap();
     let (table, _) = counting();
@@ -204,7 +265,9 @@ async fn a_table_that_does_not_fit_lists_how() {
             other => panic!("{other:?}"),
         };
     let found = says(&table).await;
-    for part in ["`word` is string, not int64", "`n` is sum, not max", "lacks column `more` (decimal(18,2))"] {
+    for part in
+        ["`word` is string, not int64", "`n` is sum, not max", "lacks column `more` (decimal(18,2))", "both together"]
+    {
         assert!(found.contains(part), "{found}");
     }
     let plain = |name: &str, columns: &[(&str, DataType)]| Table {

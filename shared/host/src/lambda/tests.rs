@@ -1,12 +1,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use arrow::array::{Array, AsArray};
 use async_trait::async_trait;
-use millstream_core::{Batch, BatchBuilder, Error, Result, TopicPartition};
-use millstream_testkit::kafka_event;
+use millstream_core::{Batch, BatchBuilder, Error, Limits, OnGap, Result, Start, TopicPartition};
+use millstream_runner::{Parts, Runner, Timeliness};
+use millstream_testkit::{MemoryDeadLetters, MemoryLog, MemorySink, PlainDecode, PlainTransform, kafka_event};
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
 
@@ -41,9 +42,64 @@ impl Process for Fake {
         failing.map_or(Ok(end), |failing| Err((failing.error)()))
     }
 
-    async fn start(&self, partition: &TopicPartition) -> Result<i64> {
-        self.failing[&partition.partition].fence.ok_or_else(|| Error::retry("the sink can't be reached"))
+    async fn next_offset(&self, partition: &TopicPartition) -> Result<Option<i64>> {
+        let fence = self.failing[&partition.partition].fence;
+        fence.map(Some).ok_or_else(|| Error::retry("the sink can't be reached"))
     }
+}
+
+/// The very first event wakes the function, and the log does not answer at once. What was delivered must come again.
+#[tokio::test]
+async fn a_first_event_that_fails_is_delivered_again() {
+    let (log, sink, runner) = real(Start::Latest);
+    log.append("transaction", 1, (0..10).map(|at| at.to_string()));
+    let delivered = || event(kafka_event(&[pushed(1, &(7..10).collect::<Vec<_>>())]));
+    log.fail_next_watermarks(1);
+    let answered = answer(&runner, delivered(), &generations()).await.unwrap();
+    assert_eq!(serde_json::to_value(answered).unwrap(), failed_from(7));
+    assert_eq!(sink.texts().await.len(), 0);
+    let answered = answer(&runner, delivered(), &generations()).await.unwrap();
+    assert_eq!((answered.batch_item_failures.len(), sink.texts().await.len()), (0, 3));
+}
+
+/// The fence of the old topic is above the records of the new one: they are not "all in the sink".
+#[tokio::test]
+async fn a_topic_made_anew_is_not_acknowledged_when_the_log_is_away_for_a_moment() {
+    let (log, _, runner) = real(Start::Earliest);
+    log.append("transaction", 1, ["a", "b", "c"]);
+    let batch = log.all(&TopicPartition::new("transaction", 2, 1));
+    runner.process(batch).await.unwrap();
+    log.recreate("transaction", 2);
+    log.append("transaction", 1, ["x"]);
+    let delivered = kafka_event(&[log.all(&TopicPartition::new("transaction", 2, 1))]);
+    for failing in [0, 1] {
+        log.fail_next_watermarks(failing);
+        let answered = answer(&runner, event(delivered.clone()), &generations()).await.unwrap();
+        assert_eq!(serde_json::to_value(answered).unwrap(), failed_from(0));
+    }
+}
+
+fn failed_from(offset: i64) -> Value {
+    json!({"batchItemFailures": [{"itemIdentifier": {"partition": "transaction-1", "offset": offset}}]})
+}
+
+/// A runner over a log and a sink in memory.
+fn real(start: Start) -> (MemoryLog, Arc<MemorySink>, Runner) {
+    let log = MemoryLog::with_topic("transaction", 2);
+    let sink = Arc::new(MemorySink::new("bank.copy", PlainTransform::Append.table("copy")));
+    let runner = Runner::new(Parts {
+        function: "bank.copy".into(),
+        decoders: BTreeMap::from([("transaction".to_owned(), Arc::new(PlainDecode) as _)]),
+        transform: Arc::new(PlainTransform::Append),
+        sink: sink.clone(),
+        dead_letters: Arc::new(MemoryDeadLetters::new()),
+        log: Arc::new(log.clone()),
+        start,
+        on_gap: OnGap::Heal,
+        timeliness: Timeliness::default(),
+        limits: Limits { max_records: 100, max_bytes: 1 << 20, max_wait_ms: 0 },
+    });
+    (log, sink, runner)
 }
 
 fn generations() -> BTreeMap<String, u32> {
@@ -148,8 +204,8 @@ async fn a_batch_that_is_not_all_in_the_sink_is_not_done() {
         async fn process(&self, batch: Batch) -> Result<i64> {
             Ok(batch.range().start + 1)
         }
-        async fn start(&self, _partition: &TopicPartition) -> Result<i64> {
-            Ok(11)
+        async fn next_offset(&self, _partition: &TopicPartition) -> Result<Option<i64>> {
+            Ok(Some(11))
         }
     }
     let event = event(kafka_event(&[pushed(0, &[10, 11])]));

@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
+mod corrupt;
+mod recreated;
 mod table;
 mod tls;
 
@@ -283,6 +285,7 @@ async fn offsets_that_retention_deleted_stop_the_function() {
     let read = kafka.read(&TopicPartition::new(&topic, 1, 0), 10..40, LIMITS).await.map(|batch| batch.range());
     for text in [stop_text(consumed), stop_text(read)] {
         assert!(text.contains(&topic) && text.contains("10..30 were deleted by retention"), "{text}");
+        assert!(text.contains("SET next_offset = 30") && !text.contains("anew"), "no way out that doubles: {text}");
     }
     table.fences.lock().unwrap().insert(0, 30);
     kafka.consume(subscription(&topic, LIMITS), Member::new(&table, 20)).await.unwrap();
@@ -290,15 +293,15 @@ async fn offsets_that_retention_deleted_stop_the_function() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fence_above_the_end_says_that_the_topic_was_made_anew() {
+async fn a_fence_above_the_end_stops_when_it_does_not_pass() {
     let kafka = kafka();
-    let topic = new_topic(&kafka, "anew", 1).await;
+    let topic = new_topic(&kafka, "above", 1).await;
     fill(&kafka, &topic, 0, 0..5).await;
     let table = Arc::new(Table::default());
     table.fences.lock().unwrap().insert(0, 1_000);
     let consumed = kafka.consume(subscription(&topic, LIMITS), Member::new(&table, usize::MAX)).await;
     let text = stop_text(consumed);
-    assert!(text.contains("ends at offset 5") && text.contains("1000") && text.contains("generation"), "{text}");
+    assert!(text.contains("ends at offset 5") && text.contains("1000") && text.contains("re-created"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -154,3 +154,51 @@ pub async fn a_rejected_sign_in_says_what_to_check(way: Way) {
     }
     database.drop().await;
 }
+
+/// What never ends in its time is made smaller, so that it ends; what did so once may have met a lock.
+pub async fn a_write_whose_time_is_up_twice_is_too_large(way: Way) {
+    let database = Database::create(way).await;
+    let name = database.ask("SELECT current_database()").await;
+    database.execute(&format!("ALTER DATABASE {name} SET statement_timeout = '1s'")).await;
+    for table in [counts(false), counts(true)] {
+        let sink = database.sink(&table);
+        let start = ready(&sink).await;
+        database
+            .execute(
+                "CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ \
+                 BEGIN PERFORM pg_sleep(0.15); RETURN NEW; END $$; \
+                 CREATE TRIGGER slow BEFORE INSERT ON counts FOR EACH ROW EXECUTE FUNCTION slow()",
+            )
+            .await;
+        let many = |from: i64, count: i64| {
+            let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + count));
+            let mut columns = vec![keys.clone(), keys];
+            if table.columns.len() == 3 {
+                columns.push(Arc::new(BinaryArray::from_iter_values((0..count).map(|_| b"a"))));
+            }
+            [rows(&table, columns)]
+        };
+        match write(&sink, &start, &many(0, 16)).await {
+            Err(Error::Retry(_)) => {}
+            other => panic!("the first time it may be passing: expected Retry, got {other:?}"),
+        }
+        // Half as many are slow as well: no further patience is shown before they are made fewer.
+        for count in [16, 8] {
+            match write(&sink, &start, &many(0, count)).await {
+                Err(Error::TooLarge(fault)) => assert!(fault.to_string().contains("57014"), "{fault}"),
+                other => panic!("{count} rows: expected TooLarge, got {other:?}"),
+            }
+        }
+        assert_eq!(sink.fence(&partition(0)).await.unwrap().as_ref(), Some(&start), "nothing was written");
+        let four = write(&sink, &start, &many(0, 4)).await.unwrap();
+        assert!(matches!(write(&sink, &four, &many(4, 9)).await, Err(Error::TooLarge(_))));
+        // As many as were too slow are written in time: from now on it is as in the beginning.
+        database.execute("DROP TRIGGER slow ON counts").await;
+        let all = write(&sink, &four, &many(4, 9)).await.unwrap();
+        database.execute("CREATE TRIGGER slow BEFORE INSERT ON counts FOR EACH ROW EXECUTE FUNCTION slow()").await;
+        assert!(matches!(write(&sink, &all, &many(13, 16)).await, Err(Error::Retry(_))));
+        assert_eq!(database.ask("SELECT count(*) FROM counts").await, "13");
+        database.execute("DROP TABLE counts; DELETE FROM millstream_fences").await;
+    }
+    database.drop().await;
+}

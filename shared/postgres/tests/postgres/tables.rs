@@ -6,11 +6,11 @@ use arrow::{
     array::{ArrayRef, Date32Array, Decimal128Array, Int64Array, StringArray, TimestampMicrosecondArray},
     datatypes::{DataType, Field, Schema, TimeUnit},
 };
-use millstream_core::{Error, Merge, Role, Sink, Table, View};
+use millstream_core::{Error, Fence, Merge, Role, Sink, Table, View};
 use millstream_postgres::{newest_rows, read_table};
 use millstream_testkit::{rows::texts, sessions};
 
-use crate::support::{Database, Way, column, counts, ready, table, write};
+use crate::support::{Database, Way, column, counts, moved, partition, ready, table, write};
 
 async fn stopped(database: &Database, table: &Table, create: bool) -> String {
     match database.sink(table).prepare(create).await {
@@ -28,7 +28,8 @@ pub async fn a_table_that_does_not_fit_is_described(way: Way) {
     }
     database.execute("CREATE TABLE counts (key integer, other text NOT NULL, more text NOT NULL DEFAULT '')").await;
     let said = stopped(&database, &table, true).await;
-    for part in ["counts.key is integer, not bigint", "no column n bigint", "counts.other is NOT NULL", "by hand"] {
+    for part in ["counts.key is integer, not bigint", "no column n bigint", "counts.other is NOT NULL", "both together"]
+    {
         assert!(said.contains(part), "{said}");
     }
     assert!(!said.contains("more"), "{said}");
@@ -44,6 +45,23 @@ pub async fn a_table_that_does_not_fit_is_described(way: Way) {
     // A primary key does as well.
     database.execute("DROP TABLE counts; CREATE TABLE counts (key bigint PRIMARY KEY, n bigint)").await;
     database.sink(&table).prepare(false).await.unwrap();
+    database.drop().await;
+}
+
+pub async fn fences_from_before_topic_ids_get_their_column(way: Way) {
+    let database = Database::create(way).await;
+    let table = counts(false);
+    let start = ready(&database.sink(&table)).await;
+    database.execute("ALTER TABLE millstream_fences DROP COLUMN topic_id").await;
+    let said = stopped(&database, &table, false).await;
+    assert!(said.contains("millstream_fences has no column topic_id") && said.contains("millstream up"), "{said}");
+    let (one, two) = (database.sink(&table), database.sink(&table));
+    let (first, second) = tokio::join!(one.prepare(true), two.prepare(true));
+    first.and(second).unwrap();
+    assert_eq!(one.fence(&partition(0)).await.unwrap(), Some(start.clone()), "it is still there, and has no id yet");
+    let known = Fence { topic_id: Some("an-id".to_owned()), ..moved(&start, 1) };
+    one.write(&partition(0), &start, &known, &[]).await.unwrap();
+    assert_eq!(two.fence(&partition(0)).await.unwrap(), Some(known));
     database.drop().await;
 }
 
@@ -86,10 +104,12 @@ pub async fn a_view_follows_its_statement(way: Way) {
     database.sink(&second).prepare(true).await.unwrap();
     assert_eq!(database.ask("SELECT n FROM seen").await, "10");
     assert_eq!(database.ask("SELECT relacl IS NOT NULL FROM pg_class WHERE relname = 'seen'").await, "true");
-    // Other columns: made anew.
+    // Other columns: re-created, with the rights that it had.
     let third = with_view("SELECT n::text AS label FROM counts", &[("label", DataType::Utf8)]);
     database.sink(&third).prepare(true).await.unwrap();
     assert_eq!(database.ask("SELECT label FROM seen").await, "5");
+    let given = "SELECT count(*) FROM pg_class, aclexplode(relacl) WHERE relname = 'seen' AND grantee = 0";
+    assert_eq!(database.ask(given).await, "1");
     database.sink(&third).prepare(false).await.unwrap();
     // Something depends on it: a person decides.
     database.execute("CREATE VIEW mine AS SELECT label FROM seen").await;

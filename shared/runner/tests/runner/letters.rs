@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_core::{
-    DeadLetter, DeadLetters, Error, Log, MAX_LETTER_KEY_BYTES, MAX_LETTER_VALUE_BYTES, NewRecord, Producer, Result,
+    DeadLetter, DeadLetters, Error, Log, MAX_LETTER_KEY_BYTES, MAX_LETTER_VALUE_BYTES, NewRecord, Position, Producer,
+    Result, Transform,
 };
+use millstream_runner::TopicDeadLetters;
+use millstream_testkit::{Call, Failure, MemoryLog, conformance};
 
 use crate::{
     world::{Declared, TOPIC, World, partition},
@@ -24,6 +28,43 @@ impl DeadLetters for Refuses {
     async fn list(&self, _: Option<&str>, _: usize) -> Result<Vec<DeadLetter>> {
         Ok(vec![])
     }
+
+    async fn find(&self, _: Option<&str>, _: &Position) -> Result<Vec<DeadLetter>> {
+        Ok(vec![])
+    }
+
+    async fn positions(&self, _: &str, _: &mut (dyn FnMut(Position) + Send)) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn letters_in_a_topic_are_as_in_any_other_place() {
+    for partitions in [1, 3] {
+        let log = MemoryLog::with_topic("letters", partitions);
+        conformance::dead_letters(&TopicDeadLetters::new(Arc::new(log), "letters")).await;
+    }
+}
+
+/// However many letters of others there are: a listing is bounded.
+#[tokio::test]
+async fn a_listing_looks_back_so_far_and_no_further() {
+    let log = Arc::new(MemoryLog::with_topic("letters", 1));
+    let letters = TopicDeadLetters::new(log.clone(), "letters");
+    let letter = |function: &str, offset| DeadLetter {
+        function: function.into(),
+        position: partition().at(offset),
+        timestamp_ms: 0,
+        key: None,
+        value: None,
+        headers: vec![],
+        value_bytes: 0,
+        reason: "x".into(),
+    };
+    letters.put(&[letter("quiet", 0), letter("quiet", 1)]).await.unwrap();
+    letters.put(&(0..99_999).map(|offset| letter("loud", offset)).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(letters.list(Some("quiet"), 10).await.unwrap(), [letter("quiet", 1)]);
+    assert_eq!(letters.find(Some("quiet"), &partition().at(0)).await.unwrap(), [letter("quiet", 0)]);
 }
 
 #[tokio::test]
@@ -48,6 +89,49 @@ async fn letters_are_durable_before_the_fence_passes_them() {
     assert_eq!(member.runner.process(world.pushed(&[0, 1, 2])).await.unwrap(), 3);
     world.journal.assert_letters_before_fence(&[partition().at(1)]);
     assert_eq!(member.runner.stats().dead_letters(), 1);
+}
+
+/// A database that is away for a while is no reason to send the same letters with every attempt.
+#[tokio::test]
+async fn a_letter_that_is_in_is_not_sent_again() {
+    let world = World::with(Declared::default(), ["a", "bad", "c", "bad", "poison", "f", "bad"]);
+    let member = world.member().await;
+    for failure in [Failure::RetryBefore, Failure::Fenced, Failure::RetryBefore] {
+        member.sink.fail_next(failure);
+    }
+    world.letters.fail_next(1);
+    for _ in 0..3 {
+        assert!(member.runner.process(world.read(0, 7).await).await.unwrap_err().is_retry());
+    }
+    assert_eq!(member.runner.process(world.read(0, 7).await).await.unwrap(), 7);
+    let mut sent: Vec<_> = world
+        .journal
+        .calls()
+        .into_iter()
+        .filter_map(|call| if let Call::Letters(positions) = call { Some(positions) } else { None })
+        .flat_map(|positions| positions.into_iter().map(|position| position.offset))
+        .collect();
+    sent.sort();
+    assert_eq!(sent, [1, 3, 4, 6]);
+    // What another process sends is its own affair: it can't know.
+    assert_eq!(member.runner.stats().dead_letters(), 4);
+}
+
+#[tokio::test]
+async fn a_reason_is_cut_between_characters() {
+    struct Chatty;
+
+    #[async_trait]
+    impl Transform for Chatty {
+        async fn apply(&self, _: &str, _: RecordBatch) -> Result<Vec<RecordBatch>> {
+            Err(Error::poison(format!("x{}", "é".repeat(500_000))))
+        }
+    }
+
+    let world = World::with(Declared { transform: Arc::new(Chatty), ..Declared::default() }, ["a"]);
+    world.member().await.runner.process(world.read(0, 1).await).await.unwrap();
+    let reason = world.letters.all().remove(0).reason;
+    assert_eq!((reason.len(), reason.trim_end_matches('é')), (1_023, "x"));
 }
 
 #[tokio::test]

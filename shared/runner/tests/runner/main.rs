@@ -2,6 +2,9 @@
 //! need, or to make two hosts differ.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+mod ahead;
+mod breaker;
+mod first_starts;
 mod gaps;
 mod letters;
 mod narrowing;

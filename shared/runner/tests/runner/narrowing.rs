@@ -7,8 +7,8 @@ use arrow::{
     compute::concat_batches,
 };
 use async_trait::async_trait;
-use millstream_core::{Error, Late, Limits, Result, Transform};
-use millstream_testkit::{Failure, PlainTransform, rows};
+use millstream_core::{Batch, Decode, Decoded, Error, Late, Limits, Result, Transform};
+use millstream_testkit::{Failure, PlainDecode, PlainTransform, rows};
 
 use crate::world::{Declared, TOPIC, World};
 
@@ -122,6 +122,32 @@ async fn narrowing_is_bounded() {
     assert_eq!((stats.dead_letters(), stats.writes(), world.letter_offsets().len()), (500, 500, 500));
 }
 
+/// What can't be done at once is done in parts. It is nobody's fault, so nothing of it becomes a dead letter.
+#[tokio::test]
+async fn what_is_too_large_is_written_in_parts() {
+    let values: Vec<String> = (0..1_000).map(|at| if at == 700 { "bad".into() } else { format!("{at}") }).collect();
+    let world = World::with(Declared::default(), &values);
+    let member = world.member().await;
+    member.sink.takes_at_most(100);
+    assert_eq!(member.runner.process(world.read(0, 1_000).await).await.unwrap(), 1_000);
+    assert_eq!((member.texts().await.len(), world.letter_offsets()), (999, vec![700]));
+    assert!(member.runner.stats().writes() < 20, "{} writes", member.runner.stats().writes());
+}
+
+#[tokio::test]
+async fn one_record_that_is_too_large_is_tried_again() {
+    let world = World::with(Declared::default(), ["a", "b"]);
+    let member = world.member().await;
+    member.sink.takes_at_most(0);
+    for _ in 0..3 {
+        assert!(matches!(member.runner.process(world.read(0, 2).await).await, Err(Error::Retry(_))));
+    }
+    assert_eq!((member.next_offset().await, world.letter_offsets()), (0, vec![]));
+    member.sink.takes_at_most(1);
+    assert_eq!(member.runner.process(world.read(0, 2).await).await.unwrap(), 2);
+    assert_eq!(member.texts().await, ["a", "b"]);
+}
+
 #[tokio::test]
 async fn one_among_many_costs_few_writes() {
     let values: Vec<String> =
@@ -147,6 +173,45 @@ async fn a_refusal_is_not_carried_over_to_another_record() {
         }
         assert_eq!((narrowing.texts().await, world.letter_offsets()), (vec!["b".to_owned(), "c".to_owned()], vec![0]));
     }
+}
+
+/// A defect that a record brings to light is the trouble of that record alone. Its text may quote the record: it stays out.
+#[tokio::test]
+async fn a_panic_is_the_dead_letter_of_one_record() {
+    struct Panics;
+
+    impl Panics {
+        fn over(texts: &StringArray, mark: &str) {
+            if let Some(text) = texts.iter().flatten().find(|text| text.starts_with(mark)) {
+                panic!("can't go on with {text}");
+            }
+        }
+    }
+
+    impl Decode for Panics {
+        fn decode(&self, batch: &Batch) -> Result<Decoded> {
+            let decoded = PlainDecode.decode(batch)?;
+            Self::over(decoded.rows.column(0).as_string(), "secret of decode");
+            Ok(decoded)
+        }
+    }
+
+    #[async_trait]
+    impl Transform for Panics {
+        async fn apply(&self, topic: &str, rows: RecordBatch) -> Result<Vec<RecordBatch>> {
+            tokio::task::yield_now().await;
+            Self::over(rows.column(0).as_string(), "secret of transform");
+            PlainTransform::Append.apply(topic, rows).await
+        }
+    }
+
+    let declared = Declared { decode: Arc::new(Panics), transform: Arc::new(Panics), ..Declared::default() };
+    let values = ["a", "secret of decode", "bad", "secret of transform", "e"];
+    let (rows, letters) = assert_every_cut_alike(&declared, &values).await;
+    assert_eq!(rows, [["a", "0"], ["e", "4"]]);
+    assert_eq!(letters.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [1, 2, 3]);
+    let reasons = letters.iter().filter(|(offset, _)| *offset != 2).map(|(_, reason)| reason);
+    reasons.for_each(|reason| assert!(reason.contains("defect") && !reason.contains("secret"), "{reason}"));
 }
 
 /// The gap is read again after a refusal, and by then compaction has taken the refused record away.

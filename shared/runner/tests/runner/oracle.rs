@@ -8,7 +8,7 @@ use crate::world::{Declared, UNSTORABLE};
 pub struct Expected {
     /// Text and offset of each row.
     pub rows: Vec<(String, i64)>,
-    /// Offset of each dead letter, and whether it is a late one.
+    /// Offset of each dead letter, and whether it is one for its event time.
     pub letters: Vec<(i64, bool)>,
     /// The highest event time.
     pub newest_us: Option<i64>,
@@ -25,9 +25,15 @@ pub fn one_pass(log: &Batch, declared: &Declared) -> Expected {
         };
         let declared_us = text.rsplit_once('@').and_then(|(_, us)| us.parse().ok());
         let time_us = declared_us.unwrap_or(log.timestamps_ms().value(row) * 1_000);
+        let stamp_us = log.timestamps_ms().value(row) * 1_000;
+        if declared.ahead_ms.is_some_and(|ahead_ms| time_us > stamp_us + ahead_ms * 1_000) {
+            // A wrong clock says nothing of the others.
+            expected.letters.push((offset, true));
+            continue;
+        }
         let late = declared.late == Late::DeadLetter
             && expected.newest_us.is_some_and(|newest_us| time_us < newest_us - declared.lateness_ms * 1_000);
-        // Every event that can be read counts, whatever becomes of it.
+        // Every other event that can be read counts, whatever becomes of it.
         expected.newest_us = expected.newest_us.max(Some(time_us));
         if late || text.starts_with("poison") || text.starts_with(UNSTORABLE) {
             expected.letters.push((offset, late));

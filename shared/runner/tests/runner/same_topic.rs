@@ -1,6 +1,6 @@
-//! A topic that was made anew is found out; a healthy one never is.
+//! A topic that was re-created is found out; a healthy one never is.
 
-use millstream_core::{Error, Start};
+use millstream_core::{Error, Log, Sink, Start};
 
 use crate::world::{Declared, Member, TOPIC, World, partition};
 
@@ -13,6 +13,107 @@ async fn three_done(world: &World) -> Member {
 fn stopped<T: std::fmt::Debug>(outcome: Result<T, Error>) {
     let error = outcome.unwrap_err();
     assert!(matches!(error, Error::Stop(_)) && error.to_string().contains("generation"), "{error}");
+}
+
+/// Deletes the topic and creates it again with `values`, of the timestamps that the first ones had.
+async fn recreate_alike(world: &World, values: &[&str]) {
+    world.log.recreate(TOPIC, 1);
+    for (offset, value) in values.iter().enumerate() {
+        world.append_at(times()[offset], value).await;
+    }
+}
+
+fn times() -> Vec<i64> {
+    (0..9).map(|offset| 1_800_000_000_000 + offset).collect()
+}
+
+async fn alike() -> (World, Member) {
+    let world = World::new(Declared::default());
+    recreate_alike(&world, &["a", "b", "c"]).await;
+    let member = three_done(&world).await;
+    (world, member)
+}
+
+/// A replay with the old timestamps: only the topic's id tells.
+#[tokio::test]
+async fn a_topic_that_looks_the_same_is_found_out_by_its_id() {
+    for values in [&["u", "v", "w"][..], &["u", "v", "w", "x", "y"]] {
+        let (world, _) = alike().await;
+        assert_eq!(world.member().await.runner.start(&partition()).await.unwrap(), 3);
+        recreate_alike(&world, values).await;
+        let offsets: Vec<i64> = (0..values.len() as i64).collect();
+        stopped(world.member().await.runner.start(&partition()).await);
+        stopped(world.member().await.runner.process(world.pushed(&offsets)).await);
+        assert_eq!(world.member().await.texts().await, ["a", "b", "c"]);
+    }
+}
+
+#[tokio::test]
+async fn a_fence_from_before_gets_the_id_with_the_next_write() {
+    let world = World::new(Declared::default());
+    world.log.without_topic_ids(true);
+    recreate_alike(&world, &["a", "b", "c"]).await;
+    let member = three_done(&world).await;
+    let id = async || member.sink.fence(&partition()).await.unwrap().unwrap().topic_id;
+    world.log.without_topic_ids(false);
+    let later = world.member().await;
+    assert_eq!((later.runner.start(&partition()).await.unwrap(), id().await), (3, None));
+    world.append_at(times()[3], "d").await;
+    later.runner.process(world.pushed(&[3])).await.unwrap();
+    assert_eq!(id().await, world.log.topic_id(TOPIC).await.unwrap());
+    // A broker that forgets the ids for a while takes none away.
+    world.log.without_topic_ids(true);
+    world.append_at(times()[4], "e").await;
+    world.member().await.runner.process(world.pushed(&[4])).await.unwrap();
+    assert!(id().await.is_some());
+}
+
+/// A function without `start` (Lambda) takes no id from a topic that is not the fence's.
+#[tokio::test]
+async fn a_fence_from_before_takes_no_id_of_another_topic() {
+    let world = World::new(Declared::default());
+    world.log.without_topic_ids(true);
+    recreate_alike(&world, &["a", "b", "c"]).await;
+    three_done(&world).await;
+    world.log.recreate(TOPIC, 1);
+    world.log.append(TOPIC, 0, ["u", "v", "w", "x"]);
+    world.log.without_topic_ids(false);
+    stopped(world.member().await.runner.process(world.pushed(&[3])).await);
+}
+
+#[tokio::test]
+async fn a_log_that_ends_below_the_fence_for_a_moment_is_waited_for() {
+    for without_ids in [false, true] {
+        let (world, _) = alike().await;
+        world.log.without_topic_ids(without_ids);
+        let member = world.member().await;
+        world.log.tell_end(TOPIC, 0, 1, 11);
+        for _ in 0..11 {
+            let error = member.runner.start(&partition()).await.unwrap_err();
+            assert!(error.is_retry() && error.to_string().contains("ends at offset 1"), "{error}");
+        }
+        assert_eq!(member.runner.start(&partition()).await.unwrap(), 3);
+        // It has come back: the next time it is waited for as long again.
+        world.log.tell_end(TOPIC, 0, 1, 1);
+        assert!(member.runner.start(&partition()).await.unwrap_err().is_retry());
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_has_lost_records_stops() {
+    let (world, member) = alike().await;
+    world.log.lose_from(TOPIC, 0, 2);
+    let error = loop {
+        match member.runner.start(&partition()).await.unwrap_err() {
+            error if error.is_retry() => {}
+            error => break error.to_string(),
+        }
+    };
+    assert!(error.contains("same topic") && error.contains("lost records") && !error.contains("re-created"), "{error}");
+    // Others stand in their place by now.
+    world.append_at(times()[8], "x").await;
+    let error = world.member().await.runner.start(&partition()).await.unwrap_err();
+    assert!(matches!(&error, Error::Stop(_)) && error.to_string().contains("lost records"), "{error}");
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_core::{
-    Batch, BatchBuilder, DeadLetters, Late, Limits, Log, NewRecord, OnGap, Producer, Sink, Start, TopicPartition,
+    Batch, BatchBuilder, DeadLetters, Decode, Late, Limits, Log, NewRecord, OnGap, Producer, Sink, Start, TopicPartition,
     Transform,
 };
-use millstream_runner::{Parts, Runner};
+use millstream_runner::{Parts, Runner, Timeliness};
 use millstream_testkit::{Journal, MemoryDeadLetters, MemoryLog, MemorySink, MemoryStore, PlainDecode, PlainTransform};
 
 use crate::yielding::Yielding;
@@ -16,6 +16,9 @@ pub const FUNCTION: &str = "test.words";
 /// A text that begins so is refused by the sink, and only there.
 pub const UNSTORABLE: &str = "unstorable";
 
+/// By how much an event may be ahead of its record's timestamp where a test says nothing else: an hour.
+pub const AHEAD_MS: i64 = 3_600_000;
+
 pub fn partition() -> TopicPartition {
     TopicPartition::new(TOPIC, 1, 0)
 }
@@ -23,12 +26,14 @@ pub fn partition() -> TopicPartition {
 /// What a pipeline file would say.
 #[derive(Clone)]
 pub struct Declared {
+    pub decode: Arc<dyn Decode>,
     pub transform: Arc<dyn Transform>,
     pub table: PlainTransform,
     pub start: Start,
     pub on_gap: OnGap,
     pub late: Late,
     pub lateness_ms: i64,
+    pub ahead_ms: Option<i64>,
     pub max_records: usize,
     /// Is the store one without transactions?
     pub by_position: bool,
@@ -37,12 +42,14 @@ pub struct Declared {
 impl Default for Declared {
     fn default() -> Self {
         Self {
+            decode: Arc::new(PlainDecode),
             transform: Arc::new(PlainTransform::Append),
             table: PlainTransform::Append,
             start: Start::Earliest,
             on_gap: OnGap::Heal,
             late: Late::Merge,
             lateness_ms: 0,
+            ahead_ms: Some(AHEAD_MS),
             max_records: 1_000,
             by_position: false,
         }
@@ -99,15 +106,18 @@ impl World {
         let declared = self.declared.clone();
         let runner = Runner::new(Parts {
             function: FUNCTION.into(),
-            decoders: BTreeMap::from([(TOPIC.to_owned(), Arc::new(PlainDecode) as _)]),
+            decoders: BTreeMap::from([(TOPIC.to_owned(), declared.decode)]),
             transform: declared.transform,
             sink: Arc::new(Yielding { inner: sink.clone(), yields }),
             dead_letters: letters,
             log: Arc::new(self.log.clone()),
             start: declared.start,
             on_gap: declared.on_gap,
-            late: declared.late,
-            lateness_ms: declared.lateness_ms,
+            timeliness: Timeliness {
+                ahead_ms: declared.ahead_ms,
+                late: declared.late,
+                lateness_ms: declared.lateness_ms,
+            },
             limits: Limits { max_records: declared.max_records, max_bytes: 1 << 20, max_wait_ms: 0 },
         });
         Member { runner, sink }

@@ -4,7 +4,7 @@ use std::{future::Future, pin::pin, sync::Arc, task::Poll};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use millstream_core::{DeadLetter, DeadLetters, Fence, Result, Sink, Snapshot, TopicPartition};
+use millstream_core::{DeadLetter, DeadLetters, Fence, Position, Result, Sink, Snapshot, TopicPartition};
 
 /// Gives way before and after each call of what it wraps.
 pub struct Yielding<T: ?Sized> {
@@ -72,5 +72,13 @@ impl<T: DeadLetters + ?Sized> DeadLetters for Yielding<T> {
 
     async fn list(&self, function: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>> {
         self.around(self.inner.list(function, limit)).await
+    }
+
+    async fn find(&self, function: Option<&str>, position: &Position) -> Result<Vec<DeadLetter>> {
+        self.around(self.inner.find(function, position)).await
+    }
+
+    async fn positions(&self, function: &str, visit: &mut (dyn FnMut(Position) + Send)) -> Result<()> {
+        self.around(self.inner.positions(function, visit)).await
     }
 }

@@ -8,6 +8,7 @@ use super::{LogUnderTest, check};
 pub async fn log(under_test: &LogUnderTest) {
     check("log: a topic is created once", a_topic_is_created_once(under_test)).await;
     check("log: a missing topic stops", a_missing_topic_stops(under_test)).await;
+    check("log: a topic has an id of its own", a_topic_has_an_id_of_its_own(under_test)).await;
     check("log: an empty partition", an_empty_partition(under_test)).await;
     check("log: everything of a record round trips", records_round_trip(under_test)).await;
     check("log: order, keys and positions", order_keys_and_positions(under_test)).await;
@@ -67,6 +68,19 @@ async fn a_missing_topic_stops(under_test: &LogUnderTest) {
     }
     let all = under_test.topics.topics().await.unwrap();
     assert!(all.iter().all(|info| info.name != topic), "to ask for a topic must not create it");
+}
+
+async fn a_topic_has_an_id_of_its_own(under_test: &LogUnderTest) {
+    let (first, second) = (under_test.create("id", 2).await, under_test.create("another_id", 1).await);
+    let id = under_test.log.topic_id(&first).await.unwrap();
+    assert_eq!(under_test.log.topic_id(&first).await.unwrap(), id, "an id stays");
+    if let (Some(id), Some(other)) = (id, under_test.log.topic_id(&second).await.unwrap()) {
+        assert!(!id.is_empty() && id != other, "two topics have two ids: {id}, {other}");
+    }
+    match under_test.log.topic_id(&format!("{}missing", under_test.prefix)).await {
+        Err(Error::Stop(_)) | Ok(None) => {}
+        other => panic!("a missing topic has no id, got {other:?}"),
+    }
 }
 
 async fn an_empty_partition(under_test: &LogUnderTest) {

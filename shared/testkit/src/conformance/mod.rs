@@ -1,6 +1,7 @@
-//! What the docs of [`Sink`], [`Log`], [`Producer`], [`Topics`] and [`Source`]
+//! What the docs of [`Sink`], [`Log`], [`Producer`], [`Topics`], [`Source`] and [`DeadLetters`](millstream_core::DeadLetters)
 //! promise, as checks that every adapter runs. A check that fails panics, and its name is printed before it runs.
 
+mod letters;
 mod log;
 mod sink;
 mod sink_merge;
@@ -13,6 +14,7 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_core::{Log, Producer, Sink, Source, Table, Topics};
 
+pub use letters::dead_letters;
 pub use log::log;
 pub use sink::sink;
 pub use source::source;

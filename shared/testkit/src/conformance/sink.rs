@@ -11,6 +11,7 @@ use crate::rows::{rows, texts};
 pub async fn sink(harness: &dyn SinkHarness) {
     check("sink: a fence is none until it is created", fence_is_none_before(harness)).await;
     check("sink: first writers agree on the fence", first_writers_agree(harness)).await;
+    check("sink: how many partitions there were at first", first_partitions_are_kept(harness)).await;
     check("sink: a write moves the fence and shows the rows", write_moves_and_shows(harness)).await;
     check("sink: no rows move the fence too", no_rows_move_the_fence(harness)).await;
     check("sink: all of a fence round trips", all_of_a_fence_round_trips(harness)).await;
@@ -106,6 +107,25 @@ async fn first_writers_agree(harness: &dyn SinkHarness) {
     }
 }
 
+async fn first_partitions_are_kept(harness: &dyn SinkHarness) {
+    let first = open(harness, "begun", plain_table()).await;
+    let second = open(harness, "begun", plain_table()).await;
+    let begun = tokio::join!(first.begin_topic("transaction", 1, 3), second.begin_topic("transaction", 1, 4));
+    let (one, other) = (begun.0.unwrap(), begun.1.unwrap());
+    assert!(one == other && (3..=4).contains(&one), "two first callers must agree: {one}, {other}");
+    assert_eq!(second.begin_topic("transaction", 1, 7).await.unwrap(), one, "it is kept for good");
+    assert_eq!(second.begin_topic("transaction", 2, 7).await.unwrap(), 7, "each generation begins anew");
+    assert_eq!(first.begin_topic("transactions", 1, 9).await.unwrap(), 9);
+    assert_eq!(first.fence(&partition(0)).await.unwrap(), None, "no partition has a fence by that");
+    let fence = first.create_fence(&partition(0), Fence::starting_at(5)).await.unwrap();
+    first.write(&partition(0), &fence, &moved(&fence, 6), &[plain_rows([5])]).await.unwrap();
+    let snapshot = second.snapshot().await.unwrap();
+    assert_eq!(snapshot.fences, [(partition(0), moved(&fence, 6))], "a snapshot has the fences of partitions");
+    assert_eq!(texts(&snapshot.rows).len(), 1);
+    let again = open(harness, "begun", plain_table()).await;
+    assert_eq!(again.begin_topic("transaction", 1, 1).await.unwrap(), one);
+}
+
 async fn write_moves_and_shows(harness: &dyn SinkHarness) {
     let sink = open(harness, "write", plain_table()).await;
     let mut fence = sink.create_fence(&partition(0), Fence::starting_at(10)).await.unwrap();
@@ -147,15 +167,21 @@ async fn all_of_a_fence_round_trips(harness: &dyn SinkHarness) {
         last_timestamp_ms: Some(1_700_000_000_123),
         max_event_time_us: Some(-62_135_596_800_000_000),
         upstream: upstream.into(),
+        topic_id: Some("f7sq-2LMTYqzm1ZzJ9bQ0w".to_owned()),
     };
     sink.write(&partition(0), &start, &full, &[plain_rows([9_000_000_000])]).await.unwrap();
     let again = open(harness, "round_trip", plain_table()).await;
     assert_eq!(again.fence(&partition(0)).await.unwrap(), Some(full.clone()));
     assert_eq!(again.snapshot().await.unwrap().fences, [(partition(0), full.clone())]);
     // A fence that was created with more than its offset keeps it too.
-    let created = Fence { start_offset: 4, ..full };
+    let created = Fence { start_offset: 4, ..full.clone() };
     assert_eq!(sink.create_fence(&partition(1), created.clone()).await.unwrap(), created);
     assert_eq!(again.fence(&partition(1)).await.unwrap(), Some(created));
+    // A fence from before the topic's id was known gets it with a write.
+    let later = sink.create_fence(&partition(2), Fence::starting_at(4)).await.unwrap();
+    let known = Fence { topic_id: full.topic_id, ..moved(&later, 5) };
+    sink.write(&partition(2), &later, &known, &[plain_rows([4])]).await.unwrap();
+    assert_eq!(again.fence(&partition(2)).await.unwrap(), Some(known));
 }
 
 async fn writes_from_elsewhere_are_fenced(harness: &dyn SinkHarness) {

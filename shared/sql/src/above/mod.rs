@@ -1,6 +1,10 @@
 //! What stands above the aggregate: which outputs are states as they are, and the view over the others.
 
-use std::{ops::ControlFlow, sync::Arc};
+mod postgres;
+mod total;
+mod white_list;
+
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
@@ -10,17 +14,17 @@ use datafusion::{
     },
     datasource::provider_as_source,
     execution::session_state::SessionState,
-    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder},
+    logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder},
     physical_plan::ExecutionPlan,
-    sql::{
-        sqlparser::ast::{self, VisitMut, VisitorMut},
-        unparser::{Unparser, dialect::PostgreSqlDialect},
-    },
 };
 pub use millstream_core::View;
 use millstream_core::{Column, Role};
 
-use crate::{error::Result, plan::stored, sketch, slot::SlotTable, states::column};
+use self::{
+    postgres::{Postgres, quoted, type_name},
+    white_list::WhiteList,
+};
+use crate::{error::Result, plan::stored, slot::SlotTable, states::column};
 
 /// The hidden column that says which input row an output row came from.
 pub const ROW: &str = "__row";
@@ -100,12 +104,18 @@ pub async fn finish(
     }
     let mut fields: Vec<Field> =
         columns.iter().map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable)).collect();
-    let flat = Flat::of(above, root, finished)?;
-    let keys = columns.iter().filter(|column| column.role == Role::Key).map(|column| column.name.clone()).collect();
-    let view = view(&flat.over(&format!("{into}_state"), Arc::new(Schema::new(fields.clone())), false)?, into, keys)?;
+    let keys = columns.iter().filter(|column| column.role == Role::Key).map(|column| column.name.as_str());
+    let states = DFSchema::try_from(Schema::new(fields.clone()))?;
+    let flat = Flat::of(above, root, finished)?.total(&WhiteList::new(state, &states, keys.clone().collect()))?;
+    let view = View {
+        name: into.to_owned(),
+        columns: flat.columns(&states)?,
+        select: flat.select(&states, &format!("{into}_state"))?,
+        together: keys.map(str::to_owned).collect(),
+    };
 
     fields.push(Field::new(ROW, DataType::Int64, false));
-    let run = flat.over(STATES, Arc::new(Schema::new(fields)), true)?;
+    let run = flat.plan(Arc::new(Schema::new(fields)))?;
     let mut out: Vec<Field> =
         view.columns.iter().map(|(name, data_type)| Field::new(name, data_type.clone(), true)).collect();
     out.push(Field::new(ROW, DataType::Int64, true));
@@ -149,67 +159,42 @@ impl Flat {
         Ok(Self { outputs: names.zip(columns).collect(), filters })
     }
 
-    /// As a plan over the states, in the table `table` of `schema`.
-    fn over(&self, table: &str, schema: SchemaRef, with_row: bool) -> Result<LogicalPlan> {
-        let slot = Arc::new(SlotTable { name: table.to_owned(), schema });
-        let mut builder = LogicalPlanBuilder::scan(TableReference::bare(table), provider_as_source(slot), None)?;
+    /// With every operation total.
+    fn total(self, white_list: &WhiteList<'_>) -> Result<Self> {
+        let outputs = self.outputs.into_iter().map(|(name, expr)| Ok((name, white_list.total(expr)?)));
+        let filters = self.filters.into_iter().map(|filter| white_list.total(filter));
+        Ok(Self { outputs: outputs.collect::<Result<_>>()?, filters: filters.collect::<Result<_>>()? })
+    }
+
+    fn columns(&self, states: &DFSchema) -> Result<Vec<(String, DataType)>> {
+        let column = |(name, expr): &(String, Expr)| Ok((name.clone(), stored(&expr.get_type(states)?, name)?));
+        self.outputs.iter().map(column).collect()
+    }
+
+    /// As PostgreSQL says it, each column cast to its declared type.
+    fn select(&self, states: &DFSchema, table: &str) -> Result<String> {
+        let postgres = Postgres { schema: states };
+        let mut columns = Vec::with_capacity(self.outputs.len());
+        for (name, expr) in &self.outputs {
+            let sql = postgres.sql(expr)?;
+            let declared = type_name(&stored(&expr.get_type(states)?, name)?)?;
+            let cast = if matches!(expr, Expr::Column(_)) { String::new() } else { format!("::{declared}") };
+            columns.push(format!("{sql}{cast} AS {}", quoted(name)));
+        }
+        let filters = self.filters.iter().map(|filter| postgres.sql(filter)).collect::<Result<Vec<_>>>()?;
+        let filter = if filters.is_empty() { String::new() } else { format!(" WHERE {}", filters.join(" AND ")) };
+        Ok(format!("SELECT {} FROM {}{filter}", columns.join(", "), quoted(table)))
+    }
+
+    /// As a plan over the slot [`STATES`] with [`ROW`] in it.
+    fn plan(&self, schema: SchemaRef) -> Result<LogicalPlan> {
+        let slot = Arc::new(SlotTable { name: STATES.to_owned(), schema });
+        let mut builder = LogicalPlanBuilder::scan(TableReference::bare(STATES), provider_as_source(slot), None)?;
         for filter in &self.filters {
             builder = builder.filter(filter.clone())?;
         }
         let mut exprs: Vec<Expr> = self.outputs.iter().map(|(name, expr)| expr.clone().alias(name)).collect();
-        if with_row {
-            exprs.push(column(ROW));
-        }
+        exprs.push(column(ROW));
         Ok(builder.project(exprs)?.build()?)
     }
-}
-
-fn view(plan: &LogicalPlan, into: &str, together: Vec<String>) -> Result<View> {
-    let columns = plan
-        .schema()
-        .fields()
-        .iter()
-        .map(|field| Ok((field.name().clone(), stored(field.data_type(), field.name())?)))
-        .collect::<Result<Vec<_>>>()?;
-    let mut select = Unparser::new(&PostgreSqlDialect {}).plan_to_sql(plan)?;
-    // The visitor never breaks off.
-    let _ = select.visit(&mut SignedCasts);
-    Ok(View { name: into.to_owned(), columns, select: spell_out_estimates(&select.to_string()), together })
-}
-
-/// PostgreSQL has no unsigned types: casts go to the next wider one that holds them, as the sink's columns do.
-struct SignedCasts;
-
-impl VisitorMut for SignedCasts {
-    type Break = ();
-
-    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<()> {
-        if let ast::Expr::Cast { data_type, .. } = expr {
-            let signed = match data_type {
-                ast::DataType::BigIntUnsigned(_) => {
-                    ast::DataType::Numeric(ast::ExactNumberInfo::PrecisionAndScale(20, 0))
-                }
-                ast::DataType::IntUnsigned(_) | ast::DataType::IntegerUnsigned(_) => ast::DataType::BigInt(None),
-                ast::DataType::SmallIntUnsigned(_) => ast::DataType::Integer(None),
-                ast::DataType::TinyIntUnsigned(_) | ast::DataType::TinyInt(_) => ast::DataType::SmallInt(None),
-                _ => return ControlFlow::Continue(()),
-            };
-            *data_type = signed;
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-/// `__hll_estimate("x")` as SQL that PostgreSQL has.
-fn spell_out_estimates(select: &str) -> String {
-    let call = format!("{}(", sketch::ESTIMATE);
-    let mut parts = select.split(&call);
-    let mut spelled = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        // The argument is one column, whose name holds no parenthesis.
-        let (column, rest) = part.split_once(')').unwrap_or((part, ""));
-        spelled += &sketch::estimate_sql(column);
-        spelled += rest;
-    }
-    spelled
 }

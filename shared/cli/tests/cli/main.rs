@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "a test may panic: that is how it fails")]
 
+mod new_user;
+
 use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
@@ -212,6 +214,21 @@ fn a_broker_that_is_down_is_passing_trouble() {
     let mut down = millstream(&data, &["topics", "-p", "pipelines/bank"]);
     let output = down.env("MILLSTREAM_KAFKA_BROKERS", "127.0.0.1:9").output().unwrap();
     assert_eq!(output.status.code(), Some(4), "{output:?}");
+}
+
+/// What would run in production is embedded only on request.
+#[test]
+fn run_and_up_beside_a_kafka_want_their_stores_named() {
+    let data = data();
+    for args in [&["run", "flow"][..], &["up"]] {
+        let mut beside = millstream(&data, &[args, &["-p", "pipelines/bank"]].concat());
+        let output = beside.env("MILLSTREAM_KAFKA_BROKERS", "127.0.0.1:9").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains("_URL is not set") && said.contains("`embedded`"), "{said}");
+    }
+    let empty = millstream(&data, &["check", "pipelines/bank"]).env("MILLSTREAM_POSTGRES_URL", "").output().unwrap();
+    assert!(String::from_utf8_lossy(&empty.stderr).contains("MILLSTREAM_POSTGRES_URL is set and empty"), "{empty:?}");
 }
 
 #[test]

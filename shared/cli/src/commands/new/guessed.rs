@@ -1,0 +1,156 @@
+//! A pipeline file for a guessed schema.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::identifier;
+use crate::infer::{Field, Guess, Kind};
+
+/// Words that SQL or its parser has a use for: they are quoted as names.
+const QUOTED: [&str; 32] = [
+    "all",
+    "any",
+    "as",
+    "case",
+    "cast",
+    "current",
+    "date",
+    "day",
+    "desc",
+    "end",
+    "fetch",
+    "from",
+    "group",
+    "hour",
+    "interval",
+    "join",
+    "left",
+    "limit",
+    "not",
+    "null",
+    "offset",
+    "on",
+    "order",
+    "right",
+    "select",
+    "table",
+    "time",
+    "timestamp",
+    "to",
+    "user",
+    "values",
+    "where",
+];
+
+/// The text of the file, and the names of its test's files.
+pub(super) struct Written {
+    pub pipeline: String,
+    pub given: String,
+    pub expected: String,
+}
+
+/// The topic's name: the file's.
+pub(super) fn topic_of(file: &Path) -> String {
+    let name = identifier(file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default());
+    // A table's name has a word more, and at most 63 letters.
+    match name.is_empty() {
+        true => "events".to_owned(),
+        false => name.chars().take(40).collect(),
+    }
+}
+
+pub(super) fn write_pipeline(name: &str, file: &Path, guess: &Guess) -> Written {
+    let topic = topic_of(file);
+    let table = format!("{topic}_by_minute");
+    let ending = file.extension().map_or_else(String::new, |ending| ending.to_string_lossy().to_ascii_lowercase());
+    let ending = if ending == "ndjson" { "jsonl".to_owned() } else { ending };
+    let (given, expected) = (format!("fixtures/{topic}.{ending}"), format!("fixtures/{table}.csv"));
+    let event_time = guess.event_time().map(|field| yaml(&field.name));
+    let event_time = event_time.map_or_else(String::new, |field| {
+        format!("    event_time: {field}    # when it happened: guessed, like the types\n")
+    });
+    let left_out: String =
+        guess.left_out.iter().map(|reason| format!("      # left out: {}\n", one_line(reason))).collect();
+    let pipeline = format!(
+        "# `millstream schema` prints all that can stand in this file.\n\
+         name: {name}\n\n\
+         topics:\n  {topic}:\n    partitions: 3\n    schema:    # guessed from {} records; what does not fit is a dead letter\n\
+         {}{left_out}{event_time}\n\
+         functions:\n  by_minute:\n    uses: aggregate\n    from: {topic}\n    sql: |\n{}\
+         {}into: postgres.{table}    # embedded, until MILLSTREAM_POSTGRES_URL is set\n\n\
+         tests:\n  - name: the first records of {}\n    given: {{ {topic}: {given} }}\n    # What the SQL made of them when this \
+         file was written.\n    expect: {{ postgres.{table}: {expected} }}\n",
+        guess.records,
+        schema(&guess.fields, 6),
+        sql(guess, &topic),
+        "    ",
+        yaml(&one_line(&file.file_name().unwrap_or_default().to_string_lossy())),
+    );
+    Written { pipeline, given, expected }
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+}
+
+fn schema(fields: &[Field], indent: usize) -> String {
+    // A type needs its quotes only within braces, where a comma ends it.
+    let plain = |field: &Field| kind(&field.kind, field.nullable).trim_matches('"').to_owned();
+    let line = |field: &Field| format!("{:indent$}{}: {}\n", "", yaml(&field.name), plain(field));
+    fields.iter().map(line).collect()
+}
+
+fn kind(of: &Kind, nullable: bool) -> String {
+    let null = if nullable { "" } else { " not null" };
+    match of {
+        Kind::Scalar(name) => format!("\"{name}{null}\""),
+        // Objects and lists may be null; their parts say whether they are.
+        Kind::List(item) => format!("[{}]", kind(item, true)),
+        Kind::Object(fields) => {
+            let field = |field: &Field| format!("{}: {}", yaml(&field.name), kind(&field.kind, field.nullable));
+            format!("{{ {} }}", fields.iter().map(field).collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// A name as YAML: as it is where that is safe, else as JSON, which YAML reads too.
+fn yaml(name: &str) -> String {
+    let plain = name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-' || letter == '.')
+        && !["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&name.to_ascii_lowercase().as_str());
+    if plain { name.to_owned() } else { Value::from(name).to_string() }
+}
+
+/// A name as SQL.
+fn quoted(name: &str) -> String {
+    match name == identifier(name) && !QUOTED.contains(&name) {
+        true => name.to_owned(),
+        false => format!("\"{}\"", name.replace('"', "\"\"")),
+    }
+}
+
+/// Counts and sums by the minute, and by the text that has the fewest values.
+fn sql(guess: &Guess, topic: &str) -> String {
+    let time = guess.event_time().map_or("_timestamp".to_owned(), |field| quoted(&field.name));
+    let mut columns = vec![format!("tumble({time}, INTERVAL '1 minute') AS minute")];
+    let texts = guess.fields.iter().filter(|field| field.kind.is("string") && field.distinct > 1);
+    let group = texts.min_by_key(|field| field.distinct).filter(|field| field.distinct * 2 <= guess.records.max(4));
+    columns.extend(group.map(|field| named(&quoted(&field.name), &field.name, "")));
+    columns.push("count(*) AS records".to_owned());
+    let number = guess.fields.iter().find(|field| field.kind.is("decimal"));
+    columns.extend(number.map(|field| named(&format!("sum({})", quoted(&field.name)), &field.name, "_sum")));
+    let by = if group.is_some() { "1, 2" } else { "1" };
+    let (columns, topic) = (columns.join(",\n             "), quoted(topic));
+    format!("      SELECT {columns}\n      FROM {topic}\n      GROUP BY {by}\n")
+}
+
+/// An expression with a name that a table's column can have.
+fn named(expression: &str, field: &str, ending: &str) -> String {
+    let name = identifier(field);
+    let name = if name.is_empty() { "value".to_owned() } else { name.chars().take(50).collect() };
+    let name = format!("{name}{ending}");
+    // Beside these names of its own the statement has no others.
+    let name = if ["minute", "records"].contains(&name.as_str()) { format!("{name}_") } else { name };
+    if expression == quoted(&name) { expression.to_owned() } else { format!("{expression} AS {}", quoted(&name)) }
+}

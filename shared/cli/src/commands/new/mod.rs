@@ -1,0 +1,142 @@
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use millstream_assembly::tables_of_given;
+use millstream_core::Error;
+use millstream_pipeline::Pipeline;
+use serde_json::json;
+
+use super::test::read_given;
+use crate::{Failure, args::NewArgs, context::Context, infer::Guess, numbers::counted};
+
+mod guessed;
+
+/// `millstream new FOLDER [--from FILE]`: a pipeline that runs at once, as a beginning.
+pub(super) async fn new(context: &Context, args: &NewArgs) -> Result<(), Failure> {
+    let name = name_of(&args.folder)?;
+    // What is guessed comes first: a file that can't be read leaves no folder behind.
+    let guess = args.from.as_deref().map(|file| Guess::of_file(file).map(|guess| (file, guess))).transpose()?;
+    make_folder(&args.folder)?;
+    let made = match &guess {
+        None => example(&args.folder, &name),
+        Some((file, guess)) => from_guess(&args.folder, &name, file, guess).await,
+    };
+    if let Err(failure) = made {
+        // Nothing in it is anybody else's: it was made just now.
+        let _ = fs::remove_dir_all(&args.folder);
+        return Err(failure);
+    }
+    let told = guess.as_ref().map_or_else(Vec::new, |(file, guess)| told(file, guess));
+    let folder = args.folder.display();
+    let mut next = vec![format!("millstream dev {folder}"), format!("millstream test {folder}")];
+    if let Some((file, _)) = &guess {
+        next.insert(0, format!("millstream produce {} {} -p {folder}", guessed::topic_of(file), file.display()));
+    }
+    if context.json {
+        return context.say_json(&json!({ "name": name, "folder": folder.to_string(), "guessed": told, "next": next }));
+    }
+    context.say(format!("made {folder}/pipeline.yaml, and a test in {folder}/fixtures"))?;
+    told.iter().try_for_each(|line| context.say(line))?;
+    next.iter().try_for_each(|line| context.say(format!("  {line}")))
+}
+
+/// The pipeline's name: the folder's, in the letters that names may have.
+fn name_of(folder: &Path) -> Result<String, Failure> {
+    let last = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = identifier(last);
+    match name.is_empty() || name.len() > 50 {
+        true => Err(Failure::Usage(format!(
+            "`{}` gives no name to the pipeline: the last part of the folder must have a letter, and at most 50",
+            folder.display()
+        ))),
+        false => Ok(name),
+    }
+}
+
+/// Lower-case letters, digits and underscores; empty when there is no letter.
+fn identifier(text: &str) -> String {
+    let letter = |letter: char| match letter.to_ascii_lowercase() {
+        letter if letter.is_ascii_lowercase() || letter.is_ascii_digit() => letter,
+        _ => '_',
+    };
+    let name: String = text.chars().map(letter).collect();
+    let name = name.trim_start_matches(|first: char| first.is_ascii_digit() || first == '_').trim_end_matches('_');
+    name.to_owned()
+}
+
+fn make_folder(folder: &Path) -> Result<(), Failure> {
+    let place = folder.display();
+    if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(parent).map_err(|error| unwritable(parent, error))?;
+    }
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(Failure::Usage(format!("{place} is there already, and is left as it is: name a new folder")))
+        }
+        made => made.map_err(|error| unwritable(folder, error)),
+    }
+}
+
+fn unwritable(path: &Path, error: std::io::Error) -> Failure {
+    Failure::System(Error::stop(format!("{} can't be written", path.display())).caused_by(error))
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> Result<(), Failure> {
+    let path = folder.join(name);
+    let parent = path.parent().unwrap_or(folder);
+    fs::create_dir_all(parent).map_err(|error| unwritable(parent, error))?;
+    fs::write(&path, text).map_err(|error| unwritable(&path, error))
+}
+
+fn example(folder: &Path, name: &str) -> Result<(), Failure> {
+    let place = folder.display().to_string();
+    let pipeline = include_str!("pipeline.yaml").replace("name: NAME", &format!("name: {name}"));
+    write(folder, "pipeline.yaml", &pipeline.replace("FOLDER", &place))?;
+    write(folder, "fixtures/orders.jsonl", include_str!("orders.jsonl"))?;
+    write(folder, "fixtures/sales.csv", include_str!("sales.csv"))
+}
+
+/// The expected rows are what the pipeline makes of the file's first records today: a test that tells when that changes.
+async fn from_guess(folder: &Path, name: &str, file: &Path, guess: &Guess) -> Result<(), Failure> {
+    let written = guessed::write_pipeline(name, file, guess);
+    let given = PathBuf::from(&written.given);
+    write(folder, &written.given, &guess.fixture)?;
+    write(folder, &written.expected, "")?;
+    write(folder, "pipeline.yaml", &written.pipeline)?;
+    let pipeline = Pipeline::load(folder).map_err(Failure::Pipeline)?;
+    let given = BTreeMap::from([(guessed::topic_of(file), given)]);
+    let tables = tables_of_given(&pipeline, &given, &read_given).await?;
+    tables.values().try_for_each(|rows| write(folder, &written.expected, rows))
+}
+
+fn told(file: &Path, guess: &Guess) -> Vec<String> {
+    let mut lines = vec![format!(
+        "the schema is guessed from {} of {}; look it over, above all what is `not null` and the digits of decimals",
+        counted(guess.records as u64, "record"),
+        file.display()
+    )];
+    lines.push(match guess.event_time() {
+        Some(field) => format!("event time: `{}`", field.name),
+        None => "event time: the log's own timestamp, for no field is a time that is always there".to_owned(),
+    });
+    lines.extend(guess.left_out.iter().map(|left_out| format!("left out: {left_out}")));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_gives_the_pipeline_its_name() {
+        for (folder, name) in [("shop", "shop"), ("a/My-Shop 2", "my_shop_2"), ("2026_sales/", "sales")] {
+            assert_eq!(name_of(Path::new(folder)).unwrap(), name);
+        }
+        for folder in ["..", "", "42", "über/-"] {
+            assert!(name_of(Path::new(folder)).is_err(), "{folder}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+use std::collections::BTreeMap;
+
+use arrow::{
+    array::{Array as _, RecordBatch},
+    datatypes::{DataType, SchemaRef},
+};
+use millstream_assembly::texts;
+use millstream_core::Error;
+use millstream_pipeline::{Pipeline, Store};
+use millstream_sql::{SqlError, WholeTable, query as ask, tables_read};
+use serde_json::{Map, Value, json};
+
+use crate::{Failure, context::Context, grid::Grid, numbers::counted};
+
+/// `millstream query SQL`: a SELECT over the pipeline's tables, as their readers see them.
+///
+/// SQLite is not asked itself: it holds decimals and timestamps as text, and would compare them as such.
+pub(super) async fn query(context: &Context, sql: &str, limit: usize) -> Result<(), Failure> {
+    let pipeline = context.load(None)?;
+    let names = tables_read(sql).map_err(wrong)?;
+    let functions = functions_of(context, &pipeline, &names)?;
+    let systems = context.open(&pipeline)?;
+    let mut tables = Vec::new();
+    for (name, function) in functions {
+        let (schema, rows) = systems.whole_table(&pipeline, function).await?;
+        tables.push(WholeTable { name, schema, rows });
+    }
+    // One more than is shown says whether there are more.
+    let (schema, rows) = ask(sql, tables, limit.saturating_add(1)).await.map_err(wrong)?;
+    let (rows, more) = first(rows, limit);
+    match context.json {
+        true => context.say_json(&Value::Array(rows.iter().map(objects).collect::<Result<Vec<_>, _>>()?.concat()))?,
+        false => lines(&schema, &rows)?.iter().try_for_each(|line| context.say(line))?,
+    }
+    if more {
+        eprintln!("the first {}; `--limit` shows more", counted(limit as u64, "row"));
+    }
+    Ok(())
+}
+
+fn wrong(error: SqlError) -> Failure {
+    Failure::Usage(error.to_string())
+}
+
+/// Which function writes each of the tables.
+fn functions_of<'a>(
+    context: &Context,
+    pipeline: &'a Pipeline,
+    names: &[String],
+) -> Result<BTreeMap<String, &'a str>, Failure> {
+    let mut known: BTreeMap<&str, (&str, Store)> = BTreeMap::new();
+    for (name, function) in pipeline.functions.iter().filter(|(_, function)| function.into.store != Store::Topic) {
+        // Of two with one name the database's is meant.
+        if function.into.store == Store::Postgres || !known.contains_key(function.into.name.as_str()) {
+            known.insert(&function.into.name, (name, function.into.store));
+        }
+    }
+    let mut functions = BTreeMap::new();
+    for name in names {
+        let Some((function, store)) = known.get(name.as_str()) else {
+            let known: Vec<_> = known.into_keys().collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let of = &pipeline.name;
+            return Err(Failure::Usage(format!("there is no table `{name}`; the functions of {of} write {known}")));
+        };
+        if *store == Store::Postgres && context.connections.postgres_url.is_some() {
+            return Err(Failure::Usage(format!(
+                "`{name}` is in PostgreSQL (MILLSTREAM_POSTGRES_URL), which answers itself: psql \"$MILLSTREAM_POSTGRES_URL\""
+            )));
+        }
+        functions.insert(name.clone(), *function);
+    }
+    Ok(functions)
+}
+
+/// At most `limit` rows, and whether there were more.
+fn first(batches: Vec<RecordBatch>, limit: usize) -> (Vec<RecordBatch>, bool) {
+    let (mut rows, mut left, mut more) = (Vec::new(), limit, false);
+    for batch in batches {
+        more |= batch.num_rows() > left;
+        let taken = batch.num_rows().min(left);
+        left -= taken;
+        rows.push(batch.slice(0, taken));
+    }
+    (rows, more)
+}
+
+fn lines(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<String>, Error> {
+    let head = |field: &std::sync::Arc<arrow::datatypes::Field>| match field.data_type().is_numeric() {
+        true => format!(">{}", field.name()),
+        false => field.name().clone(),
+    };
+    let heads: Vec<String> = schema.fields().iter().map(head).collect();
+    let mut grid = Grid::new(&heads.iter().map(String::as_str).collect::<Vec<_>>());
+    for batch in batches {
+        let columns = texts(batch)?;
+        for row in 0..batch.num_rows() {
+            grid.row(columns.iter().map(|column| printable(&column[row])));
+        }
+    }
+    Ok(grid.lines("", false))
+}
+
+/// Text of others, which must not steer the terminal, and stays on its line.
+fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}
+
+/// The rows as objects. Decimals and times are text, which keeps them exact.
+fn objects(batch: &RecordBatch) -> Result<Vec<Value>, Error> {
+    let columns = texts(batch)?;
+    let schema = batch.schema();
+    let value = |column: usize, row: usize| {
+        let (text, data_type) = (&columns[column][row], schema.field(column).data_type());
+        if batch.column(column).is_null(row) {
+            return Value::Null;
+        }
+        let bare = matches!(data_type, DataType::Boolean) || data_type.is_integer() || data_type.is_floating();
+        // NaN and the infinities are no JSON.
+        if bare { serde_json::from_str(text).unwrap_or_else(|_| json!(text)) } else { json!(text) }
+    };
+    let object = |row| {
+        let fields = schema.fields().iter().enumerate();
+        Value::Object(fields.map(|(column, field)| (field.name().clone(), value(column, row))).collect::<Map<_, _>>())
+    };
+    Ok((0..batch.num_rows()).map(object).collect())
+}

@@ -1,0 +1,185 @@
+//! What somebody does who has just got the command: a pipeline of their own, questions to its tables, a new beginning.
+
+use std::{fs, path::Path};
+
+use tempfile::TempDir;
+
+use super::{data, json, millstream, run};
+
+/// The arguments with `FOLDER` in the data folder.
+fn in_folder(data: &TempDir, args: &[&str]) -> Vec<String> {
+    let folder = data.path().display().to_string();
+    args.iter().map(|arg| arg.replace("FOLDER", &folder)).collect()
+}
+
+/// What a command that goes well says on stdout.
+#[track_caller]
+fn ok(data: &TempDir, args: &[&str]) -> String {
+    let args = in_folder(data, args);
+    let output = run(data, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What a command that is asked in vain says on stderr.
+#[track_caller]
+fn usage(data: &TempDir, args: &[&str]) -> String {
+    let args = in_folder(data, args);
+    let output = run(data, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn write(data: &TempDir, name: &str, text: &str) {
+    fs::write(data.path().join(name), text).expect("a file in the data folder");
+}
+
+#[test]
+fn a_new_pipeline_runs_at_once_and_is_asked_and_reset() {
+    let data = data();
+    let made = ok(&data, &["new", "FOLDER/my-shop"]);
+    assert!(made.contains("millstream dev ") && made.contains("millstream test "), "{made}");
+    let told = usage(&data, &["new", "FOLDER/my-shop"]);
+    assert!(told.contains("is there already"), "{told}");
+    ok(&data, &["check", "FOLDER/my-shop"]);
+    assert!(ok(&data, &["test", "FOLDER/my-shop"]).contains("1 passed, 0 failed"));
+
+    ok(&data, &["dev", "FOLDER/my-shop", "--rate", "200", "--for", "1.5", "--plain"]);
+    let query = |sql: &str| ok(&data, &["query", sql, "-p", "FOLDER/my-shop", "--json"]);
+    let sums: serde_json::Value = serde_json::from_str(&query(
+        "SELECT count(*) AS n, sum(revenue) AS revenue, bool_and(revenue < 1000000) AS small FROM sales WHERE revenue > 9",
+    ))
+    .expect("JSON");
+    let revenue = sums[0]["revenue"].as_str().unwrap_or_default();
+    assert!(sums[0]["n"].as_u64() > Some(0) && sums[0]["small"] == true, "{sums}");
+    assert!(revenue.split_once('.').is_some_and(|(_, cents)| cents.len() == 2), "exact, as text: {sums}");
+    let table = ok(&data, &["query", "SELECT minute, product FROM sales ORDER BY 2", "-p", "FOLDER/my-shop"]);
+    assert!(table.starts_with("minute") && table.contains("Z  cocoa"), "{table}");
+    let told = usage(&data, &["query", "SELECT * FROM sale", "-p", "FOLDER/my-shop"]);
+    assert!(told.contains("no table `sale`; the functions of my_shop write sales"), "{told}");
+    for sql in ["DELETE FROM sales", "SELECT * FORM sales", "SELECT nothing FROM sales"] {
+        usage(&data, &["query", sql, "-p", "FOLDER/my-shop"]);
+    }
+
+    let told = usage(&data, &["reset", "FOLDER/my-shop", "sales"]);
+    assert!(told.contains("--yes"), "nobody can be asked: {told}");
+    assert_ne!(query("SELECT * FROM sales").trim(), "[]", "and nothing is gone");
+    let told = ok(&data, &["reset", "FOLDER/my-shop", "sales", "--yes"]);
+    assert!(told.contains("my_shop.sales") && !told.contains("topics"), "{told}");
+    let again = json(&run(
+        &data,
+        &in_folder(&data, &["dev", "FOLDER/my-shop", "--no-generate", "--for", "1.5", "--json"])
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>(),
+    ));
+    let sales = again["functions"].as_array().into_iter().flatten().find(|function| function["name"] == "sales");
+    assert!(sales.is_some_and(|sales| sales["records"].as_u64() > Some(50)), "the log is read once more: {again}");
+    ok(&data, &["audit", "sales", "-p", "FOLDER/my-shop"]);
+
+    ok(&data, &["reset", "FOLDER/my-shop", "--yes"]);
+    let topics = ok(&data, &["topics", "-p", "FOLDER/my-shop", "--json"]);
+    assert!(topics.contains("\"missing\": true"), "{topics}");
+}
+
+#[test]
+fn a_pipeline_is_guessed_from_records() {
+    let data = data();
+    write(
+        &data,
+        "Web Events.jsonl",
+        concat!(
+            r#"{"user":"ann","Order Id":1,"total":12.5,"at":"2026-11-21T10:00:00Z","items":[{"sku":"a"}],"odd":1}"#,
+            "\n",
+            r#"{"user":"bob","Order Id":2,"total":7,"at":"2026-11-21T10:00:30Z","items":[],"odd":"b"}"#,
+            "\n",
+            r#"{"user":"ann","Order Id":3,"total":null,"at":"2026-11-21T10:01:00Z","items":[{"sku":"b"}],"odd":2}"#,
+            "\n",
+        ),
+    );
+    let told = ok(&data, &["new", "FOLDER/web", "--from", "FOLDER/Web Events.jsonl"]);
+    assert!(told.contains("from 3 records") && told.contains("event time: `at`"), "{told}");
+    assert!(told.contains("`odd`: its values are of several types"), "{told}");
+    let text = fs::read_to_string(data.path().join("web/pipeline.yaml")).expect("the file");
+    for line in
+        ["total: decimal(18,2)\n", "\"Order Id\": bigint not null\n", "at: timestamp not null\n", "event_time: at"]
+    {
+        assert!(text.contains(line), "{line:?}: {text}");
+    }
+    ok(&data, &["check", "FOLDER/web"]);
+    assert!(ok(&data, &["test", "FOLDER/web"]).contains("1 passed, 0 failed"));
+    ok(&data, &["produce", "web_events", "FOLDER/Web Events.jsonl", "-p", "FOLDER/web"]);
+    ok(&data, &["dev", "FOLDER/web", "--for", "1.5"]);
+    let rows =
+        ok(&data, &["query", "SELECT sum(records) AS n FROM web_events_by_minute", "-p", "FOLDER/web", "--json"]);
+    assert!(rows.contains("\"n\": 3"), "{rows}");
+
+    // Names that are words of SQL, cells that are nothing, no time at all.
+    write(&data, "order.csv", "n,order\n1,tea\n2,\"say \"\"x\"\"\"\n3,\n4,tea\n");
+    ok(&data, &["new", "FOLDER/words", "--from", "FOLDER/order.csv"]);
+    ok(&data, &["check", "FOLDER/words"]);
+    assert!(ok(&data, &["test", "FOLDER/words"]).contains("1 passed, 0 failed"));
+
+    write(&data, "broken.jsonl", "{\"a\":1}\n{\"a\":\n");
+    let told = usage(&data, &["new", "FOLDER/broken", "--from", "FOLDER/broken.jsonl"]);
+    assert!(told.contains("line 2"), "{told}");
+    assert!(!Path::new(&data.path().join("broken")).exists(), "nothing is left behind");
+}
+
+#[test]
+fn a_test_tells_dead_letters() {
+    let data = data();
+    ok(&data, &["new", "FOLDER/shop"]);
+    let file = data.path().join("shop/pipeline.yaml");
+    let text = fs::read_to_string(&file).expect("the file");
+    let expected = "      dead_letters: { orders: [pieces] }";
+    let (before, after) = text.split_once(expected).expect("the example expects one");
+    fs::write(&file, format!("{before}{}", after.split_once('\n').map_or("", |(_, rest)| rest))).expect("written");
+    let folder = data.path().join("shop").display().to_string();
+    let test = run(&data, &["test", &folder]);
+    let text = String::from_utf8_lossy(&test.stdout);
+    assert_eq!(test.status.code(), Some(1), "{text}");
+    assert!(text.contains("FAILED") && text.contains("dead letters of orders: not expected: orders/1/"), "{text}");
+    assert!(text.contains(" of shop.sales: field `pieces`"), "{text}");
+
+    // A line that not even has a time reaches the functions, and is told.
+    let lines = "{\"product\":\"tea\",\"pieces\":1,\"price\":\"1\"}\nno JSON\n";
+    fs::write(data.path().join("shop/fixtures/orders.jsonl"), lines).expect("written");
+    let text = run(&data, &["test", &folder]).stdout;
+    assert_eq!(String::from_utf8_lossy(&text).matches("not expected: orders/1/").count(), 2);
+}
+
+#[test]
+fn what_is_elsewhere_is_never_reset() {
+    let data = data();
+    let reset = |variable: &str, value: &str| {
+        let mut reset = millstream(&data, &["reset", "pipelines/bank", "--yes", "--json"]);
+        json(&reset.env(variable, value).output().expect("the binary runs"))
+    };
+    let words = |plan: &serde_json::Value, part: &str| plan[part].to_string();
+    // Port 9 (discard) of the own machine: nobody answers there, and nobody is asked.
+    let plan = reset("MILLSTREAM_POSTGRES_URL", "postgres://me@127.0.0.1:9/x");
+    assert!(words(&plan, "kept").contains("DELETE FROM millstream_fences WHERE function = 'bank.flow'"), "{plan}");
+    assert!(words(&plan, "kept").contains("the topics transaction"), "its fences speak of them: {plan}");
+    assert!(!words(&plan, "removed").contains("transaction_flow"), "{plan}");
+    let plan = reset("MILLSTREAM_KAFKA_BROKERS", "127.0.0.1:9");
+    assert!(
+        words(&plan, "kept").contains("in Kafka") && words(&plan, "removed").contains("transaction_flow"),
+        "{plan}"
+    );
+}
+
+#[test]
+fn the_lake_is_asked_and_reset_too() {
+    let data = data();
+    let file = super::root().join("pipelines/bank/fixtures/transactions.jsonl").display().to_string();
+    ok(&data, &["produce", "transaction", &file, "-p", "pipelines/bank"]);
+    ok(&data, &["dev", "pipelines/bank", "--no-generate", "--for", "1.5"]);
+    let rows =
+        ok(&data, &["query", "SELECT count(*) AS n, sum(amount) AS sum FROM transactions", "-p", "pipelines/bank"]);
+    assert!(rows.contains("10021.35"), "{rows}");
+    let lake = data.path().join("lake/transactions");
+    assert!(lake.is_dir());
+    ok(&data, &["reset", "archive", "-p", "pipelines/bank", "-y"]);
+    assert!(!lake.exists());
+}

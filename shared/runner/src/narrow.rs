@@ -1,0 +1,46 @@
+use millstream_core::Batch;
+
+/// Finds the record that can't be stored: after each refusal half as many records are tried, after each success twice as
+/// many. Other cuts give the same tables, so this changes nothing but the pace.
+#[derive(Default)]
+pub(crate) struct Narrow {
+    records: Option<usize>,
+    /// More is too large: the number is not raised again within this batch.
+    at_most: bool,
+    /// The record that was refused alone, and why.
+    refused: Option<(i64, String)>,
+}
+
+impl Narrow {
+    pub(crate) fn cut(&self, work: Batch) -> Batch {
+        match self.records {
+            Some(records) => work.first(records),
+            None => work,
+        }
+    }
+
+    /// Why the only record of `work` is to be left out, if it was refused just before. It may be another one by now: a gap
+    /// is read again each time, and compaction goes on.
+    pub(crate) fn refused(&mut self, work: &Batch) -> Option<String> {
+        let (offset, reason) = self.refused.take()?;
+        (work.offsets().values()[..] == [offset]).then_some(reason)
+    }
+
+    pub(crate) fn poisoned(&mut self, work: &Batch, reason: String) {
+        if let [offset] = work.offsets().values()[..] {
+            self.refused = Some((offset, reason));
+        }
+        self.records = Some((work.len() / 2).max(1));
+    }
+
+    pub(crate) fn too_large(&mut self, work: &Batch) {
+        self.at_most = true;
+        self.records = Some((work.len() / 2).max(1));
+    }
+
+    pub(crate) fn passed(&mut self) {
+        if !self.at_most {
+            self.records = self.records.map(|records| records.saturating_mul(2));
+        }
+    }
+}

@@ -1,0 +1,66 @@
+use arrow::array::BooleanArray;
+use millstream_core::{Bad, Batch, Decoded, Late, Result};
+
+/// Which events come too late, and which are dated too far ahead to be true.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeliness {
+    /// By how many milliseconds an event may be dated after its record's own timestamp; none where every event is taken.
+    /// One device with a wrong clock would otherwise make every later event of its partition a late one.
+    pub ahead_ms: Option<i64>,
+    /// What becomes of late events.
+    pub late: Late,
+    /// By how many milliseconds an event may be older than the newest one before it in its partition. Without meaning for
+    /// [`Late::Merge`].
+    pub lateness_ms: i64,
+}
+
+impl Timeliness {
+    /// Takes out the rows of `decoded`, which came of `batch`, that are late or too far ahead, and gives the newest event
+    /// time with it: that of the rows, late ones too, or `before_us`, the newest below the fence.
+    ///
+    /// Each record is judged by what comes before it in its partition and by its own timestamp, never by its batch or by a
+    /// clock, so that other batch boundaries and a replay give the same answer. An event that is too far ahead does not
+    /// count; a record without a timestamp (-1) has nothing that it could be ahead of.
+    ///
+    /// # Errors
+    /// `Stop` when rows and records don't belong together, which is a defect.
+    pub fn split(&self, mut decoded: Decoded, batch: &Batch, before_us: Option<i64>) -> Result<(Decoded, Option<i64>)> {
+        let timestamps_ms = batch.timestamps_ms().values();
+        let mut newest_us = before_us;
+        let mut keep = Vec::with_capacity(decoded.index.len());
+        for (time_us, index) in decoded.event_time.values().iter().zip(&decoded.index) {
+            let ahead = self.ahead(*time_us, timestamps_ms[*index]);
+            let reason = ahead.clone().or_else(|| self.late(*time_us, newest_us));
+            if ahead.is_none() {
+                newest_us = newest_us.max(Some(*time_us));
+            }
+            keep.push(reason.is_none());
+            decoded.bad.extend(reason.map(|reason| Bad { index: *index, reason }));
+        }
+        if keep.iter().all(|keep| *keep) {
+            return Ok((decoded, newest_us));
+        }
+        decoded.bad.sort_by_key(|bad| bad.index);
+        Ok((decoded.filter(&BooleanArray::from(keep))?, newest_us))
+    }
+
+    /// Why an event is too far ahead of its record's timestamp, if it is. In milliseconds, for timestamps have no more.
+    fn ahead(&self, time_us: i64, timestamp_ms: i64) -> Option<String> {
+        const NO_TIMESTAMP_MS: i64 = -1;
+        let allowed_ms = self.ahead_ms.filter(|_| timestamp_ms != NO_TIMESTAMP_MS)?;
+        let ahead_ms = time_us.div_euclid(1_000).saturating_sub(timestamp_ms);
+        (ahead_ms > allowed_ms).then(|| {
+            format!("ahead: dated {ahead_ms} ms after the record's own timestamp, {allowed_ms} ms are allowed (`ahead`)")
+        })
+    }
+
+    /// Why an event is late, if it is.
+    fn late(&self, time_us: i64, newest_us: Option<i64>) -> Option<String> {
+        let newest_us = newest_us.filter(|_| self.late == Late::DeadLetter)?;
+        let lateness_ms = self.lateness_ms;
+        (time_us < newest_us.saturating_sub(lateness_ms.saturating_mul(1_000))).then(|| {
+            let behind_ms = newest_us.saturating_sub(time_us) / 1_000;
+            format!("late: {behind_ms} ms behind the newest event of its partition, {lateness_ms} ms are allowed")
+        })
+    }
+}

@@ -1,0 +1,294 @@
+//! What other dialects write, and what to write here.
+
+use std::ops::ControlFlow;
+
+use datafusion::{
+    common::{Location, utils::datafusion_strsim::levenshtein},
+    sql::sqlparser::{
+        ast::{
+            self, BinaryOperator, Distinct, FunctionArg, FunctionArgExpr, Spanned, TableFactor, Value, Visit, Visitor,
+        },
+        tokenizer,
+    },
+};
+
+use crate::error::SqlError;
+
+/// Functions that are not here, and what does the same.
+const INSTEAD: [(&[&str], &str); 22] = [
+    (&["hour", "minute", "second", "day", "month", "year", "quarter", "week"], "write extract({} FROM time)"),
+    (&["dayofmonth"], "write extract(day FROM time)"),
+    (&["dayofweek", "weekday"], "write extract(dow FROM time)"),
+    (&["dayofyear"], "write extract(doy FROM time)"),
+    (
+        &["regexp_extract", "regexp_substr"],
+        "write (regexp_match(text, pattern))[1] for what the first group of the pattern holds",
+    ),
+    (&["split_index"], "write split_part(text, delimiter, index + 1): it counts from 1"),
+    (&["tumble_start"], "tumble(time, size) itself is the start of the window"),
+    (&["hop_start"], "hop(time, slide, size) itself is the start of the window"),
+    (&["tumble_end"], "write tumble(time, INTERVAL '1 minute') + INTERVAL '1 minute': the start and the size"),
+    (
+        &["hop_end"],
+        "write hop(time, INTERVAL '1 minute', INTERVAL '5 minutes') + INTERVAL '5 minutes': the start and the size",
+    ),
+    (
+        &["session", "session_start", "session_end"],
+        "there are no session windows: group by tumble(time, size), or by a session's id that the events carry",
+    ),
+    (
+        &["proctime", "rowtime", "unix_timestamp", "getdate", "sysdate"],
+        "the record's own time is the column `_timestamp`",
+    ),
+    (
+        &[
+            "json_value",
+            "json_query",
+            "json_extract",
+            "json_get",
+            "json_get_str",
+            "json_get_int",
+            "get_json_object",
+            "parse_json",
+        ],
+        "declare the object and its fields in the topic's schema, and write object['field']",
+    ),
+    (&["count_if", "countif"], "write count(*) FILTER (WHERE condition)"),
+    (&["sum_if", "sumif"], "write sum(x) FILTER (WHERE condition)"),
+    (&["first"], "write first_value(x)"),
+    (&["last", "any_value", "arbitrary", "latest"], "write last_value(x), which goes by event time"),
+    (&["every"], "write bool_and(condition)"),
+    (
+        &["arg_max", "argmax", "max_by", "arg_min", "argmin", "min_by"],
+        "last_value(x) and first_value(x) go by event time; what stands at the greatest value can't be merged from batches",
+    ),
+    (
+        &["percentile", "quantile", "percentile_approx", "approx_percentile", "percentile_disc"],
+        "a percentile needs every value: count them by range, as in count(*) FILTER (WHERE x < 10)",
+    ),
+    (
+        &["collect_list", "collect_set", "listagg", "group_concat", "topn", "top"],
+        "it grows without bound: write the rows themselves into a table instead",
+    ),
+    (
+        &["date_add", "date_sub", "dateadd", "datediff", "timestampdiff", "timestampadd"],
+        "write time + INTERVAL '1 day', or one time minus another",
+    ),
+];
+
+/// What to say of a function that is not there; `known` are those that are.
+pub fn unknown_function(name: &str, known: &[String]) -> String {
+    let instead = INSTEAD.iter().find(|(names, _)| names.contains(&name));
+    match (instead, nearest(name, known)) {
+        (Some((_, instead)), _) => format!("there is no function {name}(): {}", instead.replace("{}", name)),
+        (None, Some(near)) => format!("there is no function {name}(). Did you mean {near}()?"),
+        (None, None) => format!("there is no function {name}()"),
+    }
+}
+
+/// The one name that is a slip of the pen away: at most one letter in three, and never more than two.
+pub fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
+    let wanted = name.to_lowercase();
+    let near = known.iter().filter(|known| !known.starts_with("__")).map(|known| {
+        let distance = levenshtein(&wanted, &known.to_lowercase());
+        (distance, known.as_str())
+    });
+    let (distance, best) = near.min()?;
+    (distance <= 2 && distance * 3 <= wanted.chars().count()).then_some(best)
+}
+
+/// Looks for what has another form here, before anything is planned.
+pub fn check(statement: &ast::Statement) -> Result<(), SqlError> {
+    match statement.visit(&mut Dialects) {
+        ControlFlow::Break(error) => Err(*error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+struct Dialects;
+
+const NEWEST: &str = "To keep the newest row of each key, write SELECT key, last_value(x) AS x … GROUP BY key (first_value(x) \
+                      for the oldest); both go by event time";
+
+fn refuse(message: impl Into<String>, span: tokenizer::Span) -> ControlFlow<Box<SqlError>> {
+    let place = Location { line: span.start.line, column: span.start.column };
+    ControlFlow::Break(Box::new(SqlError::new(message).at(Some(place))))
+}
+
+impl Visitor for Dialects {
+    type Break = Box<SqlError>;
+
+    fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<Self::Break> {
+        if let Some(qualify) = &select.qualify {
+            return refuse(
+                format!("QUALIFY compares neighbouring events, which may be in another batch. {NEWEST}"),
+                qualify.span(),
+            );
+        }
+        if let Some(Distinct::On(keys)) = &select.distinct {
+            let span = keys.first().map_or_else(|| select.span(), Spanned::span);
+            return refuse(format!("DISTINCT ON would need all events. {NEWEST}"), span);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, table: &TableFactor) -> ControlFlow<Self::Break> {
+        if let TableFactor::Table { sample: Some(_), .. } = table {
+            return refuse(
+                "TABLESAMPLE would take other rows each time: leave it out, or filter by a hash of a key",
+                table.span(),
+            );
+        }
+        let name = match table {
+            TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => name.to_string(),
+            TableFactor::TableFunction { expr, .. } => expr.to_string(),
+            TableFactor::UNNEST { .. } => "unnest".into(),
+            _ => return ControlFlow::Continue(()),
+        };
+        let name = name.split('(').next().unwrap_or_default().to_lowercase();
+        match name.as_str() {
+            "tumble" | "hop" | "cumulate" | "session" => refuse(WINDOWS, table.span()),
+            "unnest" | "flatten" | "explode" => refuse(UNNEST, table.span()),
+            _ => refuse(format!("{name}() can't stand in FROM: there are topics and references"), table.span()),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<Self::Break> {
+        match expr {
+            ast::Expr::Function(function) => self.function(function),
+            ast::Expr::BinaryOp { op, .. } if is_json(op) => refuse(
+                format!(
+                    "{op} reads JSON in a text: declare the object and its fields in the topic's schema instead, and write \
+                     object['field']"
+                ),
+                expr.span(),
+            ),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// Where windows are written.
+pub const WINDOWS: &str = "windows are written in GROUP BY, not in FROM: SELECT tumble(time, INTERVAL '1 minute') AS start, \
+                           count(*) AS n FROM topic GROUP BY 1 (hop(time, slide, size) in the same way)";
+/// Where lists become rows.
+pub const UNNEST: &str = "unnest(…) is written in SELECT, not in FROM: SELECT id, unnest(tags) AS tag FROM topic";
+
+fn is_json(op: &BinaryOperator) -> bool {
+    use BinaryOperator::{Arrow, AtArrow, AtQuestion, HashArrow, HashLongArrow, LongArrow, Question};
+    matches!(op, Arrow | LongArrow | HashArrow | HashLongArrow | AtArrow | AtQuestion | Question)
+}
+
+impl Dialects {
+    fn function(&self, function: &ast::Function) -> ControlFlow<Box<SqlError>> {
+        let name = function.name.to_string().to_lowercase();
+        let span = function.name.span();
+        if name.starts_with("__") {
+            return refuse(format!("there is no function {name}()"), span);
+        }
+        if function.over.is_some() {
+            let text = match name.as_str() {
+                "row_number" | "rank" | "dense_rank" | "first_value" | "last_value" => {
+                    format!("OVER (…) looks at neighbouring events, which may be in another batch. {NEWEST}")
+                }
+                "lag" | "lead" => format!(
+                    "{name}() OVER (…) looks at neighbouring events, which may be in another batch: compute differences where \
+                     the table is read"
+                ),
+                _ => crate::refuse::OVER.to_owned(),
+            };
+            return refuse(text, span);
+        }
+        if let ("to_char" | "date_format", Some(pattern)) = (name.as_str(), text_argument(function, 1))
+            && !pattern.contains('%')
+            && pattern.contains(char::is_alphabetic)
+        {
+            let ours = strftime(pattern);
+            return refuse(
+                format!("'{pattern}' is no pattern here, and would be written as it is: write '{ours}'"),
+                span,
+            );
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn text_argument(function: &ast::Function, index: usize) -> Option<&str> {
+    let ast::FunctionArguments::List(list) = &function.args else { return None };
+    match list.args.get(index)? {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Value(value))) => match &value.value {
+            Value::SingleQuotedString(text) => Some(text),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A pattern of PostgreSQL or Java as one with percent signs.
+fn strftime(pattern: &str) -> String {
+    // In order: a longer one before one that it begins with.
+    const PARTS: [(&str, &str); 22] = [
+        ("YYYY", "%Y"),
+        ("yyyy", "%Y"),
+        ("YY", "%y"),
+        ("yy", "%y"),
+        ("Month", "%B"),
+        ("MMMM", "%B"),
+        ("MMM", "%b"),
+        ("Mon", "%b"),
+        ("MM", "%m"),
+        ("DDD", "%j"),
+        ("DD", "%d"),
+        ("dd", "%d"),
+        ("HH24", "%H"),
+        ("HH12", "%I"),
+        ("HH", "%H"),
+        ("hh", "%I"),
+        ("MI", "%M"),
+        ("mm", "%M"),
+        ("SSS", "%3f"),
+        ("SS", "%S"),
+        ("ss", "%S"),
+        ("AM", "%p"),
+    ];
+    let mut ours = String::new();
+    let mut rest = pattern;
+    while let Some(letter) = rest.chars().next() {
+        let part = PARTS.iter().find(|(theirs, _)| rest.starts_with(theirs));
+        let (theirs, part) = part.map_or((letter.len_utf8(), None), |(theirs, ours)| (theirs.len(), Some(*ours)));
+        match part {
+            Some(part) => ours += part,
+            // Java quotes what stands for itself.
+            None if letter == '\'' => {}
+            None => ours.push(letter),
+        }
+        rest = &rest[theirs..];
+    }
+    ours
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_of_other_dialects_are_translated() {
+        for (theirs, ours) in [
+            ("YYYY-MM-DD", "%Y-%m-%d"),
+            ("yyyy-MM-dd HH:mm:ss", "%Y-%m-%d %H:%M:%S"),
+            ("YYYY-MM-DD HH24:MI:SS", "%Y-%m-%d %H:%M:%S"),
+            ("yyyy-MM-dd'T'HH", "%Y-%m-%dT%H"),
+        ] {
+            assert_eq!(strftime(theirs), ours);
+        }
+    }
+
+    #[test]
+    fn a_guess_is_near_and_never_internal() {
+        let known: Vec<String> = ["hop", "lower", "md5", "__hop_starts", "cot"].map(String::from).into();
+        assert_eq!(nearest("lowwer", &known), Some("lower"));
+        assert_eq!(nearest("mod", &known), None, "one letter of three is near, two are not");
+        assert_eq!(nearest("hop_starts", &known), None);
+        assert_eq!(nearest("session", &known), None);
+    }
+}

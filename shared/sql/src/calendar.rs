@@ -1,0 +1,169 @@
+//! `date_trunc` and `to_char` over the whole calendar: DataFusion's own go by nanoseconds, which begin in 1677 and end in 2262.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::AsArray,
+    datatypes::{DataType, TimestampMicrosecondType},
+};
+use chrono::{DateTime, Datelike, NaiveDate};
+use datafusion::{
+    common::{Result, ScalarValue, plan_err},
+    functions::datetime::to_char::ToCharFunc,
+    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+};
+
+use crate::window::instant;
+
+/// What a timestamp can be cut to.
+pub const UNITS: [&str; 10] =
+    ["year", "quarter", "month", "week", "day", "hour", "minute", "second", "millisecond", "microsecond"];
+
+const DAY_US: i64 = 86_400_000_000;
+
+/// `date_trunc('unit', time)`, in UTC.
+pub fn date_trunc_udf() -> ScalarUDF {
+    ScalarUDF::new_from_impl(DateTrunc { signature: Signature::user_defined(Volatility::Immutable) })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct DateTrunc {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for DateTrunc {
+    fn name(&self) -> &'static str {
+        "date_trunc"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        let [unit, time] = types else { return plan_err!("write date_trunc('day', time)") };
+        let is_time = matches!(time, DataType::Timestamp(..) | DataType::Date32 | DataType::Null);
+        if !matches!(unit, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8) || !is_time {
+            return plan_err!("write date_trunc('day', time), where time is a timestamp");
+        }
+        Ok(vec![DataType::Utf8, instant()])
+    }
+
+    fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
+        Ok(instant())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let ColumnarValue::Scalar(ScalarValue::Utf8(Some(unit))) = &args.args[0] else {
+            return plan_err!("date_trunc() takes one of these words: {}", UNITS.join(", "));
+        };
+        let unit = unit.to_lowercase();
+        if !UNITS.contains(&unit.as_str()) {
+            return plan_err!("date_trunc() takes one of these words: {}", UNITS.join(", "));
+        }
+        let times = args.args[1].to_array(args.number_rows)?;
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let cut = times.unary_opt::<_, TimestampMicrosecondType>(|time| truncated(&unit, time));
+        Ok(ColumnarValue::Array(Arc::new(cut.with_timezone("UTC"))))
+    }
+}
+
+/// `to_char(time, '%Y-%m-%d')`, in UTC.
+pub fn to_char_udf() -> ScalarUDF {
+    ScalarUDF::new_from_impl(ToChar {
+        inner: ToCharFunc::new(),
+        signature: Signature::user_defined(Volatility::Immutable),
+    })
+}
+
+/// DataFusion's, without its cast to nanoseconds.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ToChar {
+    inner: ToCharFunc,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for ToChar {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        match types {
+            [DataType::Timestamp(..) | DataType::Null, _] => Ok(vec![instant(), DataType::Utf8]),
+            [DataType::Date32, _] => Ok(vec![DataType::Date32, DataType::Utf8]),
+            _ => plan_err!("write to_char(time, '%Y-%m-%d'), where time is a timestamp or a date"),
+        }
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(types)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.inner.invoke_with_args(args)
+    }
+}
+
+/// None for a time that no calendar has.
+fn truncated(unit: &str, time_us: i64) -> Option<i64> {
+    let cut = |length_us: i64| time_us.checked_sub(time_us.rem_euclid(length_us));
+    match unit {
+        "microsecond" => Some(time_us),
+        "millisecond" => cut(1_000),
+        "second" => cut(1_000_000),
+        "minute" => cut(60_000_000),
+        "hour" => cut(3_600_000_000),
+        "day" => cut(DAY_US),
+        // 1970-01-01 was a Thursday, and weeks begin on Monday.
+        "week" => {
+            let days = time_us.div_euclid(DAY_US);
+            days.checked_sub((days + 3).rem_euclid(7))?.checked_mul(DAY_US)
+        }
+        _ => {
+            let date = DateTime::from_timestamp_micros(time_us)?.date_naive();
+            let month = match unit {
+                "year" => 1,
+                "quarter" => date.month0() / 3 * 3 + 1,
+                _ => date.month(),
+            };
+            let first = NaiveDate::from_ymd_opt(date.year(), month, 1)?;
+            Some(first.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn us(text: &str) -> i64 {
+        DateTime::parse_from_rfc3339(text).unwrap().timestamp_micros()
+    }
+
+    #[test]
+    fn times_are_cut_in_every_year() {
+        for (unit, time, cut) in [
+            ("year", "2024-02-29T12:34:56.789012Z", "2024-01-01T00:00:00Z"),
+            ("quarter", "2024-08-29T12:34:56Z", "2024-07-01T00:00:00Z"),
+            ("month", "0001-03-31T23:59:59Z", "0001-03-01T00:00:00Z"),
+            ("week", "2024-11-03T05:30:00Z", "2024-10-28T00:00:00Z"),
+            ("week", "1969-12-31T23:59:59.999999Z", "1969-12-29T00:00:00Z"),
+            ("day", "9999-12-31T23:59:59.999999Z", "9999-12-31T00:00:00Z"),
+            ("hour", "1969-12-31T23:59:59.999999Z", "1969-12-31T23:00:00Z"),
+            ("millisecond", "1969-12-31T23:59:59.999999Z", "1969-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(truncated(unit, us(time)), Some(us(cut)), "{unit} of {time}");
+        }
+        assert_eq!(truncated("second", i64::MIN), None);
+        assert_eq!(truncated("year", i64::MAX), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! What failed while a plan ran, told without the values that it failed over.
+
+use std::fmt;
+
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+use millstream_core::Error;
+
+use crate::types;
+
+/// A fault of the input that one of this crate's own functions found. Its text holds no value of a record.
+#[derive(Debug)]
+pub struct DataFault(String);
+
+impl DataFault {
+    /// As an error of a plan.
+    pub fn error(text: impl Into<String>) -> DataFusionError {
+        DataFusionError::External(Box::new(Self(text.into())))
+    }
+}
+
+impl fmt::Display for DataFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for DataFault {}
+
+/// An error while a plan ran over a batch: what an expression says of its input is the input's fault. The text of Arrow and
+/// DataFusion quotes values, so only its kind is kept, and the name of a type where there is one.
+pub fn at_run_time(error: &DataFusionError) -> Error {
+    match error.find_root() {
+        DataFusionError::External(other) => match other.downcast_ref::<DataFault>() {
+            Some(fault) => Error::poison(fault.0.clone()),
+            None => internal(&other.to_string()),
+        },
+        DataFusionError::ResourcesExhausted(_) => {
+            Error::too_large("it makes more rows than there is memory for at once")
+        }
+        DataFusionError::ArrowError(error, _) => in_arrow(error),
+        DataFusionError::Execution(text) => Error::poison(of_text(text)),
+        other => internal(&other.strip_backtrace()),
+    }
+}
+
+fn in_arrow(error: &ArrowError) -> Error {
+    let text = error.to_string();
+    match error {
+        ArrowError::CastError(_) | ArrowError::ParseError(_) => Error::poison(of_cast(&text)),
+        ArrowError::DivideByZero => Error::poison("a division by zero"),
+        ArrowError::ArithmeticOverflow(_) => Error::poison(OVERFLOW),
+        ArrowError::MemoryError(_) | ArrowError::OffsetOverflowError(_) => {
+            Error::too_large("a column grows beyond what it can hold at once")
+        }
+        ArrowError::InvalidArgumentError(_) if text.contains("non-nullable") => internal(&text),
+        ArrowError::InvalidArgumentError(_) | ArrowError::ComputeError(_) => Error::poison(of_text(&text)),
+        _ => internal(&text),
+    }
+}
+
+const OVERFLOW: &str = "a number does not fit its type (overflow)";
+
+fn of_cast(text: &str) -> String {
+    match types::last_in(&outside_quotes(text)) {
+        Some(to) => format!("a value can't be cast to {to} (TRY_CAST gives NULL instead)"),
+        None => "a value can't be cast to the type that is asked for (TRY_CAST gives NULL instead)".into(),
+    }
+}
+
+/// By the words that stand outside of quotes. None of them is passed on.
+fn of_text(text: &str) -> String {
+    let said = outside_quotes(text).to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    if has(&["overflow", "too large to store", "too small to store", "out of range"]) {
+        return OVERFLOW.into();
+    }
+    if has(&["divide by zero", "division by zero"]) {
+        return "a division by zero".into();
+    }
+    if has(&["regular expression", "regex"]) {
+        return "a pattern is not a regular expression".into();
+    }
+    if has(&["cast", "parsing", "parse", "invalid timestamp", "invalid date"]) {
+        return of_cast(text);
+    }
+    "an expression can't be computed for this record".into()
+}
+
+fn internal(text: &str) -> Error {
+    Error::stop(format!("internal: the SQL plan failed: {}", types::plainly(&outside_quotes(text))))
+}
+
+/// The text without what stands in quotes; all after a quote that is not closed is left out too.
+fn outside_quotes(text: &str) -> String {
+    let mut kept = String::new();
+    let mut rest = text;
+    while let Some(from) = opening_quote(rest) {
+        kept += &rest[..from];
+        kept.push('…');
+        let quote = &rest[from..=from];
+        // A value may hold the quote itself: the last one closes.
+        rest = rest[from + 1..].rsplit_once(quote).map_or("", |(_, after)| after);
+    }
+    kept + rest
+}
+
+/// Not the apostrophe of `can't`.
+fn opening_quote(text: &str) -> Option<usize> {
+    let after_a_letter = |at: usize| text[..at].ends_with(char::is_alphabetic);
+    text.match_indices(['\'', '"', '`'])
+        .map(|(at, _)| at)
+        .find(|at| !(text[*at..].starts_with('\'') && after_a_letter(*at)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(error: DataFusionError) -> String {
+        at_run_time(&error).to_string()
+    }
+
+    #[test]
+    fn no_value_is_in_a_fault() {
+        let secret = "s3cr'et to Int64 \"x".repeat(1_000);
+        let arrow = |error| DataFusionError::ArrowError(Box::new(error), None);
+        for (error, says) in [
+            (
+                arrow(ArrowError::CastError(format!("Cannot cast string '{secret}' to value of Int64 type"))),
+                "a value can't be cast to bigint (TRY_CAST gives NULL instead)",
+            ),
+            (
+                arrow(ArrowError::ParseError(format!("Error parsing timestamp from '{secret}': error parsing date"))),
+                "a value can't be cast to the type that is asked for (TRY_CAST gives NULL instead)",
+            ),
+            (arrow(ArrowError::ArithmeticOverflow("Overflow happened on: 77 + 78".into())), OVERFLOW),
+            (DataFusionError::Execution(format!("'{secret}' is not a valid regular expression")), "a pattern is not a"),
+            (DataFusionError::Execution(secret.clone()), "an expression can't be computed for this record"),
+        ] {
+            let said = said(error);
+            assert!(said.starts_with(says), "{said}");
+            assert!(!said.contains("s3cr") && !said.contains("77") && said.len() <= 300, "{said}");
+        }
+    }
+
+    #[test]
+    fn an_internal_error_is_short_and_quotes_nothing() {
+        let said = said(DataFusionError::Internal(format!("no field '{}' in {}", "s3cret", "x".repeat(10_000))));
+        assert!(said.len() <= 400 && !said.contains("s3cret") && !said.contains("DataFusion"), "{said}");
+    }
+}

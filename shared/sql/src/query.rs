@@ -1,0 +1,113 @@
+//! A question over whole tables, by the plain engine: what `millstream query` asks.
+
+use std::sync::Arc;
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use datafusion::{
+    common::TableReference,
+    datasource::MemTable,
+    execution::{SessionStateBuilder, context::SessionContext},
+    prelude::SessionConfig,
+    sql::{parser::Statement, sqlparser::ast},
+};
+
+use crate::{
+    checked::CheckIntegers,
+    error::{Result, SqlError},
+};
+
+/// A table with all of its rows.
+pub struct WholeTable {
+    /// Its name in SQL.
+    pub name: String,
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Its rows.
+    pub rows: Vec<RecordBatch>,
+}
+
+/// The names of the tables that a SELECT reads.
+///
+/// # Errors
+/// When it is no SELECT.
+pub fn tables_read(sql: &str) -> Result<Vec<String>> {
+    let context = context();
+    let statement = select(&context, sql)?;
+    let tables = context.state().resolve_table_references(&statement)?;
+    Ok(tables.iter().map(|table| table.table().to_owned()).collect())
+}
+
+/// Runs a SELECT over tables and gives its columns and its first `max_rows` rows.
+///
+/// # Errors
+/// When it is no SELECT, names what is not there, or fails on a value.
+pub async fn query(sql: &str, tables: Vec<WholeTable>, max_rows: usize) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let context = context();
+    for WholeTable { name, schema, rows } in tables {
+        context.register_table(TableReference::bare(name), Arc::new(MemTable::try_new(schema, vec![rows])?))?;
+    }
+    let statement = select(&context, sql)?;
+    let plan = context.state().statement_to_plan(statement).await?;
+    let answer = context.execute_logical_plan(plan).await?.limit(0, Some(max_rows))?;
+    let schema = Arc::new(answer.schema().as_arrow().clone());
+    Ok((schema, answer.collect().await?))
+}
+
+fn context() -> SessionContext {
+    let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
+    let options = config.options_mut();
+    options.sql_parser.collect_spans = true;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    // As in a pipeline's statements: `branchName` is not `branchname`.
+    options.sql_parser.enable_ident_normalization = false;
+    let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    let context = SessionContext::new_with_state(state);
+    context.add_analyzer_rule(Arc::new(CheckIntegers));
+    context
+}
+
+fn select(context: &SessionContext, sql: &str) -> Result<Statement> {
+    let statement = context.state().sql_to_statement(sql, &datafusion::config::Dialect::PostgreSQL)?;
+    match &statement {
+        Statement::Statement(sql) if matches!(sql.as_ref(), ast::Statement::Query(_)) => Ok(statement),
+        _ => Err(SqlError::new("only a SELECT can be asked")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::{
+        array::{AsArray as _, Decimal128Array},
+        datatypes::Decimal128Type,
+    };
+    use futures::executor::block_on;
+
+    use super::*;
+
+    fn amounts() -> WholeTable {
+        let amounts = Decimal128Array::from(vec![1_250, 499, 900]).with_precision_and_scale(18, 2).unwrap();
+        let rows = RecordBatch::try_from_iter([("amount", Arc::new(amounts) as _)]).unwrap();
+        WholeTable { name: "sales".into(), schema: rows.schema(), rows: vec![rows] }
+    }
+
+    #[test]
+    fn money_stays_exact_and_compares_as_numbers() {
+        let ask = |sql: &str| block_on(query(sql, vec![amounts()], 10)).unwrap().1;
+        let sum = ask("WITH s AS (SELECT amount FROM sales WHERE amount > 5) SELECT sum(amount) AS sum FROM s");
+        assert_eq!(sum[0].column(0).as_primitive::<Decimal128Type>().value(0), 2_150);
+        let (schema, rows) = block_on(query("SELECT * FROM sales ORDER BY 1", vec![amounts()], 2)).unwrap();
+        assert_eq!((schema.field(0).name().as_str(), rows[0].num_rows()), ("amount", 2));
+    }
+
+    #[test]
+    fn the_tables_are_known_before_they_are_loaded() {
+        let sql = "WITH s AS (SELECT * FROM a) SELECT (SELECT max(x) FROM b) FROM s JOIN \"C\" USING (x)";
+        let mut names = tables_read(sql).unwrap();
+        names.sort();
+        assert_eq!(names, ["C", "a", "b"]);
+        for sql in ["DROP TABLE a", "INSERT INTO a VALUES (1)", "EXPLAIN SELECT 1", "COPY a TO 'x'"] {
+            assert_eq!(tables_read(sql).unwrap_err().message, "only a SELECT can be asked", "{sql}");
+        }
+        assert!(block_on(query("SELECT nothing FROM sales", vec![amounts()], 1)).is_err());
+    }
+}

@@ -1,0 +1,98 @@
+//! A statement, run over records that were made up, so that what fails for every record is found before the first one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, new_null_array},
+    compute::cast,
+    datatypes::{DataType, FieldRef, Schema},
+    error::ArrowError,
+};
+use millstream_core::Error;
+
+use crate::{
+    error::{Result, SqlError},
+    fault::at_run_time,
+    plan::Input,
+    run::SqlTransform,
+    types,
+};
+
+/// What text fields hold, one try after the other: a statement may rightly demand any of these.
+const TEXTS: [&str; 4] = ["1", "2024-01-02T03:04:05Z", "true", "a"];
+
+/// Runs `transform` over one record of each topic after the other.
+///
+/// # Errors
+/// What fails for each of them, whatever it holds.
+pub async fn rehearse(
+    transform: &SqlTransform,
+    inputs: &[Input],
+    columns: &BTreeMap<String, BTreeSet<String>>,
+) -> Result<()> {
+    for input in inputs {
+        let Some(read) = columns.get(&input.name) else { continue };
+        let fields: Vec<FieldRef> =
+            input.schema.fields().iter().filter(|field| read.contains(field.name())).cloned().collect();
+        // A text that can't be null has to be something, and may have to be something that was not tried.
+        let may_be_another = fields.iter().any(|field| !field.is_nullable() && may_hold_text(field.data_type()));
+        let mut told = None;
+        for text in TEXTS.into_iter().map(Some).chain([None]) {
+            let row = row(&fields, text).map_err(|_| SqlError::new("internal: a topic's type has no values"))?;
+            match transform.run(&input.name, row).await {
+                Ok(_) => {
+                    told = None;
+                    break;
+                }
+                Err(error) => told = Some(error),
+            }
+        }
+        let Some(error) = told else { continue };
+        if may_be_another && matches!(at_run_time(&error), Error::Poison(_)) {
+            continue;
+        }
+        // The values in this text are none of anybody's records.
+        let text = types::plainly(&error.strip_backtrace());
+        return Err(SqlError::new(format!("this fails for every record of `{}`: {text}", input.name)));
+    }
+    Ok(())
+}
+
+/// One record: null where it may be, if there is no text; else ordinary values.
+fn row(fields: &[FieldRef], text: Option<&str>) -> Result<RecordBatch, ArrowError> {
+    let value = |field: &FieldRef| match text {
+        None if field.is_nullable() => Ok(new_null_array(field.data_type(), 1)),
+        text => ordinary(field.data_type(), text.unwrap_or("a")),
+    };
+    let columns = fields.iter().map(value).collect::<Result<Vec<_>, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(1));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields.to_vec())), columns, &options)
+}
+
+fn ordinary(data_type: &DataType, text: &str) -> Result<ArrayRef, ArrowError> {
+    let written = |text: &str| Arc::new(StringArray::from(vec![text])) as ArrayRef;
+    match data_type {
+        DataType::Utf8 => Ok(written(text)),
+        DataType::Binary => cast(&written(text), data_type),
+        DataType::Boolean => cast(&written("true"), data_type),
+        DataType::Date32 => cast(&written("2024-01-02"), data_type),
+        DataType::Timestamp(..) => cast(&written("2024-01-02T03:04:05Z"), data_type),
+        DataType::List(item) => {
+            let values = ordinary(item.data_type(), text)?;
+            let offsets = arrow::buffer::OffsetBuffer::from_lengths([1]);
+            Ok(Arc::new(arrow::array::ListArray::try_new(Arc::clone(item), offsets, values, None)?))
+        }
+        DataType::Struct(fields) => {
+            let values = fields.iter().map(|field| ordinary(field.data_type(), text)).collect::<Result<Vec<_>, _>>()?;
+            Ok(Arc::new(arrow::array::StructArray::try_new(fields.clone(), values, None)?))
+        }
+        number => cast(&written("1"), number),
+    }
+}
+
+fn may_hold_text(data_type: &DataType) -> bool {
+    data_type.is_nested() || matches!(data_type, DataType::Utf8 | DataType::Binary)
+}

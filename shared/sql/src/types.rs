@@ -1,0 +1,207 @@
+//! Types as the pipeline file names them, and texts of the SQL engine in those words.
+
+use arrow::datatypes::DataType;
+
+/// The longest message that is made from a text that is not this crate's own, in bytes.
+const LONGEST: usize = 300;
+
+/// The name of a type.
+pub fn name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Null => "null".into(),
+        DataType::Boolean => "boolean".into(),
+        DataType::Int8 => "tinyint".into(),
+        DataType::Int16 => "smallint".into(),
+        DataType::Int32 => "int".into(),
+        DataType::Int64 => "bigint".into(),
+        DataType::UInt8 => "tinyint unsigned".into(),
+        DataType::UInt16 => "smallint unsigned".into(),
+        DataType::UInt32 => "int unsigned".into(),
+        DataType::UInt64 => "bigint unsigned".into(),
+        DataType::Float16 | DataType::Float32 => "float".into(),
+        DataType::Float64 => "double".into(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "string".into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            "binary".into()
+        }
+        DataType::Date32 | DataType::Date64 => "date".into(),
+        DataType::Time32(_) | DataType::Time64(_) => "time".into(),
+        DataType::Timestamp(..) => "timestamp".into(),
+        DataType::Interval(_) | DataType::Duration(_) => "interval".into(),
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => format!("decimal({precision},{scale})"),
+        DataType::List(_)
+        | DataType::LargeList(_)
+        | DataType::FixedSizeList(..)
+        | DataType::ListView(_)
+        | DataType::LargeListView(_) => "list".into(),
+        DataType::Struct(_) => "object".into(),
+        DataType::Dictionary(_, value) => name(value),
+        DataType::Map(..) => "map".into(),
+        DataType::Union(..) | DataType::RunEndEncoded(..) => "another type".into(),
+    }
+}
+
+/// What the engine calls a type, and the name here. None: it is a decimal, whose digits are kept.
+const ENGINE: [(&str, &str); 40] = [
+    ("Null", "null"),
+    ("Boolean", "boolean"),
+    ("Int8", "tinyint"),
+    ("Int16", "smallint"),
+    ("Int32", "int"),
+    ("Int64", "bigint"),
+    ("UInt8", "tinyint unsigned"),
+    ("UInt16", "smallint unsigned"),
+    ("UInt32", "int unsigned"),
+    ("UInt64", "bigint unsigned"),
+    ("Float16", "float"),
+    ("Float32", "float"),
+    ("Float64", "double"),
+    ("Utf8", "string"),
+    ("LargeUtf8", "string"),
+    ("Utf8View", "string"),
+    ("Binary", "binary"),
+    ("LargeBinary", "binary"),
+    ("BinaryView", "binary"),
+    ("FixedSizeBinary", "binary"),
+    ("Date32", "date"),
+    ("Date64", "date"),
+    ("Time32", "time"),
+    ("Time64", "time"),
+    ("Timestamp", "timestamp"),
+    ("Interval", "interval"),
+    ("Duration", "interval"),
+    ("List", "list"),
+    ("LargeList", "list"),
+    ("FixedSizeList", "list"),
+    ("Struct", "object"),
+    ("Map", "map"),
+    ("IntervalMonthDayNano", "interval"),
+    ("IntervalDayTime", "interval"),
+    ("IntervalYearMonth", "interval"),
+    ("TimestampMicrosecond", "timestamp"),
+    ("TimestampNanosecond", "timestamp"),
+    ("TimestampMillisecond", "timestamp"),
+    ("Decimal128", ""),
+    ("Decimal256", ""),
+];
+
+/// The name of the type that a text of the engine names last.
+pub fn last_in(text: &str) -> Option<String> {
+    let mut last = None;
+    replace(text, |name| last = Some(name.to_owned()));
+    last
+}
+
+/// A text of the engine: types by their names here, nothing of the engine itself, one line, short.
+pub fn plainly(text: &str) -> String {
+    let mut text = replace(text, |_| ());
+    for (theirs, ours) in [
+        ("datafusion.public.", ""),
+        ("datafusion.", ""),
+        ("DataFusion", "the SQL engine"),
+        ("Error during planning: ", ""),
+        ("This feature is not implemented: ", "not supported: "),
+        ("Internal error: ", ""),
+        ("Execution error: ", ""),
+        ("Schema error: ", ""),
+        ("SQL error: ", ""),
+        ("Arrow error: ", ""),
+        ("Cast error: ", ""),
+        ("Parser error: ", ""),
+        ("type_coercion\n", ""),
+        ("caused by\n", ""),
+    ] {
+        text = text.replace(theirs, ours);
+    }
+    let end = ["This issue was likely caused", "Candidate functions:", "You might need to add", "Valid fields are"]
+        .iter()
+        .filter_map(|tail| text.find(tail))
+        .min();
+    let text = text[..end.unwrap_or(text.len())].split_whitespace().collect::<Vec<_>>().join(" ");
+    shortened(text.trim_end_matches(['.', ' ']))
+}
+
+fn shortened(text: &str) -> String {
+    if text.len() <= LONGEST {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(LONGEST - '…'.len_utf8())])
+}
+
+/// Replaces the engine's names of types, and tells `found` each.
+fn replace(text: &str, mut found: impl FnMut(&str)) -> String {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(from) = rest.find(is_word) {
+        out += &rest[..from];
+        rest = &rest[from..];
+        let word = &rest[..rest.find(|c| !is_word(c)).unwrap_or(rest.len())];
+        rest = &rest[word.len()..];
+        let Some((_, ours)) = ENGINE.iter().find(|(theirs, _)| *theirs == word) else {
+            out += word;
+            continue;
+        };
+        let details = in_parentheses(rest);
+        rest = &rest[details.len()..];
+        // `Int64(1)` is a constant, `Decimal128(18, 2)` a type.
+        let name = match details {
+            details if ours.is_empty() && details.contains("Some") => "decimal".to_owned(),
+            details if ours.is_empty() => format!("decimal{}", details.replace(' ', "")),
+            details if is_plain(ours) && details.len() > 2 => details[1..details.len() - 1].replace('"', "'"),
+            _ => (*ours).to_owned(),
+        };
+        found(&name);
+        out += &name;
+    }
+    out + rest
+}
+
+/// Has a type no details?
+fn is_plain(name: &str) -> bool {
+    !matches!(name, "timestamp" | "interval" | "list" | "object" | "map" | "binary" | "time")
+}
+
+/// `(…)` at the start of a text, with all that is nested in it.
+fn in_parentheses(text: &str) -> &str {
+    if !text.starts_with('(') {
+        return "";
+    }
+    let mut depth = 0_usize;
+    for (at, c) in text.char_indices() {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return &text[..=at];
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_the_engine_is_told_in_the_words_of_the_pipeline_file() {
+        for (theirs, ours) in [
+            ("Cannot cast Utf8View to List(Field { name: (\"x\") }) now", "Cannot cast string to list now"),
+            ("Error during planning: Decimal128(18, 2) + Timestamp(µs, \"UTC\")", "decimal(18,2) + timestamp"),
+            ("count(Int64(1)) of Utf8(\"x\")", "count(1) of 'x'"),
+            ("Decimal128(Some(121),3,2)", "decimal"),
+            ("no Int64s, only my_Int64 and Int64", "no Int64s, only my_Int64 and bigint"),
+            ("Internal error: x.\nThis issue was likely caused by a bug in DataFusion's code", "x"),
+        ] {
+            assert_eq!(plainly(theirs), ours);
+        }
+        assert_eq!(last_in("from Utf8 to value of Int32 type").as_deref(), Some("int"));
+        let long = plainly(&"ö".repeat(1_000));
+        assert!(long.len() <= LONGEST && long.ends_with('…'));
+    }
+}

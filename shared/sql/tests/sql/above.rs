@@ -1,0 +1,62 @@
+//! What stands above the aggregate: total, and the same in every store.
+
+use crate::fixture::{event, planned, refused, table};
+
+#[tokio::test]
+async fn a_group_that_cannot_be_computed_is_null_whatever_the_cut() {
+    let sql = "SELECT branch, sum(amount) / sum(count) AS ratio, sum(count) * 4611686018427387904 AS large,
+                 CAST(sum(price) AS smallint) AS small, sum(price) / sum(price) AS one
+               FROM t GROUP BY branch";
+    let planned = planned(sql).await;
+    let events = [event("a", 500, 0), event("a", -500, 1), event("a", 500, 2), event("b", 0, 3)];
+    let whole = table(&planned, &[&events]).await.unwrap();
+    // A divisor that is 0 on the way there is nobody's fault: a record alone, and each pair of them.
+    for cuts in [[1, 2, 3].as_slice(), &[2], &[1], &[3]] {
+        let mut parts = Vec::new();
+        let mut rest = events.as_slice();
+        for (index, cut) in cuts.iter().enumerate() {
+            let (part, left) = rest.split_at(cut - cuts[..index].last().copied().unwrap_or(0));
+            parts.push(part);
+            rest = left;
+        }
+        parts.push(rest);
+        assert_eq!(table(&planned, &parts).await.unwrap(), whole, "{cuts:?}");
+    }
+    assert_eq!(whole, ["a|0.010000|null|62|1.0", "b|null|0|0|null"]);
+}
+
+#[tokio::test]
+async fn a_having_that_cannot_be_computed_leaves_its_group_out_and_no_other() {
+    let sql = "SELECT branch, count(*) AS n FROM t GROUP BY branch HAVING 10 / sum(count) > 1";
+    let events = [event("a", 0, 0), event("b", 2, 1), event("c", 20, 2)];
+    assert_eq!(table(&planned(sql).await, &[&events]).await.unwrap(), ["b|1"]);
+}
+
+#[tokio::test]
+async fn what_stores_understand_differently_is_refused() {
+    for (sql, says) in [
+        ("SELECT branch, to_char(max(at), '%Y') AS y FROM t GROUP BY 1", "where the table is read"),
+        ("SELECT branch, upper(max(branch)) AS y FROM t GROUP BY 1", "upper()"),
+        ("SELECT branch, upper(branch) AS y, count(*) AS n FROM t GROUP BY branch", "write it in GROUP BY too"),
+        ("SELECT branch, CAST(max(at) AS text) AS y FROM t GROUP BY 1", "a cast from timestamp to string"),
+        ("SELECT branch, CAST(max(branch) AS int) AS y FROM t GROUP BY 1", "a cast from string to int"),
+        ("SELECT branch, count(*) AS n FROM t GROUP BY 1 HAVING max(branch) LIKE 'a%'", "LIKE"),
+        ("SELECT branch, max(price) % 2 AS n FROM t GROUP BY 1", "`%`"),
+        ("SELECT branch, max(at) + INTERVAL '1 month' AS n FROM t GROUP BY 1", "days"),
+        ("SELECT branch, round(max(price), count(*)) AS n FROM t GROUP BY 1", "constant"),
+        ("SELECT branch, date_part('epoch', max(at)) AS n FROM t GROUP BY 1", "date_part()"),
+        ("SELECT branch, last_value(tags)[1] AS n FROM t GROUP BY 1", "above an aggregate"),
+        ("SELECT branch, ln(max(price)) AS n FROM t GROUP BY 1", "ln()"),
+    ] {
+        let message = refused(sql).await;
+        assert!(message.contains(says), "{sql}\n  said: {message}\n  not:  {says}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_of_the_groups_alone_may_be_anything_in_group_by() {
+    let sql =
+        "SELECT to_char(tumble(at, INTERVAL '1 hour'), '%Y-%m-%d %H') AS hour, upper(branch) AS branch, count(*) AS n
+               FROM t GROUP BY 1, 2";
+    assert_eq!(table(&planned(sql).await, &[&[event("a", 1, 3_700)]]).await.unwrap(), ["1970-01-01 01|A|1"]);
+}

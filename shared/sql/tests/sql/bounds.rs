@@ -1,0 +1,108 @@
+//! What a batch may become is bounded: more is refused, so that the runner tries fewer records.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, Int64Array, ListArray, RecordBatch, StringArray, new_null_array},
+    buffer::OffsetBuffer,
+    datatypes::{DataType, Field, Schema},
+};
+use millstream_core::{Error, Result};
+use millstream_sql::{Planned, ReferenceTable, Statement, plan};
+
+use crate::fixture::{Event, decoded, event, lines, planned, statement, tags};
+
+async fn crossed_with(rows: i64) -> Planned {
+    let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+    let numbers = ReferenceTable::new("numbers", Arc::clone(&schema));
+    let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
+    numbers.set(vec![RecordBatch::try_new(schema, vec![column]).unwrap()]);
+    let sql = "SELECT t.branch, numbers.n FROM t CROSS JOIN numbers";
+    plan(&Statement { references: vec![Arc::new(numbers)], ..statement(sql) }).await.unwrap()
+}
+
+fn many(events: i64) -> Vec<Event> {
+    (0..events).map(|number| event("a", number, number * 7)).collect()
+}
+
+/// Halves the batch until it goes through, as the runner does.
+async fn halving(planned: &Planned, events: &[Event]) -> Result<(usize, Vec<RecordBatch>)> {
+    let mut size = events.len();
+    loop {
+        match planned.transform.apply("t", decoded(planned, &events[..size], 0)).await {
+            Err(Error::TooLarge(_)) if size > 1 => size /= 2,
+            done => return done.map(|rows| (size, rows)),
+        }
+    }
+}
+
+fn total(rows: &[RecordBatch]) -> usize {
+    rows.iter().map(RecordBatch::num_rows).sum()
+}
+
+#[tokio::test]
+async fn a_join_that_explodes_is_done_in_smaller_batches() {
+    let planned = crossed_with(10_000).await;
+    let outcome = planned.transform.apply("t", decoded(&planned, &many(10_000), 0)).await;
+    assert!(matches!(outcome, Err(Error::TooLarge(_))), "{outcome:?}");
+    let (size, rows) = halving(&planned, &many(1_000)).await.unwrap();
+    assert!((100..=200).contains(&size), "{size}");
+    assert_eq!(total(&rows), size * 10_000);
+}
+
+#[tokio::test]
+async fn one_record_that_explodes_is_that_records_fault() {
+    let planned = crossed_with(2_100_000).await;
+    let outcome = planned.transform.apply("t", decoded(&planned, &many(1), 0)).await;
+    assert!(matches!(outcome, Err(Error::Poison(_))), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn windows_of_a_large_batch_are_bounded() {
+    let planned = planned(
+        "SELECT hop(at, INTERVAL '1 second', INTERVAL '1000 seconds') AS w, branch, count(*) AS n FROM t GROUP BY 1, 2",
+    );
+    let planned = planned.await;
+    // 20 MB for each record: there is room for a few.
+    let branch: &'static str = Box::leak("b".repeat(20_000).into_boxed_str());
+    let events: Vec<Event> = (0..24).map(|number| event(branch, number, number * 2_000)).collect();
+    let (size, rows) = halving(&planned, &events).await.unwrap();
+    assert!((3..=12).contains(&size), "{size}");
+    assert_eq!(total(&rows), size * 1_000);
+}
+
+/// One event with `items` tags and a branch of `bytes` bytes.
+fn with_tags(planned: &Planned, items: usize, bytes: usize) -> RecordBatch {
+    let row = decoded(planned, &[event("a", 1, 0)], 0);
+    let values: ArrayRef = Arc::new(StringArray::from_iter_values((0..items).map(|_| "x")));
+    let DataType::List(item) = tags() else { panic!("tags are a list") };
+    let lists = ListArray::try_new(item, OffsetBuffer::from_lengths([items]), values, None).unwrap();
+    let schema = row.schema();
+    let columns = schema.fields().iter().map(|field| match field.name().as_str() {
+        "tags" => Arc::new(lists.clone()) as ArrayRef,
+        "branch" => Arc::new(StringArray::from(vec!["b".repeat(bytes)])),
+        _ => new_null_array(field.data_type(), 1),
+    });
+    RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap()
+}
+
+#[tokio::test]
+async fn a_list_that_would_repeat_a_long_text_too_often_is_that_records_fault() {
+    let planned = planned("SELECT branch, unnest(tags) AS tag FROM t").await;
+    let rows = planned.transform.apply("t", with_tags(&planned, 300_000, 10)).await.unwrap();
+    assert_eq!(total(&rows), 300_000);
+    // 300 GB, would it be tried.
+    let outcome = planned.transform.apply("t", with_tags(&planned, 300_000, 1_000_000)).await;
+    assert!(matches!(outcome, Err(Error::Poison(_))), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn pieces_of_a_batch_are_unnested_to_the_same_rows() {
+    let planned = planned("SELECT _offset, unnest(tags) AS tag FROM t").await;
+    let events = many(20_000);
+    let (size, rows) = halving(&planned, &events).await.unwrap();
+    assert_eq!((size, total(&rows)), (20_000, 40_000));
+    let mut expected: Vec<String> = (0..20_000).flat_map(|at| [format!("{at}|a"), format!("{at}|all")]).collect();
+    expected.sort();
+    assert_eq!(lines(&rows), expected);
+}

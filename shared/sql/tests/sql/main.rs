@@ -1,0 +1,14 @@
+//! What a statement means, over batches: planned, run over any split of the events, merged and finished.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's")]
+
+mod above;
+mod bounds;
+mod fixture;
+mod joins;
+mod meaning;
+mod messages;
+mod refusals;
+mod splits;
+mod states;
+mod windows;

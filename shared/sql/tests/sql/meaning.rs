@@ -1,0 +1,154 @@
+//! What single statements give.
+
+use arrow::datatypes::DataType;
+use millstream_core::{Error, Merge, Role};
+
+use crate::fixture::{event, few, planned, rows, shown, table};
+
+#[tokio::test]
+async fn the_bank_sums_are_the_table_itself() {
+    let sql = "SELECT tumble(at, INTERVAL '2 seconds') AS curr_time, branch AS branch_name, sum(amount) AS batch_value
+               FROM t GROUP BY 1, 2";
+    let planned = planned(sql).await;
+    assert!(planned.table.view.is_none());
+    assert_eq!(planned.table.name, "out");
+    let roles: Vec<_> = planned.table.columns.iter().map(|column| column.role.clone()).collect();
+    assert_eq!(roles, [Role::Key, Role::Key, Role::State(Merge::Sum)]);
+    assert_eq!(planned.table.columns[2].data_type, DataType::Decimal128(28, 2));
+    assert_eq!(planned.columns["t"].iter().map(String::as_str).collect::<Vec<_>>(), ["amount", "at", "branch"]);
+    let events = few();
+    let expected = ["1970-01-01T00:00:00Z|a|1.50", "1970-01-01T00:00:00Z|b|-0.25", "1970-01-01T00:00:02Z|a|0.51"];
+    assert_eq!(table(&planned, &[&events]).await.unwrap(), expected);
+    assert_eq!(table(&planned, &[&events[..1], &events[1..3], &events[3..]]).await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn columns_may_stand_in_any_order() {
+    let planned = planned("SELECT sum(amount) AS total, branch FROM t GROUP BY branch").await;
+    let names: Vec<_> = planned.table.columns.iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(names, ["total", "branch"]);
+    assert_eq!(table(&planned, &[&few()]).await.unwrap(), ["-0.25|b", "2.01|a"]);
+}
+
+#[tokio::test]
+async fn hop_counts_an_event_in_each_of_its_windows() {
+    let sql = "SELECT hop(at, INTERVAL '1 second', INTERVAL '3 seconds') AS w, count(*) AS n FROM t WHERE branch = 'a' GROUP BY 1";
+    let events = [event("a", 1, 10), event("a", 1, 11), event("b", 1, 11)];
+    let windows = ["08Z|1", "09Z|2", "10Z|2", "11Z|1"].map(|line| format!("1970-01-01T00:00:{line}"));
+    assert_eq!(shown(sql, &events).await, windows);
+}
+
+#[tokio::test]
+async fn every_aggregate_merges_to_what_it_is_over_all_events() {
+    let sql = "SELECT branch, sum(count) AS s, count(*) AS n, count(amount) AS na, min(price) AS lo, max(price) AS hi,
+                 avg(amount) AS mean, avg(count) AS cmean, stddev(price) AS sd, var_pop(price) AS vp,
+                 first_value(count) AS f, last_value(count) AS l, bool_and(count > 0) AS ba, bool_or(count > 60) AS bo,
+                 approx_distinct(count) AS d, sum(amount) FILTER (WHERE count > 20) AS big
+               FROM t GROUP BY branch";
+    let planned = planned(sql).await;
+    assert_eq!(planned.table.name, "out_state");
+    let mut events = few();
+    events[1].cents = None;
+    let whole = table(&planned, &[&events]).await.unwrap();
+    let split = table(&planned, &[&events[..1], &events[1..2], &events[2..]]).await.unwrap();
+    assert_eq!(whole, split);
+    // 150, 50, 1 at 0, 2, 3 s; prices 18.75, 6.25, 0.125.
+    let cells: Vec<&str> = whole[0].split('|').collect();
+    assert_eq!(cells[..6], ["a", "201", "3", "3", "0.125", "18.75"]);
+    assert_eq!(cells[6], "0.670000");
+    assert_eq!(cells[7], "67.0");
+    let sd: f64 = cells[8].parse().unwrap();
+    assert!((sd - 9.492_595_8).abs() < 1e-6, "{sd}");
+    assert_eq!(cells[10..], ["150", "1", "true", "true", "3", "2.00"]);
+    assert_eq!(whole[1], "b|-25|1|0|-3.125|-3.125|null|-25.0|null|0.0|-25|-25|false|false|1|null");
+}
+
+#[tokio::test]
+async fn having_and_expressions_go_through_a_view() {
+    let sql = "SELECT branch, max(price) - min(price) AS spread FROM t GROUP BY branch HAVING count(*) > 1";
+    let planned = planned(sql).await;
+    let view = planned.table.view.as_ref().unwrap();
+    assert_eq!((view.name.as_str(), planned.table.name.as_str()), ("out", "out_state"));
+    assert!(view.select.contains("out_state"), "{}", view.select);
+    assert_eq!(table(&planned, &[&few()]).await.unwrap(), ["a|18.625"]);
+    let (rows, from) = {
+        let combine = planned.table.combine.as_ref().unwrap();
+        let states = planned.transform.apply("t", rows(&few(), 0)).await.unwrap();
+        let states = combine.combine(&states).await.unwrap();
+        combine.finish(&states).await.unwrap()
+    };
+    assert_eq!((rows.num_rows(), from.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_sum_over_everything_needs_no_key() {
+    assert_eq!(shown("SELECT sum(amount) AS total FROM t", &few()).await, ["1.76"]);
+}
+
+#[tokio::test]
+async fn rows_are_filtered_projected_unnested_and_joined() {
+    assert_eq!(
+        shown("SELECT branch, amount * 2 AS double FROM t WHERE amount > 0.1", &few()).await,
+        ["a|1.00", "a|3.00"]
+    );
+    assert_eq!(
+        shown("SELECT _offset, unnest(tags) AS tag FROM t", &few()[..2]).await,
+        ["0|a", "0|all", "1|all", "1|b"]
+    );
+    let joined = "SELECT t._offset, b.city FROM t LEFT JOIN branches b ON b.name = t.branch";
+    assert_eq!(
+        shown(joined, &[event("a", 1, 0), event("b", 1, 0), event("x", 1, 0)]).await,
+        ["0|Rome", "1|null", "2|null"]
+    );
+}
+
+#[tokio::test]
+async fn a_star_is_the_topics_own_fields() {
+    let planned = planned("SELECT * FROM t").await;
+    let names: Vec<_> = planned.table.columns.iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(names, ["branch", "amount", "count", "price", "tags", "at"]);
+}
+
+#[tokio::test]
+async fn null_groups_are_groups() {
+    let mut events = few();
+    events[0].branch = None;
+    events[2].branch = None;
+    assert_eq!(shown("SELECT branch, count(*) AS n FROM t GROUP BY 1", &events).await, ["a|1", "b|1", "null|2"]);
+}
+
+#[tokio::test]
+async fn overflow_is_an_error() {
+    let mut events = vec![event("a", 1, 0), event("a", 1, 1)];
+    events[0].count = Some(i64::MAX);
+    for sql in [
+        "SELECT branch, sum(count) AS s FROM t GROUP BY 1",
+        "SELECT count + count AS s FROM t",
+        "SELECT count * 3 AS s FROM t",
+        "SELECT 0 - count - 2 AS s FROM t WHERE count > 5",
+        "SELECT CAST(count AS INT) AS s FROM t",
+    ] {
+        let planned = planned(sql).await;
+        let outcome = table(&planned, &[&events]).await;
+        assert!(matches!(outcome, Err(Error::Poison(_))), "{sql}: {outcome:?}");
+    }
+    // The same overflow across two batches is found when the states merge.
+    let planned = planned("SELECT branch, sum(count) AS s FROM t GROUP BY 1").await;
+    let outcome = table(&planned, &[&events[..1], &events[1..]]).await;
+    assert!(matches!(outcome, Err(Error::Poison(_))), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn times_are_cut_and_written_in_every_year() {
+    let sql = "SELECT date_trunc('quarter', at) AS q, to_char(at, '%Y-%m-%d %H:%M') AS text, date_trunc('day', at) AS day FROM t";
+    // 0001-01-01, 1600-02-29, 9999-12-31.
+    let events = [event("a", 1, -62_135_596_800), event("a", 1, -11_670_998_400), event("a", 1, 253_402_300_799)];
+    assert_eq!(
+        shown(sql, &events).await,
+        [
+            "0001-01-01T00:00:00Z|0001-01-01 00:00|0001-01-01T00:00:00Z",
+            "1600-01-01T00:00:00Z|1600-02-29 00:00|1600-02-29T00:00:00Z",
+            "9999-10-01T00:00:00Z|9999-12-31 23:59|9999-12-31T00:00:00Z",
+        ]
+    );
+}

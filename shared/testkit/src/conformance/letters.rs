@@ -1,0 +1,133 @@
+use std::collections::BTreeSet;
+
+use millstream_core::{DeadLetter, DeadLetters, Position, TopicPartition};
+
+use super::check;
+
+/// Runs every check of the [`DeadLetters`] contract on a place that holds no letter yet. Panics at the first that fails.
+pub async fn dead_letters(letters: &dyn DeadLetters) {
+    check("letters: all of a letter comes back", all_of_a_letter_comes_back(letters)).await;
+    check("letters: a letter that comes twice is one", twice_is_once(letters)).await;
+    check("letters: a listing is of the newest", a_listing_is_of_the_newest(letters)).await;
+    check("letters: one is found by its position", one_is_found(letters)).await;
+    check("letters: the largest there are, and no listing without end", large_letters(letters)).await;
+    check("letters: every position is told", every_position_is_told(letters)).await;
+}
+
+fn letter(function: &str, offset: i64) -> DeadLetter {
+    DeadLetter {
+        function: format!("suite.{function}"),
+        position: TopicPartition::new("orders", 3, 2).at(offset),
+        timestamp_ms: 1_700_000_000_000 - offset,
+        key: None,
+        value: Some(offset.to_string().into_bytes()),
+        headers: vec![],
+        value_bytes: offset.to_string().len(),
+        reason: format!("field `amount` of offset {offset}"),
+    }
+}
+
+async fn list(letters: &dyn DeadLetters, function: &str, limit: usize) -> Vec<DeadLetter> {
+    letters.list(Some(&format!("suite.{function}")), limit).await.unwrap()
+}
+
+async fn all_of_a_letter_comes_back(letters: &dyn DeadLetters) {
+    assert_eq!(letters.list(None, 10).await.unwrap(), []);
+    letters.put(&[]).await.unwrap();
+    let header = |name: &str, bytes: &[u8]| (name.to_owned(), bytes.to_vec());
+    let mut odd = vec![letter("all", 0), letter("all", 1), letter("all", 2), letter("all", i64::MAX)];
+    (odd[0].value, odd[0].value_bytes) = (None, 0);
+    (odd[1].value, odd[1].value_bytes, odd[1].key) = (Some(vec![]), 0, Some(vec![]));
+    odd[1].headers = vec![header("a", b""), header("a", b"\0\xff"), header("millstream-reason", b"not ours")];
+    (odd[2].key, odd[2].value, odd[2].value_bytes) = (Some(b"\0\xff".to_vec()), Some(b"\xff\0".to_vec()), 5_000_000);
+    odd[2].reason = "é 東京 'x' \"y\"".into();
+    odd[3].timestamp_ms = -1;
+    letters.put(&odd).await.unwrap();
+    let mut held = list(letters, "all", 10).await;
+    held.sort_by_key(|letter| letter.position.offset);
+    assert_eq!(held, odd);
+}
+
+async fn twice_is_once(letters: &dyn DeadLetters) {
+    for _ in 0..2 {
+        letters.put(&[letter("twice", 7), letter("twice", 8)]).await.unwrap();
+    }
+    letters.put(&[letter("twice", 7)]).await.unwrap();
+    letters.put(&[letter("twin", 7)]).await.unwrap();
+    let offsets: BTreeSet<_> = list(letters, "twice", 10).await.iter().map(|letter| letter.position.offset).collect();
+    assert_eq!((list(letters, "twice", 10).await.len(), offsets), (2, BTreeSet::from([7, 8])));
+    assert_eq!(list(letters, "twin", 10).await, [letter("twin", 7)]);
+}
+
+async fn a_listing_is_of_the_newest(letters: &dyn DeadLetters) {
+    // So many that no adapter reads them at once.
+    for part in 0..25 {
+        let of = |function| (part * 100..part * 100 + 100).map(|offset| letter(function, offset)).collect::<Vec<_>>();
+        letters.put(&of("newest")).await.unwrap();
+        letters.put(&of("others")).await.unwrap();
+    }
+    let offsets = |letters: Vec<DeadLetter>| letters.into_iter().map(|l| l.position.offset).collect::<Vec<_>>();
+    assert_eq!(offsets(list(letters, "newest", 3).await), [2_499, 2_498, 2_497]);
+    let held = offsets(list(letters, "newest", 2_400).await);
+    assert!(held.iter().copied().eq((100..2_500).rev()), "{held:?}");
+    assert_eq!(list(letters, "newest", 10_000).await.len(), 2_500);
+    assert_eq!(list(letters, "nobody", 1).await, []);
+    assert_eq!(list(letters, "newest", 0).await, []);
+    let newest = letters.list(None, 1).await.unwrap();
+    assert_eq!(newest, [letter("others", 2_499)]);
+}
+
+async fn one_is_found(letters: &dyn DeadLetters) {
+    letters.put(&[letter("find", 70_001), letter("found", 70_001), letter("found", 70_002)]).await.unwrap();
+    let position = letter("", 70_001).position;
+    assert_eq!(letters.find(Some("suite.found"), &position).await.unwrap(), [letter("found", 70_001)]);
+    let mut both = letters.find(None, &position).await.unwrap();
+    both.sort_by(|a, b| a.function.cmp(&b.function));
+    assert_eq!(both, [letter("find", 70_001), letter("found", 70_001)]);
+    let elsewhere = TopicPartition::new("orders", 4, 2).at(70_001);
+    assert_eq!(letters.find(None, &elsewhere).await.unwrap(), []);
+}
+
+async fn large_letters(letters: &dyn DeadLetters) {
+    // Bytes that hardly compress.
+    let noise = |seed: u32| {
+        let mut state = seed;
+        let next = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        std::iter::repeat_with(next)
+    };
+    let large = |offset: i64| {
+        let bytes = |count: usize, seed: u32| noise(seed + offset as u32).take(count).collect::<Vec<u8>>();
+        let header = (String::new(), bytes(20_000, 3));
+        let reason: String = noise(4).map(|byte| char::from(byte % 64 + b'0')).take(5_000).collect();
+        DeadLetter {
+            key: Some(bytes(100_000, 1)),
+            value: Some(bytes(2_000_000, 2)),
+            value_bytes: 2_000_000,
+            headers: vec![header],
+            reason,
+            ..letter("large", offset)
+        }
+        .cut()
+    };
+    for offset in 0..80 {
+        letters.put(&[large(offset)]).await.unwrap();
+    }
+    assert!(list(letters, "large", 1).await == [large(79)], "the largest letter is another one now");
+    let listed = list(letters, "large", 80).await;
+    assert!((50..80).contains(&listed.len()), "{} letters of some 950 kB were listed at once", listed.len());
+    assert!(listed[0] == large(79) && listed[listed.len() - 1] == large(80 - listed.len() as i64), "not the newest");
+}
+
+async fn every_position_is_told(letters: &dyn DeadLetters) {
+    const MANY: i64 = 10_500;
+    letters.put(&(0..MANY).map(|offset| letter("positions", offset)).collect::<Vec<_>>()).await.unwrap();
+    letters.put(&[letter("position", 1)]).await.unwrap();
+    let mut told = BTreeSet::new();
+    let mut visit = |position: Position| drop(told.insert(position));
+    letters.positions("suite.positions", &mut visit).await.unwrap();
+    letters.positions("suite.nobody", &mut visit).await.unwrap();
+    assert!(told.into_iter().eq((0..MANY).map(|offset| letter("", offset).position)));
+}
