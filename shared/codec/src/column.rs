@@ -263,7 +263,8 @@ impl LongRule {
             }
             Self::Date => {
                 let days = time::parse_date(&string(json)?);
-                time::within_days(days.ok_or(Problem::Found("a string that is not such a date"))?).ok_or_else(time::outside)
+                time::within_days(days.ok_or(Problem::Found("a string that is not such a date"))?)
+                    .ok_or_else(time::outside)
             }
         }
     }

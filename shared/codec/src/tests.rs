@@ -279,7 +279,8 @@ const OUTSIDE: &str = "a time outside the years 0001 to 9999";
 /// To every store the two zeros are one; so they are from the beginning.
 #[test]
 fn there_is_one_zero() {
-    let decoded = decode(&[r#"{"branch":"a","rate":-0.0,"small":-0}"#, r#"{"branch":"a","rate":-1e-999,"small":-0e9}"#]);
+    let decoded =
+        decode(&[r#"{"branch":"a","rate":-0.0,"small":-0}"#, r#"{"branch":"a","rate":-1e-999,"small":-0e9}"#]);
     for value in column(&decoded, "rate").as_primitive::<Float64Type>().values() {
         assert_eq!(value.to_bits(), 0.0_f64.to_bits());
     }

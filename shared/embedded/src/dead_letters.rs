@@ -119,7 +119,8 @@ fn page(connection: &Connection, function: &str, after: Option<Position>) -> Wor
 }
 
 /// What [`read`] reads.
-const COLUMNS: &str = r#"function, topic, generation, partition, "offset", timestamp_ms, key, value, value_bytes, reason, headers"#;
+const COLUMNS: &str =
+    r#"function, topic, generation, partition, "offset", timestamp_ms, key, value, value_bytes, reason, headers"#;
 
 fn read(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
     let partition = TopicPartition::new(row.get::<_, String>(1)?, row.get(2)?, row.get(3)?);

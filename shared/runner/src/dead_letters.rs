@@ -62,7 +62,12 @@ impl<L: Log> TopicDeadLetters<L> {
     }
 
     /// The newest letters of a partition with the time at which each was kept, the newest first.
-    async fn newest(&self, partition: &TopicPartition, function: Option<&str>, limit: usize) -> Result<Vec<(i64, DeadLetter)>> {
+    async fn newest(
+        &self,
+        partition: &TopicPartition,
+        function: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(i64, DeadLetter)>> {
         let held = self.log.watermarks(partition).await?;
         let last = held.low.max(held.high.saturating_sub(MAX_LOOKED_THROUGH));
         let (mut found, mut end) = (Newest::new(limit), held.high);
@@ -174,7 +179,8 @@ impl Newest {
 
 impl Page {
     fn push(&mut self, timestamp_ms: i64, letter: DeadLetter) {
-        let same = |(_, before): &(i64, DeadLetter)| before.function == letter.function && before.position == letter.position;
+        let same =
+            |(_, before): &(i64, DeadLetter)| before.function == letter.function && before.position == letter.position;
         if let Some(at) = self.letters.iter().rposition(same) {
             self.letters.remove(at).iter().for_each(|(_, before)| self.bytes -= before.bytes());
         }

@@ -103,7 +103,11 @@ impl Partitions {
         });
         if refused < most {
             let all = refused.saturating_add(outcome.refused);
-            return if all <= most { Ok(()) } else { Err(Error::too_large("more records are refused than may be in a row")) };
+            return if all <= most {
+                Ok(())
+            } else {
+                Err(Error::too_large("more records are refused than may be in a row"))
+            };
         }
         let thousands = most / 1_000;
         let offset = work.offsets().values().first().copied().unwrap_or(work.range().start);

@@ -280,5 +280,7 @@ impl Runner {
 /// A panic is a defect that some record brought to light, and that record is found like any other that is refused. What it
 /// says stays out of the letter and the log: it may quote the record.
 fn panicked(during: &str) -> Error {
-    Error::poison(format!("a defect of millstream: {during} panicked over this record; please report it with the record"))
+    Error::poison(format!(
+        "a defect of millstream: {during} panicked over this record; please report it with the record"
+    ))
 }

@@ -50,7 +50,9 @@ impl Timeliness {
         let allowed_ms = self.ahead_ms.filter(|_| timestamp_ms != NO_TIMESTAMP_MS)?;
         let ahead_ms = time_us.div_euclid(1_000).saturating_sub(timestamp_ms);
         (ahead_ms > allowed_ms).then(|| {
-            format!("ahead: dated {ahead_ms} ms after the record's own timestamp, {allowed_ms} ms are allowed (`ahead`)")
+            format!(
+                "ahead: dated {ahead_ms} ms after the record's own timestamp, {allowed_ms} ms are allowed (`ahead`)"
+            )
         })
     }
 

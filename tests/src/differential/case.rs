@@ -63,9 +63,8 @@ impl Case {
     }
 
     pub fn tables(&self) -> Tables<'_> {
-        let columns = |fields: &[super::data::Field]| {
-            fields.iter().map(|field| (field.name.clone(), field.of.clone())).collect()
-        };
+        let columns =
+            |fields: &[super::data::Field]| fields.iter().map(|field| (field.name.clone(), field.of.clone())).collect();
         let mut all = Vec::new();
         let placed = self.data.placed();
         for (index, topic) in self.data.topics.iter().enumerate() {
@@ -80,7 +79,9 @@ impl Case {
         for reference in &self.data.references {
             let versions = reference.versions.iter().enumerate();
             let rows = versions
-                .flat_map(|(version, rows)| rows.iter().map(move |row| Row { order: String::new(), version, values: row }))
+                .flat_map(|(version, rows)| {
+                    rows.iter().map(move |row| Row { order: String::new(), version, values: row })
+                })
                 .collect();
             all.push(Table { name: reference.name.clone(), columns: columns(&reference.columns), rows });
         }

@@ -138,17 +138,16 @@ fn topic(rng: &mut StdRng, number: usize) -> Topic {
         field("x", Type::Double),
         field("ok", Type::Bool),
         field("seen", Type::Time),
-        field("pos", Type::Object(vec![
-            ("lat".into(), Type::Double),
-            ("tag".into(), Type::Text),
-            ("n".into(), Type::Big),
-        ])),
+        field(
+            "pos",
+            Type::Object(vec![("lat".into(), Type::Double), ("tag".into(), Type::Text), ("n".into(), Type::Big)]),
+        ),
         field("tags", Type::List(Box::new(Type::Text))),
         field("nums", Type::List(Box::new(Type::Big))),
-        field("items", Type::List(Box::new(Type::Object(vec![
-            ("sku".into(), Type::Text),
-            ("cost".into(), Type::Decimal(10, 2)),
-        ])))),
+        field(
+            "items",
+            Type::List(Box::new(Type::Object(vec![("sku".into(), Type::Text), ("cost".into(), Type::Decimal(10, 2))]))),
+        ),
         Field { name: "wide".into(), of: Type::Big, wide: true },
         Field { name: "huge".into(), of: Type::Decimal(38, 6), wide: true },
         Field { name: "wild".into(), of: Type::Double, wide: true },
@@ -162,12 +161,7 @@ fn topic(rng: &mut StdRng, number: usize) -> Topic {
             index += 1;
         }
     }
-    Topic {
-        name: format!("t{number}"),
-        partitions: rng.random_range(1..=3),
-        fields,
-        event_time: rng.random_bool(0.7),
-    }
+    Topic { name: format!("t{number}"), partitions: rng.random_range(1..=3), fields, event_time: rng.random_bool(0.7) }
 }
 
 fn reference(rng: &mut StdRng, number: usize, phases: usize) -> Reference {
@@ -199,10 +193,14 @@ fn value(rng: &mut StdRng, of: &Type, wide: bool, lively: Lively) -> Value {
     match of {
         Type::Text => Value::Text(TEXTS[..lively.texts].choose(rng).copied().unwrap_or_default().into()),
         Type::Int => Value::Integer(rng.random_range(-9..=9)),
-        Type::Big if wide => Value::Integer(*[i64::MIN, i64::MAX, 0, -1, 1 << 53, (1 << 53) + 1].choose(rng).unwrap_or(&0)),
+        Type::Big if wide => {
+            Value::Integer(*[i64::MIN, i64::MAX, 0, -1, 1 << 53, (1 << 53) + 1].choose(rng).unwrap_or(&0))
+        }
         Type::Big if rng.random_bool(0.2) => Value::Integer(rng.random_range(-1_000_000_000_000..=1_000_000_000_000)),
         Type::Big => Value::Integer(rng.random_range(-5..=5)),
-        Type::Double if wide => Value::Double(*[1e300, -1e300, 1e-300, 0.1, 12_345.678_9, 1e15 + 0.5].choose(rng).unwrap_or(&0.0)),
+        Type::Double if wide => {
+            Value::Double(*[1e300, -1e300, 1e-300, 0.1, 12_345.678_9, 1e15 + 0.5].choose(rng).unwrap_or(&0.0))
+        }
         // Eighths: sums of them are exact in any order.
         Type::Double if rng.random() => Value::Double(f64::from(rng.random_range(-4..=4)) / 2.0),
         Type::Double => Value::Double(f64::from(rng.random_range(-800..=800)) / 8.0),
@@ -219,9 +217,7 @@ fn value(rng: &mut StdRng, of: &Type, wide: bool, lively: Lively) -> Value {
         }
         Type::Bool => Value::Bool(rng.random()),
         Type::Time => Value::Time(time(rng, lively)),
-        Type::Object(fields) => {
-            Value::Object(fields.iter().map(|(_, of)| maybe(rng, of, lively)).collect())
-        }
+        Type::Object(fields) => Value::Object(fields.iter().map(|(_, of)| maybe(rng, of, lively)).collect()),
         Type::List(item) => {
             let length = rng.random_range(0..4);
             Value::List((0..length).map(|_| maybe(rng, item, lively)).collect())

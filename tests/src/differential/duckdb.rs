@@ -41,7 +41,8 @@ impl DuckDb {
         self.ask.write_all(format!("{request}\n").as_bytes()).await.unwrap();
         let mut line = String::new();
         self.answers.read_line(&mut line).await.unwrap();
-        let answer: Json = serde_json::from_str(&line).unwrap_or_else(|error| panic!("DuckDB answered {line}: {error}"));
+        let answer: Json =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("DuckDB answered {line}: {error}"));
         if let Some(error) = answer["error"].as_str() {
             return Err(error.to_owned());
         }
@@ -55,15 +56,15 @@ impl DuckDb {
 fn setup(tables: &Tables<'_>) -> Vec<String> {
     let mut statements = Vec::new();
     for table in &tables.all {
-        let columns: Vec<_> =
-            table.columns.iter().map(|(name, of)| format!("\"{name}\" {}", of.duck())).collect();
+        let columns: Vec<_> = table.columns.iter().map(|(name, of)| format!("\"{name}\" {}", of.duck())).collect();
         let columns = columns.join(", ");
         statements.push(format!("CREATE TABLE {} ({ORDER} VARCHAR, {VERSION} BIGINT, {columns})", table.name));
         let rows: Vec<String> = table
             .rows
             .iter()
             .map(|row| {
-                let values: Vec<_> = row.values.iter().zip(&table.columns).map(|(value, (_, of))| value.duck(of)).collect();
+                let values: Vec<_> =
+                    row.values.iter().zip(&table.columns).map(|(value, (_, of))| value.duck(of)).collect();
                 format!("('{}', {}, {})", row.order, row.version, values.join(", "))
             })
             .collect();

@@ -127,7 +127,12 @@ impl Maker<'_> {
                 let of = Type::Decimal(5, self.rng.random_range(0..=3));
                 let Type::Decimal(_, scale) = of else { unreachable!() };
                 let text = decimal_text(self.rng.random_range(-999..=999), scale);
-                Expr::call(of.clone(), format!("CAST('{text}' AS {})", of.ours()), format!("CAST('{text}' AS {})", of.duck()), vec![])
+                Expr::call(
+                    of.clone(),
+                    format!("CAST('{text}' AS {})", of.ours()),
+                    format!("CAST('{text}' AS {})", of.duck()),
+                    vec![],
+                )
             }
             Kind::Bool => Expr::same(Type::Bool, self.one(&["true", "false"]), vec![]),
             Kind::Time => {
@@ -223,7 +228,8 @@ impl Maker<'_> {
             }
             2 => {
                 let time = self.expr(Kind::Time, scope, depth);
-                Expr::call(of, "to_char({0}, '%Y-%m-%d %H:%M')", "strftime({0}, '%Y-%m-%d %H:%M')", vec![time]).named("to_char")
+                Expr::call(of, "to_char({0}, '%Y-%m-%d %H:%M')", "strftime({0}, '%Y-%m-%d %H:%M')", vec![time])
+                    .named("to_char")
             }
             3 => {
                 let Some(time) = self.column(Kind::Time, scope, false) else { return self.leaf(Kind::Text, scope) };
@@ -242,8 +248,16 @@ impl Maker<'_> {
             _ => {
                 let text = self.expr(Kind::Text, scope, depth);
                 let function = self.one(&[
-                    "upper({0})", "lower({0})", "substr({0}, 2)", "trim({0})", "replace({0}, 'a', 'z')",
-                    "split_part({0}, '-', 1)", "lpad({0}, 3, 'x')", "reverse({0})", "md5({0})", "left({0}, 1)",
+                    "upper({0})",
+                    "lower({0})",
+                    "substr({0}, 2)",
+                    "trim({0})",
+                    "replace({0}, 'a', 'z')",
+                    "split_part({0}, '-', 1)",
+                    "lpad({0}, 3, 'x')",
+                    "reverse({0})",
+                    "md5({0})",
+                    "left({0}, 1)",
                 ]);
                 Expr::same(of, function, vec![text]).named("texts")
             }
@@ -263,7 +277,11 @@ impl Maker<'_> {
                 }
                 1 => {
                     let arg = self.expr(Kind::Text, scope, depth);
-                    let (ours, duck) = self.one(&[("bit_length({0})", "bit_length({0})"), ("octet_length({0})", "CAST(strlen({0}) AS BIGINT)"), ("ascii({0})", "ascii({0})")]);
+                    let (ours, duck) = self.one(&[
+                        ("bit_length({0})", "bit_length({0})"),
+                        ("octet_length({0})", "CAST(strlen({0}) AS BIGINT)"),
+                        ("ascii({0})", "ascii({0})"),
+                    ]);
                     Expr::call(Type::Big, ours, duck, vec![arg])
                 }
                 _ => {
@@ -307,12 +325,14 @@ impl Maker<'_> {
             7 | 8 => {
                 let time = self.expr(Kind::Time, scope, depth);
                 let part = self.one(&PARTS);
-                Expr::same(Type::Big, format!("CAST(date_part('{part}', {{0}}) AS BIGINT)"), vec![time]).named("date_part")
+                Expr::same(Type::Big, format!("CAST(date_part('{part}', {{0}}) AS BIGINT)"), vec![time])
+                    .named("date_part")
             }
             _ => {
                 let kind = self.one(&[Kind::Double, Kind::Decimal]);
                 let number = if scope.above { self.expr(kind, scope, depth) } else { self.leaf(kind, scope) };
-                Expr::call(Type::Big, "CAST({0} AS BIGINT)", "CAST(trunc({0}) AS BIGINT)", vec![number]).named("cast_whole")
+                Expr::call(Type::Big, "CAST({0} AS BIGINT)", "CAST(trunc({0}) AS BIGINT)", vec![number])
+                    .named("cast_whole")
             }
         }
     }
@@ -361,7 +381,15 @@ impl Maker<'_> {
             }
             _ => {
                 let number = self.expr(Kind::Double, scope, depth);
-                let function = self.one(&["abs({0})", "floor({0})", "ceil({0})", "trunc({0})", "round({0})", "round({0}, 2)", "(- {0})"]);
+                let function = self.one(&[
+                    "abs({0})",
+                    "floor({0})",
+                    "ceil({0})",
+                    "trunc({0})",
+                    "round({0})",
+                    "round({0}, 2)",
+                    "(- {0})",
+                ]);
                 Expr::same(of, function, vec![number]).named("rounding")
             }
         }
@@ -391,16 +419,26 @@ impl Maker<'_> {
             4 => {
                 let number = self.expr(Kind::Whole, scope, depth);
                 let of = Type::Decimal(22, self.one(&[0, 2]));
-                Expr::call(of.clone(), format!("CAST({{0}} AS {})", of.ours()), format!("CAST({{0}} AS {})", of.duck()), vec![number])
-                    .named("cast_decimal")
+                Expr::call(
+                    of.clone(),
+                    format!("CAST({{0}} AS {})", of.ours()),
+                    format!("CAST({{0}} AS {})", of.duck()),
+                    vec![number],
+                )
+                .named("cast_decimal")
             }
             5 => {
                 let number = self.expr(Kind::Decimal, scope, depth);
                 let (precision, scale) = digits(&number.of);
                 let to = self.rng.random_range(0..=scale);
                 let of = Type::Decimal((precision + 1).min(38), to);
-                Expr::call(of.clone(), format!("CAST({{0}} AS {})", of.ours()), format!("CAST({{0}} AS {})", of.duck()), vec![number])
-                    .named("cast_decimal")
+                Expr::call(
+                    of.clone(),
+                    format!("CAST({{0}} AS {})", of.ours()),
+                    format!("CAST({{0}} AS {})", of.duck()),
+                    vec![number],
+                )
+                .named("cast_decimal")
             }
             6 => {
                 let number = self.expr(Kind::Decimal, scope, depth);
@@ -421,7 +459,8 @@ impl Maker<'_> {
 
     fn decimals(&mut self, precision: u8, scale: u8, operator: &str, args: [Expr; 2]) -> Expr {
         let of = Type::Decimal(precision, scale);
-        let wide = |index: usize| format!("CAST({{{index}}} AS {})", Type::Decimal(38, digits(&args[index].of).1).duck());
+        let wide =
+            |index: usize| format!("CAST({{{index}}} AS {})", Type::Decimal(38, digits(&args[index].of).1).duck());
         let duck = format!("CAST(({} {operator} {}) AS {})", wide(0), wide(1), of.duck());
         Expr::call(of, format!("({{0}} {operator} {{1}})"), duck, args.into())
     }
@@ -438,12 +477,16 @@ impl Maker<'_> {
         let power = "0".repeat(usize::from(s2 + 4));
         let zero = format!("CAST(0 AS {})", args[1].of.ours());
         let duck_of = |divisor: &str| {
-            format!("CAST(decimal_text((unscaled({{0}}) * CAST('1{power}' AS HUGEINT)) // unscaled({divisor}), {scale}) AS {})", of.duck())
+            format!(
+                "CAST(decimal_text((unscaled({{0}}) * CAST('1{power}' AS HUGEINT)) // unscaled({divisor}), {scale}) AS {})",
+                of.duck()
+            )
         };
         if scope.above && self.is_on("division") {
             return Expr::call(of.clone(), "({0} / {1})", duck_of("{1}"), args).named("division");
         }
-        Expr::call(of.clone(), format!("({{0}} / NULLIF({{1}}, {zero}))"), duck_of("NULLIF({1}, 0)"), args).named("decimal_division")
+        Expr::call(of.clone(), format!("({{0}} / NULLIF({{1}}, {zero}))"), duck_of("NULLIF({1}, 0)"), args)
+            .named("decimal_division")
     }
 
     fn truth(&mut self, scope: &Scope, depth: usize) -> Expr {
@@ -452,7 +495,11 @@ impl Maker<'_> {
             // Over one version only: there is no telling which one a group would be joined with.
             0 if scope.above && self.versions == 1 && self.is_on("above_subqueries") && self.chance(0.3) => {
                 let arg = self.expr(Kind::Text, scope, depth);
-                let text = self.one(&["({0} IN (SELECT q.key FROM r0 AS q))", "({0} NOT IN (SELECT q.k FROM t0 AS q))", "({0} < (SELECT max(q.key) FROM r0 AS q))"]);
+                let text = self.one(&[
+                    "({0} IN (SELECT q.key FROM r0 AS q))",
+                    "({0} NOT IN (SELECT q.k FROM t0 AS q))",
+                    "({0} < (SELECT max(q.key) FROM r0 AS q))",
+                ]);
                 Expr::same(of, text, vec![arg]).named("above_subqueries")
             }
             0 => {
@@ -470,7 +517,17 @@ impl Maker<'_> {
             }
             3 => {
                 let arg = self.expr(Kind::Text, scope, depth);
-                Expr::same(of, self.one(&["({0} LIKE '%a%')", "({0} IN ('a', 'b'))", "({0} NOT IN ('a', 'null'))", "starts_with({0}, 'a')"]), vec![arg]).named("likes")
+                Expr::same(
+                    of,
+                    self.one(&[
+                        "({0} LIKE '%a%')",
+                        "({0} IN ('a', 'b'))",
+                        "({0} NOT IN ('a', 'null'))",
+                        "starts_with({0}, 'a')",
+                    ]),
+                    vec![arg],
+                )
+                .named("likes")
             }
             4 => {
                 let arg = self.expr(Kind::Whole, scope, depth);
@@ -490,9 +547,12 @@ impl Maker<'_> {
         match self.rng.random_range(0..4) {
             3 if self.is_on("rare") => {
                 let by = |dialect| time_of(dialect, &floor_us(dialect, "{0}", 300_000_000));
-                Expr::call(Type::Time, "date_bin(INTERVAL '5 minutes', {0})", by(Dialect::Duck), vec![time]).plainly(by(Dialect::Plain)).named("rare")
+                Expr::call(Type::Time, "date_bin(INTERVAL '5 minutes', {0})", by(Dialect::Duck), vec![time])
+                    .plainly(by(Dialect::Plain))
+                    .named("rare")
             }
-            0 => Expr::same(Type::Time, format!("date_trunc('{}', {{0}})", self.one(&UNITS)), vec![time]).named("date_trunc"),
+            0 => Expr::same(Type::Time, format!("date_trunc('{}', {{0}})", self.one(&UNITS)), vec![time])
+                .named("date_trunc"),
             1 => Expr::same(Type::Time, "({0} + INTERVAL '90 seconds')", vec![time]).named("intervals"),
             _ => self.tumble(time),
         }

@@ -278,8 +278,7 @@ fn subquery(maker: &mut Maker<'_>, data: &Data, source: &Source) -> Option<Expr>
     }
     let text = |version: &str| {
         let conditions: Vec<_> = [shape, version].into_iter().filter(|one| !one.is_empty()).collect();
-        let filter =
-            if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+        let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
         condition.replace("{w}", &filter).replace("{r}", &reference).replace("{c}", column)
     };
     let expr = Expr::call(Type::Bool, text(""), text("q._v = t._v"), vec![value]).plainly(text("q._v = t._v"));
@@ -321,7 +320,8 @@ fn grouped(maker: &mut Maker<'_>, source: &Source, depth: usize) -> Grouped {
             0 | 1 => {
                 let Some(time) = maker.column(Kind::Time, &source.scope, false) else { continue };
                 if hop.is_none() && maker.is_on("hop") && maker.chance(0.4) {
-                    let (slide, slide_us) = maker.one(&[("1 second", 1_000_000), ("5 seconds", 5_000_000), ("1 hour", 3_600_000_000)]);
+                    let (slide, slide_us) =
+                        maker.one(&[("1 second", 1_000_000), ("5 seconds", 5_000_000), ("1 hour", 3_600_000_000)]);
                     let times: i64 = maker.one(&[1, 2, 3]);
                     let size_us = slide_us * times + maker.one(&[0, 0, 500_000]);
                     let ours = format!("hop({{0}}, INTERVAL '{slide}', INTERVAL '{} milliseconds')", size_us / 1_000);
@@ -337,9 +337,19 @@ fn grouped(maker: &mut Maker<'_>, source: &Source, depth: usize) -> Grouped {
                 keys.push(maker.one(&source.nested).named("nested_keys"));
             }
             _ => {
-                let kind = maker.one(&[Kind::Text, Kind::Text, Kind::Text, Kind::Bool, Kind::Bool, Kind::Whole, Kind::Double, Kind::Decimal]);
+                let kind = maker.one(&[
+                    Kind::Text,
+                    Kind::Text,
+                    Kind::Text,
+                    Kind::Bool,
+                    Kind::Bool,
+                    Kind::Whole,
+                    Kind::Double,
+                    Kind::Decimal,
+                ]);
                 let Some(column) = maker.column(kind, &source.scope, false) else { continue };
-                let key = if maker.chance(0.5) { maker.expr(kind, &source.scope, depth.min(2)) } else { column.clone() };
+                let key =
+                    if maker.chance(0.5) { maker.expr(kind, &source.scope, depth.min(2)) } else { column.clone() };
                 keys.push(if key.has_column() { key } else { column });
             }
         }
@@ -383,7 +393,10 @@ fn above(maker: &mut Maker<'_>, keys: &[Expr], aggregates: &[Expr], depth: usize
             items.push(expr.above());
         }
     }
-    if items.is_empty() {
+    let (mut shown_keys, mut shown_aggregates) = Default::default();
+    items.iter().for_each(|item| item.uses(&mut shown_keys, &mut shown_aggregates));
+    // Without a key or an aggregate it would be a statement of rows.
+    if items.is_empty() || keys.is_empty() && shown_aggregates.is_empty() {
         items.push(Expr::aggregate(aggregates[0].of.clone(), 0));
     }
     let having = (maker.is_on("having") && maker.chance(0.25)).then(|| maker.expr(Kind::Bool, &scope, depth.min(2)));
@@ -392,7 +405,8 @@ fn above(maker: &mut Maker<'_>, keys: &[Expr], aggregates: &[Expr], depth: usize
 }
 
 fn aggregate(maker: &mut Maker<'_>, source: &Source, depth: usize) -> Expr {
-    let filter = (maker.is_on("aggregate_filter") && maker.chance(0.2)).then(|| maker.expr(Kind::Bool, &source.scope, 1));
+    let filter =
+        (maker.is_on("aggregate_filter") && maker.chance(0.2)).then(|| maker.expr(Kind::Bool, &source.scope, 1));
     let scope = &source.scope;
     let depth = if maker.chance(0.5) { 0 } else { depth.min(2) };
     let ordered = !source.multiplied && maker.is_on("first_last");
@@ -451,7 +465,8 @@ fn aggregate(maker: &mut Maker<'_>, source: &Source, depth: usize) -> Expr {
             let of = arg.of.clone();
             if maker.is_on("ignore_nulls") && maker.chance(0.4) {
                 let and = filter.as_ref().map_or("", |_| " AND {1}");
-                let by = |function: &str| format!("{function}({{0}} ORDER BY t._ord) FILTER (WHERE {{0}} IS NOT NULL{and})");
+                let by =
+                    |function: &str| format!("{function}({{0}} ORDER BY t._ord) FILTER (WHERE {{0}} IS NOT NULL{and})");
                 let args = std::iter::once(arg).chain(filter.clone()).collect();
                 let ours = match filter {
                     Some(_) => format!("{name}_value({{0}}) FILTER (WHERE {{1}}) IGNORE NULLS"),
@@ -463,7 +478,10 @@ fn aggregate(maker: &mut Maker<'_>, source: &Source, depth: usize) -> Expr {
                     .wide();
             }
             let ours = format!("{name}_value({{0}}){{f}}");
-            let plain = format!("{name}_value({{0}} ORDER BY t._ord){}", if filter.is_some() { " FILTER (WHERE {1})" } else { "" });
+            let plain = format!(
+                "{name}_value({{0}} ORDER BY t._ord){}",
+                if filter.is_some() { " FILTER (WHERE {1})" } else { "" }
+            );
             call(filter, of, &ours, &format!("{name}({{0}} ORDER BY t._ord){{f}}"), vec![arg])
                 .plainly(plain)
                 .named("first_last")
@@ -487,7 +505,8 @@ fn aggregate(maker: &mut Maker<'_>, source: &Source, depth: usize) -> Expr {
 fn call(filter: Option<Expr>, of: Type, ours: &str, duck: &str, mut args: Vec<Expr>) -> Expr {
     let clause = filter.as_ref().map(|_| format!(" FILTER (WHERE {{{}}})", args.len())).unwrap_or_default();
     args.extend(filter);
-    let place = |text: &str| if text.contains("{f}") { text.replace("{f}", &clause) } else { format!("{text}{clause}") };
+    let place =
+        |text: &str| if text.contains("{f}") { text.replace("{f}", &clause) } else { format!("{text}{clause}") };
     Expr::call(of, place(ours), place(duck), args)
 }
 

@@ -104,7 +104,13 @@ pub async fn differential(setting: Setting) -> Summary {
                 }
                 worker.case(setting.seed.wrapping_add(number), &summary).await;
                 if (number + 1).is_multiple_of(500) {
-                    eprintln!("differential: {} of {}, {} s, {}", number + 1, setting.statements, began.elapsed().as_secs(), summary.lock().unwrap().line());
+                    eprintln!(
+                        "differential: {} of {}, {} s, {}",
+                        number + 1,
+                        setting.statements,
+                        began.elapsed().as_secs(),
+                        summary.lock().unwrap().line()
+                    );
                 }
             }
         })
@@ -288,7 +294,8 @@ impl<'a> Worker<'a> {
         }
         // In memory where there is such a place.
         let memory = PathBuf::from("/dev/shm");
-        let folder = if memory.is_dir() { TempDir::with_prefix_in("millstream-", memory) } else { TempDir::new() }.unwrap();
+        let folder =
+            if memory.is_dir() { TempDir::with_prefix_in("millstream-", memory) } else { TempDir::new() }.unwrap();
         let (url, reader) = self.postgres.as_ref().map(|(url, reader)| (url.as_str(), reader)).unzip();
         let failed = |cut: Cut, reason: String| Some(Difference { kind, cut, what: What::Failed(reason) });
         let scene = match Scene::new(case, kind, cuts.len(), folder.path(), url).await {

@@ -98,7 +98,12 @@ fn selects(select: &Select) -> Vec<Select> {
             with(&|select| groups(select).having = None);
         }
         for (index, aggregate) in grouped.aggregates.iter().enumerate() {
-            for simpler in aggregate.args.iter().enumerate().flat_map(|(at, arg)| arg.simpler().into_iter().map(move |one| (at, one))) {
+            for simpler in aggregate
+                .args
+                .iter()
+                .enumerate()
+                .flat_map(|(at, arg)| arg.simpler().into_iter().map(move |one| (at, one)))
+            {
                 with(&|select| groups(select).aggregates[index].args[simpler.0] = simpler.1.clone());
             }
         }

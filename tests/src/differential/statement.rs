@@ -119,7 +119,8 @@ impl Select {
                 let groups = grouped.groups();
                 let keys: Vec<_> = grouped.keys.iter().map(|key| key.print(dialect, &NO_GROUPS)).collect();
                 let by = if keys.is_empty() { String::new() } else { format!(" GROUP BY {}", keys.join(", ")) };
-                let having = grouped.having.as_ref().map(|having| format!(" HAVING {}", having.print(dialect, &groups)));
+                let having =
+                    grouped.having.as_ref().map(|having| format!(" HAVING {}", having.print(dialect, &groups)));
                 let having = having.unwrap_or_default();
                 format!("SELECT {} FROM {from}{filter}{by}{having}", list(&grouped.items, &groups))
             }
@@ -135,12 +136,15 @@ impl Select {
             from = format!("{from} CROSS JOIN (VALUES {}) AS h(step)", steps.join(", "));
             let time = hop.time.print(dialect, &NO_GROUPS);
             let start = hop_start_us(dialect, &time, hop.slide_us);
-            filters.push(format!("{start} > {} - {}", micros(dialect, &time), hop.size_us));
+            // An event without a time is in one window, which is NULL.
+            let holds = format!("{start} > {} - {}", micros(dialect, &time), hop.size_us);
+            filters.push(format!("CASE WHEN {time} IS NULL THEN h.step = 0 ELSE {holds} END"));
         }
         let filter = if filters.is_empty() { String::new() } else { format!(" WHERE ({})", filters.join(") AND (")) };
         match &self.shape {
             Shape::Rows(items) => {
-                let items = items.iter().map(|item| format!("{} AS {}", item.expr.print(dialect, &NO_GROUPS), item.name));
+                let items =
+                    items.iter().map(|item| format!("{} AS {}", item.expr.print(dialect, &NO_GROUPS), item.name));
                 format!("SELECT {} FROM {from}{filter}", items.collect::<Vec<_>>().join(", "))
             }
             Shape::Groups(grouped) => {

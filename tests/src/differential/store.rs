@@ -99,12 +99,19 @@ pub fn pipeline(case: &Case, cuts: usize, folder: &Path) -> Result<Pipeline, Str
         std::fs::write(folder.join(format!("{}.csv", reference.name)), names.join(",") + "\n").unwrap();
     }
     let text = pipeline_text(case, cuts);
-    Pipeline::parse(&text, &folder.join("pipeline.yaml")).map_err(|wrong| format!("the pipeline file: {wrong:?}\n{text}"))
+    Pipeline::parse(&text, &folder.join("pipeline.yaml"))
+        .map_err(|wrong| format!("the pipeline file: {wrong:?}\n{text}"))
 }
 
 impl Scene {
     /// Makes the topics and produces the records.
-    pub async fn new(case: &Case, kind: Kind, cuts: usize, folder: &Path, postgres: Option<&str>) -> Result<Self, String> {
+    pub async fn new(
+        case: &Case,
+        kind: Kind,
+        cuts: usize,
+        folder: &Path,
+        postgres: Option<&str>,
+    ) -> Result<Self, String> {
         let wrong = |error: millstream_core::Error| error.to_string();
         let pipeline = pipeline(case, cuts, folder)?;
         let mut connections = Connections::read(&|_| None).map_err(wrong)?;
@@ -129,7 +136,8 @@ impl Scene {
     /// Runs one cut, and says what went wrong: an error of the function, or a dead letter that should not be.
     pub async fn run(&self, case: &Case, number: usize, cut: Cut) -> Result<(), String> {
         let name = format!("f{number}");
-        let function = self.systems.function(&self.pipeline, &name).await.map_err(|error| format!("at start: {error}"))?;
+        let function =
+            self.systems.function(&self.pipeline, &name).await.map_err(|error| format!("at start: {error}"))?;
         let mut rng = StdRng::seed_from_u64(cut.seed);
         let source = self.systems.source();
         let mut next: BTreeMap<(usize, i32), i64> = BTreeMap::new();
@@ -137,8 +145,7 @@ impl Scene {
             set_references(&function, &case.data.references, phase);
             let ends = ends(case, phase);
             loop {
-                let open: Vec<_> =
-                    ends.iter().filter(|(at, end)| next.get(at).copied().unwrap_or(0) < **end).collect();
+                let open: Vec<_> = ends.iter().filter(|(at, end)| next.get(at).copied().unwrap_or(0) < **end).collect();
                 let Some((at, end)) = open.choose(&mut rng).copied() else { break };
                 let mut steps = vec![(*at, *end)];
                 if open.len() > 1 && rng.random_bool(0.3) {
@@ -147,7 +154,8 @@ impl Scene {
                 let mut batches = Vec::new();
                 for (at, end) in steps {
                     let from = next.get(&at).copied().unwrap_or(0);
-                    let count = if cut.max_records == usize::MAX { end } else { rng.random_range(1..=cut.max_records as i64) };
+                    let count =
+                        if cut.max_records == usize::MAX { end } else { rng.random_range(1..=cut.max_records as i64) };
                     let to = end.min(from.saturating_add(count));
                     // A redelivery now and then: from a few records before.
                     let back = if rng.random_bool(0.1) { rng.random_range(0..=3) } else { 0 };
@@ -189,7 +197,12 @@ impl Scene {
     }
 
     /// The table of a cut as its readers see it.
-    pub async fn table(&self, case: &Case, number: usize, reader: Option<&tokio_postgres::Client>) -> Result<Texts, String> {
+    pub async fn table(
+        &self,
+        case: &Case,
+        number: usize,
+        reader: Option<&tokio_postgres::Client>,
+    ) -> Result<Texts, String> {
         let table = format!("o{}_{number}", case.seed);
         match reader {
             Some(client) if self.kind == Kind::Postgres => in_postgres(client, case, &table).await,

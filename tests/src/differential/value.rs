@@ -55,8 +55,7 @@ impl Type {
             Self::Bool => "boolean".into(),
             Self::Time => "timestamp".into(),
             Self::Object(fields) => {
-                let fields: Vec<_> =
-                    fields.iter().map(|(name, of)| format!("{name}: {}", of.declared())).collect();
+                let fields: Vec<_> = fields.iter().map(|(name, of)| format!("{name}: {}", of.declared())).collect();
                 format!("{{ {} }}", fields.join(", "))
             }
             Self::List(item) => format!("[{}]", item.declared()),
@@ -173,7 +172,8 @@ impl Value {
             (Self::Time(us), _) => format!("make_timestamp(CAST({us} AS BIGINT))"),
             (Self::Object(values), Type::Object(fields)) => {
                 let fields = fields.iter().zip(values);
-                let fields: Vec<_> = fields.map(|((name, of), value)| format!("'{name}': {}", value.duck(of))).collect();
+                let fields: Vec<_> =
+                    fields.map(|((name, of), value)| format!("'{name}': {}", value.duck(of))).collect();
                 format!("{{{}}}", fields.join(", "))
             }
             (Self::List(values), Type::List(item)) => {
@@ -211,9 +211,7 @@ pub fn array<'a>(of: &Type, values: &[&'a Value]) -> ArrayRef {
         Type::Big => Arc::new(each!(Int64Array, Integer, |value: &i64| *value)),
         Type::Double => Arc::new(each!(Float64Array, Double, |value: &f64| *value)),
         Type::Bool => Arc::new(each!(BooleanArray, Bool, |value: &bool| *value)),
-        Type::Time => {
-            Arc::new(each!(TimestampMicrosecondArray, Time, |value: &i64| *value).with_timezone("UTC"))
-        }
+        Type::Time => Arc::new(each!(TimestampMicrosecondArray, Time, |value: &i64| *value).with_timezone("UTC")),
         Type::Decimal(precision, scale) => {
             let array = each!(Decimal128Array, Decimal, |value: &i128| *value);
             Arc::new(array.with_precision_and_scale(*precision, *scale as i8).unwrap())

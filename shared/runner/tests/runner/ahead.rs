@@ -28,7 +28,8 @@ async fn rows_of(declared: Declared, records: &[(i64, i64)]) -> (Vec<i64>, Vec<S
 
 #[tokio::test]
 async fn an_event_far_ahead_is_a_dead_letter_and_makes_none_late() {
-    let records = [(NOW_MS, 0), (NOW_MS, AHEAD_MS + 1), (NOW_MS, 30_000_000_000_000), (NOW_MS + 1, 0), (NOW_MS, -2_000)];
+    let records =
+        [(NOW_MS, 0), (NOW_MS, AHEAD_MS + 1), (NOW_MS, 30_000_000_000_000), (NOW_MS + 1, 0), (NOW_MS, -2_000)];
     let (rows, reasons, newest_ms) = rows_of(declared(Some(AHEAD_MS)), &records).await;
     assert_eq!((rows, newest_ms), (vec![0, 3], Some(1)));
     assert!(reasons[0].starts_with("ahead: dated 3600001 ms"), "{}", reasons[0]);

@@ -40,7 +40,10 @@ async fn partitions_of_one_first_start_begin_behind_what_is_there() {
         }
         let (one, other) = (world.slow_member(yields).await, world.slow_member(1).await);
         let starts = |member: crate::world::Member, numbers: [i32; 2]| async move {
-            (member.runner.start(&number(numbers[0])).await.unwrap(), member.runner.start(&number(numbers[1])).await.unwrap())
+            (
+                member.runner.start(&number(numbers[0])).await.unwrap(),
+                member.runner.start(&number(numbers[1])).await.unwrap(),
+            )
         };
         let begun = tokio::join!(starts(one, [0, 2]), starts(other, [3, 1]));
         assert_eq!(begun, ((2, 2), (2, 2)));

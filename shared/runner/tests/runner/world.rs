@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_core::{
-    Batch, BatchBuilder, DeadLetters, Decode, Late, Limits, Log, NewRecord, OnGap, Producer, Sink, Start, TopicPartition,
-    Transform,
+    Batch, BatchBuilder, DeadLetters, Decode, Late, Limits, Log, NewRecord, OnGap, Producer, Sink, Start,
+    TopicPartition, Transform,
 };
 use millstream_runner::{Parts, Runner, Timeliness};
 use millstream_testkit::{Journal, MemoryDeadLetters, MemoryLog, MemorySink, MemoryStore, PlainDecode, PlainTransform};
