@@ -29,6 +29,8 @@ mod reference;
 mod rows;
 mod shown;
 mod systems;
+#[cfg(test)]
+mod tests;
 mod type_name;
 
 pub use audit::{AuditReport, Difference, audit};

@@ -294,7 +294,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_embedded_beside_a_kafka_says_why() {
         let folder = tempfile::tempdir().unwrap();
-        let pipeline = Pipeline::parse("name: p\ntopics: { t: { schema: { a: bigint } } }", "p.yaml".as_ref()).unwrap();
+        let text = "name: p\ntopics: { t: { partitions: 1, schema: { a: bigint } } }\n\
+                    functions: { f: { uses: archive, from: t, into: lake.f } }\n";
+        let pipeline = Pipeline::parse(text, "p.yaml".as_ref()).unwrap();
         let described = |settings: &[(&str, &str)], group_prefix: &str| {
             let get =
                 |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());

@@ -201,7 +201,7 @@ pub struct GenerateArgs {
 /// What to do with dead letters.
 #[derive(Debug, Subcommand)]
 pub enum DeadLettersCommand {
-    /// Where each stands and why it is there
+    /// Where each of the newest stands and why it is there
     List {
         /// Those of one function only
         #[arg(long, short)]

@@ -6,7 +6,7 @@ pub enum Start {
     /// At the oldest record that the topic still holds.
     #[default]
     Earliest,
-    /// Behind the newest record.
+    /// Behind the newest record; in a partition that is added to the topic later, at its first one.
     Latest,
 }
 

@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_function_in_production_is_embedded_only_on_request() {
-        let pipeline = "name: p\ntopics: { t: { schema: { a: bigint } } }\nfunctions:\n  \
+        let pipeline = "name: p\ntopics: { t: { partitions: 1, schema: { a: bigint } } }\nfunctions:\n  \
                         sums: { uses: aggregate, from: t, sql: SELECT sum(a) AS a FROM t, into: postgres.sums }\n  \
                         files: { uses: archive, from: t, into: lake.files }\n";
         let pipeline = crate::Pipeline::parse(pipeline, "p.yaml".as_ref()).unwrap();

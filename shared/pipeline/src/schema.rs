@@ -131,7 +131,8 @@ pub(crate) struct FunctionFile {
     /// Its one sink: `postgres.TABLE`, `lake.TABLE` or `topic.TOPIC`.
     #[schemars(regex(pattern = r"^(topic\.[A-Za-z0-9._-]{1,249}|(postgres|lake)\.[a-z_][a-z0-9_]{0,62})$"))]
     into: String,
-    /// Where a partition without a fence begins: at the oldest record, or behind the newest.
+    /// Where a partition without a fence begins: at the oldest record, or behind the newest. Partitions that are added to the
+    /// topic later begin at their first record.
     #[schemars(default = "earliest")]
     start: StartFile,
     /// What to do when a host hands over records that begin above the fence: read what is missing from the log, stop,

@@ -22,6 +22,9 @@ pub struct TopicDeadLetters<L> {
 /// So much of the topic is read at a time.
 const PAGE: Limits = Limits { max_records: 1_000, max_bytes: 16 << 20, max_wait_ms: 0 };
 
+/// A listing goes back by so many offsets at first.
+const MIN_STEP: usize = 16;
+
 /// How far a listing goes back in each partition, in offsets.
 const MAX_LOOKED_THROUGH: i64 = 100_000;
 
@@ -70,9 +73,11 @@ impl<L: Log> TopicDeadLetters<L> {
     ) -> Result<Vec<(i64, DeadLetter)>> {
         let held = self.log.watermarks(partition).await?;
         let last = held.low.max(held.high.saturating_sub(MAX_LOOKED_THROUGH));
-        let (mut found, mut end) = (Newest::new(limit), held.high);
+        // Letters can be large: no more of them than are asked for, as long as they are the function's own.
+        let (mut found, mut end, mut step) = (Newest::new(limit), held.high, limit.clamp(MIN_STEP, PAGE.max_records));
         while end > last && !found.full {
-            let start = last.max(end - PAGE.max_records as i64);
+            let start = last.max(end - step as i64);
+            step = (step * 4).min(PAGE.max_records);
             let mut page = found.page();
             let mut keep = |timestamp_ms, letter: DeadLetter| {
                 if function.is_none_or(|function| function == letter.function) {

@@ -5,8 +5,8 @@ use millstream_core::Batch;
 #[derive(Default)]
 pub(crate) struct Narrow {
     records: Option<usize>,
-    /// More is too large: the number is not raised again within this batch.
-    at_most: bool,
+    /// More is too large: the number is not raised above it within this batch.
+    at_most: Option<usize>,
     /// The record that was refused alone, and why.
     refused: Option<(i64, String)>,
 }
@@ -34,13 +34,12 @@ impl Narrow {
     }
 
     pub(crate) fn too_large(&mut self, work: &Batch) {
-        self.at_most = true;
-        self.records = Some((work.len() / 2).max(1));
+        self.at_most = Some((work.len() / 2).max(1));
+        self.records = self.at_most;
     }
 
     pub(crate) fn passed(&mut self) {
-        if !self.at_most {
-            self.records = self.records.map(|records| records.saturating_mul(2));
-        }
+        let most = self.at_most.unwrap_or(usize::MAX);
+        self.records = self.records.map(|records| records.saturating_mul(2).min(most));
     }
 }

@@ -108,6 +108,7 @@ impl Runner {
         let mut fenced = 0;
         let mut narrow = Narrow::default();
         if looks_new(batch, &fence) {
+            self.check_topic_id(partition, &fence).await?;
             self.check_records(partition, &fence).await?;
         }
         while let Some(rest) = batch.after(fence.next_offset) {

@@ -212,7 +212,7 @@ async fn merged(
         return Err(SqlError::new("GROUPING SETS, ROLLUP and CUBE: write one function per grouping"));
     }
     let outputs = crate::above::trace(above, schema, root)?;
-    let (input, groups) = hop::unnest(input, group_expr)?;
+    let (rows, groups) = hop::unnest(input, group_expr)?;
     let mut names = Names::default();
     let mut columns = Vec::new();
     let mut values = Vec::new();
@@ -237,7 +237,7 @@ async fn merged(
     let mut direct = true;
     for (index, function, base, place) in aggregates {
         let (_, field) = schema.qualified_field(index);
-        let lowered = states::lower(&function, &input, field.data_type(), &base, &mut names);
+        let lowered = states::lower(&function, input, field.data_type(), &base, &mut names);
         let lowered = lowered.map_err(|error| error.at(place))?;
         direct &= lowered.direct;
         for state in lowered.states {
@@ -247,7 +247,7 @@ async fn merged(
         }
         finished.push(lowered.finish);
     }
-    let partial = partial_plan(input, groups, &values, &columns)?;
+    let partial = partial_plan(rows, groups, &values, &columns)?;
     let plain = direct && outputs.is_whole();
     if plain {
         // The table is the result: its columns in the order in which they were asked for.

@@ -41,7 +41,8 @@ pub async fn rehearse(
         let may_be_another = fields.iter().any(|field| !field.is_nullable() && may_hold_text(field.data_type()));
         let mut told = None;
         for text in TEXTS.into_iter().map(Some).chain([None]) {
-            let row = row(&fields, text).map_err(|_| SqlError::new("internal: a topic's type has no values"))?;
+            // A type that nothing was thought of for is not rehearsed.
+            let Ok(row) = row(&fields, text) else { break };
             match transform.run(&input.name, row).await {
                 Ok(_) => {
                     told = None;

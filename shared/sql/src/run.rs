@@ -180,3 +180,37 @@ fn number(rows: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
     columns.push(Arc::new(Int64Array::from_iter_values(0..rows.num_rows() as i64)));
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::{array::StringArray, datatypes::DataType};
+
+    use super::*;
+    use crate::{Input, Statement, parse::parse, session::session};
+
+    /// Runs a statement over as many texts of 1 KB, within `limit` bytes.
+    async fn outcome(sql: &str, texts: usize, limit: usize) -> Result<Vec<RecordBatch>, DataFusionError> {
+        let schema = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8, false)]));
+        let inputs = vec![Input { name: "t".into(), schema: Arc::clone(&schema) }];
+        let state = session(&Statement { sql, inputs: inputs.clone(), references: vec![], into: "out" }).unwrap();
+        let logical = state.statement_to_plan(parse(&state, sql, &inputs)?.unwrap()).await?;
+        let plan = state.create_physical_plan(&state.optimize(&logical)?).await?;
+        let column: ArrayRef = Arc::new(StringArray::from_iter_values((0..texts).map(|text| format!("{text:01000}"))));
+        let rows = [RecordBatch::try_new(schema, vec![column])?];
+        within(limit, fill(&plan, &HashMap::from([("t", rows.as_slice())]))?, &state.task_ctx()).await
+    }
+
+    #[tokio::test]
+    async fn a_run_has_no_more_memory_than_its_limit_and_no_disk() {
+        for sql in [
+            "SELECT text, count(*) AS n FROM t GROUP BY text",
+            "SELECT a.text FROM t AS a JOIN t AS b ON a.text = b.text",
+            "SELECT a.text FROM t AS a CROSS JOIN (SELECT count(*) AS n FROM t) AS b",
+            "SELECT approx_distinct(text) AS d FROM t GROUP BY text",
+        ] {
+            assert!(outcome(sql, 10, 1024 * 1024).await.is_ok(), "{sql}");
+            let error = outcome(sql, 10_000, 1024 * 1024).await.unwrap_err();
+            assert!(matches!(at_run_time(&error), Error::TooLarge(_)), "{sql}: {error}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use millstream_assembly::dead_letter_topic;
 use millstream_core::Log;
+use millstream_testkit::conformance;
 use millstream_tests::{
     Child, PATIENCE, Record, Scene, Setting, Store, bank, delete_topic, kafka, postgres_client, until,
 };
@@ -58,6 +59,13 @@ fn odd_values() -> Vec<Vec<u8>> {
     ]
     .map(String::into_bytes)
     .to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_in_kafka_are_as_in_any_other_place() {
+    let store = Store::services("letters").await;
+    let scene = Scene::new(Setting { name: "letters", store, ..Setting::default() }).await;
+    conformance::dead_letters(scene.systems.dead_letters(&scene.pipeline).as_ref()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Two processes on one partition, of which one is behind.
 
-use millstream_core::{Fence, OnGap, Sink, Start};
+use millstream_core::{Fence, Log, OnGap, Sink, Start};
 use millstream_testkit::Failure;
 
 use crate::{
@@ -94,7 +94,8 @@ async fn two_first_writers_with_different_watermarks_agree() {
         let (one, other) = tokio::join!(first.runner.start(&here), more);
         let fence = first.sink.fence(&here).await.unwrap().unwrap();
         assert_eq!((one.unwrap(), other), (fence.next_offset, fence.next_offset));
-        assert_eq!(fence, Fence::starting_at(fence.start_offset));
+        let topic_id = world.log.topic_id(TOPIC).await.unwrap();
+        assert_eq!(fence, Fence { topic_id, ..Fence::starting_at(fence.start_offset) });
         world.log.append(TOPIC, 0, ["f"]);
         second.runner.process(world.read(fence.next_offset, 6).await).await.unwrap();
         first.runner.process(world.read(fence.next_offset, 6).await).await.unwrap();

@@ -36,6 +36,19 @@ async fn of_rows_of_one_record_the_greatest_value_is_the_last() {
 }
 
 #[tokio::test]
+async fn the_newest_object_or_list_is_one_too() {
+    for (value, gives) in [("named_struct('n', t.count)", "{n: 1}"), ("t.tags", "[a, all]")] {
+        for from in ["t", "t JOIN branches b ON b.name = t.branch", "t LEFT JOIN branches b ON b.name = t.branch"] {
+            let sql = format!("SELECT t.branch, last_value({value}) AS l FROM {from} WHERE t.branch = 'a' GROUP BY 1");
+            assert_eq!(shown(&sql, &few()).await, [format!("a|{gives}")], "{sql}");
+        }
+        let hop = "hop(at, INTERVAL '1 hour', INTERVAL '1 hour')";
+        let sql = format!("SELECT {hop} AS w, last_value({value}) AS l FROM t GROUP BY 1");
+        assert_eq!(shown(&sql, &few()).await, [format!("1970-01-01T00:00:00Z|{gives}")], "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn states_never_share_a_name() {
     assert_eq!(
         columns("SELECT avg(price) AS price, count(*) AS price_count FROM t").await,

@@ -126,7 +126,9 @@ async fn every_position_is_told(letters: &dyn DeadLetters) {
     letters.put(&(0..MANY).map(|offset| letter("positions", offset)).collect::<Vec<_>>()).await.unwrap();
     letters.put(&[letter("position", 1)]).await.unwrap();
     let mut told = BTreeSet::new();
-    let mut visit = |position: Position| drop(told.insert(position));
+    let mut visit = |position: Position| {
+        told.insert(position);
+    };
     letters.positions("suite.positions", &mut visit).await.unwrap();
     letters.positions("suite.nobody", &mut visit).await.unwrap();
     assert!(told.into_iter().eq((0..MANY).map(|offset| letter("", offset).position)));
