@@ -7,6 +7,7 @@
 //! PostgreSQL in a session of another time zone, from the embedded store's file by a connection of our own. Nothing of
 //! the code under test takes part in what it is compared with.
 
+mod aggregates;
 mod case;
 mod compare;
 mod data;
@@ -14,6 +15,7 @@ mod duckdb;
 mod expr;
 mod expressions;
 mod generate;
+mod numbers;
 mod plain;
 mod run;
 mod shrink;

@@ -78,7 +78,7 @@ impl Expr {
         self
     }
 
-    pub fn as_column(mut self) -> Self {
+    pub fn of_rows(mut self) -> Self {
         self.is_column = true;
         self
     }

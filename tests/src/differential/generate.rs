@@ -3,6 +3,7 @@
 use rand::Rng;
 
 use super::{
+    aggregates::aggregate,
     data::{Data, Field, Reference, Topic},
     expr::{Dialect, Expr, NO_GROUPS},
     expressions::{Kind, Maker, Scope, Seen},
@@ -11,14 +12,14 @@ use super::{
 };
 
 /// What is in sight of a SELECT.
-struct Source {
+pub struct Source {
     from: From,
-    scope: Scope,
+    pub scope: Scope,
     /// Lists that may be unnested.
     lists: Vec<Expr>,
     nested: Vec<Expr>,
     /// May several rows come of one record? Then they have no order.
-    multiplied: bool,
+    pub multiplied: bool,
     filters: Vec<Expr>,
 }
 
@@ -28,7 +29,8 @@ pub fn statement(maker: &mut Maker<'_>, data: &Data) -> Select {
     let source = source(maker, data, depth);
     let filter = filter(maker, data, &source, depth);
     let is_grouped = maker.is_on("groups") && maker.chance(0.65);
-    let shape = if is_grouped { Shape::Groups(grouped(maker, &source, depth)) } else { rows(maker, &source, depth) };
+    let shape =
+        if is_grouped { Shape::Groups(Box::new(grouped(maker, &source, depth))) } else { rows(maker, &source, depth) };
     Select { from: source.from, filter, shape }
 }
 
@@ -51,7 +53,7 @@ fn source(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
 fn of_topic(topic: &Topic) -> Source {
     let mut scope = Scope::default();
     let (mut lists, mut nested) = (Vec::new(), Vec::new());
-    let column = |of: &Type, text: String| Expr::same(of.clone(), text, vec![]).as_column();
+    let column = |of: &Type, text: String| Expr::same(of.clone(), text, vec![]).of_rows();
     for field in &topic.fields {
         let text = format!("t.{}", field.name);
         match &field.of {
@@ -76,7 +78,7 @@ fn of_topic(topic: &Topic) -> Source {
                     format!("CAST(len({text}) AS BIGINT)"),
                     vec![],
                 );
-                scope.columns.push(Seen { expr: count.as_column().named("lists"), wide: false });
+                scope.columns.push(Seen { expr: count.of_rows().named("lists"), wide: false });
             }
             of => scope.columns.push(Seen { expr: column(of, text), wide: field.wide }),
         }
@@ -88,7 +90,7 @@ fn of_topic(topic: &Topic) -> Source {
 /// A reference where a topic should be: to be refused, as its rows have no place among batches.
 fn of_reference(reference: &Reference) -> Source {
     let column = |column: &Field| Seen {
-        expr: Expr::same(column.of.clone(), format!("t.{}", column.name), vec![]).as_column().named("union_reference"),
+        expr: Expr::same(column.of.clone(), format!("t.{}", column.name), vec![]).of_rows().named("union_reference"),
         wide: false,
     };
     let scope = Scope { columns: reference.columns.iter().map(column).collect(), above: false };
@@ -118,7 +120,7 @@ fn subselect(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
     let mut source = of_items(&items, maker);
     if let Some(Type::Object(fields)) = &unnested {
         source.scope.columns.extend(fields.iter().map(|(name, of)| Seen {
-            expr: Expr::same(of.clone(), format!("t.item['{name}']"), vec![]).as_column(),
+            expr: Expr::same(of.clone(), format!("t.item['{name}']"), vec![]).of_rows(),
             wide: false,
         }));
     }
@@ -160,7 +162,7 @@ fn union(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
 fn of_items(items: &[Item], maker: &Maker<'_>) -> Source {
     let mut scope = Scope::default();
     for item in items.iter().filter(|item| Kind::of(&item.expr.of).is_some()) {
-        let expr = Expr::same(item.expr.of.clone(), format!("t.{}", item.name), vec![]).as_column();
+        let expr = Expr::same(item.expr.of.clone(), format!("t.{}", item.name), vec![]).of_rows();
         // Wide columns are nowhere in expressions, and sums of products of sums stay small enough for a bigint.
         scope.columns.push(Seen { expr, wide: false });
     }
@@ -204,7 +206,7 @@ fn join(maker: &mut Maker<'_>, data: &Data, source: &mut Source, number: usize) 
     let seen: Vec<Seen> = columns
         .iter()
         .map(|(name, of)| Seen {
-            expr: Expr::same(of.clone(), format!("{alias}.{name}"), vec![]).as_column(),
+            expr: Expr::same(of.clone(), format!("{alias}.{name}"), vec![]).of_rows(),
             wide: false,
         })
         .collect();
@@ -402,128 +404,6 @@ fn above(maker: &mut Maker<'_>, keys: &[Expr], aggregates: &[Expr], depth: usize
     let having = (maker.is_on("having") && maker.chance(0.25)).then(|| maker.expr(Kind::Bool, &scope, depth.min(2)));
     let items = items.into_iter().enumerate().map(|(number, expr)| Item { name: format!("c{number}"), expr });
     (items.collect(), having)
-}
-
-fn aggregate(maker: &mut Maker<'_>, source: &Source, depth: usize) -> Expr {
-    let filter =
-        (maker.is_on("aggregate_filter") && maker.chance(0.2)).then(|| maker.expr(Kind::Bool, &source.scope, 1));
-    let scope = &source.scope;
-    let depth = if maker.chance(0.5) { 0 } else { depth.min(2) };
-    let ordered = !source.multiplied && maker.is_on("first_last");
-    let choice = if ordered && maker.chance(0.2) { 8 } else { maker.rng.random_range(0..12) };
-    match choice {
-        0 => call(filter, Type::Big, "count(*)", "count(*)", vec![]).named("count"),
-        1 => {
-            let kind = maker.kind();
-            let arg = maker.expr(kind, scope, depth);
-            call(filter, Type::Big, "count({0})", "count({0})", vec![arg]).named("count")
-        }
-        2 | 3 => {
-            let kind = maker.one(&[Kind::Whole, Kind::Decimal, Kind::Double]);
-            let arg = maker.expr(kind, scope, depth);
-            let of = match &arg.of {
-                Type::Decimal(precision, scale) => Type::Decimal((precision + 10).min(38), *scale),
-                Type::Double => Type::Double,
-                _ => Type::Big,
-            };
-            if matches!(arg.of, Type::Decimal(28.., _)) {
-                return call(filter, Type::Big, "count({0})", "count({0})", vec![arg]).named("count");
-            }
-            let duck = if of == Type::Big { "CAST(sum({0}){f} AS BIGINT)" } else { "sum({0}){f}" };
-            call(filter, of, "sum({0}){f}", duck, vec![arg]).named("sum")
-        }
-        4 => {
-            let kind = maker.one(&[Kind::Whole, Kind::Decimal, Kind::Double]);
-            let arg = maker.expr(kind, scope, depth);
-            average(filter, arg)
-        }
-        5 if maker.is_on("moments") => {
-            let arg = maker.expr(Kind::Double, scope, depth);
-            let (ours, duck) = maker.one(&[
-                ("stddev({0}){f}", "stddev_samp({0}){f}"),
-                ("stddev_pop({0}){f}", "stddev_pop({0}){f}"),
-                ("var({0}){f}", "var_samp({0}){f}"),
-                ("var_pop({0}){f}", "var_pop({0}){f}"),
-            ]);
-            call(filter, Type::Double, ours, duck, vec![arg]).named("moments")
-        }
-        6 => {
-            let arg = maker.expr(Kind::Bool, scope, depth);
-            let function = maker.one(&["bool_and({0}){f}", "bool_or({0}){f}"]);
-            call(filter, Type::Bool, function, function, vec![arg]).named("bools")
-        }
-        7 if maker.is_on("approx_distinct") => {
-            let kind = maker.one(&[Kind::Text, Kind::Whole, Kind::Bool]);
-            let arg = maker.column(kind, scope, false).unwrap_or_else(|| Expr::same(Type::Bool, "true", vec![]));
-            let duck = "count(DISTINCT {0}){f}";
-            call(filter, Type::Big, "approx_distinct({0}){f}", duck, vec![arg]).named("approx_distinct").wide()
-        }
-        8 | 9 if ordered => {
-            let kind = maker.kind();
-            let arg = maker.column(kind, scope, true).unwrap_or_else(|| maker.expr(kind, scope, 1));
-            let name = maker.one(&["first", "last"]);
-            let of = arg.of.clone();
-            if maker.is_on("ignore_nulls") && maker.chance(0.4) {
-                let and = filter.as_ref().map_or("", |_| " AND {1}");
-                let by =
-                    |function: &str| format!("{function}({{0}} ORDER BY t._ord) FILTER (WHERE {{0}} IS NOT NULL{and})");
-                let args = std::iter::once(arg).chain(filter.clone()).collect();
-                let ours = match filter {
-                    Some(_) => format!("{name}_value({{0}}) FILTER (WHERE {{1}}) IGNORE NULLS"),
-                    None => format!("{name}_value({{0}}) IGNORE NULLS"),
-                };
-                return Expr::call(of, ours, by(name), args)
-                    .plainly(by(&format!("{name}_value")))
-                    .named("ignore_nulls")
-                    .wide();
-            }
-            let ours = format!("{name}_value({{0}}){{f}}");
-            let plain = format!(
-                "{name}_value({{0}} ORDER BY t._ord){}",
-                if filter.is_some() { " FILTER (WHERE {1})" } else { "" }
-            );
-            call(filter, of, &ours, &format!("{name}({{0}} ORDER BY t._ord){{f}}"), vec![arg])
-                .plainly(plain)
-                .named("first_last")
-                .wide()
-        }
-        _ => {
-            let kind = maker.kind();
-            let kind = if kind == Kind::Bool { Kind::Time } else { kind };
-            let wide = maker.chance(0.3).then(|| maker.column(kind, scope, true)).flatten();
-            let is_wide = wide.is_some();
-            let arg = wide.unwrap_or_else(|| maker.expr(kind, scope, depth));
-            let function = maker.one(&["min({0}){f}", "max({0}){f}"]);
-            let of = arg.of.clone();
-            let call = call(filter, of, function, function, vec![arg]).named("min_max");
-            if is_wide { call.wide() } else { call }
-        }
-    }
-}
-
-/// `{f}` in a text is the place of the FILTER, whose condition is the last argument.
-fn call(filter: Option<Expr>, of: Type, ours: &str, duck: &str, mut args: Vec<Expr>) -> Expr {
-    let clause = filter.as_ref().map(|_| format!(" FILTER (WHERE {{{}}})", args.len())).unwrap_or_default();
-    args.extend(filter);
-    let place =
-        |text: &str| if text.contains("{f}") { text.replace("{f}", &clause) } else { format!("{text}{clause}") };
-    Expr::call(of, place(ours), place(duck), args)
-}
-
-fn average(filter: Option<Expr>, arg: Expr) -> Expr {
-    match arg.of.clone() {
-        Type::Decimal(precision, scale) if precision + 10 <= 28 => {
-            let to = scale + 4;
-            let of = Type::Decimal((precision + 4).min(38), to);
-            let duck = format!(
-                "CAST(decimal_text((unscaled(sum({{0}}){{f}}) * CAST(10000 AS HUGEINT)) // CAST(count({{0}}){{f}} AS HUGEINT), {to}) AS {})",
-                of.duck()
-            );
-            call(filter, of, "avg({0}){f}", &duck, vec![arg]).named("avg_decimal")
-        }
-        Type::Decimal(..) => call(filter, Type::Big, "count({0})", "count({0})", vec![arg]).named("count"),
-        _ => call(filter, Type::Double, "avg({0}){f}", "avg({0}){f}", vec![arg]).named("avg"),
-    }
 }
 
 /// The value of a record's field, by name.

@@ -361,17 +361,23 @@ impl<'a> Worker<'a> {
             format!("DuckDB:     {}", statement.print(Dialect::Duck)),
             format!("DataFusion: {}", statement.print(Dialect::Plain)),
         ];
-        for topic in &case.data.topics {
+        let reads = case.reads();
+        for topic in case.data.topics.iter().filter(|topic| reads.contains(&topic.name)) {
             let fields = topic.fields.iter().map(|field| format!("{}: {}", field.name, field.of.declared()));
             let fields = fields.collect::<Vec<_>>().join(", ");
             lines.push(format!("topic {} {{{fields}}}, event_time: {}", topic.name, topic.event_time));
         }
         for (record, offset) in case.data.placed() {
             let topic = &case.data.topics[record.topic];
+            if !reads.contains(&topic.name) {
+                continue;
+            }
             let place = format!("{}/{}/{offset} phase {}", topic.name, record.partition, record.phase);
             lines.push(format!("  {place} at {} ms: {}", record.timestamp_ms, topic.json(record)));
         }
-        for reference in &case.data.references {
+        let text = statement.print(Dialect::Ours);
+        let named = |reference: &&super::data::Reference| text.contains(&format!("{} ", reference.name));
+        for reference in case.data.references.iter().filter(named) {
             for (version, rows) in reference.versions.iter().enumerate() {
                 for row in rows {
                     let json = |(value, column): (&Value, &super::data::Field)| value.json(&column.of);

@@ -22,7 +22,7 @@ pub struct Select {
 pub enum Shape {
     /// A row for each row.
     Rows(Vec<Item>),
-    Groups(Grouped),
+    Groups(Box<Grouped>),
 }
 
 #[derive(Clone, Debug)]
@@ -131,7 +131,9 @@ impl Select {
     fn oracle(&self, dialect: Dialect) -> String {
         let mut from = self.from.print(dialect);
         let mut filters: Vec<String> = self.filter.iter().map(|filter| filter.print(dialect, &NO_GROUPS)).collect();
-        if let Shape::Groups(Grouped { hop: Some(hop), .. }) = &self.shape {
+        if let Shape::Groups(grouped) = &self.shape
+            && let Some(hop) = &grouped.hop
+        {
             let steps: Vec<_> = (0..=hop.size_us / hop.slide_us).map(|step| format!("({step})")).collect();
             from = format!("{from} CROSS JOIN (VALUES {}) AS h(step)", steps.join(", "));
             let time = hop.time.print(dialect, &NO_GROUPS);
