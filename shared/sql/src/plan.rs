@@ -8,10 +8,13 @@ use std::{
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::{
-    common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    common::{
+        DataFusionError,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    },
     execution::session_state::SessionState,
     logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, simplify::SimplifyContext},
-    optimizer::simplify_expressions::ExprSimplifier,
+    optimizer::{Analyzer, simplify_expressions::ExprSimplifier},
 };
 use millstream_core::{Column, Role, Table, Transform};
 
@@ -82,8 +85,10 @@ pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
     let parsed = parse(&state, statement.sql, &statement.inputs).map_err(tell)?;
     let logical = state.statement_to_plan(parsed?).await.map_err(tell)?;
     let is_topic = |name: &str| statement.inputs.iter().any(|input| input.name == name);
-    let Split { above, aggregate } = refuse::check(&logical, &is_topic, &|expr| fold(&state, expr))?;
+    refuse::check(&logical, &is_topic, &|expr| fold(&state, expr))?;
+    let logical = with_final_types(&state, logical).map_err(tell)?;
     named(&logical)?;
+    let Split { above, aggregate } = refuse::split(&logical);
     let may_be_null = refuse::has_scalar_subquery(&logical);
     let (logical, mut columns, combine) = match aggregate {
         None => (logical.clone(), appended(&logical), None),
@@ -127,6 +132,11 @@ fn known<'a>(state: &SessionState, statement: &Statement<'a>) -> Known<'a> {
     let references = statement.references.iter().map(|reference| reference.name.clone());
     let functions = state.scalar_functions().keys().chain(state.aggregate_functions().keys());
     Known { sql: statement.sql, tables: inputs.chain(references).collect(), functions: functions.cloned().collect() }
+}
+
+/// With the casts that make the types of each expression's parts fit: a union of an int and a bigint is a bigint.
+fn with_final_types(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+    Analyzer::new().execute_and_check(plan, state.config_options(), |_, _| {})
 }
 
 /// A constant expression, computed.

@@ -21,36 +21,31 @@ pub struct Split {
     pub aggregate: Option<Aggregate>,
 }
 
-/// Checks a plan whose topics are those that `is_topic` says, and splits it at its aggregate. `fold` computes constants.
-pub fn check(
-    plan: &LogicalPlan,
-    is_topic: &dyn Fn(&str) -> bool,
-    fold: &dyn Fn(&Expr) -> Result<Expr>,
-) -> Result<Split> {
+/// Checks a plan whose topics are those that `is_topic` says. `fold` computes constants.
+pub fn check(plan: &LogicalPlan, is_topic: &dyn Fn(&str) -> bool, fold: &dyn Fn(&Expr) -> Result<Expr>) -> Result<()> {
     let checker = Checker { is_topic, fold };
     if !checker.streams(plan) {
         return Err(SqlError::new("this statement reads no topic of the function's `from`"));
     }
     checker.everywhere(plan)?;
+    let Split { above, aggregate } = split(plan);
+    above.iter().try_for_each(no_subqueries_above)?;
+    no_misplaced_hops(plan, &above, aggregate.as_ref())?;
+    checker.row_by_row(aggregate.as_ref().map_or(plan, |aggregate| &aggregate.input))
+}
+
+/// Splits a plan at its aggregate.
+pub fn split(plan: &LogicalPlan) -> Split {
     let mut above = Vec::new();
     let mut node = plan;
     loop {
         match node {
-            LogicalPlan::Aggregate(aggregate) => {
-                above.iter().try_for_each(no_subqueries_above)?;
-                no_misplaced_hops(plan, &above, Some(aggregate))?;
-                checker.row_by_row(&aggregate.input)?;
-                return Ok(Split { above, aggregate: Some(aggregate.clone()) });
-            }
+            LogicalPlan::Aggregate(aggregate) => return Split { above, aggregate: Some(aggregate.clone()) },
             LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
                 above.push(node.clone());
                 node = node.inputs()[0];
             }
-            _ => {
-                no_misplaced_hops(plan, &[], None)?;
-                checker.row_by_row(plan)?;
-                return Ok(Split { above: Vec::new(), aggregate: None });
-            }
+            _ => return Split { above: Vec::new(), aggregate: None },
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions},
-    compute::cast,
+    compute::{CastOptions, cast_with_options},
     datatypes::{Field, Int64Type, Schema, SchemaRef},
 };
 use async_trait::async_trait;
@@ -132,8 +132,13 @@ async fn within(
 
 /// The rows with exactly the columns of `schema`, by position.
 fn as_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    // What doesn't fit is an error, never a NULL.
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
     let cast_one = |(column, field): (&ArrayRef, &Arc<Field>)| {
-        if column.data_type() == field.data_type() { Ok(Arc::clone(column)) } else { cast(column, field.data_type()) }
+        if column.data_type() == field.data_type() {
+            return Ok(Arc::clone(column));
+        }
+        cast_with_options(column, field.data_type(), &strict)
     };
     let columns = batch.columns().iter().zip(schema.fields()).map(cast_one).collect::<Result<Vec<_>, _>>();
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));

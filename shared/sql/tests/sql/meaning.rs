@@ -152,3 +152,12 @@ async fn times_are_cut_and_written_in_every_year() {
         ]
     );
 }
+
+#[tokio::test]
+async fn a_union_of_two_types_has_the_wider_one() {
+    let sql = "SELECT character_length(branch) AS n FROM t UNION ALL SELECT count * 1000000000000 AS n FROM u";
+    let planned = planned(sql).await;
+    assert_eq!(planned.table.columns[0].data_type, DataType::Int64);
+    let sql = "SELECT n, count(*) AS times FROM (SELECT 1 AS n FROM t UNION ALL SELECT amount * 1.5 AS n FROM t) AS both GROUP BY n";
+    assert_eq!(shown(sql, &[event("a", 3_000_000_000_001, 0)]).await, ["1.000|1", "45000000000.015|1"]);
+}
