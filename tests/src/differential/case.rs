@@ -25,21 +25,24 @@ pub struct Case {
 }
 
 /// The oracles' tables.
-pub struct Tables<'a> {
-    pub all: Vec<Table<'a>>,
+pub struct Tables {
+    pub all: Vec<Table>,
 }
 
-pub struct Table<'a> {
+pub struct Table {
     pub name: String,
     pub columns: Vec<(String, Type)>,
-    pub rows: Vec<Row<'a>>,
+    pub rows: Vec<Row>,
 }
 
-pub struct Row<'a> {
+pub struct Row {
     pub order: String,
     pub version: usize,
-    pub values: &'a [Value],
+    pub values: Vec<Value>,
 }
+
+/// What is known of a record beside its fields.
+pub const META: [(&str, Type); 3] = [("_timestamp", Type::Time), ("_partition", Type::Int), ("_offset", Type::Big)];
 
 impl Case {
     pub fn generate(seed: u64, is_off: &dyn Fn(&str) -> bool) -> Self {
@@ -62,28 +65,30 @@ impl Case {
         topics
     }
 
-    pub fn tables(&self) -> Tables<'_> {
-        let columns =
-            |fields: &[super::data::Field]| fields.iter().map(|field| (field.name.clone(), field.of.clone())).collect();
+    pub fn tables(&self) -> Tables {
+        let columns = |fields: &[super::data::Field]| -> Vec<(String, Type)> {
+            fields.iter().map(|field| (field.name.clone(), field.of.clone())).collect()
+        };
         let mut all = Vec::new();
         let placed = self.data.placed();
         for (index, topic) in self.data.topics.iter().enumerate() {
+            let row = |(record, offset): &(&Record, i64)| {
+                let mut values = record.values.clone();
+                let at = Value::Time(record.timestamp_ms * 1_000);
+                values.extend([at, Value::Integer(record.partition.into()), Value::Integer(*offset)]);
+                Row { order: order(topic, record, *offset), version: record.phase, values }
+            };
             let of_topic = placed.iter().filter(|(record, _)| record.topic == index && record.dirty.is_none());
-            let row = |(record, offset): &(&'_ Record, i64)| (order(topic, record, *offset), record.phase);
-            let rows: Vec<_> = of_topic.clone().map(row).collect();
-            let values = of_topic.map(|(record, _)| record.values.as_slice());
-            let rows =
-                rows.into_iter().zip(values).map(|((order, version), values)| Row { order, version, values }).collect();
-            all.push(Table { name: topic.name.clone(), columns: columns(&topic.fields), rows });
+            let mut columns = columns(&topic.fields);
+            columns.extend(META.map(|(name, of)| (name.to_owned(), of)));
+            all.push(Table { name: topic.name.clone(), columns, rows: of_topic.map(row).collect() });
         }
         for reference in &self.data.references {
+            let row = |version, values: &Vec<Value>| Row { order: String::new(), version, values: values.clone() };
             let versions = reference.versions.iter().enumerate();
-            let rows = versions
-                .flat_map(|(version, rows)| {
-                    rows.iter().map(move |row| Row { order: String::new(), version, values: row })
-                })
-                .collect();
-            all.push(Table { name: reference.name.clone(), columns: columns(&reference.columns), rows });
+            let rows = versions.flat_map(|(version, rows)| rows.iter().map(move |values| row(version, values)));
+            let columns = columns(&reference.columns);
+            all.push(Table { name: reference.name.clone(), columns, rows: rows.collect() });
         }
         Tables { all }
     }

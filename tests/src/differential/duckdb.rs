@@ -36,7 +36,7 @@ impl DuckDb {
     }
 
     /// What a query says over tables.
-    pub async fn query(&mut self, tables: &Tables<'_>, query: &str) -> Result<Texts, String> {
+    pub async fn query(&mut self, tables: &Tables, query: &str) -> Result<Texts, String> {
         let request = json!({ "setup": setup(tables), "query": query });
         self.ask.write_all(format!("{request}\n").as_bytes()).await.unwrap();
         let mut line = String::new();
@@ -53,7 +53,7 @@ impl DuckDb {
 }
 
 /// Statements that make the tables.
-fn setup(tables: &Tables<'_>) -> Vec<String> {
+fn setup(tables: &Tables) -> Vec<String> {
     let mut statements = Vec::new();
     for table in &tables.all {
         let columns: Vec<_> = table.columns.iter().map(|(name, of)| format!("\"{name}\" {}", of.duck())).collect();

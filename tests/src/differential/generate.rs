@@ -4,6 +4,7 @@ use rand::Rng;
 
 use super::{
     aggregates::aggregate,
+    case::META,
     data::{Data, Field, Reference, Topic},
     expr::{Dialect, Expr, NO_GROUPS},
     expressions::{Kind, Maker, Scope, Seen},
@@ -83,6 +84,8 @@ fn of_topic(topic: &Topic) -> Source {
             of => scope.columns.push(Seen { expr: column(of, text), wide: field.wide }),
         }
     }
+    let meta = META.map(|(name, of)| Seen { expr: column(&of, format!("t.{name}")).named("meta"), wide: false });
+    scope.columns.extend(meta);
     let from = From { base: Base::Topic(topic.name.clone()), joins: Vec::new() };
     Source { from, scope, lists, nested, multiplied: false, filters: Vec::new() }
 }
@@ -129,25 +132,26 @@ fn subselect(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
     source
 }
 
-/// Two subqueries with columns of the same types.
+/// Some subqueries whose columns are of the same kinds.
 fn union(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
     let kinds: Vec<Kind> = (0..maker.rng.random_range(2..=4)).map(|_| maker.kind()).collect();
-    let mut arms: Vec<Select> = Vec::new();
+    let (mut arms, mut types): (Vec<Select>, Vec<Type>) = Default::default();
     for _ in 0..maker.rng.random_range(2..=3) {
         let is_reference = !arms.is_empty() && data.phases == 1 && maker.is_on("union_reference") && maker.chance(0.15);
         let inner = if is_reference { of_reference(&data.references[0]) } else { of_topic(&maker.one(&data.topics)) };
         let mut items = Vec::new();
         for (number, kind) in kinds.iter().enumerate() {
             let mut expr = maker.expr(*kind, &inner.scope, depth.min(2));
-            if let Some(first) = arms.first() {
-                let of = first.items()[number].expr.of.clone();
-                if expr.of != of {
-                    let cast = |name: String| format!("CAST(NULL AS {name})");
-                    expr = match (&of, &expr.of) {
-                        (Type::Big, Type::Int) => Expr::same(of, "CAST({0} AS BIGINT)", vec![expr]),
-                        _ => Expr::call(of.clone(), cast(of.ours()), cast(of.duck()), vec![]),
-                    };
-                }
+            match types.get(number) {
+                Some(of) => types[number] = wider(of, &expr.of),
+                None => types.push(expr.of.clone()),
+            }
+            // More than 38 digits have no type.
+            if matches!(types[number], Type::Decimal(39.., _)) {
+                types[number] = arms[0].items()[number].expr.of.clone();
+                let null = |name: String| format!("CAST(NULL AS {name})");
+                expr =
+                    Expr::call(types[number].clone(), null(types[number].ours()), null(types[number].duck()), vec![]);
             }
             items.push(Item { name: format!("c{number}"), expr });
         }
@@ -155,8 +159,24 @@ fn union(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
         arms.push(Select { from: inner.from, filter, shape: Shape::Rows(items) });
     }
     let mut source = of_items(arms[0].items(), maker);
+    for (seen, of) in source.scope.columns.iter_mut().zip(types) {
+        seen.expr.of = of;
+    }
     source.from.base = Base::Union(arms);
     source
+}
+
+/// The type that holds the values of both.
+fn wider(a: &Type, b: &Type) -> Type {
+    match (a, b) {
+        (Type::Decimal(p1, s1), Type::Decimal(p2, s2)) => {
+            let scale = *s1.max(s2);
+            Type::Decimal((p1 - s1).max(p2 - s2) + scale, scale)
+        }
+        (Type::Int, Type::Int) => Type::Int,
+        (Type::Int | Type::Big, _) => Type::Big,
+        (a, _) => a.clone(),
+    }
 }
 
 fn of_items(items: &[Item], maker: &Maker<'_>) -> Source {

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// What a query says over tables.
-pub async fn query(tables: &Tables<'_>, query: &str) -> Result<Texts, String> {
+pub async fn query(tables: &Tables, query: &str) -> Result<Texts, String> {
     let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
     config.options_mut().sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
