@@ -17,6 +17,10 @@ test *args:
 unit *args:
     cargo test --workspace --lib --locked --features millstream-core/faults -- {{ args }}
 
+# Generated statements in both stores against DuckDB: a long run
+differential *args:
+    tests/differential {{ args }}
+
 # Start Kafka, PostgreSQL and PgBouncer and keep them; source the env file that is printed, stop with `just services-stop DIR`
 services *names:
     @tests/services start {{ names }}

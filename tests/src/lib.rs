@@ -19,6 +19,7 @@
 
 pub mod bank;
 mod child;
+pub mod differential;
 mod group;
 mod scene;
 mod services;
@@ -28,7 +29,8 @@ mod written;
 pub use child::Child;
 pub use group::say_goodbye;
 pub use scene::{
-    Archived, Scene, Setting, Store, delete_records, delete_topic, kafka, new_database, postgres_client, unique,
+    Archived, Scene, Setting, Store, delete_records, delete_topic, kafka, new_database, postgres_client, setting,
+    unique,
 };
 pub use services::OwnServices;
 pub use wait::{PATIENCE, until};

@@ -410,8 +410,9 @@ pub async fn postgres_client(url: &str) -> tokio_postgres::Client {
     client
 }
 
+/// A setting of the test run: where it has its services.
 #[expect(clippy::disallowed_methods, reason = "the edge: where the test run has its services")]
-fn setting(name: &str) -> String {
+pub fn setting(name: &str) -> String {
     let hint = "start services by `tests/services start` and source the env file that it prints";
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: {hint}, or run `tests/run`"))
 }

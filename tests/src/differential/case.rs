@@ -1,0 +1,125 @@
+//! A case: data, a statement over it, and what the oracles are given.
+
+use std::collections::BTreeSet;
+
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::{
+    data::{Data, Record, Topic},
+    expressions::Maker,
+    generate,
+    statement::{Base, From, Select},
+    value::{Type, Value},
+};
+
+/// The oracles' column with the place of a record in the order of events.
+pub const ORDER: &str = "_ord";
+/// The oracles' column with the version of the references.
+pub const VERSION: &str = "_v";
+
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub seed: u64,
+    pub data: Data,
+    pub statement: Select,
+}
+
+/// The oracles' tables.
+pub struct Tables {
+    pub all: Vec<Table>,
+}
+
+pub struct Table {
+    pub name: String,
+    pub columns: Vec<(String, Type)>,
+    pub rows: Vec<Row>,
+}
+
+pub struct Row {
+    pub order: String,
+    pub version: usize,
+    pub values: Vec<Value>,
+}
+
+/// What is known of a record beside its fields.
+pub const META: [(&str, Type); 3] = [("_timestamp", Type::Time), ("_partition", Type::Int), ("_offset", Type::Big)];
+
+impl Case {
+    pub fn generate(seed: u64, is_off: &dyn Fn(&str) -> bool) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let data = Data::generate(&mut rng, 8..40, is_off);
+        let mut maker = Maker { rng: &mut rng, is_off, versions: data.phases };
+        let statement = generate::statement(&mut maker, &data);
+        Self { seed, data, statement }
+    }
+
+    pub fn types(&self) -> Vec<Type> {
+        self.statement.items().iter().map(|item| item.expr.of.clone()).collect()
+    }
+
+    /// The topics that the statement reads.
+    pub fn reads(&self) -> BTreeSet<String> {
+        let mut topics = BTreeSet::new();
+        read(&self.statement.from, &mut topics);
+        topics.retain(|name| self.data.topics.iter().any(|topic| topic.name == *name));
+        topics
+    }
+
+    pub fn tables(&self) -> Tables {
+        let columns = |fields: &[super::data::Field]| -> Vec<(String, Type)> {
+            fields.iter().map(|field| (field.name.clone(), field.of.clone())).collect()
+        };
+        let mut all = Vec::new();
+        let placed = self.data.placed();
+        for (index, topic) in self.data.topics.iter().enumerate() {
+            let row = |(record, offset): &(&Record, i64)| {
+                let mut values = record.values.clone();
+                let at = Value::Time(record.timestamp_ms * 1_000);
+                values.extend([at, Value::Integer(record.partition.into()), Value::Integer(*offset)]);
+                Row { order: order(topic, record, *offset), version: record.phase, values }
+            };
+            let of_topic = placed.iter().filter(|(record, _)| record.topic == index && record.dirty.is_none());
+            let mut columns = columns(&topic.fields);
+            columns.extend(META.map(|(name, of)| (name.to_owned(), of)));
+            all.push(Table { name: topic.name.clone(), columns, rows: of_topic.map(row).collect() });
+        }
+        for reference in &self.data.references {
+            let row = |version, values: &Vec<Value>| Row { order: String::new(), version, values: values.clone() };
+            let versions = reference.versions.iter().enumerate();
+            let rows = versions.flat_map(|(version, rows)| rows.iter().map(move |values| row(version, values)));
+            let columns = columns(&reference.columns);
+            all.push(Table { name: reference.name.clone(), columns, rows: rows.collect() });
+        }
+        Tables { all }
+    }
+}
+
+impl Data {
+    /// The records with their offsets.
+    pub fn placed(&self) -> Vec<(&Record, i64)> {
+        let mut next = std::collections::BTreeMap::new();
+        let mut place = |record: &Record| {
+            let next = next.entry((record.topic, record.partition)).or_insert(0);
+            *next += 1;
+            *next - 1
+        };
+        self.records.iter().map(|record| (record, place(record))).collect()
+    }
+}
+
+fn read(from: &From, topics: &mut BTreeSet<String>) {
+    match &from.base {
+        Base::Topic(name) => drop(topics.insert(name.clone())),
+        Base::Union(arms) => arms.iter().for_each(|arm| read(&arm.from, topics)),
+    }
+}
+
+/// Text that compares as events do: by event time, then topic, partition and offset.
+fn order(topic: &Topic, record: &Record, offset: i64) -> String {
+    let event_us = match (topic.event_time, generate::value_of(topic, &record.values, "at")) {
+        (true, Some(Value::Time(us))) => *us,
+        _ => record.timestamp_ms * 1_000,
+    };
+    let ascending = event_us.cast_unsigned() ^ (1 << 63);
+    format!("{ascending:016x}/{}/{:08x}/{offset:016x}", topic.name, record.partition)
+}

@@ -1,0 +1,432 @@
+//! Random statements over a case's topics and references.
+
+use rand::Rng;
+
+use super::{
+    aggregates::aggregate,
+    case::META,
+    data::{Data, Field, Reference, Topic},
+    expr::{Dialect, Expr, NO_GROUPS},
+    expressions::{Kind, Maker, Scope, Seen},
+    statement::{Base, From, Grouped, Hop, Item, Join, JoinKind, Joined, Select, Shape, hop_start_us, time_of},
+    value::{Type, Value},
+};
+
+/// What is in sight of a SELECT.
+pub struct Source {
+    from: From,
+    pub scope: Scope,
+    /// Lists that may be unnested.
+    lists: Vec<Expr>,
+    nested: Vec<Expr>,
+    /// May several rows come of one record? Then they have no order.
+    pub multiplied: bool,
+    filters: Vec<Expr>,
+}
+
+/// A statement.
+pub fn statement(maker: &mut Maker<'_>, data: &Data) -> Select {
+    let depth = maker.one(&[1, 2, 3]);
+    let source = source(maker, data, depth);
+    let filter = filter(maker, data, &source, depth);
+    let is_grouped = maker.is_on("groups") && maker.chance(0.65);
+    let shape =
+        if is_grouped { Shape::Groups(Box::new(grouped(maker, &source, depth))) } else { rows(maker, &source, depth) };
+    Select { from: source.from, filter, shape }
+}
+
+fn source(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
+    let mut source = match maker.rng.random_range(0..10) {
+        0 | 1 if maker.is_on("union") => union(maker, data, depth),
+        2 | 3 if maker.is_on("subselect") => subselect(maker, data, depth),
+        _ => {
+            let topic = maker.one(&data.topics);
+            of_topic(&topic)
+        }
+    };
+    let joins = if maker.is_on("joins") { maker.one(&[0, 0, 0, 1, 1, 2]) } else { 0 };
+    for number in 0..joins {
+        join(maker, data, &mut source, number);
+    }
+    source
+}
+
+fn of_topic(topic: &Topic) -> Source {
+    let mut scope = Scope::default();
+    let (mut lists, mut nested) = (Vec::new(), Vec::new());
+    let column = |of: &Type, text: String| Expr::same(of.clone(), text, vec![]).of_rows();
+    for field in &topic.fields {
+        let text = format!("t.{}", field.name);
+        match &field.of {
+            Type::Object(fields) => {
+                nested.push(column(&field.of, text.clone()));
+                for (name, of) in fields {
+                    let expr = column(of, format!("{text}['{name}']")).named("nested");
+                    scope.columns.push(Seen { expr, wide: false });
+                }
+            }
+            Type::List(item) => {
+                let list = column(&field.of, text.clone());
+                lists.push(list.clone());
+                if Kind::of(item).is_some() {
+                    nested.push(list.clone());
+                    let expr = column(item, format!("{text}[1]")).named("lists");
+                    scope.columns.push(Seen { expr, wide: false });
+                }
+                let count = Expr::call(
+                    Type::Big,
+                    format!("CAST(cardinality({text}) AS BIGINT)"),
+                    format!("CAST(len({text}) AS BIGINT)"),
+                    vec![],
+                );
+                scope.columns.push(Seen { expr: count.of_rows().named("lists"), wide: false });
+            }
+            of => scope.columns.push(Seen { expr: column(of, text), wide: field.wide }),
+        }
+    }
+    let meta = META.map(|(name, of)| Seen { expr: column(&of, format!("t.{name}")).named("meta"), wide: false });
+    scope.columns.extend(meta);
+    let from = From { base: Base::Topic(topic.name.clone()), joins: Vec::new() };
+    Source { from, scope, lists, nested, multiplied: false, filters: Vec::new() }
+}
+
+/// A reference where a topic should be: to be refused, as its rows have no place among batches.
+fn of_reference(reference: &Reference) -> Source {
+    let column = |column: &Field| Seen {
+        expr: Expr::same(column.of.clone(), format!("t.{}", column.name), vec![]).of_rows().named("union_reference"),
+        wide: false,
+    };
+    let scope = Scope { columns: reference.columns.iter().map(column).collect(), above: false };
+    let from = From { base: Base::Topic(reference.name.clone()), joins: Vec::new() };
+    Source { from, scope, lists: Vec::new(), nested: Vec::new(), multiplied: false, filters: Vec::new() }
+}
+
+/// `(SELECT …) AS t`, sometimes with a list unnested.
+fn subselect(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
+    let topic = maker.one(&data.topics);
+    let inner = of_topic(&topic);
+    let mut items = Vec::new();
+    let mut unnested = None;
+    if maker.is_on("unnest") && maker.chance(0.5) && !inner.lists.is_empty() {
+        let list = maker.one(&inner.lists);
+        let Type::List(item) = list.of.clone() else { unreachable!("lists are lists") };
+        let expr = Expr::same((*item).clone(), "unnest({0})", vec![list]).named("unnest");
+        items.push(Item { name: "item".into(), expr });
+        unnested = Some(*item);
+    }
+    for number in 0..maker.rng.random_range(2..=4) {
+        let kind = maker.kind();
+        let expr = maker.expr(kind, &inner.scope, depth.min(2));
+        items.push(Item { name: format!("c{number}"), expr });
+    }
+    let filter = maker.chance(0.3).then(|| maker.expr(Kind::Bool, &inner.scope, 1));
+    let mut source = of_items(&items, maker);
+    if let Some(Type::Object(fields)) = &unnested {
+        source.scope.columns.extend(fields.iter().map(|(name, of)| Seen {
+            expr: Expr::same(of.clone(), format!("t.item['{name}']"), vec![]).of_rows(),
+            wide: false,
+        }));
+    }
+    source.multiplied = unnested.is_some();
+    source.from.base = Base::Union(vec![Select { from: inner.from, filter, shape: Shape::Rows(items) }]);
+    source
+}
+
+/// Some subqueries whose columns are of the same kinds.
+fn union(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
+    let kinds: Vec<Kind> = (0..maker.rng.random_range(2..=4)).map(|_| maker.kind()).collect();
+    let (mut arms, mut types): (Vec<Select>, Vec<Type>) = Default::default();
+    for _ in 0..maker.rng.random_range(2..=3) {
+        let is_reference = !arms.is_empty() && data.phases == 1 && maker.is_on("union_reference") && maker.chance(0.15);
+        let inner = if is_reference { of_reference(&data.references[0]) } else { of_topic(&maker.one(&data.topics)) };
+        let mut items = Vec::new();
+        for (number, kind) in kinds.iter().enumerate() {
+            let mut expr = maker.expr(*kind, &inner.scope, depth.min(2));
+            match types.get(number) {
+                Some(of) => types[number] = wider(of, &expr.of),
+                None => types.push(expr.of.clone()),
+            }
+            // More than 38 digits have no type.
+            if matches!(types[number], Type::Decimal(39.., _)) {
+                types[number] = arms[0].items()[number].expr.of.clone();
+                let null = |name: String| format!("CAST(NULL AS {name})");
+                expr =
+                    Expr::call(types[number].clone(), null(types[number].ours()), null(types[number].duck()), vec![]);
+            }
+            items.push(Item { name: format!("c{number}"), expr });
+        }
+        let filter = maker.chance(0.3).then(|| maker.expr(Kind::Bool, &inner.scope, 1));
+        arms.push(Select { from: inner.from, filter, shape: Shape::Rows(items) });
+    }
+    let mut source = of_items(arms[0].items(), maker);
+    for (seen, of) in source.scope.columns.iter_mut().zip(types) {
+        seen.expr.of = of;
+    }
+    source.from.base = Base::Union(arms);
+    source
+}
+
+/// The type that holds the values of both.
+fn wider(a: &Type, b: &Type) -> Type {
+    match (a, b) {
+        (Type::Decimal(p1, s1), Type::Decimal(p2, s2)) => {
+            let scale = *s1.max(s2);
+            Type::Decimal((p1 - s1).max(p2 - s2) + scale, scale)
+        }
+        (Type::Int, Type::Int) => Type::Int,
+        (Type::Int | Type::Big, _) => Type::Big,
+        (a, _) => a.clone(),
+    }
+}
+
+fn of_items(items: &[Item], maker: &Maker<'_>) -> Source {
+    let mut scope = Scope::default();
+    for item in items.iter().filter(|item| Kind::of(&item.expr.of).is_some()) {
+        let expr = Expr::same(item.expr.of.clone(), format!("t.{}", item.name), vec![]).of_rows();
+        // Wide columns are nowhere in expressions, and sums of products of sums stay small enough for a bigint.
+        scope.columns.push(Seen { expr, wide: false });
+    }
+    let from = From { base: Base::Union(Vec::new()), joins: Vec::new() };
+    let multiplied = !maker.is_on("order_of_subselects");
+    Source { from, scope, lists: Vec::new(), nested: Vec::new(), multiplied, filters: Vec::new() }
+}
+
+fn join(maker: &mut Maker<'_>, data: &Data, source: &mut Source, number: usize) {
+    let alias = format!("j{number}");
+    let columns: Vec<(&str, Type)>;
+    let table = if maker.is_on("join_values") && maker.chance(0.2) {
+        columns = vec![("key", Type::Text), ("code", Type::Big)];
+        let rows = ["('a', 1)", "('b', 2)", "('b', 3)", "('null', 4)", "('', 5)"];
+        let rows = rows[..maker.rng.random_range(1..=rows.len())].iter().map(ToString::to_string).collect();
+        Joined::Values(rows, vec!["key", "code"])
+    } else {
+        let reference = &data.references[number % data.references.len()];
+        columns = reference.columns.iter().map(|column| (column.name.as_str(), column.of.clone())).collect();
+        Joined::Reference(reference.name.clone())
+    };
+    let mut kinds = vec![JoinKind::Inner, JoinKind::Left, JoinKind::Comma, JoinKind::Cross];
+    if number == 0 {
+        kinds.extend([JoinKind::RightOf, JoinKind::InnerOf]);
+    } else {
+        kinds.push(JoinKind::Left);
+    }
+    kinds.retain(|kind| {
+        maker.is_on(match kind {
+            JoinKind::Inner => "join_inner",
+            JoinKind::Left => "join_left",
+            JoinKind::RightOf => "join_right",
+            JoinKind::InnerOf => "join_inner_of",
+            JoinKind::Comma | JoinKind::Cross => "join_cross",
+        })
+    });
+    if kinds.is_empty() {
+        return;
+    }
+    let kind = maker.one(&kinds);
+    let seen: Vec<Seen> = columns
+        .iter()
+        .map(|(name, of)| Seen {
+            expr: Expr::same(of.clone(), format!("{alias}.{name}"), vec![]).of_rows(),
+            wide: false,
+        })
+        .collect();
+    let mut all = source.scope.clone();
+    all.columns.extend(seen.clone());
+    let on = match kind {
+        JoinKind::Comma | JoinKind::Cross => {
+            if kind == JoinKind::Comma || maker.chance(0.5) {
+                let condition = matching(maker, source, &seen);
+                source.filters.push(condition);
+            }
+            None
+        }
+        _ => {
+            let mut on = matching(maker, source, &seen);
+            if maker.chance(0.2) {
+                let more = maker.expr(Kind::Bool, &all, 1);
+                on = Expr::same(Type::Bool, "({0} AND {1})", vec![on, more]);
+            }
+            Some(on)
+        }
+    };
+    source.scope = all;
+    source.multiplied = true;
+    source.from.joins.push(Join { kind, table, alias, on });
+}
+
+/// A condition between the stream and a table, mostly an equality.
+fn matching(maker: &mut Maker<'_>, source: &Source, seen: &[Seen]) -> Expr {
+    let kind = maker.one(&[Kind::Text, Kind::Text, Kind::Whole]);
+    let scope = Scope { columns: seen.to_vec(), above: false };
+    let ours = maker.column(kind, &source.scope, false);
+    let theirs = maker.column(kind, &scope, false);
+    let (Some(ours), Some(theirs)) = (ours, theirs) else {
+        return Expr::same(Type::Bool, "true", vec![]);
+    };
+    let operator = maker.one(&["=", "=", "=", "=", "<", ">="]);
+    Expr::same(Type::Bool, format!("({{0}} {operator} {{1}})"), vec![ours, theirs])
+}
+
+fn filter(maker: &mut Maker<'_>, data: &Data, source: &Source, depth: usize) -> Option<Expr> {
+    let mut filters = source.filters.clone();
+    if maker.chance(0.3) {
+        filters.push(maker.expr(Kind::Bool, &source.scope, depth));
+    }
+    if maker.is_on("subqueries") && maker.chance(0.25) {
+        let subquery = subquery(maker, data, source);
+        filters.extend(subquery);
+    }
+    filters.into_iter().reduce(|all, one| Expr::same(Type::Bool, "({0} AND {1})", vec![all, one]))
+}
+
+/// A condition with a subquery over a reference.
+fn subquery(maker: &mut Maker<'_>, data: &Data, source: &Source) -> Option<Expr> {
+    let reference = maker.one(&data.references).name;
+    let (kind, column) = maker.one(&[(Kind::Text, "key"), (Kind::Text, "title"), (Kind::Whole, "code")]);
+    let value = maker.column(kind, &source.scope, false)?;
+    let (feature, condition, shape) = maker.one(&[
+        ("in", "({0} IN (SELECT q.{c} FROM {r} AS q{w}))", ""),
+        ("not_in", "({0} NOT IN (SELECT q.{c} FROM {r} AS q{w}))", "q.{c} IS NOT NULL"),
+        ("not_in", "({0} NOT IN (SELECT q.{c} FROM {r} AS q{w}))", ""),
+        ("exists", "EXISTS (SELECT 1 FROM {r} AS q{w})", "q.{c} = {0}"),
+        ("not_exists", "(NOT EXISTS (SELECT 1 FROM {r} AS q{w}))", "q.{c} = {0}"),
+        ("scalar", "({0} < (SELECT max(q.{c}) FROM {r} AS q{w}))", ""),
+        ("scalar", "({0} > (SELECT min(q.{c}) FROM {r} AS q{w}))", ""),
+        ("correlated", "((SELECT count(*) FROM {r} AS q{w}) > 1)", "q.{c} = {0}"),
+        ("correlated", "((SELECT max(q.rate) FROM {r} AS q{w}) > CAST(0 AS DECIMAL(10, 4)))", "q.{c} = {0}"),
+    ]);
+    if !maker.is_on(feature) {
+        return None;
+    }
+    let text = |version: &str| {
+        let conditions: Vec<_> = [shape, version].into_iter().filter(|one| !one.is_empty()).collect();
+        let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+        condition.replace("{w}", &filter).replace("{r}", &reference).replace("{c}", column)
+    };
+    let expr = Expr::call(Type::Bool, text(""), text("q._v = t._v"), vec![value]).plainly(text("q._v = t._v"));
+    Some(expr.named(feature))
+}
+
+fn rows(maker: &mut Maker<'_>, source: &Source, depth: usize) -> Shape {
+    let mut items = Vec::new();
+    for number in 0..maker.rng.random_range(1..=5) {
+        let kind = maker.kind();
+        let expr = match maker.rng.random_range(0..10) {
+            0 if !source.nested.is_empty() && maker.is_on("nested") => maker.one(&source.nested).named("nested"),
+            1 if number == 0 && !source.lists.is_empty() && maker.is_on("unnest") => {
+                let list = maker.one(&source.lists);
+                let Type::List(item) = list.of.clone() else { unreachable!("lists are lists") };
+                if item.is_nested() {
+                    continue;
+                }
+                Expr::same(*item, "unnest({0})", vec![list]).named("unnest")
+            }
+            2 | 3 => maker.column(kind, &source.scope, true).unwrap_or_else(|| Expr::same(Type::Bool, "true", vec![])),
+            _ => maker.expr(kind, &source.scope, depth),
+        };
+        items.push(Item { name: format!("c{number}"), expr });
+    }
+    if items.is_empty() {
+        let expr = maker.expr(Kind::Whole, &source.scope, depth);
+        items.push(Item { name: "c0".into(), expr });
+    }
+    Shape::Rows(items)
+}
+
+fn grouped(maker: &mut Maker<'_>, source: &Source, depth: usize) -> Grouped {
+    let mut keys = Vec::new();
+    let mut hop = None;
+    let count = if maker.is_on("group_by_nothing") { maker.one(&[0, 1, 1, 1, 2, 2, 3]) } else { maker.one(&[1, 2]) };
+    for _ in 0..count {
+        match maker.rng.random_range(0..6) {
+            0 | 1 => {
+                let Some(time) = maker.column(Kind::Time, &source.scope, false) else { continue };
+                if hop.is_none() && maker.is_on("hop") && maker.chance(0.4) {
+                    let (slide, slide_us) =
+                        maker.one(&[("1 second", 1_000_000), ("5 seconds", 5_000_000), ("1 hour", 3_600_000_000)]);
+                    let times: i64 = maker.one(&[1, 2, 3]);
+                    let size_us = slide_us * times + maker.one(&[0, 0, 500_000]);
+                    let ours = format!("hop({{0}}, INTERVAL '{slide}', INTERVAL '{} milliseconds')", size_us / 1_000);
+                    let by = |dialect| time_of(dialect, &hop_start_us(dialect, "{0}", slide_us));
+                    let key = Expr::call(Type::Time, ours, by(Dialect::Duck), vec![time.clone()]);
+                    keys.push(key.plainly(by(Dialect::Plain)).named("hop"));
+                    hop = Some(Hop { time, slide_us, size_us });
+                } else {
+                    keys.push(maker.tumble(time));
+                }
+            }
+            2 if !source.nested.is_empty() && maker.is_on("nested_keys") && maker.chance(0.3) => {
+                keys.push(maker.one(&source.nested).named("nested_keys"));
+            }
+            _ => {
+                let kind = maker.one(&[
+                    Kind::Text,
+                    Kind::Text,
+                    Kind::Text,
+                    Kind::Bool,
+                    Kind::Bool,
+                    Kind::Whole,
+                    Kind::Double,
+                    Kind::Decimal,
+                ]);
+                let Some(column) = maker.column(kind, &source.scope, false) else { continue };
+                let key =
+                    if maker.chance(0.5) { maker.expr(kind, &source.scope, depth.min(2)) } else { column.clone() };
+                keys.push(if key.has_column() { key } else { column });
+            }
+        }
+    }
+    // One group for two equal expressions, and a name for each.
+    let mut texts = Vec::new();
+    keys.retain(|key| {
+        let text = key.print(Dialect::Ours, &NO_GROUPS);
+        let is_new = !texts.contains(&text);
+        texts.push(text);
+        is_new
+    });
+    let aggregates: Vec<Expr> = (0..maker.rng.random_range(1..=4)).map(|_| aggregate(maker, source, depth)).collect();
+    let (items, having) = above(maker, &keys, &aggregates, depth);
+    let mut grouped = Grouped { keys, hop, aggregates, items, having };
+    grouped.prune();
+    grouped
+}
+
+fn above(maker: &mut Maker<'_>, keys: &[Expr], aggregates: &[Expr], depth: usize) -> (Vec<Item>, Option<Expr>) {
+    let mut scope = Scope { columns: Vec::new(), above: true };
+    let mut items = Vec::new();
+    for (index, key) in keys.iter().enumerate() {
+        let expr = Expr::key(key.of.clone(), index);
+        if maker.chance(0.85) {
+            items.push(expr.clone());
+        }
+        scope.columns.push(Seen { expr, wide: false });
+    }
+    for (index, aggregate) in aggregates.iter().enumerate() {
+        let expr = Expr::aggregate(aggregate.of.clone(), index);
+        scope.columns.push(Seen { wide: aggregate.is_wide(), expr: expr.clone() });
+        if maker.chance(0.6) {
+            items.push(expr);
+        }
+    }
+    if maker.is_on("above") && maker.chance(0.6) {
+        for _ in 0..maker.rng.random_range(1..=2) {
+            let kind = maker.kind();
+            let expr = maker.expr(kind, &scope, depth);
+            items.push(expr.above());
+        }
+    }
+    let (mut shown_keys, mut shown_aggregates) = Default::default();
+    items.iter().for_each(|item| item.uses(&mut shown_keys, &mut shown_aggregates));
+    // Without a key or an aggregate it would be a statement of rows.
+    if items.is_empty() || keys.is_empty() && shown_aggregates.is_empty() {
+        items.push(Expr::aggregate(aggregates[0].of.clone(), 0));
+    }
+    let having = (maker.is_on("having") && maker.chance(0.25)).then(|| maker.expr(Kind::Bool, &scope, depth.min(2)));
+    let items = items.into_iter().enumerate().map(|(number, expr)| Item { name: format!("c{number}"), expr });
+    (items.collect(), having)
+}
+
+/// The value of a record's field, by name.
+pub fn value_of<'a>(topic: &Topic, values: &'a [Value], name: &str) -> Option<&'a Value> {
+    topic.fields.iter().position(|field| field.name == name).map(|index| &values[index])
+}

@@ -1,0 +1,247 @@
+//! Random numbers. Decimals carry the digits that DataFusion's rules give them.
+
+use rand::Rng;
+
+use super::{
+    expr::Expr,
+    expressions::{Kind, Maker, Scope},
+    value::Type,
+};
+
+const PARTS: [&str; 8] = ["second", "minute", "hour", "day", "dow", "doy", "month", "year"];
+
+impl Maker<'_> {
+    pub fn whole(&mut self, scope: &Scope, depth: usize) -> Expr {
+        let arithmetic = |args: Vec<Expr>, ours: &str, duck: &str| {
+            let of = if args.iter().all(|arg| arg.of == Type::Int) { Type::Int } else { Type::Big };
+            Expr::call(of, ours, duck, args).named("arithmetic")
+        };
+        match self.rng.random_range(0..12) {
+            11 if self.is_on("rare") => match self.rng.random_range(0..3) {
+                0 => {
+                    let arg = self.expr(Kind::Bool, scope, depth);
+                    Expr::same(Type::Big, "CAST({0} AS BIGINT)", vec![arg])
+                }
+                1 => {
+                    let arg = self.expr(Kind::Text, scope, depth);
+                    let (ours, duck) = self.one(&[
+                        ("bit_length({0})", "bit_length({0})"),
+                        ("octet_length({0})", "CAST(strlen({0}) AS BIGINT)"),
+                        ("ascii({0})", "ascii({0})"),
+                    ]);
+                    Expr::call(Type::Big, ours, duck, vec![arg])
+                }
+                _ => {
+                    let args = vec![self.expr(Kind::Whole, scope, depth), self.expr(Kind::Whole, scope, depth)];
+                    let text = self.one(&["({0} & {1})", "({0} | {1})", "gcd({0}, {1})"]);
+                    Expr::same(Type::Big, text, args)
+                }
+            }
+            .named("rare"),
+            0 | 1 => {
+                let args = vec![self.expr(Kind::Whole, scope, depth), self.expr(Kind::Whole, scope, depth)];
+                let text = self.one(&["({0} + {1})", "({0} - {1})"]);
+                arithmetic(args, text, text)
+            }
+            2 => {
+                let args = vec![self.expr(Kind::Whole, scope, depth), self.literal(Kind::Whole, scope.above)];
+                arithmetic(args, "({0} * {1})", "({0} * {1})")
+            }
+            3 if scope.above && self.is_on("division") => {
+                let args = vec![self.expr(Kind::Whole, scope, depth), self.expr(Kind::Whole, scope, depth)];
+                let (ours, duck) = self.one(&[("({0} / {1})", "({0} // {1})"), ("({0} % {1})", "({0} % {1})")]);
+                arithmetic(args, ours, duck).named("division")
+            }
+            3 | 4 => {
+                let args = vec![self.expr(Kind::Whole, scope, depth), self.expr(Kind::Whole, scope, depth)];
+                let (ours, duck) = self.one(&[
+                    ("({0} / NULLIF({1}, 0))", "({0} // NULLIF({1}, 0))"),
+                    ("({0} % NULLIF({1}, 0))", "({0} % NULLIF({1}, 0))"),
+                ]);
+                arithmetic(args, ours, duck)
+            }
+            5 => {
+                let args = vec![self.expr(Kind::Whole, scope, depth)];
+                let text = self.one(&["abs({0})", "(- {0})"]);
+                arithmetic(args, text, text)
+            }
+            6 => {
+                let text = self.expr(Kind::Text, scope, depth);
+                Expr::same(Type::Big, self.one(&["length({0})", "strpos({0}, 'a')"]), vec![text]).named("texts")
+            }
+            7 | 8 => {
+                let time = self.expr(Kind::Time, scope, depth);
+                let part = self.one(&PARTS);
+                Expr::same(Type::Big, format!("CAST(date_part('{part}', {{0}}) AS BIGINT)"), vec![time])
+                    .named("date_part")
+            }
+            _ => {
+                let kind = self.one(&[Kind::Double, Kind::Decimal]);
+                let number = if scope.above { self.expr(kind, scope, depth) } else { self.leaf(kind, scope) };
+                Expr::call(Type::Big, "CAST({0} AS BIGINT)", "CAST(trunc({0}) AS BIGINT)", vec![number])
+                    .named("cast_whole")
+            }
+        }
+    }
+
+    pub fn double(&mut self, scope: &Scope, depth: usize) -> Expr {
+        let of = Type::Double;
+        match self.rng.random_range(0..9) {
+            8 if self.is_on("rare") => {
+                let number = self.expr(Kind::Double, scope, depth);
+                let (ours, duck) = self.one(&[
+                    ("CAST(CAST({0} AS FLOAT) AS DOUBLE)", "CAST(CAST({0} AS FLOAT) AS DOUBLE)"),
+                    ("power({0}, 2)", "power({0}, 2)"),
+                    ("signum({0})", "CAST(sign({0}) AS DOUBLE)"),
+                    ("log2(abs({0}) + CAST(1 AS DOUBLE))", "log2(abs({0}) + CAST(1 AS DOUBLE))"),
+                    ("cos({0})", "cos({0})"),
+                    ("exp(least({0}, CAST(3 AS DOUBLE)))", "exp(least({0}, CAST(3 AS DOUBLE)))"),
+                    ("CAST(CAST({0} AS DECIMAL(20,1)) AS DOUBLE)", "CAST(CAST({0} AS DECIMAL(20,1)) AS DOUBLE)"),
+                ]);
+                Expr::call(of, ours, duck, vec![number]).named("rare")
+            }
+            0 | 1 => {
+                let args = vec![self.expr(Kind::Double, scope, depth), self.expr(Kind::Double, scope, depth)];
+                Expr::same(of, self.one(&["({0} + {1})", "({0} - {1})", "({0} * {1})"]), args).named("floats")
+            }
+            2 => {
+                let args = vec![self.expr(Kind::Double, scope, depth), self.expr(Kind::Double, scope, depth)];
+                if scope.above && self.is_on("division") {
+                    return Expr::same(of, "({0} / {1})", args).named("division");
+                }
+                Expr::same(of, "({0} / NULLIF({1}, CAST(0 AS DOUBLE)))", args).named("floats")
+            }
+            3 => {
+                let number = self.expr(Kind::Whole, scope, depth);
+                Expr::same(of, "CAST({0} AS DOUBLE)", vec![number]).named("cast_double")
+            }
+            4 => {
+                let number = self.expr(Kind::Decimal, scope, depth);
+                Expr::same(of, "CAST({0} AS DOUBLE)", vec![number]).named("cast_double")
+            }
+            5 => {
+                let number = self.expr(Kind::Double, scope, depth);
+                if scope.above && self.is_on("division") {
+                    return Expr::same(of, self.one(&["sqrt({0})", "ln({0})"]), vec![number]).named("roots");
+                }
+                Expr::same(of, "sqrt(abs({0}))", vec![number]).named("roots")
+            }
+            _ => {
+                let number = self.expr(Kind::Double, scope, depth);
+                let function = self.one(&[
+                    "abs({0})",
+                    "floor({0})",
+                    "ceil({0})",
+                    "trunc({0})",
+                    "round({0})",
+                    "round({0}, 2)",
+                    "(- {0})",
+                ]);
+                Expr::same(of, function, vec![number]).named("rounding")
+            }
+        }
+    }
+
+    pub fn decimal(&mut self, scope: &Scope, depth: usize) -> Expr {
+        match self.rng.random_range(0..9) {
+            0 | 1 => {
+                let other = self.one(&[Kind::Decimal, Kind::Whole]);
+                let args = [self.expr(Kind::Decimal, scope, depth), self.expr(other, scope, depth)];
+                let ((p1, s1), (p2, s2)) = (digits(&args[0].of), digits(&args[1].of));
+                let scale = s1.max(s2);
+                let precision = ((p1 - s1).max(p2 - s2) + scale + 1).min(38);
+                let sign = self.one(&["+", "-"]);
+                self.decimals(precision, scale, sign, args).named("decimals")
+            }
+            2 => {
+                let other = self.one(&[Kind::Decimal, Kind::Whole]);
+                let args = [self.leaf(Kind::Decimal, scope), self.leaf(other, scope)];
+                let ((p1, s1), (p2, s2)) = (digits(&args[0].of), digits(&args[1].of));
+                if p1 + p2 + 1 > 38 {
+                    return args.into_iter().next().expect("two arguments");
+                }
+                self.decimals(p1 + p2 + 1, s1 + s2, "*", args).named("decimals")
+            }
+            3 => self.quotient(scope, depth),
+            4 => {
+                let number = self.expr(Kind::Whole, scope, depth);
+                let of = Type::Decimal(22, self.one(&[0, 2]));
+                Expr::call(
+                    of.clone(),
+                    format!("CAST({{0}} AS {})", of.ours()),
+                    format!("CAST({{0}} AS {})", of.duck()),
+                    vec![number],
+                )
+                .named("cast_decimal")
+            }
+            5 => {
+                let number = self.expr(Kind::Decimal, scope, depth);
+                let (precision, scale) = digits(&number.of);
+                let to = self.rng.random_range(0..=scale);
+                let of = Type::Decimal((precision + 1).min(38), to);
+                Expr::call(
+                    of.clone(),
+                    format!("CAST({{0}} AS {})", of.ours()),
+                    format!("CAST({{0}} AS {})", of.duck()),
+                    vec![number],
+                )
+                .named("cast_decimal")
+            }
+            6 => {
+                let number = self.expr(Kind::Decimal, scope, depth);
+                let (precision, scale) = digits(&number.of);
+                let to = self.rng.random_range(0..=scale);
+                // Its scale is its own affair: it is cast to the one that is counted with.
+                let of = Type::Decimal((precision + 1).min(38), scale);
+                let by = |name: String| format!("CAST(round({{0}}, {to}) AS {name})");
+                Expr::call(of.clone(), by(of.ours()), by(of.duck()), vec![number]).named("rounding")
+            }
+            _ => {
+                let number = self.expr(Kind::Decimal, scope, depth);
+                let of = number.of.clone();
+                Expr::same(of, self.one(&["abs({0})", "(- {0})"]), vec![number]).named("decimals")
+            }
+        }
+    }
+
+    fn decimals(&mut self, precision: u8, scale: u8, operator: &str, args: [Expr; 2]) -> Expr {
+        let of = Type::Decimal(precision, scale);
+        let wide =
+            |index: usize| format!("CAST({{{index}}} AS {})", Type::Decimal(38, digits(&args[index].of).1).duck());
+        let duck = format!("CAST(({} {operator} {}) AS {})", wide(0), wide(1), of.duck());
+        Expr::call(of, format!("({{0}} {operator} {{1}})"), duck, args.into())
+    }
+
+    /// DataFusion cuts a quotient of decimals at four more digits than its numerator has.
+    fn quotient(&mut self, scope: &Scope, depth: usize) -> Expr {
+        let args = vec![self.leaf(Kind::Decimal, scope), self.expr(Kind::Decimal, scope, depth)];
+        let ((p1, s1), (_, s2)) = (digits(&args[0].of), digits(&args[1].of));
+        let scale = s1 + 4;
+        if p1 + s2 + 4 > 38 {
+            return args.into_iter().next().expect("two arguments");
+        }
+        let of = Type::Decimal((p1 + s2 + 4).min(38), scale);
+        let power = "0".repeat(usize::from(s2 + 4));
+        let zero = format!("CAST(0 AS {})", args[1].of.ours());
+        let duck_of = |divisor: &str| {
+            format!(
+                "CAST(decimal_text((unscaled({{0}}) * CAST('1{power}' AS HUGEINT)) // unscaled({divisor}), {scale}) AS {})",
+                of.duck()
+            )
+        };
+        if scope.above && self.is_on("division") {
+            return Expr::call(of.clone(), "({0} / {1})", duck_of("{1}"), args).named("division");
+        }
+        Expr::call(of.clone(), format!("({{0}} / NULLIF({{1}}, {zero}))"), duck_of("NULLIF({1}, 0)"), args)
+            .named("decimal_division")
+    }
+}
+
+/// The digits of a number as a decimal: all of them, and those behind the point.
+pub fn digits(of: &Type) -> (u8, u8) {
+    match of {
+        Type::Decimal(precision, scale) => (*precision, *scale),
+        Type::Int => (10, 0),
+        _ => (20, 0),
+    }
+}

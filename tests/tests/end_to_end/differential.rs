@@ -1,0 +1,39 @@
+//! Generated statements over generated records say in both stores what DuckDB says of them. `tests/differential` does the
+//! same for longer.
+
+use std::collections::BTreeSet;
+
+use millstream_tests::{
+    differential::{Setting, differential},
+    setting,
+};
+
+/// What is known to differ as yet.
+const WITHOUT: [&str; 0] = [];
+
+async fn run(seed: u64, statements: u64) {
+    let summary = differential(Setting {
+        statements,
+        cuts: 4,
+        seed,
+        embedded: true,
+        postgres: Some(setting("MILLSTREAM_TEST_POSTGRES")),
+        jobs: 2,
+        without: WITHOUT.iter().map(ToString::to_string).collect::<BTreeSet<_>>(),
+        python: setting("MILLSTREAM_TEST_DUCKDB").into(),
+        max_shown: 3,
+        shrink: true,
+        verbose: false,
+    })
+    .await;
+    assert!(summary.differences.is_empty(), "seed {seed}:\n{summary}");
+    assert!(summary.accepted * 10 > summary.statements * 7, "most statements are refused: {summary}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_readers_see_is_what_other_engines_say() {
+    run(1, 100).await;
+    #[expect(clippy::disallowed_methods, reason = "another run, other statements; the seed is told")]
+    let seed = u64::from(rand::random::<u32>());
+    run(seed, 50).await;
+}
