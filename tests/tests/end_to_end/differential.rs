@@ -8,8 +8,8 @@ use millstream_tests::{
     setting,
 };
 
-/// What is known to differ as yet.
-const WITHOUT: [&str; 0] = [];
+/// What is known to differ: `date_bin` makes dead letters of times that are no nanoseconds of 64 bits.
+const WITHOUT: [&str; 1] = ["date_bin"];
 
 async fn run(seed: u64, statements: u64) {
     let summary = differential(Setting {
