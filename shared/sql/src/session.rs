@@ -44,6 +44,7 @@ pub fn session(statement: &Statement<'_>) -> Result<SessionState> {
     context.register_udf(sketch::estimate_udf());
     context.register_udf(calendar::date_trunc_udf());
     context.register_udf(calendar::to_char_udf());
+    context.register_udf(calendar::date_bin_udf());
     let mut slots: Vec<_> =
         statement.inputs.iter().map(|input| (input.name.clone(), Arc::clone(&input.schema))).collect();
     slots.extend(statement.references.iter().map(|reference| (reference.name.clone(), Arc::clone(&reference.schema))));
