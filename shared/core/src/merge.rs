@@ -226,6 +226,10 @@ struct Moments {
 
 impl Moments {
     fn add(&mut self, other: Self) {
+        if self.count == 0.0 {
+            *self = other;
+            return;
+        }
         let count = self.count + other.count;
         let delta = other.mean - self.mean;
         // Where the square of a difference would overflow or come to nothing, in every store alike.

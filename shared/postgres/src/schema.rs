@@ -322,7 +322,7 @@ fn create_view(view: &View) -> String {
          DROP VIEW {name}; CREATE VIEW {name} AS {select}; \
          FOR given IN SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END AS name, privilege_type, \
          CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END AS option FROM aclexplode(held) \
-         WHERE grantee <> current_user::regrole LOOP EXECUTE format('GRANT %s ON %s TO %s%s', given.privilege_type, \
+         WHERE grantee = 0 OR pg_get_userbyid(grantee) <> current_user LOOP EXECUTE format('GRANT %s ON %s TO %s%s', given.privilege_type, \
          to_regclass('{literal}'), given.name, given.option); END LOOP; \
          END {tag}; COMMENT ON VIEW {name} IS '{comment}'"
     )

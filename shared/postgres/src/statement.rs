@@ -156,7 +156,8 @@ fn merged(table: &Table, column: &Column) -> Option<String> {
             let between = format!("{delta} * {delta} * {n1} * {n2} / ({n1} + {n2})");
             // As `Moments::add` of core says it: nothing overflows or comes to nothing on the way.
             let between = format!(
-                "CASE WHEN abs({delta}) < '1e-140' THEN 0 WHEN abs({delta}) > '1e140' THEN 'Infinity' ELSE {between} END"
+                "CASE WHEN {delta} = 'NaN' THEN 'NaN' WHEN abs({delta}) < '1e-140' THEN 0 \
+                 WHEN abs({delta}) > '1e140' THEN 'Infinity' ELSE {between} END"
             );
             let sum = format!("{old} + {new} + {between}");
             unless_empty(&n1, &n2, &old, &new, &sum)
@@ -173,7 +174,8 @@ fn sum_of_doubles(column: &Column, old: &str, new: &str) -> String {
     };
     let largest = format!("'{largest:e}'::{name}");
     format!(
-        "CASE WHEN {old} > 0 AND {new} > {largest} - {old} THEN 'Infinity'::{name} \
+        "CASE WHEN {old} = 'NaN' OR {new} = 'NaN' THEN 'NaN'::{name} \
+         WHEN {old} > 0 AND {new} > {largest} - {old} THEN 'Infinity'::{name} \
          WHEN {old} < 0 AND {new} < -{largest} - {old} THEN '-Infinity'::{name} ELSE {old} + {new} END"
     )
 }

@@ -26,6 +26,7 @@ pub(super) async fn run(harness: &dyn SinkHarness) {
     check("sink: null keys are one group", null_keys_are_one_group(harness)).await;
     check("sink: a table without keys is one row", no_keys_are_one_row(harness)).await;
     check("sink: a sum that overflows is poison", an_overflow_is_poison(harness)).await;
+    check("sink: doubles at their edges merge", doubles_at_their_edges(harness)).await;
     check("sink: overlapping keys of two partitions", overlapping_keys(harness)).await;
     check("sink: many keys in one write", many_keys(harness)).await;
 }
@@ -199,6 +200,64 @@ async fn an_overflow_is_poison(harness: &dyn SinkHarness) {
     }
     assert_eq!(sink.fence(&partition(0)).await.unwrap(), Some(one), "and must change nothing");
     assert_eq!(held(sink.as_ref()).await, texts(&[full]));
+}
+
+/// Sums go on to infinity and NaN as IEEE 754 has it, and no difference is too small or too large for a variance: nothing
+/// of it is a failure, in any store.
+async fn doubles_at_their_edges(harness: &dyn SinkHarness) {
+    let table = || {
+        let spread = Merge::SquaredDifferences { count: "n".into(), mean: "mean".into() };
+        merging(
+            "edges",
+            vec![
+                column("k", DataType::Int64, Role::Key),
+                column("sum", DataType::Float64, Role::State(Merge::Sum)),
+                column("n", DataType::Int64, Role::State(Merge::Sum)),
+                column("mean", DataType::Float64, Role::State(Merge::Mean { count: "n".into() })),
+                column("m2", DataType::Float64, Role::State(spread)),
+            ],
+        )
+    };
+    const NAN: f64 = f64::NAN;
+    const INF: f64 = f64::INFINITY;
+    // Two values, their sum, their mean and their squared differences.
+    let cases = [
+        (1e308, 1e308, INF, 1e308, 0.0),
+        (-1e308, -1e308, -INF, -1e308, 0.0),
+        (1e200, -1e200, 0.0, 0.0, INF),
+        (5.0, NAN, NAN, NAN, NAN),
+        (-5.0, NAN, NAN, NAN, NAN),
+        (1e-200, 3e-200, 4e-200, 2e-200, 0.0),
+        (INF, -INF, NAN, NAN, INF),
+        (1.0, 4.0, 5.0, 2.5, 4.5),
+    ];
+    let sink = open(harness, "edges", table()).await;
+    let start = sink.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
+    let of = |values: Vec<f64>| {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(0..values.len() as i64)),
+            Arc::new(Float64Array::from(values.clone())),
+            Arc::new(Int64Array::from(vec![1; values.len()])),
+            Arc::new(Float64Array::from(values.clone())),
+            Arc::new(Float64Array::from(vec![0.0; values.len()])),
+        ];
+        rows(&table(), columns)
+    };
+    let one = moved(&start, 8);
+    let (first, second) = (cases.map(|case| case.0).to_vec(), cases.map(|case| case.1).to_vec());
+    sink.write(&partition(0), &start, &one, &[of(first)]).await.unwrap();
+    sink.write(&partition(0), &one, &moved(&start, 16), &[of(second)]).await.unwrap();
+    let mut held = held(sink.as_ref()).await;
+    held.sort_by_key(|row| row[0].parse::<i64>().unwrap());
+    for ((a, b, sum, mean, m2), row) in cases.into_iter().zip(&held) {
+        for (column, expected) in [(1, sum), (3, mean), (4, m2)] {
+            let have: f64 = row[column].parse().unwrap();
+            let same = have == expected
+                || (have.is_nan() && expected.is_nan())
+                || ((have - expected) / expected).abs() < 1e-12;
+            assert!(same, "column {column} of {a:e} and {b:e} is {have:e}, not {expected:e}");
+        }
+    }
 }
 
 /// Keys and writes of the checks with overlapping keys.
