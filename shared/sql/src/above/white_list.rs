@@ -158,6 +158,10 @@ impl<'a> WhiteList<'a> {
             (Operator::Plus | Operator::Minus, _) if is_interval(&left_type) || is_interval(&right_type) => {
                 self.shift(*left, op, *right)
             }
+            (Operator::Minus, _) if [&left_type, &right_type].iter().all(|side| is_time(side)) => Err(SqlError::new(
+                "an interval between two aggregates can't be computed in every store: subtract times before aggregating, as \
+                     in max(a - b), or where the table is read",
+            )),
             (Operator::StringConcat, _) if [&left_type, &right_type].iter().all(|side| is_text(side)) => {
                 Ok(Expr::BinaryExpr(BinaryExpr { left, op, right }))
             }
@@ -351,6 +355,10 @@ impl<'a> WhiteList<'a> {
 
 fn is_interval(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Interval(_) | DataType::Duration(_))
+}
+
+fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(..) | DataType::Date32)
 }
 
 fn is_text(data_type: &DataType) -> bool {
