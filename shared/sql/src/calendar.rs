@@ -1,4 +1,5 @@
-//! Times over the whole calendar: DataFusion's own `date_trunc`, `to_char` and casts go by nanoseconds, which begin in 1677 and end in 2262.
+//! Times over the whole calendar: DataFusion's own `date_trunc`, `date_bin`, `to_char` and casts go by nanoseconds, which begin
+//! in 1677 and end in 2262.
 
 use std::sync::Arc;
 
@@ -22,7 +23,11 @@ use datafusion::{
     optimizer::AnalyzerRule,
 };
 
-use crate::{error::SqlError, rewrite, window::instant};
+use crate::{
+    error::SqlError,
+    rewrite,
+    window::{instant, length_us},
+};
 
 /// What a timestamp can be cut to.
 pub const UNITS: [&str; 10] =
@@ -178,6 +183,66 @@ impl ScalarUDFImpl for ToChar {
     }
 }
 
+/// `date_bin(INTERVAL 'size', time[, origin])`: the start of the bin of that size, counted from `origin` or 1970.
+pub fn date_bin_udf() -> ScalarUDF {
+    ScalarUDF::new_from_impl(DateBin { signature: Signature::user_defined(Volatility::Immutable) })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct DateBin {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for DateBin {
+    fn name(&self) -> &'static str {
+        "date_bin"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        types.iter().try_for_each(in_utc)?;
+        let is_time = |t: &DataType| matches!(t, DataType::Timestamp(..) | DataType::Date32 | DataType::Null);
+        match types {
+            [DataType::Interval(_), times @ ..] if (1..=2).contains(&times.len()) && times.iter().all(is_time) => {
+                let size = DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano);
+                Ok(std::iter::once(size).chain(times.iter().map(|_| instant())).collect())
+            }
+            _ => plan_err!("write date_bin(INTERVAL '15 minutes', time), where time is a timestamp"),
+        }
+    }
+
+    fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
+        Ok(instant())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let size_us = match &args.args[0] {
+            ColumnarValue::Scalar(size) => length_us(size).or_else(|error| plan_err!("{error}"))?,
+            ColumnarValue::Array(_) => return plan_err!("the size of date_bin() must be a constant"),
+        };
+        let times = args.args[1].to_array(args.number_rows)?;
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let binned = match args.args.get(2) {
+            None => times.unary_opt::<_, TimestampMicrosecondType>(|time| bin(time, size_us, 0)),
+            Some(origins) => {
+                let origins = origins.to_array(args.number_rows)?;
+                let origins = origins.as_primitive::<TimestampMicrosecondType>();
+                let of = |(time, origin): (Option<i64>, Option<i64>)| bin(time?, size_us, origin?);
+                times.iter().zip(origins).map(of).collect()
+            }
+        };
+        Ok(ColumnarValue::Array(Arc::new(binned.with_timezone("UTC"))))
+    }
+}
+
+fn bin(time_us: i64, size_us: i64, origin_us: i64) -> Option<i64> {
+    let since = time_us.checked_sub(origin_us)?;
+    since.checked_sub(since.rem_euclid(size_us))?.checked_add(origin_us)
+}
+
 /// None for a time that no calendar has.
 fn truncated(unit: &str, time_us: i64) -> Option<i64> {
     let cut = |length_us: i64| time_us.checked_sub(time_us.rem_euclid(length_us));
@@ -212,6 +277,17 @@ mod tests {
 
     fn us(text: &str) -> i64 {
         DateTime::parse_from_rfc3339(text).unwrap().timestamp_micros()
+    }
+
+    #[test]
+    fn bins_count_from_their_origin() {
+        let minutes = 15 * 60_000_000;
+        assert_eq!(bin(us("0001-01-01T20:48:01.9Z"), minutes, 0), Some(us("0001-01-01T20:45:00Z")));
+        assert_eq!(
+            bin(us("2024-01-01T00:04:00Z"), minutes, us("2024-01-01T00:05:00Z")),
+            Some(us("2023-12-31T23:50:00Z"))
+        );
+        assert_eq!(bin(i64::MIN, minutes, 1), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use datafusion::{
 
 use crate::{
     error::{Result, SqlError},
-    session::context,
+    session::{config, context},
 };
 
 /// A table with all of its rows.
@@ -30,7 +30,7 @@ pub struct WholeTable {
 /// # Errors
 /// When it is no SELECT.
 pub fn tables_read(sql: &str) -> Result<Vec<String>> {
-    let context = context(RuntimeEnvBuilder::new())?;
+    let context = context(config(), RuntimeEnvBuilder::new())?;
     let statement = select(&context, sql)?;
     let tables = context.state().resolve_table_references(&statement)?;
     Ok(tables.iter().map(|table| table.table().to_owned()).collect())
@@ -41,7 +41,7 @@ pub fn tables_read(sql: &str) -> Result<Vec<String>> {
 /// # Errors
 /// When it is no SELECT, names what is not there, or fails on a value.
 pub async fn query(sql: &str, tables: Vec<WholeTable>, max_rows: usize) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    let context = context(RuntimeEnvBuilder::new())?;
+    let context = context(config(), RuntimeEnvBuilder::new())?;
     for WholeTable { name, schema, rows } in tables {
         context.register_table(TableReference::bare(name), Arc::new(MemTable::try_new(schema, vec![rows])?))?;
     }
@@ -100,6 +100,8 @@ mod tests {
         let endless = "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n FROM r) SELECT count(*) FROM r";
         let error = block_on(query(endless, vec![amounts()], 1)).unwrap_err();
         assert!(error.message.contains("WITH RECURSIVE"), "{error}");
+        let three = "SELECT (SELECT amount FROM sales) AS amount FROM sales";
+        assert!(block_on(query(three, vec![amounts()], 1)).is_err(), "three rows are no value");
     }
 
     #[test]

@@ -29,9 +29,17 @@ use crate::{
 
 /// A planner that knows the topics and the references of a statement.
 pub fn session(statement: &Statement<'_>) -> Result<SessionState> {
+    let mut config = config();
+    // All of these would keep in the plan what one batch was, and so in every later one.
+    let optimizer = &mut config.options_mut().optimizer;
+    optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    optimizer.enable_dynamic_filter_pushdown = false;
+    optimizer.enable_join_dynamic_filter_pushdown = false;
+    optimizer.enable_topk_dynamic_filter_pushdown = false;
+    optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     // What does not fit into memory is tried again with fewer records, and never spilled.
     let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
-    let context = context(RuntimeEnvBuilder::new().with_disk_manager_builder(no_disk))?;
+    let context = context(config, RuntimeEnvBuilder::new().with_disk_manager_builder(no_disk))?;
     for window in [Window::Tumble, Window::Hop, Window::HopStarts] {
         context.register_udf(window.udf());
     }
@@ -45,8 +53,8 @@ pub fn session(statement: &Statement<'_>) -> Result<SessionState> {
     Ok(context.state())
 }
 
-/// A planner that knows no table: what an expression means in a pipeline and in a question over its tables.
-pub fn context(runtime: RuntimeEnvBuilder) -> Result<SessionContext> {
+/// How statements are read, in a pipeline and in a question over its tables.
+pub fn config() -> SessionConfig {
     let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
@@ -55,12 +63,11 @@ pub fn context(runtime: RuntimeEnvBuilder) -> Result<SessionContext> {
     options.sql_parser.enable_ident_normalization = false;
     // Nothing bounds how often a query may ask itself.
     options.execution.enable_recursive_ctes = false;
-    // All of these would keep in the plan what one batch was, and so in every later one.
-    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
-    options.optimizer.enable_dynamic_filter_pushdown = false;
-    options.optimizer.enable_join_dynamic_filter_pushdown = false;
-    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
-    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    config
+}
+
+/// A planner that knows no table, in which an expression means what it means everywhere.
+pub fn context(config: SessionConfig, runtime: RuntimeEnvBuilder) -> Result<SessionContext> {
     let mut rules = typing();
     rules.push(Arc::new(CheckIntegers));
     let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime.build_arc()?);
@@ -69,6 +76,7 @@ pub fn context(runtime: RuntimeEnvBuilder) -> Result<SessionContext> {
     let context = SessionContext::new_with_state(state);
     context.register_udf(calendar::date_trunc_udf());
     context.register_udf(calendar::to_char_udf());
+    context.register_udf(calendar::date_bin_udf());
     Ok(context)
 }
 

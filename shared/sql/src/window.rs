@@ -139,7 +139,7 @@ pub fn check_lengths(window: Window, lengths: &[Expr]) -> std::result::Result<()
 const CONSTANT: &str = "a window's length must be a constant, such as INTERVAL '2 seconds'";
 
 /// The length of an interval in microseconds.
-fn length_us(interval: &ScalarValue) -> std::result::Result<i64, String> {
+pub fn length_us(interval: &ScalarValue) -> std::result::Result<i64, String> {
     let ScalarValue::IntervalMonthDayNano(Some(interval)) = interval else { return Err(CONSTANT.into()) };
     if interval.months != 0 {
         return Err("a window can't be months or years long: they differ in length. Use days, or GROUP BY \

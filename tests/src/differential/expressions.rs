@@ -319,11 +319,11 @@ impl Maker<'_> {
     pub fn time(&mut self, scope: &Scope, depth: usize) -> Expr {
         let time = self.expr(Kind::Time, scope, depth);
         match self.rng.random_range(0..4) {
-            3 if self.is_on("rare") => {
+            3 if self.is_on("date_bin") => {
                 let by = |dialect| time_of(dialect, &floor_us(dialect, "{0}", 300_000_000));
                 Expr::call(Type::Time, "date_bin(INTERVAL '5 minutes', {0})", by(Dialect::Duck), vec![time])
                     .plainly(by(Dialect::Plain))
-                    .named("rare")
+                    .named("date_bin")
             }
             0 => Expr::same(Type::Time, format!("date_trunc('{}', {{0}})", self.one(&UNITS)), vec![time])
                 .named("date_trunc"),

@@ -158,6 +158,11 @@ fn union(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
         let filter = maker.chance(0.3).then(|| maker.expr(Kind::Bool, &inner.scope, 1));
         arms.push(Select { from: inner.from, filter, shape: Shape::Rows(items) });
     }
+    // DuckDB, whose decimals have all their digits already, would give up those behind the point.
+    for item in arms.iter_mut().flat_map(|arm| arm.rows_mut().iter_mut().zip(&types)) {
+        let (Item { expr, .. }, of @ Type::Decimal(..)) = item else { continue };
+        *expr = Expr::call(of.clone(), "{0}", format!("CAST({{0}} AS {})", of.duck()), vec![expr.clone()]);
+    }
     let mut source = of_items(arms[0].items(), maker);
     for (seen, of) in source.scope.columns.iter_mut().zip(types) {
         seen.expr.of = of;

@@ -104,6 +104,14 @@ impl Select {
         }
     }
 
+    /// The items of a statement of rows.
+    pub fn rows_mut(&mut self) -> &mut [Item] {
+        match &mut self.shape {
+            Shape::Rows(items) => items,
+            Shape::Groups(_) => &mut [],
+        }
+    }
+
     fn ours(&self) -> String {
         let dialect = Dialect::Ours;
         let list = |items: &[Item], groups: &Groups<'_>| {
