@@ -33,6 +33,7 @@
 mod above;
 mod advice;
 mod calendar;
+mod casts;
 mod checked;
 mod compare;
 mod error;

@@ -226,7 +226,7 @@ fn of_schema(error: &SchemaError) -> String {
             let name = types::plainly(name);
             if name.contains('(') {
                 return format!(
-                    "two aggregates differ in a CAST only, and would both be named `{name}`: compute the CAST in a subselect in \
+                    "two expressions differ in a CAST only, and would both be named `{name}`: compute the CAST in a subselect in \
                      FROM, as in FROM (SELECT *, CAST(x AS float) AS y FROM topic) AS t"
                 );
             }

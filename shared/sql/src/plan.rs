@@ -252,7 +252,12 @@ async fn merged(
         let Expr::AggregateFunction(function) = expr.clone().unalias_nested().data else {
             return Err(SqlError::new("internal: an aggregate is none"));
         };
-        let base = names.free(&outputs.name_of(index).unwrap_or_else(|| identifier(&expr.schema_name().to_string())));
+        let mut name = expr.schema_name().to_string();
+        if name.contains("CAST(") {
+            // Which says what it is of, not as what.
+            name = Expr::AggregateFunction(function.clone()).schema_name().to_string();
+        }
+        let base = names.free(&outputs.name_of(index).unwrap_or_else(|| identifier(&name)));
         aggregates.push((index, function, base, place_of(expr)));
     }
     let mut direct = true;

@@ -17,6 +17,7 @@ use datafusion::{
 
 use crate::{
     calendar::{self, Microseconds},
+    casts::NamedCasts,
     checked::CheckIntegers,
     error::Result,
     exact::ExactConstants,
@@ -73,6 +74,7 @@ pub fn context(config: SessionConfig, runtime: RuntimeEnvBuilder) -> Result<Sess
     let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime.build_arc()?);
     let mut state = builder.with_default_features().with_analyzer_rules(rules).build();
     state.register_expr_planner(Arc::new(ExactConstants))?;
+    state.register_expr_planner(Arc::new(NamedCasts))?;
     let context = SessionContext::new_with_state(state);
     context.register_udf(calendar::date_trunc_udf());
     context.register_udf(calendar::to_char_udf());

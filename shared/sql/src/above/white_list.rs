@@ -246,7 +246,7 @@ impl<'a> WhiteList<'a> {
                 if matches!(unit, TimeUnit::Second | TimeUnit::Millisecond) {
                     return Err(SqlError::new("a timestamp with fewer digits is date_trunc('second', time)"));
                 }
-                Ok(total(Op::Cast, vec![expr], instant()))
+                self.known_time(expr)
             }
             _ if text || times || (is_number(&from) && is_number(to)) => Ok(total(Op::Cast, vec![expr], to.clone())),
             _ => {
@@ -254,6 +254,12 @@ impl<'a> WhiteList<'a> {
                 Err(self.refuse_what(&what, &expr))
             }
         }
+    }
+
+    /// A time or a date as a time in the years that there are.
+    fn known_time(&self, expr: Expr) -> Result<Expr> {
+        let op = if self.type_of(&expr)? == DataType::Date32 { Op::Cast } else { Op::Shift(0) };
+        Ok(total(op, vec![expr], instant()))
     }
 
     fn number(&self, data_type: &DataType, what: &str) -> Result<()> {
@@ -322,6 +328,10 @@ impl<'a> WhiteList<'a> {
             return Err(self.refuse(expr));
         }
         let mut function = function;
+        if let ("date_part", [unit, time]) = (function.func.name(), function.args.as_slice()) {
+            // Stores count the years before the year 1 differently.
+            function.args = vec![unit.clone(), self.known_time(time.clone())?];
+        }
         if matches!(function.func.name(), "greatest" | "least" | "nullif") {
             function.args = function.args.into_iter().map(|arg| self.plain(arg)).collect::<Result<_>>()?;
         }

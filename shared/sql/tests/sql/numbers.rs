@@ -44,6 +44,22 @@ async fn above_an_aggregate_no_number_is_greater_than_nan() {
 }
 
 #[tokio::test]
+async fn above_an_aggregate_a_float_compares_as_the_double_that_it_is() {
+    let sql =
+        "SELECT max(short) = max(price) AS same, max(short) = max(short) AS itself, greatest(max(short), 0.5) AS g,
+                 CAST(max(price) AS float) AS f
+               FROM (SELECT price, CAST(price AS float) AS short FROM t) AS x";
+    for (price, gives) in [
+        (1.5, "true|true|1.5|1.5"),
+        (f64::INFINITY, "true|true|inf|null"),
+        (f64::NAN, "true|true|NaN|null"),
+        (1e-40, "false|true|0.5|0.0"),
+    ] {
+        assert_eq!(shown(sql, &priced(&[price])).await, [gives], "{price}");
+    }
+}
+
+#[tokio::test]
 async fn a_decimal_beside_a_double_is_a_double() {
     // 15 digits behind the point leave room for numbers up to 9,223 only.
     let events = [Event { cents: Some(1_000_000), price: 1e18, ..event("a", 1, 0) }];

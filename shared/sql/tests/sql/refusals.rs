@@ -36,7 +36,10 @@ async fn what_cannot_be_merged_is_refused_with_a_way_out() {
         ("SELECT branch, max(at) - min(at) AS n FROM t GROUP BY 1", "subtract"),
         ("SELECT branch, count(*) AS n FROM t GROUP BY 1 HAVING max(at) - min(at) > INTERVAL '1 day'", "subtract"),
         ("SELECT unnest(last_value(tags)) AS tag FROM t", "unnest(…) of an aggregate"),
-        ("SELECT max(CAST(price AS float)) AS a, max(price) AS b FROM t", "compute the CAST in a subselect in FROM"),
+        (
+            "SELECT abs(CAST(count AS int)) AS a, abs(count) AS b, sum(amount) AS s FROM t GROUP BY 1, 2",
+            "compute the CAST in a subselect in FROM",
+        ),
         (
             "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT r.n FROM r) SELECT t.branch, r.n FROM t JOIN r ON r.n = t.count",
             "WITH RECURSIVE",

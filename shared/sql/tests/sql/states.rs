@@ -103,6 +103,27 @@ async fn states_never_share_a_name() {
 }
 
 #[tokio::test]
+async fn aggregates_may_differ_in_a_cast_only() {
+    let events = few();
+    for (sql, gives) in [
+        (
+            "SELECT max(CAST(price AS float)) AS a, max(price) AS b, max(CAST(price AS int)) AS c FROM t",
+            "18.75|18.75|18",
+        ),
+        ("SELECT max(CAST(price AS int)) - max(price) AS d FROM t HAVING max(CAST(price AS int)) > 1", "-0.75"),
+        ("SELECT max(at) AS a, max(CAST(at AS date)) AS b FROM t", "1970-01-01T00:00:03Z|1970-01-01"),
+        ("SELECT avg(TRY_CAST(branch AS int) + 1) AS a, avg(CAST(count AS double)) AS b FROM t", "null|44.0"),
+        (
+            "SELECT max(coalesce(CAST(count AS double), price)) AS a, mean(CAST(count AS double)) AS b FROM t",
+            "150.0|44.0",
+        ),
+    ] {
+        assert_eq!(shown(sql, &events).await, [gives], "{sql}");
+    }
+    assert_eq!(columns("SELECT max(CAST(price AS int)) * 2 AS d FROM t").await, ["max_t_price"]);
+}
+
+#[tokio::test]
 async fn a_decimal_times_a_constant_is_a_decimal() {
     let events = [event("a", 150, 0)];
     for (expression, gives) in [
