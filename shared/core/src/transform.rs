@@ -58,8 +58,9 @@ pub trait Decode: Send + Sync {
 /// that of its parts.
 #[async_trait]
 pub trait Transform: Send + Sync {
-    /// Transforms the decoded rows of `topic` into rows of the function's table. For a table that is appended to, the rows
-    /// of each record stay together and in the records' order: a sink may number them within their record.
+    /// Transforms the decoded rows of `topic` into rows of the function's table. All rows of a record are in the result of
+    /// one call, in no order that can be relied on (a join or a union mixes the rows of several records): a sink that
+    /// numbers rows within their record sorts them first, by position and by their values.
     ///
     /// # Errors
     /// `Poison` when a row makes an expression fail (the runner narrows it down), `Stop` on a defect of the set-up.

@@ -1,20 +1,31 @@
-//! `date_trunc`, `date_bin` and `to_char` over the whole calendar: DataFusion's own go by nanoseconds, which begin in 1677 and end in 2262.
+//! Times over the whole calendar: DataFusion's own `date_trunc`, `date_bin`, `to_char` and casts go by nanoseconds, which begin
+//! in 1677 and end in 2262.
 
 use std::sync::Arc;
 
 use arrow::{
     array::AsArray,
-    datatypes::{DataType, TimestampMicrosecondType},
+    datatypes::{DataType, TimeUnit, TimestampMicrosecondType},
 };
 use chrono::{DateTime, Datelike, NaiveDate};
 use datafusion::{
-    common::{Result, ScalarValue, plan_err},
+    common::{
+        DFSchema, Result, ScalarValue,
+        config::ConfigOptions,
+        plan_err,
+        tree_node::{Transformed, TreeNode},
+    },
     functions::datetime::to_char::ToCharFunc,
-    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    logical_expr::{
+        ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+        Volatility, cast, try_cast,
+    },
+    optimizer::AnalyzerRule,
 };
 
 use crate::{
     error::SqlError,
+    rewrite,
     window::{instant, length_us},
 };
 
@@ -23,6 +34,45 @@ pub const UNITS: [&str; 10] =
     ["year", "quarter", "month", "week", "day", "hour", "minute", "second", "millisecond", "microsecond"];
 
 const DAY_US: i64 = 86_400_000_000;
+
+/// Casts to timestamps, and functions that give one, give microseconds, as records have them: a comparison with nanoseconds
+/// would fail for each record before 1677 and after 2262.
+#[derive(Debug)]
+pub struct Microseconds;
+
+impl AnalyzerRule for Microseconds {
+    fn name(&self) -> &'static str {
+        "microseconds"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        rewrite::expressions(plan, &|expr, schema| expr.transform_up(|expr| in_microseconds(expr, schema)))
+    }
+}
+
+fn in_microseconds(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let short = |data_type: &DataType| match data_type {
+        DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
+            Some(DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))
+        }
+        _ => None,
+    };
+    Ok(match expr {
+        Expr::Cast(of) => match short(of.field.data_type()) {
+            Some(to) => Transformed::yes(cast(*of.expr, to)),
+            None => Transformed::no(Expr::Cast(of)),
+        },
+        Expr::TryCast(of) => match short(of.field.data_type()) {
+            Some(to) => Transformed::yes(try_cast(*of.expr, to)),
+            None => Transformed::no(Expr::TryCast(of)),
+        },
+        Expr::ScalarFunction(_) => match short(&expr.get_type(schema)?) {
+            Some(to) => Transformed::yes(cast(expr, to)),
+            None => Transformed::no(expr),
+        },
+        other => Transformed::no(other),
+    })
+}
 
 /// `date_trunc('unit', time)`, in UTC.
 pub fn date_trunc_udf() -> ScalarUDF {

@@ -1,18 +1,20 @@
-//! Integer arithmetic that fails instead of wrapping: DataFusion's own `+`, `-` and `*` wrap.
+//! Integer arithmetic that fails instead of wrapping: DataFusion's own `+`, `-` and `*` wrap, and so does the sign.
 
 use arrow::{compute::kernels::numeric, datatypes::DataType};
 use datafusion::{
     common::{
-        Result,
+        DFSchema, DataFusionError, Result,
         config::ConfigOptions,
         tree_node::{Transformed, TreeNode},
     },
     logical_expr::{
         BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF,
-        ScalarUDFImpl, Signature, Volatility, expr_rewriter::NamePreserver, utils::merge_schema,
+        ScalarUDFImpl, Signature, Volatility,
     },
     optimizer::AnalyzerRule,
 };
+
+use crate::rewrite;
 
 /// Replaces integer arithmetic by [`Checked`], after types are known.
 #[derive(Debug)]
@@ -24,47 +26,52 @@ impl AnalyzerRule for CheckIntegers {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        Ok(plan.transform_up_with_subqueries(check_node)?.data)
+        rewrite::expressions(plan, &|expr, schema| expr.transform_up(|expr| checked(expr, schema)))
     }
 }
 
-fn check_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let schema = merge_schema(&plan.inputs());
-    let names = NamePreserver::new(&plan);
-    plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        let checked = expr.transform_up(|expr| {
-            let Expr::BinaryExpr(BinaryExpr { left, op, right }) = &expr else { return Ok(Transformed::no(expr)) };
-            let integers = left.get_type(&schema)?.is_integer() && right.get_type(&schema)?.is_integer();
-            let arithmetic = matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply);
-            if !integers || !arithmetic {
-                return Ok(Transformed::no(expr));
-            }
-            let function = ScalarUDF::new_from_impl(Checked::new(*op));
-            Ok(Transformed::yes(function.call(vec![left.as_ref().clone(), right.as_ref().clone()])))
-        })?;
-        Ok(checked.update_data(|expr| name.restore(expr)))
-    })
+fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let is_integer = |expr: &Expr| Ok::<_, DataFusionError>(expr.get_type(schema)?.is_integer());
+    let call = |op, args: Vec<Expr>| {
+        let signature = Signature::any(args.len(), Volatility::Immutable);
+        Ok(Transformed::yes(ScalarUDF::new_from_impl(Checked { op, signature }).call(args)))
+    };
+    match &expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_integer(left)? && is_integer(right)? => {
+            let op = match op {
+                Operator::Plus => Op::Add,
+                Operator::Minus => Op::Subtract,
+                Operator::Multiply => Op::Multiply,
+                _ => return Ok(Transformed::no(expr)),
+            };
+            call(op, vec![left.as_ref().clone(), right.as_ref().clone()])
+        }
+        Expr::Negative(inner) if is_integer(inner)? => call(Op::Negate, vec![inner.as_ref().clone()]),
+        _ => Ok(Transformed::no(expr)),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Op {
+    Add,
+    Subtract,
+    Multiply,
+    Negate,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Checked {
-    op: Operator,
+    op: Op,
     signature: Signature,
-}
-
-impl Checked {
-    fn new(op: Operator) -> Self {
-        Self { op, signature: Signature::any(2, Volatility::Immutable) }
-    }
 }
 
 impl ScalarUDFImpl for Checked {
     fn name(&self) -> &str {
         match self.op {
-            Operator::Plus => "__checked_add",
-            Operator::Minus => "__checked_subtract",
-            _ => "__checked_multiply",
+            Op::Add => "__checked_add",
+            Op::Subtract => "__checked_subtract",
+            Op::Multiply => "__checked_multiply",
+            Op::Negate => "__checked_negate",
         }
     }
 
@@ -78,11 +85,11 @@ impl ScalarUDFImpl for Checked {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let (left, right) = (&arrays[0], &arrays[1]);
         let result = match self.op {
-            Operator::Plus => numeric::add(left, right),
-            Operator::Minus => numeric::sub(left, right),
-            _ => numeric::mul(left, right),
+            Op::Add => numeric::add(&arrays[0], &arrays[1]),
+            Op::Subtract => numeric::sub(&arrays[0], &arrays[1]),
+            Op::Multiply => numeric::mul(&arrays[0], &arrays[1]),
+            Op::Negate => numeric::neg(arrays[0].as_ref()),
         };
         Ok(ColumnarValue::Array(result?))
     }

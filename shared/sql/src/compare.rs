@@ -65,7 +65,8 @@ fn compared(expr: &Expr) -> Vec<(&Expr, &Expr)> {
     }
 }
 
-fn compares(op: Operator) -> bool {
+/// Is it a comparison?
+pub fn compares(op: Operator) -> bool {
     use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
 }

@@ -32,7 +32,7 @@ impl ExprPlanner for ExactConstants {
 }
 
 /// A floating-point constant as the decimal that it was written as; anything else as it is.
-fn exact(expr: Expr) -> Expr {
+pub fn exact(expr: Expr) -> Expr {
     let Some(value) = constant(&expr) else { return expr };
     // The shortest decimal that is this double: with up to fifteen digits, it is the one that was written.
     let digits = format!("{value}");

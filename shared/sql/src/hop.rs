@@ -10,6 +10,9 @@ use datafusion::{
 
 use crate::{error::Result, states::column, window::Window};
 
+/// What the columns of windows are named, with a number.
+pub const COLUMN: &str = "__hop_";
+
 /// Is there a call of `hop` in an expression?
 pub fn is_in(expr: &Expr) -> bool {
     let mut found = false;
@@ -68,7 +71,7 @@ impl Hops {
                 }
                 let known = calls.iter().find(|(args, _)| *args == function.args).map(|(_, name)| name.clone());
                 let name = known.unwrap_or_else(|| {
-                    let name = format!("__hop_{}", self.made);
+                    let name = format!("{COLUMN}{}", self.made);
                     self.made += 1;
                     calls.push((function.args.clone(), name.clone()));
                     name

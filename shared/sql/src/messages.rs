@@ -143,7 +143,7 @@ impl Known<'_> {
         if let Some(name) = after("Unsupported SQL type ") {
             return format!(
                 "there is no type {name}: there are string, boolean, int, bigint, float, double, decimal(p,s), date, timestamp \
-                 and binary"
+                 and bytea"
             );
         }
         if let Some(cast) = after("Unsupported CAST from ") {
@@ -176,6 +176,7 @@ fn behind(text: &str) -> Location {
 
 /// A part of the engine's text, and what is said instead.
 const TOLD: &[(&str, &str)] = &[
+    ("Recursive CTEs", "WITH RECURSIVE can't be run: nothing bounds how many rows it makes"),
     ("OuterReferenceColumn", advice::UNNEST),
     ("unnest() can only be applied", "unnest(…) takes a list"),
     (
@@ -223,6 +224,12 @@ fn of_schema(error: &SchemaError) -> String {
         }
         SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
             let name = types::plainly(name);
+            if name.contains('(') {
+                return format!(
+                    "two expressions differ in a CAST only, and would both be named `{name}`: compute the CAST in a subselect in \
+                     FROM, as in FROM (SELECT *, CAST(x AS float) AS y FROM topic) AS t"
+                );
+            }
             format!("two columns are named `{name}`: give one another name with AS, or a table another name in FROM")
         }
     }

@@ -35,7 +35,7 @@ pub fn parse(state: &SessionState, sql: &str, inputs: &[Input]) -> Result<Result
         return Ok(Err(error));
     }
     // The visitor never breaks off.
-    let _ = statement.visit(&mut Rewrites { inputs });
+    let _ = statement.visit(&mut Rewrites { inputs, queries: Vec::new() });
     Ok(Ok(parsed))
 }
 
@@ -46,13 +46,35 @@ fn no_select() -> SqlError {
 /// Leaves the meta columns out of `*`, and writes `mod(a, b)` as `a % b`.
 struct Rewrites<'a> {
     inputs: &'a [Input],
+    /// The queries around the place that is looked at, from the outermost one.
+    queries: Vec<Named>,
+}
+
+/// The names that a query gives to others in its WITH.
+struct Named {
+    names: Vec<String>,
+    /// How many of them are known by now: each is known behind its own query.
+    known: usize,
 }
 
 impl VisitorMut for Rewrites<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut ast::Query) -> std::ops::ControlFlow<()> {
+        let with = query.with.iter().flat_map(|with| &with.cte_tables);
+        let names: Vec<_> = with.map(|cte| cte.alias.name.value.clone()).collect();
+        self.queries.push(Named { known: names.len(), names });
         self.set_expr(&mut query.body);
+        // What is visited next are the queries in WITH, in their order, and then the body.
+        self.queries.last_mut().into_iter().for_each(|query| query.known = 0);
+        std::ops::ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut ast::Query) -> std::ops::ControlFlow<()> {
+        self.queries.pop();
+        if let Some(around) = self.queries.last_mut() {
+            around.known = around.names.len().min(around.known + 1);
+        }
         std::ops::ControlFlow::Continue(())
     }
 
@@ -85,21 +107,25 @@ impl Rewrites<'_> {
         }
     }
 
+    /// Is this the name of a query in WITH, whatever else has it?
+    fn is_of_with(&self, name: &str) -> bool {
+        self.queries.iter().any(|query| query.names[..query.known].iter().any(|known| known == name))
+    }
+
     fn select(&self, select: &mut ast::Select) {
         // Each table by the name that it has in this SELECT, with its meta columns.
         let of_table = |factor: &ast::TableFactor| -> Option<(String, Vec<&str>)> {
             let ast::TableFactor::Table { name, alias, .. } = factor else { return None };
             let name = name.0.last()?.as_ident()?.value.as_str();
+            if self.is_of_with(name) {
+                return None;
+            }
             let input = self.inputs.iter().find(|input| input.name == name)?;
             let has = |column: &&str| input.schema.field_with_name(column).is_ok();
             let called = alias.as_ref().map_or(name, |alias| alias.name.value.as_str());
             Some((called.to_owned(), META_COLUMNS.into_iter().filter(has).collect()))
         };
-        let factors = select
-            .from
-            .iter()
-            .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)));
-        let tables: Vec<_> = factors.filter_map(of_table).collect();
+        let tables: Vec<_> = select.from.iter().flat_map(factors).filter_map(of_table).collect();
         for item in &mut select.projection {
             let (of, options) = match item {
                 SelectItem::Wildcard(options) => (None, options),
@@ -116,4 +142,14 @@ impl Rewrites<'_> {
             }
         }
     }
+}
+
+/// The tables and subqueries of an item of FROM, those in parentheses too.
+fn factors(from: &ast::TableWithJoins) -> Vec<&ast::TableFactor> {
+    let all = std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation));
+    all.flat_map(|factor| match factor {
+        ast::TableFactor::NestedJoin { table_with_joins, .. } => factors(table_with_joins),
+        factor => vec![factor],
+    })
+    .collect()
 }

@@ -19,7 +19,7 @@ use datafusion::{
 use millstream_core::{Column, Role, Table, Transform};
 
 use crate::{
-    above::{Finisher, View, finish},
+    above::{Finisher, ROW, View, finish},
     error::{Result, SqlError, place_of},
     hop,
     messages::Known,
@@ -28,7 +28,7 @@ use crate::{
     refuse::{self, Split},
     rehearse::rehearse,
     run::{Combiner, ReferenceTable, SqlTransform},
-    session::session,
+    session::{session, typing},
     states::{self, column},
     unnest,
     window::instant,
@@ -93,7 +93,7 @@ pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
     let (logical, mut columns, combine) = match aggregate {
         None => (logical.clone(), appended(&logical), None),
         Some(aggregate) => {
-            let merged = merged(&state, &aggregate, &above, &logical, statement.into).await?;
+            let merged = merged(&state, &aggregate, &above, &logical, &is_topic, statement.into).await?;
             (merged.partial, merged.columns, Some((merged.finisher, merged.view)))
         }
     };
@@ -119,8 +119,9 @@ pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
     };
     let columns = columns_read(&optimized, &is_topic)?;
     // Whatever the references will hold, they hold nothing while records are made up.
+    let joins = optimized.exists(|node| Ok(matches!(node, LogicalPlan::Join(_))))?;
     let (context, schema, references) = (state.task_ctx(), table.schema(), Vec::new());
-    let transform = SqlTransform { plan: physical, context, schema, references };
+    let transform = SqlTransform { plan: physical, context, schema, references, joins };
     rehearse(&transform, &statement.inputs, &columns).await?;
     let transform = SqlTransform { references: statement.references.clone(), ..transform };
     Ok(Planned { table, transform: Arc::new(transform), columns })
@@ -136,7 +137,7 @@ fn known<'a>(state: &SessionState, statement: &Statement<'a>) -> Known<'a> {
 
 /// With the casts that make the types of each expression's parts fit: a union of an int and a bigint is a bigint.
 fn with_final_types(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
-    Analyzer::new().execute_and_check(plan, state.config_options(), |_, _| {})
+    Analyzer::with_rules(typing()).execute_and_check(plan, state.config_options(), |_, _| {})
 }
 
 /// A constant expression, computed.
@@ -146,6 +147,9 @@ fn fold(state: &SessionState, expr: &Expr) -> Result<Expr> {
     Ok(ExprSimplifier::new(context).simplify(expr.clone())?)
 }
 
+/// What aggregates over a batch are named, with a number, before they get their columns' names.
+const AGGREGATE: &str = "__aggregate_";
+
 /// Every output column must have a name that a table can have.
 fn named(plan: &LogicalPlan) -> Result<()> {
     let mut seen = BTreeSet::new();
@@ -154,6 +158,11 @@ fn named(plan: &LogicalPlan) -> Result<()> {
         if !is_identifier(name) {
             return Err(SqlError::new(format!(
                 "the output column `{name}` needs a name of letters, digits and _ (at most 63): write `… AS name`"
+            )));
+        }
+        if name == ROW || name.starts_with(AGGREGATE) || name.starts_with(hop::COLUMN) {
+            return Err(SqlError::new(format!(
+                "`{name}` is a name of millstream's own: give the column another one with AS"
             )));
         }
         if !seen.insert(name) {
@@ -184,7 +193,8 @@ pub(crate) fn stored(data_type: &DataType, name: &str) -> Result<DataType> {
         }
         DataType::Interval(_) | DataType::Duration(_) | DataType::Time32(_) | DataType::Time64(_) => {
             return Err(SqlError::new(format!(
-                "column `{name}` is an interval or a time of day: cast it to text or a number"
+                "column `{name}` is an interval or a time of day, which no table holds: show the times themselves and \
+                 subtract where the table is read, or write extract(epoch FROM interval) before aggregating"
             )));
         }
         other => other.clone(),
@@ -215,6 +225,7 @@ async fn merged(
     aggregate: &Aggregate,
     above: &[LogicalPlan],
     root: &LogicalPlan,
+    is_topic: &(dyn Fn(&str) -> bool + Sync),
     into: &str,
 ) -> Result<Merged> {
     let Aggregate { input, group_expr, aggr_expr, schema, .. } = aggregate;
@@ -241,13 +252,18 @@ async fn merged(
         let Expr::AggregateFunction(function) = expr.clone().unalias_nested().data else {
             return Err(SqlError::new("internal: an aggregate is none"));
         };
-        let base = names.free(&outputs.name_of(index).unwrap_or_else(|| identifier(&expr.schema_name().to_string())));
+        let mut name = expr.schema_name().to_string();
+        if name.contains("CAST(") {
+            // Which says what it is of, not as what.
+            name = Expr::AggregateFunction(function.clone()).schema_name().to_string();
+        }
+        let base = names.free(&outputs.name_of(index).unwrap_or_else(|| identifier(&name)));
         aggregates.push((index, function, base, place_of(expr)));
     }
     let mut direct = true;
     for (index, function, base, place) in aggregates {
         let (_, field) = schema.qualified_field(index);
-        let lowered = states::lower(&function, input, field.data_type(), &base, &mut names);
+        let lowered = states::lower(&function, input, is_topic, field.data_type(), &base, &mut names);
         let lowered = lowered.map_err(|error| error.at(place))?;
         direct &= lowered.direct;
         for state in lowered.states {
@@ -286,7 +302,7 @@ fn partial_plan(input: LogicalPlan, groups: Vec<Expr>, values: &[Expr], columns:
     }
     let number_of_groups = groups.len();
     // Under names of their own: two that differ may still be written alike.
-    let named = aggregates.iter().enumerate().map(|(index, expr)| expr.clone().alias(format!("__aggregate_{index}")));
+    let named = aggregates.iter().enumerate().map(|(index, expr)| expr.clone().alias(format!("{AGGREGATE}{index}")));
     let plan = LogicalPlanBuilder::from(input).aggregate(groups, named)?.build()?;
     let outputs: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
     let mut exprs = Vec::with_capacity(values.len());

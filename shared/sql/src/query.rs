@@ -6,14 +6,13 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::{
     common::TableReference,
     datasource::MemTable,
-    execution::{SessionStateBuilder, context::SessionContext},
-    prelude::SessionConfig,
+    execution::{context::SessionContext, runtime_env::RuntimeEnvBuilder},
     sql::{parser::Statement, sqlparser::ast},
 };
 
 use crate::{
-    checked::CheckIntegers,
     error::{Result, SqlError},
+    session::{config, context},
 };
 
 /// A table with all of its rows.
@@ -31,7 +30,7 @@ pub struct WholeTable {
 /// # Errors
 /// When it is no SELECT.
 pub fn tables_read(sql: &str) -> Result<Vec<String>> {
-    let context = context();
+    let context = context(config(), RuntimeEnvBuilder::new())?;
     let statement = select(&context, sql)?;
     let tables = context.state().resolve_table_references(&statement)?;
     Ok(tables.iter().map(|table| table.table().to_owned()).collect())
@@ -42,7 +41,7 @@ pub fn tables_read(sql: &str) -> Result<Vec<String>> {
 /// # Errors
 /// When it is no SELECT, names what is not there, or fails on a value.
 pub async fn query(sql: &str, tables: Vec<WholeTable>, max_rows: usize) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    let context = context();
+    let context = context(config(), RuntimeEnvBuilder::new())?;
     for WholeTable { name, schema, rows } in tables {
         context.register_table(TableReference::bare(name), Arc::new(MemTable::try_new(schema, vec![rows])?))?;
     }
@@ -51,19 +50,6 @@ pub async fn query(sql: &str, tables: Vec<WholeTable>, max_rows: usize) -> Resul
     let answer = context.execute_logical_plan(plan).await?.limit(0, Some(max_rows))?;
     let schema = Arc::new(answer.schema().as_arrow().clone());
     Ok((schema, answer.collect().await?))
-}
-
-fn context() -> SessionContext {
-    let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
-    let options = config.options_mut();
-    options.sql_parser.collect_spans = true;
-    options.sql_parser.map_string_types_to_utf8view = false;
-    // As in a pipeline's statements: `branchName` is not `branchname`.
-    options.sql_parser.enable_ident_normalization = false;
-    let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
-    let context = SessionContext::new_with_state(state);
-    context.add_analyzer_rule(Arc::new(CheckIntegers));
-    context
 }
 
 fn select(context: &SessionContext, sql: &str) -> Result<Statement> {
@@ -97,6 +83,25 @@ mod tests {
         assert_eq!(sum[0].column(0).as_primitive::<Decimal128Type>().value(0), 2_150);
         let (schema, rows) = block_on(query("SELECT * FROM sales ORDER BY 1", vec![amounts()], 2)).unwrap();
         assert_eq!((schema.field(0).name().as_str(), rows[0].num_rows()), ("amount", 2));
+    }
+
+    #[test]
+    fn an_expression_means_what_it_means_in_a_pipeline() {
+        for (expression, gives) in [
+            ("amount * 1.21", "15.1250"),
+            ("coalesce(amount, 0.0)", "12.50"),
+            ("amount < CAST(1e18 AS double)", "true"),
+            ("date_trunc('year', TIMESTAMP '0001-05-01')", "0001-01-01T00:00:00Z"),
+        ] {
+            let (_, rows) = block_on(query(&format!("SELECT {expression} FROM sales"), vec![amounts()], 1)).unwrap();
+            let shown = arrow::util::display::array_value_to_string(rows[0].column(0), 0).unwrap();
+            assert_eq!(shown, gives, "{expression}");
+        }
+        let endless = "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n FROM r) SELECT count(*) FROM r";
+        let error = block_on(query(endless, vec![amounts()], 1)).unwrap_err();
+        assert!(error.message.contains("WITH RECURSIVE"), "{error}");
+        let three = "SELECT (SELECT amount FROM sales) AS amount FROM sales";
+        assert!(block_on(query(three, vec![amounts()], 1)).is_err(), "three rows are no value");
     }
 
     #[test]

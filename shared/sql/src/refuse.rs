@@ -214,6 +214,10 @@ impl Checker<'_> {
         }
         let inputs = || plan.inputs().into_iter().try_for_each(|input| self.row_by_row(input));
         let refusal = match plan {
+            LogicalPlan::Unnest(_) if has_aggregate(plan) => {
+                "unnest(…) of an aggregate can't be merged from batches: unnest in a subselect in FROM, below the aggregate, or \
+                 where the table is read"
+            }
             LogicalPlan::TableScan(_)
             | LogicalPlan::Projection(_)
             | LogicalPlan::Filter(_)
@@ -252,7 +256,6 @@ impl Checker<'_> {
                  and do the rest in an expression over the aggregates or where the table is read"
             }
             LogicalPlan::Subquery(_) => "LATERAL can't be run over a stream: join a reference, or unnest(…) in SELECT",
-            LogicalPlan::RecursiveQuery(_) => "WITH RECURSIVE can't be run over a stream",
             _ => {
                 "this can't be run over a stream: write a SELECT over a topic, with WHERE, JOIN of references and GROUP BY"
             }

@@ -13,9 +13,16 @@ use arrow::{
 };
 use async_trait::async_trait;
 use datafusion::{
-    common::{DataFusionError, resources_err},
+    common::{
+        DataFusionError, resources_err,
+        tree_node::{Transformed, TreeNode},
+    },
     execution::{TaskContext, memory_pool::GreedyMemoryPool, runtime_env::RuntimeEnv},
-    physical_plan::{ExecutionPlan, collect, execute_stream},
+    physical_plan::{
+        ExecutionPlan, collect, execute_stream,
+        filter::{FilterExec, FilterExecBuilder},
+    },
+    prelude::SessionConfig,
 };
 use futures::{FutureExt, TryStreamExt};
 use millstream_core::{Combine, Error, Result, Table, Transform, merge::merge_rows};
@@ -35,7 +42,15 @@ pub struct ReferenceTable {
     pub name: String,
     /// Its columns.
     pub schema: SchemaRef,
-    rows: RwLock<Arc<Vec<RecordBatch>>>,
+    rows: RwLock<Arc<Rows>>,
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    batches: Vec<RecordBatch>,
+    /// What they take in memory, and the most that one row takes, in bytes.
+    bytes: usize,
+    widest_bytes: usize,
 }
 
 /// What a run may hold in memory besides its references and its batch, in bytes.
@@ -43,6 +58,8 @@ pub const MAX_RUN_BYTES: usize = 256 * 1024 * 1024;
 /// What a run may give, in bytes, and in rows.
 const MAX_OUTPUT_BYTES: usize = 128 * 1024 * 1024;
 const MAX_OUTPUT_ROWS: usize = 2_000_000;
+/// The most that an operator of a plan with a join makes at once, in bytes, if all rows are as wide as the widest.
+const JOINED_BYTES: usize = 32 * 1024 * 1024;
 
 impl ReferenceTable {
     /// A table without rows.
@@ -52,10 +69,13 @@ impl ReferenceTable {
 
     /// Replaces the rows; batches that are being transformed keep the ones they began with.
     pub fn set(&self, rows: Vec<RecordBatch>) {
-        *self.rows.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rows);
+        let bytes = rows.iter().map(RecordBatch::get_array_memory_size).sum();
+        let widest_bytes = rows.iter().map(size::of_widest_row).max().unwrap_or(0);
+        let rows = Arc::new(Rows { batches: rows, bytes, widest_bytes });
+        *self.rows.write().unwrap_or_else(PoisonError::into_inner) = rows;
     }
 
-    fn rows(&self) -> Arc<Vec<RecordBatch>> {
+    fn rows(&self) -> Arc<Rows> {
         Arc::clone(&self.rows.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -66,6 +86,8 @@ pub struct SqlTransform {
     pub context: Arc<TaskContext>,
     pub schema: SchemaRef,
     pub references: Vec<Arc<ReferenceTable>>,
+    /// Does the plan join? One record may then become many rows at once.
+    pub joins: bool,
 }
 
 #[async_trait]
@@ -92,17 +114,46 @@ impl SqlTransform {
         let rows = [rows];
         let references: Vec<_> = self.references.iter().map(|reference| (reference, reference.rows())).collect();
         let mut slots: HashMap<&str, &[RecordBatch]> =
-            references.iter().map(|(reference, rows)| (reference.name.as_str(), rows.as_slice())).collect();
+            references.iter().map(|(reference, rows)| (reference.name.as_str(), rows.batches.as_slice())).collect();
         slots.insert(topic, &rows);
         // A join may build a table of a whole reference, with an index: its size comes on top.
-        let of_references: usize =
-            references.iter().flat_map(|(_, rows)| rows.iter()).map(RecordBatch::get_array_memory_size).sum();
+        let of_references: usize = references.iter().map(|(_, rows)| rows.bytes).sum();
         let limit = of_references.saturating_mul(4).saturating_add(MAX_RUN_BYTES);
         let plan = fill(&self.plan, &slots)?;
-        let batches = AssertUnwindSafe(within(limit, plan, &self.context)).catch_unwind().await;
+        let run = async {
+            if !self.joins {
+                return within(limit, plan, &self.context).await;
+            }
+            let beside: usize = references.iter().map(|(_, rows)| rows.widest_bytes).sum();
+            let widest = size::of_widest_row(&rows[0]).saturating_add(beside).max(1);
+            let rows_at_once = (JOINED_BYTES / widest).clamp(1, self.context.session_config().batch_size());
+            within(limit, in_batches_of(plan, rows_at_once)?, &with_batches_of(&self.context, rows_at_once)).await
+        };
+        let batches = AssertUnwindSafe(run).catch_unwind().await;
         // A panic would come again with every attempt: one record must not stop the others.
         batches.unwrap_or_else(|_| Err(DataFault::error("internal: the SQL plan broke over this input")))
     }
+}
+
+/// The plan with all operators that were planned for a number of rows at once.
+fn in_batches_of(plan: Arc<dyn ExecutionPlan>, rows: usize) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let smaller = plan.transform_up(|node| {
+        let Some(filter) = node.downcast_ref::<FilterExec>() else { return Ok(Transformed::no(node)) };
+        let filter = FilterExecBuilder::from(filter).with_batch_size(rows).build()?;
+        Ok(Transformed::yes(Arc::new(filter) as _))
+    })?;
+    Ok(smaller.data)
+}
+
+fn with_batches_of(context: &TaskContext, rows: usize) -> TaskContext {
+    let config = context.session_config().clone().with_batch_size(rows);
+    in_session(context, config, context.runtime_env())
+}
+
+/// A context over no functions: a physical plan holds its own.
+fn in_session(context: &TaskContext, config: SessionConfig, runtime: Arc<RuntimeEnv>) -> TaskContext {
+    let none = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+    TaskContext::new(None, context.session_id(), config, none.0, none.1, none.2, none.3, runtime)
 }
 
 /// Runs a filled plan within `limit` bytes of memory, and the bounds of its output.
@@ -113,11 +164,7 @@ async fn within(
 ) -> Result<Vec<RecordBatch>, DataFusionError> {
     let memory_pool = Arc::new(GreedyMemoryPool::new(limit));
     let runtime = RuntimeEnv { memory_pool, ..context.runtime_env().as_ref().clone() };
-    // A physical plan holds its functions: the context needs to name none.
-    let none = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
-    let config = context.session_config().clone();
-    let context =
-        TaskContext::new(None, context.session_id(), config, none.0, none.1, none.2, none.3, Arc::new(runtime));
+    let context = in_session(context, context.session_config().clone(), Arc::new(runtime));
     let mut stream = execute_stream(plan, Arc::new(context))?;
     let (mut batches, mut bytes, mut rows) = (Vec::new(), 0, 0);
     while let Some(batch) = stream.try_next().await? {

@@ -11,40 +11,40 @@ use datafusion::{
         runtime_env::RuntimeEnvBuilder,
         session_state::SessionState,
     },
+    optimizer::{Analyzer, AnalyzerRule},
     prelude::SessionConfig,
 };
 
 use crate::{
-    calendar, checked::CheckIntegers, error::Result, exact::ExactConstants, plan::Statement, sketch, slot::SlotTable,
+    calendar::{self, Microseconds},
+    casts::NamedCasts,
+    checked::CheckIntegers,
+    error::Result,
+    exact::ExactConstants,
+    mixed::MixedNumbers,
+    plan::Statement,
+    sketch,
+    slot::SlotTable,
     window::Window,
 };
 
 /// A planner that knows the topics and the references of a statement.
 pub fn session(statement: &Statement<'_>) -> Result<SessionState> {
-    let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
-    let options = config.options_mut();
-    options.sql_parser.collect_spans = true;
-    options.sql_parser.map_string_types_to_utf8view = false;
-    // Fields of JSON are written as they are: `branchName` is not `branchname`.
-    options.sql_parser.enable_ident_normalization = false;
-    // Both would keep in the plan what one batch was, and so in every later one.
-    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
-    options.optimizer.enable_dynamic_filter_pushdown = false;
+    let mut config = config();
+    // All of these would keep in the plan what one batch was, and so in every later one.
+    let optimizer = &mut config.options_mut().optimizer;
+    optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    optimizer.enable_dynamic_filter_pushdown = false;
+    optimizer.enable_join_dynamic_filter_pushdown = false;
+    optimizer.enable_topk_dynamic_filter_pushdown = false;
+    optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     // What does not fit into memory is tried again with fewer records, and never spilled.
     let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
-    let runtime = RuntimeEnvBuilder::new().with_disk_manager_builder(no_disk).build_arc()?;
-    let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime);
-    let mut state = builder.with_default_features().build();
-    state.register_expr_planner(Arc::new(ExactConstants))?;
-    let context = SessionContext::new_with_state(state);
-    context.add_analyzer_rule(Arc::new(CheckIntegers));
+    let context = context(config, RuntimeEnvBuilder::new().with_disk_manager_builder(no_disk))?;
     for window in [Window::Tumble, Window::Hop, Window::HopStarts] {
         context.register_udf(window.udf());
     }
     context.register_udf(sketch::estimate_udf());
-    context.register_udf(calendar::date_trunc_udf());
-    context.register_udf(calendar::to_char_udf());
-    context.register_udf(calendar::date_bin_udf());
     let mut slots: Vec<_> =
         statement.inputs.iter().map(|input| (input.name.clone(), Arc::clone(&input.schema))).collect();
     slots.extend(statement.references.iter().map(|reference| (reference.name.clone(), Arc::clone(&reference.schema))));
@@ -52,4 +52,39 @@ pub fn session(statement: &Statement<'_>) -> Result<SessionState> {
         context.register_table(TableReference::bare(name.clone()), Arc::new(SlotTable { name, schema }))?;
     }
     Ok(context.state())
+}
+
+/// How statements are read, in a pipeline and in a question over its tables.
+pub fn config() -> SessionConfig {
+    let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
+    let options = config.options_mut();
+    options.sql_parser.collect_spans = true;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    // Fields of JSON are written as they are: `branchName` is not `branchname`.
+    options.sql_parser.enable_ident_normalization = false;
+    // Nothing bounds how often a query may ask itself.
+    options.execution.enable_recursive_ctes = false;
+    config
+}
+
+/// A planner that knows no table, in which an expression means what it means everywhere.
+pub fn context(config: SessionConfig, runtime: RuntimeEnvBuilder) -> Result<SessionContext> {
+    let mut rules = typing();
+    rules.push(Arc::new(CheckIntegers));
+    let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime.build_arc()?);
+    let mut state = builder.with_default_features().with_analyzer_rules(rules).build();
+    state.register_expr_planner(Arc::new(ExactConstants))?;
+    state.register_expr_planner(Arc::new(NamedCasts))?;
+    let context = SessionContext::new_with_state(state);
+    context.register_udf(calendar::date_trunc_udf());
+    context.register_udf(calendar::to_char_udf());
+    context.register_udf(calendar::date_bin_udf());
+    Ok(context)
+}
+
+/// The rules that give every expression its type.
+pub fn typing() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(Microseconds), Arc::new(MixedNumbers)];
+    rules.extend(Analyzer::new().rules);
+    rules
 }

@@ -25,6 +25,27 @@ pub fn of_array(array: &dyn Array) -> usize {
     }
 }
 
+/// No fewer than the bytes of the widest row of a batch: as if one row held the widest value of each column.
+pub fn of_widest_row(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(|column| of_widest(column.as_ref())).sum()
+}
+
+fn of_widest(array: &dyn Array) -> usize {
+    let longest = |offsets: &[i32]| offsets.windows(2).map(|at| (at[1] - at[0]) as usize).max().unwrap_or(0);
+    match array.data_type() {
+        DataType::Utf8 => longest(array.as_string::<i32>().value_offsets()),
+        DataType::Binary => longest(array.as_binary::<i32>().value_offsets()),
+        DataType::List(_) => {
+            let list = array.as_list::<i32>();
+            longest(list.value_offsets()).saturating_mul(of_widest(list.values().as_ref()).max(1))
+        }
+        DataType::Struct(_) => array.as_struct().columns().iter().map(|column| of_widest(column.as_ref())).sum(),
+        DataType::Utf8View => array.as_string_view().iter().flatten().map(str::len).max().unwrap_or(0) + 16,
+        DataType::Boolean | DataType::Null => 1,
+        fixed => fixed.primitive_width().unwrap_or_else(|| of_array(array)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use arrow::array::{ListBuilder, StringArray, StringBuilder};
@@ -44,5 +65,7 @@ mod tests {
         let lists = lists.finish();
         assert!(of_array(&lists) > 10_000);
         assert!(of_array(&lists.slice(1, 1)) < 100);
+        assert!((10_000..20_000).contains(&of_widest(&lists)));
+        assert_eq!((of_widest(&text), of_widest(&text.slice(10, 0))), (100, 0));
     }
 }

@@ -20,13 +20,14 @@ use datafusion::{
         lit, when,
     },
 };
-use millstream_core::{Merge, meta};
+use millstream_core::Merge;
 
 use crate::{
     above::{Op, total},
     error::{Result, SqlError},
+    extremes,
     names::Names,
-    sketch,
+    order, sketch,
 };
 
 /// A partial state of one aggregate.
@@ -48,15 +49,17 @@ pub struct Lowered {
     pub direct: bool,
 }
 
-/// Lowers `aggregate`, whose states are named after `base`, which is taken in `names`. `input` is what it aggregates over.
+/// Lowers `aggregate`, whose states are named after `base`, which is taken in `names`. `input` is what it aggregates over, of the topics
+/// that `is_topic` says.
 pub fn lower(
     aggregate: &AggregateFunction,
     input: &LogicalPlan,
+    is_topic: &dyn Fn(&str) -> bool,
     result: &DataType,
     base: &str,
     names: &mut Names,
 ) -> Result<Lowered> {
-    let lowering = Lowering { aggregate, input, result, base, names };
+    let lowering = Lowering { aggregate, input, is_topic, result, base, names };
     let name = aggregate.func.name();
     if !MERGEABLE.contains(&name) {
         return Err(SqlError::new(format!("{name}() can't be merged from batches. {}", instead_of(name))));
@@ -126,6 +129,7 @@ fn instead_of(name: &str) -> &'static str {
 struct Lowering<'a> {
     aggregate: &'a AggregateFunction,
     input: &'a LogicalPlan,
+    is_topic: &'a dyn Fn(&str) -> bool,
     result: &'a DataType,
     base: &'a str,
     names: &'a mut Names,
@@ -143,7 +147,7 @@ impl Lowering<'_> {
 
     /// The least or greatest value. Stores differ in how they order objects and lists.
     fn bound(&self, merge: Merge) -> Result<Lowered> {
-        let (_, data_type) = self.argument()?;
+        let (argument, data_type) = self.argument()?;
         if data_type.is_nested() {
             let name = self.aggregate.func.name();
             return Err(SqlError::new(format!(
@@ -151,6 +155,10 @@ impl Lowering<'_> {
                  last_value(…) for the newest one",
                 if data_type.is_list() { "a list" } else { "an object" }
             )));
+        }
+        if matches!(data_type, DataType::Float32 | DataType::Float64) {
+            let best = self.over(Arc::clone(&self.aggregate.func), vec![extremes::ordinal(argument)], Vec::new());
+            return Ok(self.direct(merge, extremes::of_ordinal(best)));
         }
         Ok(self.direct(merge, Expr::AggregateFunction(self.aggregate.clone())))
     }
@@ -239,13 +247,7 @@ impl Lowering<'_> {
                  `event_time` in the topic which field that is)",
             ));
         }
-        let mut orders = self.input.schema().iter().filter(|(_, field)| field.name() == meta::ORDER);
-        let (Some(order), None) = (orders.next(), orders.next()) else {
-            return Err(SqlError::new(
-                "first_value and last_value need the topic itself in FROM, not a subquery or a union",
-            ));
-        };
-        let order = Expr::Column(PlanColumn::from(order));
+        let order = order::position(self.input, self.is_topic)?;
         let (argument, data_type) = self.argument()?;
         let (value, best) = if first {
             (first_last::first_value_udaf(), min_udaf())
@@ -285,7 +287,8 @@ impl Lowering<'_> {
 
 /// May a record become several rows with one position?
 fn rows_may_share_a_record(input: &LogicalPlan) -> bool {
-    let several = |node: &LogicalPlan| Ok(matches!(node, LogicalPlan::Unnest(_) | LogicalPlan::Join(_)));
+    let several =
+        |node: &LogicalPlan| Ok(matches!(node, LogicalPlan::Unnest(_) | LogicalPlan::Join(_) | LogicalPlan::Union(_)));
     // The closure returns no error, so neither does the walk.
     input.exists(several).unwrap_or(true)
 }

@@ -1,9 +1,9 @@
 //! Lists become rows in pieces, so that what is in memory at once is bounded.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use arrow::{
-    array::{AsArray, RecordBatch},
+    array::{Array, AsArray, ListArray, RecordBatch},
     compute::{cast, kernels::length::length, max},
     datatypes::{DataType, Int64Type},
 };
@@ -31,7 +31,7 @@ const PIECE_ROWS: usize = 16 * 1024;
 pub fn bounded(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let bounded = plan.transform_up(|node| {
         let Some(unnest) = node.downcast_ref::<UnnestExec>() else { return Ok(Transformed::no(node)) };
-        let lists = unnest.list_column_indices().iter().map(|list| list.index_in_input_schema).collect();
+        let lists = unnest.list_column_indices().iter().map(|list| (list.index_in_input_schema, list.depth)).collect();
         let pieces = PiecesExec { input: Arc::clone(unnest.input()), lists };
         Ok(Transformed::yes(replace_children_if_necessary(node, vec![Arc::new(pieces)])?))
     })?;
@@ -42,8 +42,8 @@ pub fn bounded(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
 #[derive(Debug)]
 struct PiecesExec {
     input: Arc<dyn ExecutionPlan>,
-    /// The columns that are unnested.
-    lists: Vec<usize>,
+    /// The columns that are unnested, and how often.
+    lists: Vec<(usize, usize)>,
 }
 
 impl DisplayAs for PiecesExec {
@@ -90,7 +90,7 @@ impl ExecutionPlan for PiecesExec {
 }
 
 /// Halves `batch` until each piece is small enough. One row that is not, as it is, is too much.
-fn cut(batch: RecordBatch, lists: &[usize], pieces: &mut Vec<RecordBatch>) -> Result<()> {
+fn cut(batch: RecordBatch, lists: &[(usize, usize)], pieces: &mut Vec<RecordBatch>) -> Result<()> {
     let rows = batch.num_rows();
     let longest = longest(&batch, lists)?;
     // All rows as if they had the longest list: more than there will be, never less.
@@ -107,18 +107,37 @@ fn cut(batch: RecordBatch, lists: &[usize], pieces: &mut Vec<RecordBatch>) -> Re
     cut(batch.slice(half, rows - half), lists, pieces)
 }
 
-fn longest(batch: &RecordBatch, lists: &[usize]) -> Result<usize> {
+/// The most rows that one row becomes.
+fn longest(batch: &RecordBatch, lists: &[(usize, usize)]) -> Result<usize> {
     let mut longest = 1;
-    for list in lists {
-        let lengths = cast(&length(batch.column(*list).as_ref())?, &DataType::Int64)?;
-        let most = max(lengths.as_primitive::<Int64Type>()).and_then(|most| usize::try_from(most).ok());
-        longest = longest.max(most.unwrap_or(0));
+    for (list, depth) in lists {
+        let list = batch.column(*list);
+        longest = longest.max(match (list.as_list_opt::<i32>(), depth) {
+            (Some(nested), 2..) => (0..nested.len()).map(|row| items(nested, row..row + 1, *depth)).max().unwrap_or(0),
+            (None, 2..) => return resources_err!("a list of another kind is unnested more than once"),
+            _ => {
+                let lengths = cast(&length(list.as_ref())?, &DataType::Int64)?;
+                let most = max(lengths.as_primitive::<Int64Type>());
+                most.and_then(|most| usize::try_from(most).ok()).unwrap_or(0)
+            }
+        });
     }
     Ok(longest)
 }
 
+/// No fewer than the rows that these lists become on the way, and in the end.
+fn items(lists: &ListArray, rows: Range<usize>, depth: usize) -> usize {
+    let offsets = lists.value_offsets();
+    let inner = offsets[rows.start] as usize..offsets[rows.end] as usize;
+    match lists.values().as_list_opt::<i32>() {
+        Some(below) if depth > 1 => inner.len() + items(below, inner, depth - 1),
+        _ => inner.len(),
+    }
+}
+
 /// The size of the columns that are repeated for each item.
-fn repeated_bytes(batch: &RecordBatch, lists: &[usize]) -> usize {
-    let repeated = batch.columns().iter().enumerate().filter(|(index, _)| !lists.contains(index));
+fn repeated_bytes(batch: &RecordBatch, lists: &[(usize, usize)]) -> usize {
+    let is_list = |index: usize| lists.iter().any(|(list, _)| *list == index);
+    let repeated = batch.columns().iter().enumerate().filter(|(index, _)| !is_list(*index));
     repeated.map(|(_, column)| size::of_array(column.as_ref())).sum()
 }

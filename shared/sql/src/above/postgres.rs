@@ -126,9 +126,7 @@ impl Postgres<'_> {
             ("character_length", [value]) => format!("char_length({value})"),
             ("date_trunc", [unit, time]) => format!("date_trunc({unit}, {time}, 'UTC')"),
             ("date_part", [unit, time]) => {
-                let is_date = function.args[1].get_type(self.schema)? == DataType::Date32;
-                let time = if is_date { time.clone() } else { format!("{time} AT TIME ZONE 'UTC'") };
-                format!("trunc(date_part({unit}, {time}))::integer")
+                format!("trunc(date_part({unit}, {time} AT TIME ZONE 'UTC'))::integer")
             }
             (sketch::ESTIMATE, [column]) => sketch::estimate_sql(column),
             _ => return Err(not_listed(expr)),
@@ -426,12 +424,9 @@ fn shift(time: &str, by_us: i64) -> String {
         return "NULL::timestamptz".to_owned();
     }
     // Looked at before it is moved: PostgreSQL knows no time before the year -4713.
-    over(&[time.to_owned()], |v| {
-        format!(
-            "(CASE WHEN {0} BETWEEN {low} AND {high} THEN {0} + '{hours} hours {sign}{seconds}.{us:06} seconds'::interval END)",
-            v[0]
-        )
-    })
+    let by = format!(" + '{hours} hours {sign}{seconds}.{us:06} seconds'::interval");
+    let by = if by_us == 0 { "" } else { &by };
+    over(&[time.to_owned()], |v| format!("(CASE WHEN {0} BETWEEN {low} AND {high} THEN {0}{by} END)", v[0]))
 }
 
 fn instant(us: i64) -> String {

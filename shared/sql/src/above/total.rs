@@ -7,7 +7,7 @@ use std::{cmp::Ordering, sync::Arc};
 use arrow::{
     array::{Array, ArrayRef, AsArray, Decimal128Array, Float32Array, Float64Array},
     compute::{CastOptions, cast, cast_with_options},
-    datatypes::{DataType, Decimal128Type, DecimalType, Float64Type, TimestampMicrosecondType, i256},
+    datatypes::{DataType, Decimal128Type, DecimalType, Float32Type, Float64Type, TimestampMicrosecondType, i256},
 };
 use datafusion::{
     common::{Result, exec_datafusion_err, internal_err},
@@ -104,6 +104,7 @@ impl ScalarUDFImpl for Total {
                     times.unary_opt::<_, TimestampMicrosecondType>(|time| bounds.contains(&time).then(|| time + by_us));
                 Arc::new(moved.with_timezone("UTC"))
             }
+            Op::Plain => plain(&args[0])?,
             Op::Cast if !(args[0].data_type().is_numeric() && self.result.is_numeric()) => {
                 let safe = CastOptions { safe: true, ..CastOptions::default() };
                 let cast = cast_with_options(&args[0], &self.result, &safe)?;
@@ -129,6 +130,21 @@ impl ScalarUDFImpl for Total {
         };
         Ok(ColumnarValue::Array(result))
     }
+}
+
+/// Every NaN as one value, and every zero.
+fn plain(column: &ArrayRef) -> Result<ArrayRef> {
+    Ok(match column.data_type() {
+        DataType::Float64 => {
+            let one = |value: f64| if value.is_nan() { f64::NAN } else { value + 0.0 };
+            Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(one))
+        }
+        DataType::Float32 => {
+            let one = |value: f32| if value.is_nan() { f32::NAN } else { value + 0.0 };
+            Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(one))
+        }
+        other => return internal_err!("{other} is no double"),
+    })
 }
 
 /// A number with all its digits: integers have scale 0.
@@ -197,8 +213,8 @@ fn array(values: impl Iterator<Item = Option<Number>>, result: &DataType) -> Res
             // What a real can't tell from zero is zero.
             let narrow = |value: f64| match value.abs() {
                 near if near < 1e-37 => Some(0.0),
-                far if far > f64::from(f32::MAX) => None,
-                _ => Some(value as f32),
+                far if far <= f64::from(f32::MAX) => Some(value as f32),
+                _ => None,
             };
             Arc::new(Float32Array::from_iter(doubles(&mut values).into_iter().map(|value| value.and_then(narrow))))
         }
@@ -260,9 +276,6 @@ fn binary_double(op: Op, a: f64, b: f64) -> Option<f64> {
 }
 
 fn unary_double(op: Op, a: f64) -> Option<f64> {
-    if op == Op::Plain {
-        return Some(if a.is_nan() { f64::NAN } else { a + 0.0 });
-    }
     if !finite(a) {
         return None;
     }
@@ -379,7 +392,7 @@ fn rescale(a: i256, from: i8, to: i8, half: bool) -> Option<i256> {
 /// Integers are cut, decimals rounded half away from zero.
 fn convert(value: Number, form: Form) -> Option<Number> {
     Some(match (value, form) {
-        (Double(value), Form::Double) => Double(Some(value).filter(|value| finite(*value))?),
+        (Double(_), Form::Double) => value,
         // As arrow does it: the digits first, then the point.
         (Exact { digits, scale }, Form::Double) => {
             Double(digits.to_i128()? as f64 / power_of_ten(scale.unsigned_abs()))

@@ -158,6 +158,10 @@ impl<'a> WhiteList<'a> {
             (Operator::Plus | Operator::Minus, _) if is_interval(&left_type) || is_interval(&right_type) => {
                 self.shift(*left, op, *right)
             }
+            (Operator::Minus, _) if [&left_type, &right_type].iter().all(|side| is_time(side)) => Err(SqlError::new(
+                "an interval between two aggregates can't be computed in every store: subtract times before aggregating, as \
+                     in max(a - b), or where the table is read",
+            )),
             (Operator::StringConcat, _) if [&left_type, &right_type].iter().all(|side| is_text(side)) => {
                 Ok(Expr::BinaryExpr(BinaryExpr { left, op, right }))
             }
@@ -242,7 +246,7 @@ impl<'a> WhiteList<'a> {
                 if matches!(unit, TimeUnit::Second | TimeUnit::Millisecond) {
                     return Err(SqlError::new("a timestamp with fewer digits is date_trunc('second', time)"));
                 }
-                Ok(total(Op::Cast, vec![expr], instant()))
+                self.known_time(expr)
             }
             _ if text || times || (is_number(&from) && is_number(to)) => Ok(total(Op::Cast, vec![expr], to.clone())),
             _ => {
@@ -250,6 +254,12 @@ impl<'a> WhiteList<'a> {
                 Err(self.refuse_what(&what, &expr))
             }
         }
+    }
+
+    /// A time or a date as a time in the years that there are.
+    fn known_time(&self, expr: Expr) -> Result<Expr> {
+        let op = if self.type_of(&expr)? == DataType::Date32 { Op::Cast } else { Op::Shift(0) };
+        Ok(total(op, vec![expr], instant()))
     }
 
     fn number(&self, data_type: &DataType, what: &str) -> Result<()> {
@@ -318,6 +328,10 @@ impl<'a> WhiteList<'a> {
             return Err(self.refuse(expr));
         }
         let mut function = function;
+        if let ("date_part", [unit, time]) = (function.func.name(), function.args.as_slice()) {
+            // Stores count the years before the year 1 differently.
+            function.args = vec![unit.clone(), self.known_time(time.clone())?];
+        }
         if matches!(function.func.name(), "greatest" | "least" | "nullif") {
             function.args = function.args.into_iter().map(|arg| self.plain(arg)).collect::<Result<_>>()?;
         }
@@ -351,6 +365,10 @@ impl<'a> WhiteList<'a> {
 
 fn is_interval(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Interval(_) | DataType::Duration(_))
+}
+
+fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(..) | DataType::Date32)
 }
 
 fn is_text(data_type: &DataType) -> bool {

@@ -1,6 +1,6 @@
 //! What stands above the aggregate: total, and the same in every store.
 
-use crate::fixture::{event, planned, refused, table};
+use crate::fixture::{Event, event, planned, refused, table};
 
 #[tokio::test]
 async fn a_group_that_cannot_be_computed_is_null_whatever_the_cut() {
@@ -59,4 +59,19 @@ async fn what_is_of_the_groups_alone_may_be_anything_in_group_by() {
         "SELECT to_char(tumble(at, INTERVAL '1 hour'), '%Y-%m-%d %H') AS hour, upper(branch) AS branch, count(*) AS n
                FROM t GROUP BY 1, 2";
     assert_eq!(table(&planned(sql).await, &[&[event("a", 1, 3_700)]]).await.unwrap(), ["1970-01-01 01|A|1"]);
+}
+
+#[tokio::test]
+async fn a_time_outside_the_years_that_there_are_has_no_fields() {
+    let sql = "SELECT extract(year FROM max(to_timestamp_seconds(count))) AS y, CAST(max(to_timestamp_seconds(count)) AS timestamp) AS t,
+                 extract(month FROM max(CAST(to_timestamp_seconds(count) AS date))) AS m FROM t";
+    for (seconds, gives) in [
+        (-62_135_596_800, "1|0001-01-01T00:00:00Z|1"),
+        (-62_135_596_801, "null|null|null"),
+        (253_402_300_799, "9999|9999-12-31T23:59:59Z|12"),
+        (253_402_300_800, "null|null|null"),
+    ] {
+        let events = [Event { count: Some(seconds), ..event("a", 1, 0) }];
+        assert_eq!(table(&planned(sql).await, &[&events]).await.unwrap(), [gives], "{seconds}");
+    }
 }

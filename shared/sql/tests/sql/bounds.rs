@@ -8,7 +8,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
 };
 use millstream_core::{Error, Result};
-use millstream_sql::{Planned, ReferenceTable, Statement, plan};
+use millstream_sql::{Input, Planned, ReferenceTable, Statement, plan};
 
 use crate::fixture::{Event, decoded, event, lines, planned, statement, tags};
 
@@ -105,4 +105,58 @@ async fn pieces_of_a_batch_are_unnested_to_the_same_rows() {
     let mut expected: Vec<String> = (0..20_000).flat_map(|at| [format!("{at}|a"), format!("{at}|all")]).collect();
     expected.sort();
     assert_eq!(lines(&rows), expected);
+}
+
+#[tokio::test]
+async fn a_list_in_a_list_counts_with_all_of_its_items() {
+    let list = |item: DataType| DataType::List(Arc::new(Field::new_list_field(item, true)));
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("text", DataType::Utf8, true),
+        Field::new("lists", list(list(DataType::Int64)), true),
+    ]));
+    let sql =
+        "SELECT max(text) AS text, count(item) AS n FROM (SELECT text, unnest(unnest(lists)) AS item FROM t) AS x";
+    let inputs = vec![Input { name: "t".into(), schema: Arc::clone(&schema) }];
+    let planned = plan(&Statement { inputs, references: vec![], ..statement(sql) }).await.unwrap();
+    let row = |items: usize, bytes: usize| {
+        let items: ArrayRef = Arc::new(Int64Array::from_iter_values(0..items as i64));
+        let nested = |values: ArrayRef| -> ArrayRef {
+            let item = Arc::new(Field::new_list_field(values.data_type().clone(), true));
+            let lengths = OffsetBuffer::from_lengths([values.len()]);
+            Arc::new(ListArray::try_new(item, lengths, values, None).unwrap())
+        };
+        let text: ArrayRef = Arc::new(StringArray::from(vec!["b".repeat(bytes)]));
+        RecordBatch::try_new(Arc::clone(&schema), vec![text, nested(nested(items))]).unwrap()
+    };
+    let rows = planned.transform.apply("t", row(100_000, 10)).await.unwrap();
+    assert_eq!(lines(&rows), ["bbbbbbbbbb|100000"]);
+    // 400 MB, would it be tried.
+    let outcome = planned.transform.apply("t", row(100_000, 4_000)).await;
+    assert!(matches!(outcome, Err(Error::Poison(_))), "{outcome:?}");
+}
+
+/// The largest batch that a reference's rows are joined to a text of so many bytes in.
+async fn largest_joined(sql: &str, bytes: usize) -> usize {
+    let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+    let numbers = ReferenceTable::new("numbers", Arc::clone(&schema));
+    let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..2_000));
+    numbers.set(vec![RecordBatch::try_new(schema, vec![column]).unwrap()]);
+    let planned = plan(&Statement { references: vec![Arc::new(numbers)], ..statement(sql) }).await.unwrap();
+    let rows = planned.transform.apply("t", with_tags(&planned, 1, bytes)).await.unwrap();
+    assert_eq!(total(&rows), 1_000, "{sql}");
+    rows.iter().map(RecordBatch::num_rows).max().unwrap()
+}
+
+#[tokio::test]
+async fn a_join_of_wide_rows_makes_few_at_once() {
+    for sql in [
+        "SELECT t.branch, n FROM t CROSS JOIN numbers WHERE n < 1000",
+        "SELECT t.branch, n FROM t LEFT JOIN numbers ON n >= character_length(t.branch) * 0 WHERE n % 2 = 0",
+        "SELECT t.branch, n FROM t JOIN numbers ON n % 2 = character_length(t.branch) % 2",
+    ] {
+        // 32 MiB hold 335 such rows.
+        let largest = largest_joined(sql, 100_000).await;
+        assert!(largest <= 335, "{sql}: {largest} rows at once");
+        assert_eq!(largest_joined(sql, 100).await, 1_000, "{sql}: narrow rows are joined at once");
+    }
 }

@@ -8,6 +8,7 @@ mod fixture;
 mod joins;
 mod meaning;
 mod messages;
+mod numbers;
 mod refusals;
 mod splits;
 mod states;

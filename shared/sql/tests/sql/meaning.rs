@@ -124,6 +124,49 @@ async fn a_star_of_one_table_is_that_tables_columns() {
 }
 
 #[tokio::test]
+async fn a_star_of_what_only_has_the_topics_name_is_all_of_it() {
+    for (sql, names) in [
+        ("WITH t AS (SELECT branch, _offset FROM t) SELECT * FROM t", "branch _offset"),
+        ("WITH t AS (SELECT * FROM t) SELECT * FROM t", "branch amount count price tags at"),
+        ("WITH u AS (SELECT branch FROM t), w AS (SELECT * FROM u) SELECT u.*, 1 AS one FROM w AS u", "branch one"),
+        ("WITH u AS (SELECT branch FROM t) SELECT * FROM (SELECT * FROM u) AS x", "branch"),
+        ("WITH x AS (WITH t AS (SELECT branch FROM t) SELECT * FROM t) SELECT x.* FROM x", "branch"),
+        ("SELECT * FROM (WITH t AS (SELECT branch FROM t) SELECT * FROM t) AS x", "branch"),
+        ("SELECT * FROM (SELECT branch FROM t) AS t", "branch"),
+        ("SELECT * FROM (t JOIN branches AS b ON b.name = t.branch)", "branch amount count price tags at name city"),
+        ("SELECT b.* FROM t JOIN branches AS b ON b.name = t.branch", "name city"),
+    ] {
+        let planned = planned(sql).await;
+        let columns: Vec<_> = planned.table.columns.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!(columns.join(" "), names, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn constant_times_are_known_in_every_year() {
+    // 0001-01-01 and 9999-12-31.
+    let events = [event("a", 1, -62_135_596_800), event("b", 1, 253_402_300_799)];
+    for (expression, gives) in [
+        ("at > TIMESTAMP '2024-01-01'", ["a|false", "b|true"]),
+        ("at > '2024-01-01'", ["a|false", "b|true"]),
+        ("at = TIMESTAMP '0001-01-01 00:00:00'", ["a|true", "b|false"]),
+        ("at < TIMESTAMP '9999-12-31T23:59:59'", ["a|true", "b|false"]),
+        ("at > TIMESTAMPTZ '2024-01-01T00:00:00Z'", ["a|false", "b|true"]),
+        ("at > CAST('2024-01-01' AS timestamp)", ["a|false", "b|true"]),
+        ("at > '2024-01-01'::timestamp", ["a|false", "b|true"]),
+        ("at > TRY_CAST('2024-01-01' AS timestamp)", ["a|false", "b|true"]),
+        ("CAST(at AS timestamp) > TIMESTAMP(9) '2024-01-01'", ["a|false", "b|true"]),
+        ("at > to_timestamp('2024-01-01T00:00:00Z')", ["a|false", "b|true"]),
+        ("at = CAST(-62135596800 AS timestamp)", ["a|true", "b|false"]),
+        ("CAST(count AS timestamp)", ["a|1970-01-01T00:00:01Z", "b|1970-01-01T00:00:01Z"]),
+    ] {
+        assert_eq!(shown(&format!("SELECT branch, {expression} AS x FROM t"), &events).await, gives, "{expression}");
+    }
+    let above = "SELECT branch, max(at) > TIMESTAMP '2024-01-01' AS x FROM t GROUP BY 1";
+    assert_eq!(shown(above, &events).await, ["a|false", "b|true"]);
+}
+
+#[tokio::test]
 async fn null_groups_are_groups() {
     let mut events = few();
     events[0].branch = None;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Field, Schema};
 use millstream_sql::{Input, Statement, plan};
 
 use crate::fixture::{refused, schema};
@@ -29,6 +29,21 @@ async fn what_cannot_be_merged_is_refused_with_a_way_out() {
         ("SELECT branch FROM t WHERE branch IN (SELECT branch FROM u)", "subquery"),
         ("SELECT branch, count(*) AS n FROM t GROUP BY ROLLUP (branch)", "ROLLUP"),
         ("SELECT NULL AS n FROM t", "CAST"),
+        (
+            "SELECT branch AS __row, count(*) AS n FROM t GROUP BY 1 HAVING count(*) > 1",
+            "`__row` is a name of millstream's own",
+        ),
+        ("SELECT branch, max(at) - min(at) AS n FROM t GROUP BY 1", "subtract"),
+        ("SELECT branch, count(*) AS n FROM t GROUP BY 1 HAVING max(at) - min(at) > INTERVAL '1 day'", "subtract"),
+        ("SELECT unnest(last_value(tags)) AS tag FROM t", "unnest(…) of an aggregate"),
+        (
+            "SELECT abs(CAST(count AS int)) AS a, abs(count) AS b, sum(amount) AS s FROM t GROUP BY 1, 2",
+            "compute the CAST in a subselect in FROM",
+        ),
+        (
+            "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT r.n FROM r) SELECT t.branch, r.n FROM t JOIN r ON r.n = t.count",
+            "WITH RECURSIVE",
+        ),
     ] {
         let message = refused(sql).await;
         assert!(message.contains(says), "{sql}\n  said: {message}\n  not:  {says}");
@@ -53,6 +68,7 @@ async fn what_fails_for_some_records_only_is_not_refused() {
         "SELECT tags[7] AS a, CAST(tags[1] AS date) AS b FROM t",
         "SELECT CAST(amount AS decimal(3, 2)) AS a FROM t",
         "SELECT decode(branch, 'hex') AS a, chr(count) AS b FROM t",
+        "SELECT extract(epoch FROM at - _timestamp) AS a FROM t",
     ] {
         assert_eq!(planned_without_nulls(sql).await, Ok(()), "{sql}");
     }
@@ -63,5 +79,29 @@ async fn what_fails_for_some_records_only_is_not_refused() {
     ] {
         let message = planned_without_nulls(sql).await.unwrap_err();
         assert!(message.contains("fails for every record"), "{sql}: {message}");
+    }
+}
+
+/// A topic `t` with the one field `x`, which is never null.
+async fn planned_over(data_type: DataType, sql: &str) -> Result<(), String> {
+    let schema = Arc::new(Schema::new(vec![Field::new("x", data_type, false)]));
+    let inputs = vec![Input { name: "t".into(), schema }];
+    let planned = plan(&Statement { sql, inputs, references: Vec::new(), into: "out" }).await;
+    planned.map(|_| ()).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn every_type_is_rehearsed_with_values_of_its_own() {
+    for (data_type, sql) in [
+        (DataType::Decimal128(4, 4), "SELECT x FROM t"),
+        (DataType::Decimal128(38, 38), "SELECT max(x) AS m FROM t"),
+        (DataType::Int64, "SELECT 100 / (x - 1) AS y FROM t"),
+        (DataType::Int64, "SELECT x FROM t WHERE 10 % (x - 1) = 0"),
+    ] {
+        assert_eq!(planned_over(data_type, sql).await, Ok(()), "{sql}");
+    }
+    for data_type in [DataType::Decimal128(4, 4), DataType::Decimal128(1, 0), DataType::Decimal128(38, 38)] {
+        let message = planned_over(data_type.clone(), "SELECT 1 / CAST(x * 0 AS int) AS a FROM t").await.unwrap_err();
+        assert!(message.contains("fails for every record"), "{data_type}: {message}");
     }
 }

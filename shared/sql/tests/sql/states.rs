@@ -2,7 +2,7 @@
 
 use millstream_core::Error;
 
-use crate::fixture::{Event, event, few, planned, shown, table};
+use crate::fixture::{Event, event, few, planned, refused, shown, table};
 
 async fn columns(sql: &str) -> Vec<String> {
     planned(sql).await.table.columns.iter().map(|column| column.name.clone()).collect()
@@ -33,6 +33,34 @@ async fn of_rows_of_one_record_the_greatest_value_is_the_last() {
     let planned = planned(tags).await;
     assert_eq!(table(&planned, &[&many]).await.unwrap(), ["zebra|all"]);
     assert_eq!(table(&planned, &[&many[..100], &many[100..8_000], &many[8_000..]]).await.unwrap(), ["zebra|all"]);
+}
+
+#[tokio::test]
+async fn a_position_is_the_topics_own() {
+    let cents = "SELECT branch, amount, _order FROM t";
+    let more = "SELECT branch, amount + 10 AS amount, _order FROM t";
+    // Two rows of each record: the greater one is the last.
+    let twice = format!(
+        "SELECT branch, last_value(amount) AS l, first_value(amount) AS f FROM ({cents} UNION ALL {more}) AS u GROUP BY 1"
+    );
+    let events = vec![event("a", 300, 0), event("b", 100, 0), event("a", 200, 1)];
+    let twice = planned(&twice).await;
+    for cut in [vec![events.as_slice()], events.chunks(1).collect()] {
+        assert_eq!(table(&twice, &cut).await.unwrap(), ["a|12.00|3.00", "b|11.00|1.00"]);
+    }
+    let deep = "SELECT last_value(x) AS l FROM (SELECT y.amount AS x, y._order FROM (SELECT amount, branch AS z, _order
+                FROM t WHERE count > 0) AS y JOIN branches b ON b.name = y.z) AS w";
+    assert_eq!(shown(deep, &events).await, ["2.00"]);
+    for from in [
+        "(SELECT price, CAST(branch AS bytea) AS _order FROM t)",
+        "(SELECT price, _key AS _order FROM t)",
+        "(SELECT price, _order FROM t UNION ALL SELECT price, CAST(branch AS bytea) AS _order FROM t)",
+        "(SELECT price FROM t)",
+        "(SELECT t.price, b.name AS _order FROM t JOIN branches b ON b.name = t.branch)",
+    ] {
+        let message = refused(&format!("SELECT last_value(price) AS l FROM {from} AS x")).await;
+        assert!(message.contains("`_order`"), "{from}: {message}");
+    }
 }
 
 #[tokio::test]
@@ -72,6 +100,27 @@ async fn states_never_share_a_name() {
     ] {
         assert_eq!(shown(sql, &events).await, [gives], "{sql}");
     }
+}
+
+#[tokio::test]
+async fn aggregates_may_differ_in_a_cast_only() {
+    let events = few();
+    for (sql, gives) in [
+        (
+            "SELECT max(CAST(price AS float)) AS a, max(price) AS b, max(CAST(price AS int)) AS c FROM t",
+            "18.75|18.75|18",
+        ),
+        ("SELECT max(CAST(price AS int)) - max(price) AS d FROM t HAVING max(CAST(price AS int)) > 1", "-0.75"),
+        ("SELECT max(at) AS a, max(CAST(at AS date)) AS b FROM t", "1970-01-01T00:00:03Z|1970-01-01"),
+        ("SELECT avg(TRY_CAST(branch AS int) + 1) AS a, avg(CAST(count AS double)) AS b FROM t", "null|44.0"),
+        (
+            "SELECT max(coalesce(CAST(count AS double), price)) AS a, mean(CAST(count AS double)) AS b FROM t",
+            "150.0|44.0",
+        ),
+    ] {
+        assert_eq!(shown(sql, &events).await, [gives], "{sql}");
+    }
+    assert_eq!(columns("SELECT max(CAST(price AS int)) * 2 AS d FROM t").await, ["max_t_price"]);
 }
 
 #[tokio::test]
