@@ -22,6 +22,8 @@ struct Known {
     fence: Option<Fence>,
     /// The offsets at and above the fence whose dead letters are kept: no more than the records of the batch in hand.
     letters: BTreeSet<i64>,
+    /// Where the fence was when it was last known.
+    reached: i64,
     /// Records refused in a row. A write with an accepted one ends the row.
     refused: usize,
     /// Those of the write in hand: partitions that are written at once are to know of each other.
@@ -57,6 +59,11 @@ impl Partitions {
 
     pub(crate) fn remember(&self, partition: &TopicPartition, fence: &Fence) {
         self.of(partition, |known| {
+            if fence.next_offset < known.reached {
+                // The sink was put back, and its letters may have been removed with what came of the records.
+                known.letters.clear();
+            }
+            known.reached = fence.next_offset;
             known.letters = known.letters.split_off(&fence.next_offset);
             known.fence = Some(fence.clone());
         });
