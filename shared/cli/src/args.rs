@@ -118,7 +118,8 @@ pub enum Command {
     ///
     /// Of a function: its table, fences, dead letters and group offset; it reads the log once more when it runs again.
     /// Of a whole pipeline also its topics with their records, if the log is embedded. Nothing in Kafka or PostgreSQL is
-    /// touched: what is to be done there is said. End what runs of the pipeline before.
+    /// touched: what is to be done there is said. It refuses while another process has the data folder open, and when
+    /// another pipeline has written there: which tables are whose is not known.
     Reset(ResetArgs),
     /// Records that could not be processed
     DeadLetters {
@@ -168,7 +169,7 @@ pub struct NewArgs {
 /// What `reset` removes.
 #[derive(Args, Debug)]
 pub struct ResetArgs {
-    /// The pipeline file or its folder
+    /// The pipeline file or its folder; beside -p, the function
     #[arg(value_name = "PIPELINE")]
     pub path: Option<PathBuf>,
     /// One function only

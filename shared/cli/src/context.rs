@@ -62,6 +62,11 @@ impl Context {
         if path.is_dir() { path.join("pipeline.yaml") } else { path }
     }
 
+    /// Does the command line name a pipeline by `-p`?
+    pub fn names_pipeline(&self) -> bool {
+        self.pipeline.is_some()
+    }
+
     /// What the command line says.
     fn named<'a>(&'a self, positional: Option<&'a Path>) -> Option<&'a Path> {
         positional.or(self.pipeline.as_deref())
