@@ -48,6 +48,11 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a whole pipeline here, generators and all, with a live view (what happens without a command)
+    ///
+    /// Beside a Kafka (MILLSTREAM_KAFKA_BROKERS) it is a trial that leaves what others run alone: it reads in consumer
+    /// groups of its own, makes up no records unless told to (--generate), and embeds the tables though
+    /// MILLSTREAM_POSTGRES_URL is set, from which only references are read (--into-postgres writes the real ones).
+    /// Topics that are missing are created (MILLSTREAM_CREATE), and broken records go to the pipeline's dead letters.
     Dev(DevArgs),
     /// Run one function as a consumer group until SIGTERM or Ctrl-C
     Run {
@@ -148,9 +153,15 @@ pub struct DevArgs {
     /// Drain and end after so many seconds, as Ctrl-C does
     #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
     pub for_s: Option<f64>,
-    /// Start no generator: only bring in what is in the log and what others send
-    #[arg(long)]
+    /// Start no generator: only bring in what is in the log and what others send; so it is beside a Kafka
+    #[arg(long, conflicts_with = "generate")]
     pub no_generate: bool,
+    /// Start the generators beside a Kafka too: made-up records go into its topics
+    #[arg(long)]
+    pub generate: bool,
+    /// Beside a Kafka, write the functions' real tables in PostgreSQL, under the functions' own fences and names
+    #[arg(long)]
+    pub into_postgres: bool,
     /// One line a second in place of the live view
     #[arg(long)]
     pub plain: bool,

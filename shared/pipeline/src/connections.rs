@@ -30,6 +30,9 @@ pub struct Connections {
     pub create: bool,
     /// The variables of the three systems that are not set: what they would name is embedded for want of an address.
     pub unsaid: Vec<&'static str>,
+    /// Are tables embedded though [`Connections::postgres_url`] is set? References are read from there all the same. No
+    /// variable: the command that tries a pipeline sets it, so that it writes no table of a function in production.
+    pub embed_tables: bool,
     /// What stands before the names of consumer groups on Kafka, so that a trial run is no member of a function in
     /// production. No variable: the command that tries a pipeline sets it.
     pub group_prefix: String,
@@ -85,6 +88,7 @@ impl fmt::Debug for Connections {
             .field("data_dir", &self.data_dir)
             .field("create", &self.create)
             .field("unsaid", &self.unsaid)
+            .field("embed_tables", &self.embed_tables)
             .field("group_prefix", &self.group_prefix)
             .finish()
     }
@@ -113,6 +117,7 @@ impl Connections {
             data_dir: setting(get, "MILLSTREAM_DATA_DIR")?.map_or_else(|| PathBuf::from(".millstream"), PathBuf::from),
             create: !matches!(choice(get, "MILLSTREAM_CREATE", &["true", "false"])?.as_deref(), Some("false")),
             unsaid,
+            embed_tables: false,
             group_prefix: String::new(),
         })
     }

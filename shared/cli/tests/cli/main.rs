@@ -251,6 +251,26 @@ fn run_and_up_beside_a_kafka_want_their_stores_named() {
     assert!(String::from_utf8_lossy(&empty.stderr).contains("MILLSTREAM_POSTGRES_URL is set and empty"), "{empty:?}");
 }
 
+/// What is somebody's production is read by `dev`, and written by request only.
+#[test]
+fn dev_beside_a_kafka_writes_nothing_of_the_functions() {
+    let data = data();
+    let dev = |more: &[&str]| {
+        let mut dev = millstream(&data, &[&["dev", "pipelines/bank", "--plain", "--for", "1"], more].concat());
+        dev.env("MILLSTREAM_KAFKA_BROKERS", "127.0.0.1:9")
+            .env("MILLSTREAM_POSTGRES_URL", "postgres://me@127.0.0.1:9/x");
+        let output = dev.output().unwrap();
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        said(&output).1
+    };
+    let tables = |said: &str| said.lines().find(|line| line.starts_with("tables: ")).unwrap_or_default().to_owned();
+    let text = dev(&[]);
+    assert!(tables(&text).contains("millstream.db") && tables(&text).contains("--into-postgres"), "{text}");
+    assert!(text.contains("no records are made up") && text.contains("--generate"), "{text}");
+    let text = dev(&["--into-postgres", "--generate"]);
+    assert!(tables(&text) == "tables: PostgreSQL" && !text.contains("no records are made up"), "{text}");
+}
+
 #[test]
 fn machines_get_json_and_completions() {
     let data = data();
