@@ -209,7 +209,7 @@ pub struct ProduceArgs {
     /// Leave out the first N records: those that an earlier run has sent
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub skip: u64,
-    /// Send the good lines of a file that has bad ones; they are told, and left out
+    /// Send the good lines of a file that has bad ones, or records that the topic refuses; they are told, and left out
     #[arg(long)]
     pub skip_bad: bool,
     /// Look at key and time of JSON lines only, and send them as they are: to see what becomes of bad records

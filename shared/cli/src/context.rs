@@ -94,7 +94,9 @@ impl Context {
     /// The global arguments that say what is worked on, as they were given.
     pub fn global_args(&self) -> impl Iterator<Item = String> {
         let given = [("-p", &self.pipeline), ("--data-dir", &self.data_dir)];
-        given.into_iter().filter_map(|(name, path)| Some(format!("{name} {}", path.as_ref()?.display())))
+        given
+            .into_iter()
+            .filter_map(|(name, path)| Some(format!("{name} {}", quoted(&path.as_ref()?.to_string_lossy()))))
     }
 
     /// The systems of the pipeline, with one topic of it made ready.
@@ -119,6 +121,15 @@ impl Context {
     /// Prints the result as one JSON document.
     pub fn say_json(&self, document: &Value) -> Result<(), Failure> {
         self.say(format!("{document:#}"))
+    }
+}
+
+/// A word as a shell takes it for one: in quotes, where it has letters that mean something there.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-./:@%+,=".contains(letter);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
 
