@@ -42,7 +42,7 @@ pub use csv_cells::{Cell, Records, cell_of};
 pub use csv_table::{read_csv, schema_of};
 pub use fixtures::{FixtureReport, ReadGiven, run_fixtures, tables_of_given};
 pub use function::{Function, NotRunnable};
-pub use main_of::{Settings, function_main, log_to_stderr};
+pub use main_of::{Settings, function_main, keep_panics_to_their_place, log_to_stderr};
 pub use partitions::{PartitionsDiffer, partitions_differ};
 pub use plan::{FunctionPlan, plan_function, sql_of};
 pub use rows::texts;

@@ -43,7 +43,9 @@ impl Settings {
 #[expect(clippy::disallowed_methods, reason = "the edge: a function's main reads its environment here, once")]
 pub fn function_main(uses: Uses) -> ExitCode {
     keep_memory_together();
-    keep_panics_to_their_place();
+    keep_panics_to_their_place(|place| {
+        tracing::error!(place, "a defect of millstream: please report it with this place");
+    });
     let get = |name: &str| std::env::var(name).ok();
     log_to_stderr(get("MILLSTREAM_LOG").as_deref().unwrap_or("info"), true);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -74,11 +76,10 @@ fn keep_memory_together() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn keep_memory_together() {}
 
-/// A panic's text may quote a record, and the log must not: it says where it happened, and no more.
-fn keep_panics_to_their_place() {
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "a defect of millstream: please report it with this place");
+/// A panic's text may quote a record, and the log must not: where it happened is told, and no more.
+pub fn keep_panics_to_their_place(tell: impl Fn(&str) + Send + Sync + 'static) {
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(&panic.location().map(ToString::to_string).unwrap_or_default());
     }));
 }
 

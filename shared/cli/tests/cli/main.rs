@@ -271,6 +271,16 @@ fn dev_beside_a_kafka_writes_nothing_of_the_functions() {
     assert!(tables(&text) == "tables: PostgreSQL" && !text.contains("no records are made up"), "{text}");
 }
 
+/// The text of a panic may quote a record. (An unknown fault point is one that can be had.)
+#[test]
+fn a_panic_tells_its_place_and_not_its_text() {
+    let data = data();
+    let output = millstream(&data, &["check", "pipelines/bank"]).env("MILLSTREAM_FAULT", "hunter2").output().unwrap();
+    let (_, err) = said(&output);
+    assert!(!output.status.success() && err.contains("fault.rs:") && err.contains("a defect"), "{err}");
+    assert!(!err.contains("hunter2"), "{err}");
+}
+
 #[test]
 fn machines_get_json_and_completions() {
     let data = data();
