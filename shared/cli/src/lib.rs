@@ -20,6 +20,7 @@ mod failure;
 mod grid;
 mod infer;
 mod interrupt;
+mod letters;
 pub mod live;
 mod logs;
 mod numbers;

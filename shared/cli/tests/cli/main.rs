@@ -149,6 +149,26 @@ fn up_topics_produce_run_and_dead_letters_work_together() {
     assert_eq!(bank(&["audit", "flow"]).status.code(), Some(0));
 }
 
+/// Of several functions too, and whatever times the records say.
+#[test]
+fn the_letter_that_was_kept_last_is_listed_first() {
+    let data = data();
+    let bank = |args: &[&str]| run(&data, &[&["-p", "pipelines/bank"], args].concat());
+    let file = data.path().join("records.jsonl");
+    for time in ["2026-01-02", "2026-01-01"] {
+        let line = format!(r#"{{"branch":"Oslo","currency":"EUR","amount":"x","at":"{time}T00:00:00Z"}}"#);
+        std::fs::write(&file, line).unwrap();
+        assert!(bank(&["produce", "transaction", &file.display().to_string(), "--unchecked"]).status.success());
+        assert!(run(&data, &["dev", "pipelines/bank", "--no-generate", "--for", "1.5"]).status.success());
+    }
+    let listed = said(&bank(&["dead-letters", "list", "--json"])).0;
+    let listed: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let older: Vec<bool> = listed.iter().map(|letter| letter.to_string().contains("2026-01-01")).collect();
+    assert_eq!(older, [true, true, false, false], "{listed:?}");
+    let newest = said(&bank(&["dead-letters", "list", "--json", "--limit", "1"])).0;
+    assert_eq!(serde_json::from_str::<Value>(newest.trim()).unwrap(), listed[0]);
+}
+
 #[test]
 fn an_audit_finds_what_was_tampered_with() {
     let data = data();
