@@ -17,7 +17,7 @@ use millstream_pipeline::{Function as Declared, Pipeline};
 
 use crate::{
     FunctionPlan, Systems,
-    compare::{Balance, ByKey},
+    compare::{Balance, ByKey, Doubtful},
     plan_function, reference, shown_rows,
     states::States,
     systems::timeliness,
@@ -293,7 +293,7 @@ async fn merged(
     told: &mut (dyn FnMut(AuditProgress) + Send),
 ) -> Result<()> {
     let mut expected = log.table(table, combine, false, report, told).await?;
-    let mut doubtful = Vec::new();
+    let mut doubtful = Doubtful::default();
     for rows in &stored.rows {
         expected.meet(rows, |difference| report.add(difference), &mut doubtful)?;
     }

@@ -102,7 +102,7 @@ pub enum Command {
     /// beyond them is not in the table yet. NULL and empty text differ, 0.0 and -0.0 don't. Floats that are computed from
     /// several records depend on their order in the last digits: they are equal within a 1e-9th of the larger one, and
     /// where that is not enough (large numbers that cancel out) within four times what the same records give in reversed
-    /// order. References are joined as they are now: where they have changed since the records came in, what they add can
+    /// order (10,000 rows at most; more are differences). References are joined as they are now: where they have changed since the records came in, what they add can
     /// differ, and the audit says so. Memory: some three times the table.
     Audit {
         /// The function's name in the pipeline file [default: all that read topics, one after the other]
