@@ -135,6 +135,25 @@ fn a_pipeline_is_guessed_from_records() {
     assert!(!Path::new(&data.path().join("broken")).exists(), "nothing is left behind");
 }
 
+/// Names of others are data: none of them changes what the file says, or steers the terminal.
+#[test]
+fn names_of_others_are_quoted_or_left_out() {
+    let data = data();
+    let line = r#"{"ok":1,"line\nbreak":1,"esc\u001b[31m":2,"in":{"x\ty":1,"z":1},"true":3,"a: b # c":4,"at":"2026-11-21T10:00:01Z"}"#;
+    for name in ["true", "null"] {
+        write(&data, &format!("{name}.jsonl"), &format!("{line}\n"));
+        let told = ok(&data, &["new", &format!("FOLDER/of-{name}"), "--from", &format!("FOLDER/{name}.jsonl")]);
+        assert!(!told.contains('\u{1b}') && told.contains("`line\u{fffd}break`: the name has"), "{told}");
+        assert!(told.contains("`in.x\u{fffd}y`: the name has"), "{told}");
+        ok(&data, &["check", &format!("FOLDER/of-{name}")]);
+        assert!(ok(&data, &["test", &format!("FOLDER/of-{name}")]).contains("1 passed, 0 failed"));
+    }
+    let many: Vec<String> = (0..5_000).map(|at| format!("\"f{at}\":{at}")).collect();
+    write(&data, "many.jsonl", &format!("{{{}}}\n", many.join(",")));
+    let told = usage(&data, &["new", "FOLDER/many", "--from", "FOLDER/many.jsonl"]);
+    assert!(told.contains("1,000 fields"), "{told}");
+}
+
 #[test]
 fn a_test_tells_dead_letters() {
     let data = data();
