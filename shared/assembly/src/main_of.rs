@@ -6,7 +6,7 @@ use millstream_core::{Error, Result, SystemClock, fault};
 use millstream_host::{Retries, Stop, lambda, stream};
 use millstream_pipeline::{Connections, Pipeline, Uses, setting};
 
-use crate::{Function, Systems};
+use crate::{Function, Systems, log_filter};
 
 /// What a function binary reads from its environment, once.
 pub struct Settings {
@@ -47,7 +47,8 @@ pub fn function_main(uses: Uses) -> ExitCode {
         tracing::error!(place, "a defect of millstream: please report it with this place");
     });
     let get = |name: &str| std::env::var(name).ok();
-    log_to_stderr(get("MILLSTREAM_LOG").as_deref().unwrap_or("info"), true);
+    let filter = log_filter(&get);
+    log_to_stderr(filter.as_ref().ok().and_then(Option::as_deref).unwrap_or("info"), true);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -55,7 +56,7 @@ pub fn function_main(uses: Uses) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let done = Settings::read(&get).and_then(|settings| runtime.block_on(run(uses, settings)));
+    let done = filter.and_then(|_| Settings::read(&get)).and_then(|settings| runtime.block_on(run(uses, settings)));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,16 +4,12 @@ use std::{
     sync::Arc,
 };
 
-use millstream_assembly::Systems;
+use millstream_assembly::{Systems, log_filter};
 use millstream_core::{Clock, Result, SystemClock};
 use millstream_pipeline::{Connections, Function, Pipeline};
 use serde_json::Value;
 
-use crate::{
-    Command, Failure, Global,
-    logs::{self, Logs},
-    patience::Patience,
-};
+use crate::{Command, Failure, Global, logs::Logs, patience::Patience};
 
 /// What every command works with.
 pub(crate) struct Context {
@@ -33,13 +29,12 @@ const DEFAULT_PIPELINE: &str = "pipelines/bank";
 
 impl Context {
     pub fn new(global: Global, command: &Command, get: &dyn Fn(&str) -> Option<String>) -> Result<Self, Failure> {
-        let filter = get("MILLSTREAM_LOG").filter(|filter| !filter.is_empty());
+        let filter = log_filter(get)?;
         let filter = filter.as_deref().unwrap_or(match (global.verbose, command) {
             (0, Command::Run { .. }) | (1, _) => "info",
             (0, _) => "warn",
             _ => "debug",
         });
-        logs::check(filter)?;
         let mut connections = Connections::read(get)?;
         connections.data_dir = global.data_dir.clone().unwrap_or(connections.data_dir);
         Ok(Self {
