@@ -6,7 +6,7 @@ use millstream_core::{Error, Result, SystemClock, fault};
 use millstream_host::{Retries, Stop, lambda, stream};
 use millstream_pipeline::{Connections, Pipeline, Uses, setting};
 
-use crate::{Function, Systems, log_filter};
+use crate::{Function, Systems, log_filter, require_said};
 
 /// What a function binary reads from its environment, once.
 pub struct Settings {
@@ -98,8 +98,7 @@ async fn run(uses: Uses, settings: Settings) -> Result<()> {
         Error::stop(lines.join("\n"))
     })?;
     let name = settings.function.map_or_else(|| only_one(&pipeline, uses), Ok)?;
-    let declared = pipeline.functions.get(&name);
-    declared.map_or(Ok(()), |declared| settings.connections.require_said(&name, declared))?;
+    require_said(&settings.connections, &pipeline, &name).await?;
     let systems = Systems::open(&pipeline, &settings.connections, Arc::new(SystemClock))?;
     let [(_, log), (_, tables), (_, lake)] = systems.describe();
     tracing::info!(function = %name, log, tables, lake, create = settings.connections.create, "starting");

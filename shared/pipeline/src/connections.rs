@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, fmt, fs, path::PathBuf};
 
 use millstream_core::{Error, Result};
 
-use crate::{Function, Store};
+use crate::{Function, ReferenceFrom, Store};
 
 /// The systems that a pipeline is connected to, and the secrets for them: never in the pipeline file, always from
 /// `MILLSTREAM_…` variables. A value `file://PATH` is read from that file, which is how secrets are mounted.
@@ -140,14 +140,32 @@ impl Connections {
                     KAFKA_BROKERS => format!("reads {}", function.from.join(", ")),
                     _ => format!("writes to {}", function.into),
                 };
-                return Err(Error::stop(format!(
-                    "{variable} is not set, and function `{name}` {does}: set it to {address}, or to `embedded` for {place} in \
-                     the data folder (MILLSTREAM_DATA_DIR, now {})",
-                    self.data_dir.display()
-                )));
+                return Err(self.not_said(variable, name, &does, address, place));
             }
         }
         Ok(())
+    }
+
+    /// The same for a reference that a function joins, and that is a table.
+    ///
+    /// # Errors
+    /// `Stop`, with the variable that is not set.
+    pub fn require_reference_said(&self, name: &str, reference: &str, from: &ReferenceFrom) -> Result<()> {
+        match from {
+            ReferenceFrom::Postgres(_) if self.unsaid.contains(&POSTGRES_URL) => {
+                let does = format!("joins the reference `{reference}` from there");
+                Err(self.not_said(POSTGRES_URL, name, &does, "postgres://…", "a SQLite file"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn not_said(&self, variable: &str, name: &str, does: &str, address: &str, place: &str) -> Error {
+        Error::stop(format!(
+            "{variable} is not set, and function `{name}` {does}: set it to {address}, or to `embedded` for {place} in the \
+             data folder (MILLSTREAM_DATA_DIR, now {})",
+            self.data_dir.display()
+        ))
     }
 }
 

@@ -267,6 +267,17 @@ fn run_and_up_beside_a_kafka_want_their_stores_named() {
         assert_eq!(output.status.code(), Some(3), "{said}");
         assert!(said.contains("_URL is not set") && said.contains("`embedded`"), "{said}");
     }
+    let of = pipeline(
+        &data,
+        "name: p\ntopics: { t: { partitions: 1, schema: { a: string } } }\n\
+         references: { r: { from: postgres.r, schema: { a: string, b: string } } }\n\
+         functions:\n  f: { uses: archive, from: t, sql: 'SELECT t.a, r.b FROM t JOIN r ON t.a = r.a', into: lake.f }\n",
+    );
+    let run_f = [&["run", "f"][..], &of.each_ref().map(String::as_str)].concat();
+    let mut beside = millstream(&data, &run_f);
+    let output = beside.env("MILLSTREAM_KAFKA_BROKERS", "127.0.0.1:9").env("MILLSTREAM_LAKE_URL", "embedded");
+    let said = said(&output.output().unwrap()).1;
+    assert!(said.contains("MILLSTREAM_POSTGRES_URL is not set") && said.contains("the reference `r`"), "{said}");
     let empty = millstream(&data, &["check", "pipelines/bank"]).env("MILLSTREAM_POSTGRES_URL", "").output().unwrap();
     assert!(String::from_utf8_lossy(&empty.stderr).contains("MILLSTREAM_POSTGRES_URL is set and empty"), "{empty:?}");
 }
