@@ -13,7 +13,7 @@ use millstream_pipeline::{Function as Declared, Pipeline};
 
 use crate::{
     FunctionPlan, Systems,
-    compare::{Balance, ByKey},
+    compare::{Balance, ByKey, Doubtful},
     decode::decode,
     letters::Letters,
     plan_function, reference, shown_rows,
@@ -289,7 +289,7 @@ async fn merged(
     told: &mut (dyn FnMut(AuditProgress) + Send),
 ) -> Result<()> {
     let mut expected = log.table(table, combine, false, report, told).await?;
-    let mut doubtful = Vec::new();
+    let mut doubtful = Doubtful::default();
     for rows in &stored.rows {
         expected.meet(rows, |difference| report.add(difference), &mut doubtful)?;
     }
