@@ -30,8 +30,18 @@ pub enum Tempo {
     },
 }
 
-/// Sends records in their order and returns how many were acknowledged. `sent` is told the positions of each send, once
-/// they are durable. It ends with the records, or when `stopping`, which is looked at every 100 ms at least.
+/// What became of records.
+#[derive(Debug)]
+pub enum Outcome<'a> {
+    /// They are durable, at these positions.
+    Sent(&'a [Position]),
+    /// The topic refuses the next one, such as one above its limit: `Ok` passes it over, an error ends it there. All
+    /// records before it are durable then, and none behind it.
+    Refused(Error),
+}
+
+/// Sends records in their order and returns how many were acknowledged. `told` is told the positions of each send, once
+/// they are durable, and of a record that the topic refuses. It ends with the records, or when `stopping`, which is looked at every 100 ms at least.
 ///
 /// When the topic is slower than the tempo, up to one second is made up for; beyond that everything moves later.
 /// Passing errors are retried, 100 ms to 5 s apart, by sending the same records again: some may then stand in the log
@@ -42,11 +52,8 @@ pub enum Tempo {
 /// acknowledged all the same. Before replaying old events give the topic a retention that covers them, or
 /// `message.timestamp.type=LogAppendTime` (Apache Kafka documentation, "Topic Configs").
 ///
-/// A record that the topic refuses, such as one above its limit, is told to `refused`: it is passed over when that says so.
-/// All records before it are durable then, and none behind it.
-///
 /// # Errors
-/// The first bad record, after those before it were sent (`sent` knows how many); what `refused` says; what the producer says
+/// The first bad record, after those before it were sent (`told` knows how many); what `told` says; what the producer says
 /// won't pass; `Stop` when [`Tempo::EventTime`] meets a record without a timestamp.
 pub async fn produce(
     records: impl Iterator<Item = Result<NewRecord>> + Send,
@@ -55,8 +62,7 @@ pub async fn produce(
     producer: Arc<dyn Producer>,
     clock: Arc<dyn Clock>,
     stopping: impl Fn() -> bool + Send,
-    mut sent: impl FnMut(&[Position]) + Send,
-    mut refused: impl FnMut(Error) -> Result<()> + Send,
+    mut told: impl FnMut(Outcome<'_>) -> Result<()> + Send,
 ) -> Result<u64> {
     let mut script = Script::new(records, tempo, clock.now_us());
     let mut sender = Sender { topic, producer, stopping };
@@ -68,11 +74,11 @@ pub async fn produce(
             let count = records.len();
             match sender.send(records).await {
                 Ok(Some(positions)) => {
-                    sent(&positions);
+                    told(Outcome::Sent(&positions))?;
                     total += positions.len() as u64;
                 }
                 Ok(None) => break,
-                Err(error @ Error::Poison(_)) if count == 1 => refused(error)?,
+                Err(error @ Error::Poison(_)) if count == 1 => told(Outcome::Refused(error))?,
                 Err(error @ Error::Poison(_)) => {
                     return Err(error.context(format_args!("one of {count} records that were sent together")));
                 }

@@ -18,7 +18,7 @@ use futures::TryStreamExt as _;
 
 use crate::{
     error::{Result, SqlError},
-    session::{self, config},
+    session::{config, context},
     size,
 };
 
@@ -37,7 +37,7 @@ pub struct WholeTable {
 /// # Errors
 /// When it is no SELECT.
 pub fn tables_read(sql: &str) -> Result<Vec<String>> {
-    let context = context(MAX_WORK_BYTES)?;
+    let context = context(config(), runtime(MAX_WORK_BYTES))?;
     let statement = select(&context, sql)?;
     let tables = context.state().resolve_table_references(&statement)?;
     Ok(tables.iter().map(|table| table.table().to_owned()).collect())
@@ -63,7 +63,7 @@ async fn within(
     tables: Vec<WholeTable>,
     max_rows: usize,
 ) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    let context = context(work_bytes)?;
+    let context = context(config(), runtime(work_bytes))?;
     for WholeTable { name, schema, rows } in tables {
         context.register_table(TableReference::bare(name), Arc::new(MemTable::try_new(schema, vec![rows])?))?;
     }
@@ -93,12 +93,10 @@ fn said(error: DataFusionError) -> SqlError {
     }
 }
 
-fn context(work_bytes: usize) -> Result<SessionContext> {
+/// Memory up to a limit, and no files.
+fn runtime(work_bytes: usize) -> RuntimeEnvBuilder {
     let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
-    session::context(
-        config(),
-        RuntimeEnvBuilder::new().with_disk_manager_builder(no_disk).with_memory_limit(work_bytes, 1.0),
-    )
+    RuntimeEnvBuilder::new().with_disk_manager_builder(no_disk).with_memory_limit(work_bytes, 1.0)
 }
 
 fn select(context: &SessionContext, sql: &str) -> Result<Statement> {
@@ -135,6 +133,21 @@ mod tests {
     }
 
     #[test]
+    fn memory_and_answers_are_bounded() {
+        let numbers = arrow::array::Int64Array::from_iter_values(0..3_000);
+        let rows = RecordBatch::try_from_iter([("n", Arc::new(numbers) as _)]).unwrap();
+        let ask = |sql: &str, max_rows: usize| {
+            let table = WholeTable { name: "t".into(), schema: rows.schema(), rows: vec![rows.clone()] };
+            block_on(within(1 << 20, 1 << 20, sql, vec![table], max_rows)).map_err(|error| error.message)
+        };
+        let wide = "SELECT repeat('x', 1000) AS x FROM t";
+        assert!(ask(wide, 3_000).unwrap_err().contains("256 MiB"));
+        assert_eq!(ask(wide, 10).unwrap().1.iter().map(RecordBatch::num_rows).sum::<usize>(), 10);
+        let sorted = "SELECT a.n FROM t a CROSS JOIN t b ORDER BY a.n * b.n";
+        assert!(ask(sorted, 1_000_000).unwrap_err().contains("1 GiB"));
+    }
+
+    #[test]
     fn an_expression_means_what_it_means_in_a_pipeline() {
         for (expression, gives) in [
             ("amount * 1.21", "15.1250"),
@@ -151,21 +164,6 @@ mod tests {
         assert!(error.message.contains("WITH RECURSIVE"), "{error}");
         let three = "SELECT (SELECT amount FROM sales) AS amount FROM sales";
         assert!(block_on(query(three, vec![amounts()], 1)).is_err(), "three rows are no value");
-    }
-
-    #[test]
-    fn memory_and_answers_are_bounded() {
-        let numbers = arrow::array::Int64Array::from_iter_values(0..3_000);
-        let rows = RecordBatch::try_from_iter([("n", Arc::new(numbers) as _)]).unwrap();
-        let ask = |sql: &str, max_rows: usize| {
-            let table = WholeTable { name: "t".into(), schema: rows.schema(), rows: vec![rows.clone()] };
-            block_on(within(1 << 20, 1 << 20, sql, vec![table], max_rows)).map_err(|error| error.message)
-        };
-        let wide = "SELECT repeat('x', 1000) AS x FROM t";
-        assert!(ask(wide, 3_000).unwrap_err().contains("256 MiB"));
-        assert_eq!(ask(wide, 10).unwrap().1.iter().map(RecordBatch::num_rows).sum::<usize>(), 10);
-        let sorted = "SELECT a.n FROM t a CROSS JOIN t b ORDER BY a.n * b.n";
-        assert!(ask(sorted, 1_000_000).unwrap_err().contains("1 GiB"));
     }
 
     #[test]

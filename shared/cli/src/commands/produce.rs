@@ -8,7 +8,7 @@ use std::{
 
 use console::style;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use ingest::{Checked, Look, Tempo};
+use ingest::{Checked, Look, Outcome, Tempo};
 use millstream_core::{Error, NewRecord, Position, Producer, Result};
 use millstream_pipeline::{Pipeline, Uses};
 use serde_json::json;
@@ -164,7 +164,7 @@ async fn send(
         }
     };
     let mut passed = Checked::default();
-    let refused = |error: Error| {
+    let mut refused = |error: Error| {
         let before = args.skip + sent.load(Ordering::Relaxed) + passed.bad;
         // Only those are named that are told.
         let error = match passed.names_more().then(|| line(before)).flatten() {
@@ -177,11 +177,17 @@ async fn send(
         passed.add_bad(error);
         Ok(())
     };
+    let told = |outcome: Outcome<'_>| match outcome {
+        Outcome::Sent(positions) => {
+            acknowledged(positions);
+            Ok(())
+        }
+        Outcome::Refused(error) => refused(error),
+    };
     let clock = Arc::clone(&context.clock);
     let started_us = clock.now_us();
     let stopping = || interrupt.asked();
-    let outcome =
-        ingest::produce(records, tempo(args), &args.topic, producer, clock, stopping, acknowledged, refused).await;
+    let outcome = ingest::produce(records, tempo(args), &args.topic, producer, clock, stopping, told).await;
     bar.finish_and_clear();
     let (sent, elapsed_ms) = (sent.load(Ordering::Relaxed), (context.clock.now_us() - started_us) / 1_000);
     let skipped = skipped.into_inner().unwrap_or_else(PoisonError::into_inner);
