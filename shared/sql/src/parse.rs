@@ -16,7 +16,7 @@ use datafusion::{
 use millstream_core::META_COLUMNS;
 
 use crate::{
-    advice,
+    advice, casts,
     error::{Result, SqlError},
     plan::Input,
 };
@@ -43,7 +43,7 @@ fn no_select() -> SqlError {
     SqlError::new("only a SELECT can be run over a topic")
 }
 
-/// Leaves the meta columns out of `*`, and writes `mod(a, b)` as `a % b`.
+/// Leaves the meta columns out of `*`, marks casts that names don't tell apart, and writes `mod(a, b)` as `a % b`.
 struct Rewrites<'a> {
     inputs: &'a [Input],
     /// The queries around the place that is looked at, from the outermost one.
@@ -98,7 +98,10 @@ impl VisitorMut for Rewrites<'_> {
 impl Rewrites<'_> {
     fn set_expr(&self, body: &mut SetExpr) {
         match body {
-            SetExpr::Select(select) => self.select(select),
+            SetExpr::Select(select) => {
+                self.select(select);
+                casts::mark(select);
+            }
             SetExpr::SetOperation { left, right, .. } => {
                 self.set_expr(left);
                 self.set_expr(right);

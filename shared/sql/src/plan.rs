@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    panic::AssertUnwindSafe,
     sync::Arc,
 };
 
@@ -16,10 +17,12 @@ use datafusion::{
     logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, simplify::SimplifyContext},
     optimizer::{Analyzer, simplify_expressions::ExprSimplifier},
 };
+use futures::FutureExt as _;
 use millstream_core::{Column, Role, Table, Transform};
 
 use crate::{
     above::{Finisher, ROW, View, finish},
+    casts,
     error::{Result, SqlError, place_of},
     hop,
     messages::Known,
@@ -79,11 +82,20 @@ impl fmt::Debug for Planned {
 /// DISTINCT, OVER, joins of two streams, subqueries over a topic, exact medians, functions that give another result each
 /// time), with the reason and what to write instead; and what would fail for every record.
 pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
+    // What the planner panics at costs this statement alone.
+    let planned = AssertUnwindSafe(unguarded(statement)).catch_unwind().await;
+    planned.unwrap_or_else(|_| {
+        Err(SqlError::new("internal: the planner failed at this statement. Please report it, and write it another way"))
+    })
+}
+
+async fn unguarded(statement: &Statement<'_>) -> Result<Planned> {
     let state = session(statement)?;
     let known = known(&state, statement);
     let tell = |error| known.tell(error);
     let parsed = parse(&state, statement.sql, &statement.inputs).map_err(tell)?;
     let logical = state.statement_to_plan(parsed?).await.map_err(tell)?;
+    let logical = casts::unmarked(logical).map_err(tell)?;
     let is_topic = |name: &str| statement.inputs.iter().any(|input| input.name == name);
     refuse::check(&logical, &is_topic, &|expr| fold(&state, expr))?;
     let logical = with_final_types(&state, logical).map_err(tell)?;
@@ -233,7 +245,17 @@ async fn merged(
         return Err(SqlError::new("GROUPING SETS, ROLLUP and CUBE: write one function per grouping"));
     }
     let outputs = crate::above::trace(above, schema, root)?;
-    let (rows, groups) = hop::unnest(input, group_expr)?;
+    // A group that is written twice is one column of the aggregate, which is shown under two names.
+    let mut distinct: Vec<Expr> = Vec::with_capacity(group_expr.len());
+    for group in group_expr {
+        if !distinct.contains(group) {
+            distinct.push(group.clone());
+        }
+    }
+    if schema.fields().len() != distinct.len() + aggr_expr.len() {
+        return Err(SqlError::new("internal: the aggregate has other columns than its expressions"));
+    }
+    let (rows, groups) = hop::unnest(input, &distinct)?;
     let mut names = Names::default();
     let mut columns = Vec::new();
     let mut values = Vec::new();
@@ -303,6 +325,7 @@ fn partial_plan(input: LogicalPlan, groups: Vec<Expr>, values: &[Expr], columns:
     let number_of_groups = groups.len();
     // Under names of their own: two that differ may still be written alike.
     let named = aggregates.iter().enumerate().map(|(index, expr)| expr.clone().alias(format!("{AGGREGATE}{index}")));
+    let groups = groups.into_iter().enumerate().map(|(index, group)| group.alias(format!("{AGGREGATE}key_{index}")));
     let plan = LogicalPlanBuilder::from(input).aggregate(groups, named)?.build()?;
     let outputs: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
     let mut exprs = Vec::with_capacity(values.len());
