@@ -16,7 +16,7 @@ use datafusion::{
 use millstream_core::META_COLUMNS;
 
 use crate::{
-    advice, casts,
+    advice, casts, depth,
     error::{Result, SqlError},
     plan::Input,
 };
@@ -27,6 +27,9 @@ use crate::{
 /// The outer one is of the syntax, the inner one of what was written.
 pub fn parse(state: &SessionState, sql: &str, inputs: &[Input]) -> Result<Result<ParsedStatement>, DataFusionError> {
     let mut parsed = state.sql_to_statement(sql, &datafusion::config::Dialect::PostgreSQL)?;
+    if let Err(error) = depth::check(&mut parsed) {
+        return Ok(Err(error));
+    }
     let ParsedStatement::Statement(statement) = &mut parsed else { return Ok(Err(no_select())) };
     if !matches!(statement.as_ref(), ast::Statement::Query(_)) {
         return Ok(Err(no_select()));

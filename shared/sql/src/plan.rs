@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    panic::AssertUnwindSafe,
     sync::Arc,
 };
 
@@ -17,7 +16,6 @@ use datafusion::{
     logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, simplify::SimplifyContext},
     optimizer::{Analyzer, simplify_expressions::ExprSimplifier},
 };
-use futures::FutureExt as _;
 use millstream_core::{Column, Role, Table, Transform};
 
 use crate::{
@@ -82,14 +80,33 @@ impl fmt::Debug for Planned {
 /// DISTINCT, OVER, joins of two streams, subqueries over a topic, exact medians, functions that give another result each
 /// time), with the reason and what to write instead; and what would fail for every record.
 pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
-    // What the planner panics at costs this statement alone.
-    let planned = AssertUnwindSafe(unguarded(statement)).catch_unwind().await;
-    planned.unwrap_or_else(|_| {
-        Err(SqlError::new("internal: the planner failed at this statement. Please report it, and write it another way"))
-    })
+    // A stack for the deepest statement that is read, and what the planner panics at costs this statement alone.
+    let planned = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("planner".to_owned()).stack_size(STACK_BYTES);
+        let thread = thread.spawn_scoped(scope, || futures::executor::block_on(unguarded(statement)));
+        thread.map(std::thread::ScopedJoinHandle::join)
+    });
+    let (planned, transform) = match planned {
+        Ok(Ok(planned)) => planned?,
+        Ok(Err(_)) => {
+            return Err(SqlError::new(
+                "internal: the planner failed at this statement. Please report it, and write it another way",
+            ));
+        }
+        Err(error) => {
+            return Err(SqlError::new(format!("no thread could be started to plan the statement: {error}")));
+        }
+    };
+    // What runs may need the caller's runtime.
+    rehearse(&transform, &statement.inputs, &planned.columns).await?;
+    Ok(planned)
 }
 
-async fn unguarded(statement: &Statement<'_>) -> Result<Planned> {
+/// The stack of the thread that plans.
+const STACK_BYTES: usize = 64 << 20;
+
+/// The statement, planned, and its transform without references.
+async fn unguarded(statement: &Statement<'_>) -> Result<(Planned, SqlTransform)> {
     let state = session(statement)?;
     let known = known(&state, statement);
     let tell = |error| known.tell(error);
@@ -133,10 +150,9 @@ async fn unguarded(statement: &Statement<'_>) -> Result<Planned> {
     // Whatever the references will hold, they hold nothing while records are made up.
     let joins = optimized.exists(|node| Ok(matches!(node, LogicalPlan::Join(_))))?;
     let (context, schema, references) = (state.task_ctx(), table.schema(), Vec::new());
-    let transform = SqlTransform { plan: physical, context, schema, references, joins };
-    rehearse(&transform, &statement.inputs, &columns).await?;
-    let transform = SqlTransform { references: statement.references.clone(), ..transform };
-    Ok(Planned { table, transform: Arc::new(transform), columns })
+    let bare = SqlTransform { plan: physical, context, schema, references, joins };
+    let transform = SqlTransform { references: statement.references.clone(), ..bare.clone() };
+    Ok((Planned { table, transform: Arc::new(transform), columns }, bare))
 }
 
 /// What the statement may name.
