@@ -65,7 +65,7 @@ pub enum Difference {
     Differs {
         /// The key columns.
         key: String,
-        /// What the sink holds.
+        /// What the sink holds, in the columns that differ.
         stored: String,
         /// What the log gives.
         expected: String,
@@ -120,7 +120,7 @@ impl AuditReport {
 ///
 /// Floats that several records make up are equal within a 1e-9th of the larger one. Where they are not, the log is read
 /// again in another order: what that changes shows how far such a value depends on the order, and four times as much is
-/// allowed. References are joined as they are now.
+/// allowed. Means and squared differences (of stddev and var) may also differ by what rounding makes of values of their size. References are joined as they are now.
 ///
 /// Memory: the rows that the sink holds and the expected ones, with their keys; states that are not merged yet, up to
 /// 200,000 rows or 64 MiB, or half of what is merged already; and an eighth for the merging itself. For a table that is appended to, the rows of the

@@ -7,7 +7,7 @@ use std::{
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, DynComparator, Float64Array, RecordBatch, UInt64Array, make_comparator},
-    compute::{SortOptions, take_record_batch, unary},
+    compute::{SortOptions, cast, take_record_batch, unary},
     datatypes::{DataType, Float32Type, Float64Type, Schema, SchemaRef},
     row::{RowConverter, SortField},
 };
@@ -312,26 +312,39 @@ impl ByKey {
 
     fn differs(&self, stored: &RecordBatch, row: usize, batch: &RecordBatch, expected: usize) -> Result<Difference> {
         let (stored, expected) = (shown(&self.table, stored, row)?, shown(&self.table, batch, expected)?);
-        Ok(Difference::Differs { key: stored.key.clone(), stored: stored.values(), expected: expected.values() })
+        let (stored_values, expected_values) = stored.differing(&expected);
+        Ok(Difference::Differs { key: stored.key, stored: stored_values, expected: expected_values })
     }
 }
 
 /// The columns of stored and expected rows that are no keys, side by side.
 struct Cells {
     exact: Vec<DynComparator>,
-    floats: Vec<(usize, Float64Array, Float64Array)>,
+    floats: Vec<Floating>,
+}
+
+/// A column of floats that were computed from several records.
+struct Floating {
+    at: usize,
+    stored: Float64Array,
+    expected: Float64Array,
+    moments: Option<Moments>,
 }
 
 impl Cells {
-    fn new(table: &Table, stored: &RecordBatch, expected: &RecordBatch) -> Result<Self> {
+    fn new(table: &Table, stored: &RecordBatch, expected_rows: &RecordBatch) -> Result<Self> {
         let mut cells = Self { exact: Vec::new(), floats: Vec::new() };
         for (at, column) in table.columns.iter().enumerate().filter(|(_, column)| column.role != Role::Key) {
-            let (stored, expected) = (stored.column(at), expected.column(at));
+            let (stored, expected) = (stored.column(at), expected_rows.column(at));
             let computed =
                 matches!(column.role, Role::State(Merge::Sum | Merge::Mean { .. } | Merge::SquaredDifferences { .. }));
             if computed && column.data_type == DataType::Float64 {
-                let pair = (at, stored.as_primitive().clone(), expected.as_primitive().clone());
-                cells.floats.push(pair);
+                cells.floats.push(Floating {
+                    at,
+                    stored: stored.as_primitive().clone(),
+                    expected: expected.as_primitive().clone(),
+                    moments: Moments::of(table, at, expected_rows),
+                });
             } else {
                 cells.exact.push(make_comparator(stored, expected, SortOptions::default()).map_err(internal)?);
             }
@@ -344,15 +357,61 @@ impl Cells {
             return Verdict::Differs;
         }
         let mut verdict = Verdict::Equal;
-        for (at, a, b) in &self.floats {
+        for Floating { at, stored: a, expected: b, moments } in &self.floats {
+            let noise = || moments.as_ref().map_or(0.0, |moments| moments.rounding(expected)).max(noise(*at));
             match (a.is_valid(stored), b.is_valid(expected)) {
-                (true, true) if close(a.value(stored), b.value(expected), noise(*at)) => {}
+                (true, true) if close(a.value(stored), b.value(expected), noise()) => {}
                 (true, true) => verdict = Verdict::Doubtful,
                 (false, false) => {}
                 _ => return Verdict::Differs,
             }
         }
         verdict
+    }
+}
+
+/// The states of a mean or of squared differences: what merging rounds goes by the values, however near to zero the result is.
+struct Moments {
+    count: ArrayRef,
+    mean: Float64Array,
+    squared: Float64Array,
+    is_mean: bool,
+}
+
+impl Moments {
+    /// Of the mean or the squared differences that stand at `at`.
+    fn of(table: &Table, at: usize, rows: &RecordBatch) -> Option<Self> {
+        let (is_mean, name) = match &table.columns[at].role {
+            Role::State(Merge::Mean { .. }) => (true, &table.columns[at].name),
+            Role::State(Merge::SquaredDifferences { mean, .. }) => (false, mean),
+            _ => return None,
+        };
+        let squared = table.columns.iter().position(
+            |column| matches!(&column.role, Role::State(Merge::SquaredDifferences { mean, .. }) if mean == name),
+        )?;
+        let Role::State(Merge::SquaredDifferences { count, .. }) = &table.columns[squared].role else { return None };
+        let floats = |at: usize| rows.column(at).as_primitive_opt::<Float64Type>().cloned();
+        let named = |name: &str| table.columns.iter().position(|column| column.name == name);
+        let count = cast(rows.column(named(count)?), &DataType::Float64).ok()?;
+        Some(Self { count, mean: floats(named(name)?)?, squared: floats(squared)?, is_mean })
+    }
+
+    /// How much rounding may have changed the result of `row` about ([`NOISE_FACTOR`] times as much is allowed).
+    ///
+    /// A mean is rounded with each of the n values, by the size of the largest one (at most |mean| + √m2), and never by
+    /// more than a 1e-9th of their usual size r = |mean| + √(m2 / n). What is squared are differences d from the mean: when
+    /// each is off by e = √n · ε · r, the sum of their squares is off by at most 2 · e · √(n · m2) + n · e².
+    fn rounding(&self, row: usize) -> f64 {
+        let Some(n) = float(&self.count, row).filter(|n| *n > 0.0) else { return 0.0 };
+        let (mean, squared) = (self.mean.value(row).abs(), self.squared.value(row).max(0.0));
+        let usual = mean + (squared / n).sqrt();
+        let rounding = if self.is_mean {
+            (n * f64::EPSILON * (mean + squared.sqrt())).min(FLOAT_TOLERANCE * usual)
+        } else {
+            let off = n.sqrt() * f64::EPSILON * usual;
+            2.0 * off * (n * squared).sqrt() + n * off * off
+        };
+        if rounding.is_finite() { rounding } else { 0.0 }
     }
 }
 

@@ -26,6 +26,13 @@ impl Line {
         self.cells.join(", ")
     }
 
+    /// The columns that are no keys and differ, of this row and of another one of the same table.
+    pub(crate) fn differing(&self, other: &Self) -> (String, String) {
+        let differ = self.cells.iter().zip(&other.cells).filter(|(here, there)| here != there);
+        let (here, there): (Vec<&str>, Vec<&str>) = differ.map(|(here, there)| (here.as_str(), there.as_str())).unzip();
+        (here.join(", "), there.join(", "))
+    }
+
     /// All columns.
     pub(crate) fn all(&self) -> String {
         if self.key.is_empty() { self.values() } else { format!("{}, {}", self.key, self.values()) }

@@ -210,18 +210,51 @@ impl Dialects {
             };
             return refuse(text, span);
         }
-        if let ("to_char" | "date_format", Some(pattern)) = (name.as_str(), text_argument(function, 1))
-            && !pattern.contains('%')
-            && pattern.contains(char::is_alphabetic)
-        {
-            let ours = strftime(pattern);
-            return refuse(
-                format!("'{pattern}' is no pattern here, and would be written as it is: write '{ours}'"),
-                span,
-            );
-        }
-        ControlFlow::Continue(())
+        pattern(function)
     }
+}
+
+/// Looks for patterns of other dialects alone.
+pub fn check_patterns(statement: &ast::Statement) -> Result<(), SqlError> {
+    match statement.visit(&mut Patterns) {
+        ControlFlow::Break(error) => Err(*error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+struct Patterns;
+
+impl Visitor for Patterns {
+    type Break = Box<SqlError>;
+
+    fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<Self::Break> {
+        match expr {
+            ast::Expr::Function(function) => pattern(function),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// Refuses a pattern of a time that has no percent sign.
+fn pattern(function: &ast::Function) -> ControlFlow<Box<SqlError>> {
+    let name = function.name.to_string().to_lowercase();
+    let reads = matches!(name.as_str(), "to_date" | "to_unixtime") || name.starts_with("to_timestamp");
+    if !reads && !matches!(name.as_str(), "to_char" | "date_format") {
+        return ControlFlow::Continue(());
+    }
+    let ast::FunctionArguments::List(list) = &function.args else { return ControlFlow::Continue(()) };
+    for pattern in (1..list.args.len()).filter_map(|index| text_argument(function, index)) {
+        if pattern.contains('%') || !pattern.contains(char::is_alphabetic) {
+            continue;
+        }
+        let ours = strftime(pattern);
+        let meant = if reads { "fit itself alone" } else { "be written as it is" };
+        return refuse(
+            format!("'{pattern}' is no pattern here, and would {meant}: write '{ours}'"),
+            function.name.span(),
+        );
+    }
+    ControlFlow::Continue(())
 }
 
 fn text_argument(function: &ast::Function, index: usize) -> Option<&str> {

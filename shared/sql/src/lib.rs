@@ -36,6 +36,7 @@ mod calendar;
 mod casts;
 mod checked;
 mod compare;
+mod depth;
 mod error;
 mod exact;
 mod extremes;

@@ -16,7 +16,7 @@ use datafusion::{
 use millstream_core::META_COLUMNS;
 
 use crate::{
-    advice,
+    advice, casts, depth,
     error::{Result, SqlError},
     plan::Input,
 };
@@ -27,6 +27,9 @@ use crate::{
 /// The outer one is of the syntax, the inner one of what was written.
 pub fn parse(state: &SessionState, sql: &str, inputs: &[Input]) -> Result<Result<ParsedStatement>, DataFusionError> {
     let mut parsed = state.sql_to_statement(sql, &datafusion::config::Dialect::PostgreSQL)?;
+    if let Err(error) = depth::check(&mut parsed) {
+        return Ok(Err(error));
+    }
     let ParsedStatement::Statement(statement) = &mut parsed else { return Ok(Err(no_select())) };
     if !matches!(statement.as_ref(), ast::Statement::Query(_)) {
         return Ok(Err(no_select()));
@@ -43,7 +46,7 @@ fn no_select() -> SqlError {
     SqlError::new("only a SELECT can be run over a topic")
 }
 
-/// Leaves the meta columns out of `*`, and writes `mod(a, b)` as `a % b`.
+/// Leaves the meta columns out of `*`, marks casts that names don't tell apart, and writes `mod(a, b)` as `a % b`.
 struct Rewrites<'a> {
     inputs: &'a [Input],
     /// The queries around the place that is looked at, from the outermost one.
@@ -98,7 +101,10 @@ impl VisitorMut for Rewrites<'_> {
 impl Rewrites<'_> {
     fn set_expr(&self, body: &mut SetExpr) {
         match body {
-            SetExpr::Select(select) => self.select(select),
+            SetExpr::Select(select) => {
+                self.select(select);
+                casts::mark(select);
+            }
             SetExpr::SetOperation { left, right, .. } => {
                 self.set_expr(left);
                 self.set_expr(right);

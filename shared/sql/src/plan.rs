@@ -20,6 +20,7 @@ use millstream_core::{Column, Role, Table, Transform};
 
 use crate::{
     above::{Finisher, ROW, View, finish},
+    casts,
     error::{Result, SqlError, place_of},
     hop,
     messages::Known,
@@ -79,11 +80,39 @@ impl fmt::Debug for Planned {
 /// DISTINCT, OVER, joins of two streams, subqueries over a topic, exact medians, functions that give another result each
 /// time), with the reason and what to write instead; and what would fail for every record.
 pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
+    // A stack for the deepest statement that is read, and what the planner panics at costs this statement alone.
+    let planned = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("planner".to_owned()).stack_size(STACK_BYTES);
+        let thread = thread.spawn_scoped(scope, || futures::executor::block_on(unguarded(statement)));
+        thread.map(std::thread::ScopedJoinHandle::join)
+    });
+    let (planned, transform) = match planned {
+        Ok(Ok(planned)) => planned?,
+        Ok(Err(_)) => {
+            return Err(SqlError::new(
+                "internal: the planner failed at this statement. Please report it, and write it another way",
+            ));
+        }
+        Err(error) => {
+            return Err(SqlError::new(format!("no thread could be started to plan the statement: {error}")));
+        }
+    };
+    // What runs may need the caller's runtime.
+    rehearse(&transform, &statement.inputs, &planned.columns).await?;
+    Ok(planned)
+}
+
+/// The stack of the thread that plans.
+const STACK_BYTES: usize = 64 << 20;
+
+/// The statement, planned, and its transform without references.
+async fn unguarded(statement: &Statement<'_>) -> Result<(Planned, SqlTransform)> {
     let state = session(statement)?;
     let known = known(&state, statement);
     let tell = |error| known.tell(error);
     let parsed = parse(&state, statement.sql, &statement.inputs).map_err(tell)?;
     let logical = state.statement_to_plan(parsed?).await.map_err(tell)?;
+    let logical = casts::unmarked(logical).map_err(tell)?;
     let is_topic = |name: &str| statement.inputs.iter().any(|input| input.name == name);
     refuse::check(&logical, &is_topic, &|expr| fold(&state, expr))?;
     let logical = with_final_types(&state, logical).map_err(tell)?;
@@ -121,10 +150,9 @@ pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
     // Whatever the references will hold, they hold nothing while records are made up.
     let joins = optimized.exists(|node| Ok(matches!(node, LogicalPlan::Join(_))))?;
     let (context, schema, references) = (state.task_ctx(), table.schema(), Vec::new());
-    let transform = SqlTransform { plan: physical, context, schema, references, joins };
-    rehearse(&transform, &statement.inputs, &columns).await?;
-    let transform = SqlTransform { references: statement.references.clone(), ..transform };
-    Ok(Planned { table, transform: Arc::new(transform), columns })
+    let bare = SqlTransform { plan: physical, context, schema, references, joins };
+    let transform = SqlTransform { references: statement.references.clone(), ..bare.clone() };
+    Ok((Planned { table, transform: Arc::new(transform), columns }, bare))
 }
 
 /// What the statement may name.
@@ -233,7 +261,17 @@ async fn merged(
         return Err(SqlError::new("GROUPING SETS, ROLLUP and CUBE: write one function per grouping"));
     }
     let outputs = crate::above::trace(above, schema, root)?;
-    let (rows, groups) = hop::unnest(input, group_expr)?;
+    // A group that is written twice is one column of the aggregate, which is shown under two names.
+    let mut distinct: Vec<Expr> = Vec::with_capacity(group_expr.len());
+    for group in group_expr {
+        if !distinct.contains(group) {
+            distinct.push(group.clone());
+        }
+    }
+    if schema.fields().len() != distinct.len() + aggr_expr.len() {
+        return Err(SqlError::new("internal: the aggregate has other columns than its expressions"));
+    }
+    let (rows, groups) = hop::unnest(input, &distinct)?;
     let mut names = Names::default();
     let mut columns = Vec::new();
     let mut values = Vec::new();
@@ -303,6 +341,7 @@ fn partial_plan(input: LogicalPlan, groups: Vec<Expr>, values: &[Expr], columns:
     let number_of_groups = groups.len();
     // Under names of their own: two that differ may still be written alike.
     let named = aggregates.iter().enumerate().map(|(index, expr)| expr.clone().alias(format!("{AGGREGATE}{index}")));
+    let groups = groups.into_iter().enumerate().map(|(index, group)| group.alias(format!("{AGGREGATE}key_{index}")));
     let plan = LogicalPlanBuilder::from(input).aggregate(groups, named)?.build()?;
     let outputs: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
     let mut exprs = Vec::with_capacity(values.len());

@@ -17,6 +17,7 @@ use datafusion::{
 use futures::TryStreamExt as _;
 
 use crate::{
+    advice, depth,
     error::{Result, SqlError},
     session::{config, context},
     size,
@@ -100,9 +101,13 @@ fn runtime(work_bytes: usize) -> RuntimeEnvBuilder {
 }
 
 fn select(context: &SessionContext, sql: &str) -> Result<Statement> {
-    let statement = context.state().sql_to_statement(sql, &datafusion::config::Dialect::PostgreSQL)?;
+    let mut statement = context.state().sql_to_statement(sql, &datafusion::config::Dialect::PostgreSQL)?;
+    depth::check(&mut statement)?;
     match &statement {
-        Statement::Statement(sql) if matches!(sql.as_ref(), ast::Statement::Query(_)) => Ok(statement),
+        Statement::Statement(sql) if matches!(sql.as_ref(), ast::Statement::Query(_)) => {
+            advice::check_patterns(sql)?;
+            Ok(statement)
+        }
         _ => Err(SqlError::new("only a SELECT can be asked")),
     }
 }
@@ -164,6 +169,15 @@ mod tests {
         assert!(error.message.contains("WITH RECURSIVE"), "{error}");
         let three = "SELECT (SELECT amount FROM sales) AS amount FROM sales";
         assert!(block_on(query(three, vec![amounts()], 1)).is_err(), "three rows are no value");
+    }
+
+    #[test]
+    fn patterns_of_other_dialects_and_endless_chains_are_refused() {
+        let ask = |sql: &str| block_on(query(sql, vec![amounts()], 1)).unwrap_err().message;
+        let said = ask("SELECT to_timestamp('2024-01-01', 'YYYY-MM-DD') AS t FROM sales");
+        assert!(said.contains("write '%Y-%m-%d'"), "{said}");
+        let said = ask(&format!("SELECT amount{} AS t FROM sales", " + 1".repeat(3_000)));
+        assert!(said.contains("terms"), "{said}");
     }
 
     #[test]

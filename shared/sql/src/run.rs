@@ -81,6 +81,7 @@ impl ReferenceTable {
 }
 
 /// A plan over topics and references, run over one batch after the other.
+#[derive(Clone)]
 pub struct SqlTransform {
     pub plan: Arc<dyn ExecutionPlan>,
     pub context: Arc<TaskContext>,

@@ -17,7 +17,7 @@ use datafusion::{
 
 use crate::{
     calendar::{self, Microseconds},
-    casts::NamedCasts,
+    casts::{self, NamedCasts},
     checked::CheckIntegers,
     error::Result,
     exact::ExactConstants,
@@ -45,6 +45,7 @@ pub fn session(statement: &Statement<'_>) -> Result<SessionState> {
         context.register_udf(window.udf());
     }
     context.register_udf(sketch::estimate_udf());
+    context.register_udf(casts::marker_udf());
     let mut slots: Vec<_> =
         statement.inputs.iter().map(|input| (input.name.clone(), Arc::clone(&input.schema))).collect();
     slots.extend(statement.references.iter().map(|reference| (reference.name.clone(), Arc::clone(&reference.schema))));

@@ -160,3 +160,27 @@ async fn a_join_of_wide_rows_makes_few_at_once() {
         assert_eq!(largest_joined(sql, 100).await, 1_000, "{sql}: narrow rows are joined at once");
     }
 }
+
+/// Whatever is planned is planned, run and dropped on a thread's usual stack.
+#[tokio::test]
+async fn a_statement_is_as_deep_as_it_can_be_planned() {
+    let chain = |first: &str, more: &str, terms: usize| format!("{first}{}", more.repeat(terms - 1));
+    let statement_of = |kind: usize, terms: usize| match kind {
+        0 => format!("SELECT branch FROM t WHERE {}", chain("count = 1", " OR count = 1", terms)),
+        1 => format!("SELECT {} AS x FROM t", chain("branch", " || branch", terms)),
+        2 => format!("SELECT {} AS x FROM t", chain("count", " + 1", terms)),
+        3 => format!("SELECT {} AS x FROM t GROUP BY branch", chain("sum(count)", " + 1", terms)),
+        4 => format!("SELECT {} AS x FROM t", chain("count", "::bigint", terms)),
+        _ => chain("SELECT branch FROM t", " UNION ALL SELECT branch FROM t", terms),
+    };
+    for kind in 0..6 {
+        // The checks of sums, and unions, take their time.
+        let sql = statement_of(kind, [240, 240, 100, 100, 240, 50][kind]);
+        let planned = planned(&sql).await;
+        assert!(planned.transform.apply("t", decoded(&planned, &many(3), 0)).await.is_ok(), "{sql}");
+        for terms in [260, 1_000, 20_000] {
+            let error = plan(&statement(&statement_of(kind, terms))).await.unwrap_err().message;
+            assert!(error.starts_with("more than "), "{kind} {terms}: {error}");
+        }
+    }
+}

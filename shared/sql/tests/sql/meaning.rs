@@ -218,3 +218,42 @@ async fn a_union_of_two_types_has_the_wider_one() {
     let sql = "SELECT n, count(*) AS times FROM (SELECT 1 AS n FROM t UNION ALL SELECT amount * 1.5 AS n FROM t) AS both GROUP BY n";
     assert_eq!(shown(sql, &[event("a", 3_000_000_000_001, 0)]).await, ["1.000|1", "45000000000.015|1"]);
 }
+
+#[tokio::test]
+async fn a_group_may_be_shown_and_written_twice() {
+    for (sql, lines) in [
+        ("SELECT branch, count(*) AS n FROM t GROUP BY 1, branch, t.branch", vec!["a|3", "b|1"]),
+        ("SELECT branch, branch AS b, count(*) AS n FROM t GROUP BY 1, 2", vec!["a|a|3", "b|b|1"]),
+        ("SELECT upper(branch) AS a, upper(branch) AS b, count(*) AS n FROM t GROUP BY 1, 2", vec!["A|A|3", "B|B|1"]),
+        ("SELECT 'x' AS k, 'x' AS k2, count(*) AS n FROM t GROUP BY 1, 2", vec!["x|x|4"]),
+        (
+            "SELECT tumble(at, INTERVAL '1 day') AS a, tumble(at, INTERVAL '1 day') AS b, count(*) AS n FROM t GROUP BY 1, 2",
+            vec!["1970-01-01T00:00:00Z|1970-01-01T00:00:00Z|4"],
+        ),
+        (
+            "SELECT hop(at, INTERVAL '1 day', INTERVAL '1 day') AS a, hop(at, INTERVAL '1 day', INTERVAL '1 day') AS b,
+               count(*) AS n FROM t GROUP BY 1, 2",
+            vec!["1970-01-01T00:00:00Z|1970-01-01T00:00:00Z|4"],
+        ),
+    ] {
+        assert_eq!(shown(sql, &few()).await, lines, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn expressions_may_differ_in_a_cast_only() {
+    for (sql, lines) in [
+        (
+            "SELECT CAST(count AS string) AS a, CAST(t.count AS bigint) AS b, count(*) AS n FROM t GROUP BY 1, 2",
+            vec!["-25|-25|1", "150|150|1", "1|1|1", "50|50|1"],
+        ),
+        (
+            "SELECT CAST(count AS string) AS a, count, count(*) AS n FROM t GROUP BY CAST(count AS string), count",
+            vec!["-25|-25|1", "150|150|1", "1|1|1", "50|50|1"],
+        ),
+        ("SELECT sum(CAST(count AS double)) AS n, sum(count) AS n2 FROM t", vec!["176.0|176"]),
+        ("SELECT sum(CAST(count AS double)) AS n FROM t GROUP BY branch HAVING sum(count) > 3", vec!["201.0"]),
+    ] {
+        assert_eq!(shown(sql, &few()).await, lines, "{sql}");
+    }
+}

@@ -107,11 +107,14 @@ const GROUPS: [Mistake; 14] = [
     ("SELECT sum(sum(count)) AS n FROM t GROUP BY branch", None, "an aggregate of an aggregate"),
 ];
 
-const DIALECTS: [Mistake; 34] = [
+const DIALECTS: [Mistake; 37] = [
     ("SELECT hour(at) AS h FROM t", Some((1, 8)), "write extract(hour FROM time)"),
     ("SELECT year(at) AS h FROM t", Some((1, 8)), "write extract(year FROM time)"),
     ("SELECT date_format(at, 'yyyy-MM-dd') AS d FROM t", Some((1, 8)), "write '%Y-%m-%d'"),
     ("SELECT to_char(at, 'YYYY-MM-DD') AS d FROM t", Some((1, 8)), "write '%Y-%m-%d'"),
+    ("SELECT to_timestamp(branch, 'YYYY-MM-DD') AS d FROM t", Some((1, 8)), "write '%Y-%m-%d'"),
+    ("SELECT to_date(branch, '%d', 'YYYY-MM-DD') AS d FROM t", Some((1, 8)), "write '%Y-%m-%d'"),
+    ("SELECT to_timestamp_millis(branch, 'YYYY-MM-DD') AS d FROM t", Some((1, 8)), "write '%Y-%m-%d'"),
     ("SELECT regexp_extract(branch, 'a(b)', 1) AS d FROM t", Some((1, 8)), "(regexp_match(text, pattern))[1]"),
     ("SELECT split_index(branch, ',', 1) AS d FROM t", Some((1, 8)), "split_part(text, delimiter, index + 1)"),
     (
