@@ -1,6 +1,6 @@
 //! The promise, checkable: what one pass over the log gives, compared with what the sink holds.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use arrow::{
     array::{BooleanArray, RecordBatch, UInt64Array},
@@ -127,7 +127,7 @@ impl AuditReport {
 /// sink twice.
 ///
 /// # Errors
-/// `Stop` when the log no longer has all records that went into the sink; those of the systems.
+/// `Stop` when the log no longer has all records that went into the sink, or is another one; those of the systems.
 pub async fn audit(systems: &Systems, pipeline: &Pipeline, name: &str) -> Result<AuditReport> {
     audit_telling(systems, pipeline, name, &mut |_| ()).await
 }
@@ -159,6 +159,7 @@ pub async fn audit_telling(
     report.notes.extend(refreshed(pipeline, declared));
     report.notes.extend(unfenced(pipeline, declared, source.as_ref(), &stored.fences).await?);
     let (fences, gone) = known_fences(pipeline, declared, &stored.fences);
+    same_topics(source.as_ref(), &id, &fences).await?;
     let log = Reading { plan: &plan, declared, letters: &letters, log: source.as_ref(), fences: &fences };
     match &table.combine {
         None => {
@@ -241,6 +242,21 @@ fn known_fences(
         }
     }
     (known, gone)
+}
+
+/// `Stop` when a topic was re-created: its records are not those that the sink has.
+async fn same_topics(log: &dyn Log, function: &str, fences: &[(TopicPartition, Fence)]) -> Result<()> {
+    let known: BTreeMap<&str, &str> =
+        fences.iter().filter_map(|(at, fence)| Some((at.topic.as_str(), fence.topic_id.as_deref()?))).collect();
+    for (topic, known) in known {
+        if let Some(found) = log.topic_id(topic).await?.filter(|found| found != known) {
+            return Err(Error::stop(format!(
+                "topic {topic} was deleted and re-created, or is another cluster's: its id is {found} where the fences of \
+                 {function} know {known}. What went into the sink is no longer in the log, so it can't be audited"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn inseparable(table: &Table, gone: &[String]) -> Error {

@@ -52,12 +52,18 @@ impl Control {
         }
     }
 
-    /// The id that the brokers gave a topic; none where they know no ids.
+    /// The id that the brokers gave a topic; none where they know no ids, or don't tell them.
     pub(crate) fn topic_id(&self, topic: &str) -> Result<Option<String>> {
         let doing = format!("looking up the id of topic {topic}");
         self.ask(&doing, |client| match topic_id(client, topic, ATTEMPT) {
-            // A broker that is too old to be asked.
-            Err(Code::UnsupportedFeature | Code::UnsupportedVersion) => Ok(None),
+            // A broker that is too old to be asked, or that answers this question to nobody or not to this user.
+            Err(
+                Code::UnsupportedFeature
+                | Code::UnsupportedVersion
+                | Code::InvalidRequest
+                | Code::TopicAuthorizationFailed
+                | Code::ClusterAuthorizationFailed,
+            ) => Ok(None),
             Err(code) => Err(KafkaError::MetadataFetch(code)),
             Ok(id) => Ok(id),
         })

@@ -272,3 +272,13 @@ async fn rows_come_in_any_number_of_copies() {
     world.tamper("INSERT INTO kept SELECT * FROM (SELECT shop, buyer, amount FROM kept LIMIT 2)");
     assert_eq!(world.found("kept").await, ["not from the log: shop='a', buyer=NULL, amount=1.0 (2 times)"]);
 }
+
+#[tokio::test]
+async fn a_re_created_topic_is_told_in_one_sentence() {
+    let world = World::of(AMOUNTS).await;
+    world.send("sales", 0, &[r#"{"shop":"a","amount":1}"#; 3]).await;
+    world.run("kept").await;
+    world.tamper("UPDATE millstream_topics SET uuid = 'another'");
+    let error = audit(&world.systems, &world.pipeline, "kept").await.unwrap_err().to_string();
+    assert!(error.contains("topic sales was deleted and re-created") && error.contains("another"), "{error}");
+}
