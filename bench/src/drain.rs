@@ -190,8 +190,9 @@ impl Database {
 
     /// How many records are in the sink; 0 while there is no fence.
     pub async fn done(&self) -> u64 {
-        let fences =
-            self.client.query_one("SELECT coalesce(sum(next_offset), 0)::bigint FROM millstream_fences", &[]).await;
+        // What is kept for a topic as a whole is no partition's (-1).
+        let sum = "SELECT coalesce(sum(next_offset), 0)::bigint FROM millstream_fences WHERE partition >= 0";
+        let fences = self.client.query_one(sum, &[]).await;
         fences.map_or(0, |row| row.get::<_, i64>(0) as u64)
     }
 

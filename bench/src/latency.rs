@@ -116,7 +116,9 @@ async fn watch(
                 }
             }
         }
-        let fences = database.client.query("SELECT partition, next_offset FROM millstream_fences", &[]).await;
+        // What is kept for a topic as a whole is no partition's (-1).
+        let select = "SELECT partition, next_offset FROM millstream_fences WHERE partition >= 0";
+        let fences = database.client.query(select, &[]).await;
         for row in fences.unwrap_or_default() {
             let (partition, next): (i32, i64) = (row.get(0), row.get(1));
             let queue = &mut waiting[partition as usize];

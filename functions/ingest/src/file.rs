@@ -70,6 +70,11 @@ impl Checked {
         Ok(checked)
     }
 
+    /// Will the next bad line be among those that are told one by one?
+    pub fn names_more(&self) -> bool {
+        self.first_bad.len() < TOLD_BAD
+    }
+
     /// Takes note of a bad line.
     pub fn add_bad(&mut self, error: Error) {
         self.bad += 1;
@@ -103,7 +108,10 @@ pub fn from_file(
     key: Option<&str>,
     look: Look,
 ) -> Result<impl Iterator<Item = Result<NewRecord>> + Send + 'static> {
-    let path = path.as_ref();
+    Ok(open(path.as_ref(), topic, key, look)?.map(|read| read.map(|(_, record)| record)))
+}
+
+fn open(path: &Path, topic: &Topic, key: Option<&str>, look: Look) -> Result<Records> {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
     let is_csv = match ending.as_str() {
         "csv" => true,
@@ -122,6 +130,15 @@ pub fn from_file(
     Records::new(path, lines, topic, key, columns)
 }
 
+/// The line (from 1) of the record that [`from_file`] gives after `good` others; none when there are no more.
+///
+/// # Errors
+/// As [`from_file`].
+pub fn line_of(path: impl AsRef<Path>, topic: &Topic, key: Option<&str>, look: Look, good: u64) -> Result<Option<u64>> {
+    let good = usize::try_from(good).unwrap_or(usize::MAX);
+    Ok(open(path.as_ref(), topic, key, look)?.flatten().nth(good).map(|(number, _)| number))
+}
+
 fn stop(path: &Path, what: &str) -> Error {
     Error::stop(format!("{}: {what}", path.display()))
 }
@@ -134,6 +151,9 @@ fn bad_line(path: &Path, number: u64, reason: impl std::fmt::Display) -> Error {
 /// Numbers (from 1) and JSON objects of a file's lines.
 type Lines = Box<dyn Iterator<Item = Result<(u64, Vec<u8>)>> + Send>;
 
+/// A record and its line.
+type Numbered = (u64, NewRecord);
+
 /// Finds the keys and event times of lines, and tells the bad ones.
 struct Records {
     path: PathBuf,
@@ -142,7 +162,7 @@ struct Records {
     /// The place of the key's field among the decoder's columns.
     key: Option<(usize, Keys)>,
     has_event_time: bool,
-    ready: VecDeque<Result<NewRecord>>,
+    ready: VecDeque<Result<Numbered>>,
     ended: bool,
 }
 
@@ -198,7 +218,7 @@ impl Records {
         Ok(())
     }
 
-    fn decode(&self, lines: Vec<(u64, Vec<u8>)>) -> Result<Vec<Result<NewRecord>>> {
+    fn decode(&self, lines: Vec<(u64, Vec<u8>)>) -> Result<Vec<Result<Numbered>>> {
         // The decoder takes what a log gives it; where that stands there means nothing here.
         let mut batch = BatchBuilder::new(TopicPartition::new("file", 1, 0));
         for (at, (_, line)) in lines.iter().enumerate() {
@@ -216,19 +236,20 @@ impl Records {
                 return Err(bad_line(&self.path, number, &bad.reason));
             }
             let time_us = times.next().filter(|_| self.has_event_time);
-            Ok(NewRecord {
+            let record = NewRecord {
                 key: keys.next().flatten(),
                 value: Some(line),
                 timestamp_ms: time_us.map(|us| us.div_euclid(1_000)),
                 ..NewRecord::default()
-            })
+            };
+            Ok((number, record))
         };
         Ok(lines.into_iter().enumerate().map(record).collect())
     }
 }
 
 impl Iterator for Records {
-    type Item = Result<NewRecord>;
+    type Item = Result<Numbered>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.ready.is_empty() && !self.ended {

@@ -61,7 +61,7 @@ mod sender;
 mod testing;
 
 pub use events::Events;
-pub use file::{Checked, Look, from_file};
+pub use file::{Checked, Look, from_file, line_of};
 pub use generate::generate;
 pub use pace::Pace;
-pub use produce::{Tempo, produce};
+pub use produce::{Outcome, Tempo, produce};

@@ -9,6 +9,9 @@ use crate::{
 
 /// The most bytes of one send, but for a single record that is larger.
 const BATCH_BYTES: usize = 4 << 20;
+/// A record of more bytes is sent by itself: a topic may refuse it by its size, and then nothing else is in doubt. (Where
+/// a topic's limit is below this, those that were sent with it are.)
+const ALONE_BYTES: usize = 64 << 10;
 /// How far behind its times it may fall and still make up for it.
 const CATCH_UP_US: i64 = 1_000_000;
 
@@ -27,8 +30,18 @@ pub enum Tempo {
     },
 }
 
-/// Sends records in their order and returns how many were acknowledged. `sent` is told the positions of each send, once
-/// they are durable. It ends with the records, or when `stopping`, which is looked at every 100 ms at least.
+/// What became of records.
+#[derive(Debug)]
+pub enum Outcome<'a> {
+    /// They are durable, at these positions.
+    Sent(&'a [Position]),
+    /// The topic refuses the next one, such as one above its limit: `Ok` passes it over, an error ends it there. All
+    /// records before it are durable then, and none behind it.
+    Refused(Error),
+}
+
+/// Sends records in their order and returns how many were acknowledged. `told` is told the positions of each send, once
+/// they are durable, and of a record that the topic refuses. It ends with the records, or when `stopping`, which is looked at every 100 ms at least.
 ///
 /// When the topic is slower than the tempo, up to one second is made up for; beyond that everything moves later.
 /// Passing errors are retried, 100 ms to 5 s apart, by sending the same records again: some may then stand in the log
@@ -40,8 +53,8 @@ pub enum Tempo {
 /// `message.timestamp.type=LogAppendTime` (Apache Kafka documentation, "Topic Configs").
 ///
 /// # Errors
-/// The first bad record, after those before it were sent (`sent` knows how many); what the producer says won't pass; `Stop` when
-/// [`Tempo::EventTime`] meets a record without a timestamp.
+/// The first bad record, after those before it were sent (`told` knows how many); what `told` says; what the producer says
+/// won't pass; `Stop` when [`Tempo::EventTime`] meets a record without a timestamp.
 pub async fn produce(
     records: impl Iterator<Item = Result<NewRecord>> + Send,
     tempo: Tempo,
@@ -49,7 +62,7 @@ pub async fn produce(
     producer: Arc<dyn Producer>,
     clock: Arc<dyn Clock>,
     stopping: impl Fn() -> bool + Send,
-    mut sent: impl FnMut(&[Position]) + Send,
+    mut told: impl FnMut(Outcome<'_>) -> Result<()> + Send,
 ) -> Result<u64> {
     let mut script = Script::new(records, tempo, clock.now_us());
     let mut sender = Sender { topic, producer, stopping };
@@ -58,9 +71,19 @@ pub async fn produce(
         let began_us = clock.now_us();
         let (records, then) = script.take(began_us);
         if !records.is_empty() {
-            let Some(positions) = sender.send(records).await? else { break };
-            sent(&positions);
-            total += positions.len() as u64;
+            let count = records.len();
+            match sender.send(records).await {
+                Ok(Some(positions)) => {
+                    told(Outcome::Sent(&positions))?;
+                    total += positions.len() as u64;
+                }
+                Ok(None) => break,
+                Err(error @ Error::Poison(_)) if count == 1 => told(Outcome::Refused(error))?,
+                Err(error @ Error::Poison(_)) => {
+                    return Err(error.context(format_args!("one of {count} records that were sent together")));
+                }
+                Err(error) => return Err(error),
+            }
         }
         match then {
             Then::More => continue,
@@ -117,7 +140,8 @@ impl<I: Iterator<Item = Result<NewRecord>>> Script<I> {
                 Some(Ok(record)) => record,
             };
             let size = record.key.as_ref().map_or(0, Vec::len) + record.value.as_ref().map_or(0, Vec::len);
-            let full = portion.len() >= BATCH_RECORDS || bytes + size > BATCH_BYTES && !portion.is_empty();
+            let alone = size > ALONE_BYTES || bytes > ALONE_BYTES && portion.len() == 1;
+            let full = portion.len() >= BATCH_RECORDS || (alone || bytes + size > BATCH_BYTES) && !portion.is_empty();
             if full || due_us > now_us {
                 self.held = Some((due_us, record));
                 break if full { Then::More } else { Then::Later };

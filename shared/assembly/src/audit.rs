@@ -1,23 +1,21 @@
 //! The promise, checkable: what one pass over the log gives, compared with what the sink holds.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-    sync::Arc,
-};
+use std::{fmt, sync::Arc};
 
 use arrow::{
     array::{BooleanArray, RecordBatch, UInt64Array},
     compute::take_record_batch,
 };
 use millstream_core::{
-    Batch, Combine, DeadLetters, Decoded, Error, Fence, Limits, Log, Position, Result, Snapshot, Table, TopicPartition,
+    Batch, Combine, Decoded, Error, Fence, Limits, Log, Position, Result, Snapshot, Table, TopicPartition,
 };
 use millstream_pipeline::{Function as Declared, Pipeline};
 
 use crate::{
     FunctionPlan, Systems,
-    compare::{Balance, ByKey},
+    compare::{Balance, ByKey, Doubtful},
+    decode::decode,
+    letters::Letters,
     plan_function, reference, shown_rows,
     states::States,
     systems::timeliness,
@@ -25,8 +23,6 @@ use crate::{
 
 /// The most differences that are kept; all are counted.
 const MAX_DIFFERENCES: usize = 1_000;
-/// The most dead letters that an audit takes into account; their positions are held in memory.
-const MAX_LETTERS: usize = 10_000_000;
 
 /// What an audit found.
 #[derive(Clone, Debug, Default)]
@@ -293,7 +289,7 @@ async fn merged(
     told: &mut (dyn FnMut(AuditProgress) + Send),
 ) -> Result<()> {
     let mut expected = log.table(table, combine, false, report, told).await?;
-    let mut doubtful = Vec::new();
+    let mut doubtful = Doubtful::default();
     for rows in &stored.rows {
         expected.meet(rows, |difference| report.add(difference), &mut doubtful)?;
     }
@@ -304,38 +300,6 @@ async fn merged(
         expected.judge(&doubtful, &again, |difference| report.add(difference))?;
     }
     Ok(())
-}
-
-/// The positions of a function's dead letters.
-#[derive(Default)]
-struct Letters {
-    offsets: HashMap<TopicPartition, HashSet<i64>>,
-    count: usize,
-}
-
-impl Letters {
-    async fn of(kept: &dyn DeadLetters, function: &str) -> Result<Self> {
-        let mut letters = Self::default();
-        kept.positions(function, &mut |position| letters.add(position)).await?;
-        match letters.count {
-            0..=MAX_LETTERS => Ok(letters),
-            count => Err(Error::stop(format!(
-                "{function} has {count} dead letters, and an audit takes at most {MAX_LETTERS} into account: what went wrong \
-                 with so many is to be put right first"
-            ))),
-        }
-    }
-
-    fn add(&mut self, Position { partition, offset }: Position) {
-        // Beyond the limit they are counted only.
-        if self.count >= MAX_LETTERS || self.offsets.entry(partition).or_default().insert(offset) {
-            self.count += 1;
-        }
-    }
-
-    fn contains(&self, partition: &TopicPartition, offset: i64) -> bool {
-        self.offsets.get(partition).is_some_and(|offsets| offsets.contains(&offset))
-    }
 }
 
 /// What the log should have become.
@@ -457,7 +421,8 @@ impl Pass<'_, '_> {
             self.report.records += batch.len() as u64;
             return Ok(newest_us);
         };
-        let (timely, seen_us) = timeliness(self.of.declared).split(decoder.decode(batch)?, batch, newest_us)?;
+        let (timely, seen_us) =
+            timeliness(self.of.declared).split(decode(decoder.as_ref(), batch)?, batch, newest_us)?;
         let (decoded, refused) = self.without_refused(batch, timely)?;
         let Decoded { rows, bad, .. } = decoded;
         let rows = if self.reversed { reversed(&rows)? } else { rows };

@@ -24,13 +24,17 @@ pub(crate) fn internal(error: impl Into<Box<dyn std::error::Error + Send + Sync>
     Error::stop("internal: rows can't be compared").caused_by(error)
 }
 
+/// Rows that only their order may explain: so many are held and judged. Where there are more, something else is wrong.
+const MAX_DOUBTFUL: usize = 10_000;
+
 /// Are these floats one value, of which one came about in another order? `noise` is what the order is known to change.
 fn close(a: f64, b: f64, noise: f64) -> bool {
     let difference = (a - b).abs();
+    let within = |bound: f64| difference.is_finite() && bound.is_finite() && difference <= bound;
     a == b
         || (a.is_nan() && b.is_nan())
-        || difference <= FLOAT_TOLERANCE * a.abs().max(b.abs())
-        || difference <= NOISE_FACTOR * noise
+        || within(FLOAT_TOLERANCE * a.abs().max(b.abs()))
+        || within(NOISE_FACTOR * noise)
 }
 
 /// -0.0 as 0.0, and one NaN: stores don't keep them apart.
@@ -192,10 +196,18 @@ pub(crate) struct ByKey {
     met: Vec<Vec<u32>>,
 }
 
-/// A row whose floats differ by more than usual, and by nothing else: the order of the records may be why.
+/// Rows whose floats differ by more than usual, and by nothing else: the order of the records may be why.
+#[derive(Default)]
 pub(crate) struct Doubtful {
-    key: Box<[u8]>,
-    stored: RecordBatch,
+    /// Of each batch that had such rows: these rows, and their keys.
+    batches: Vec<(Vec<Box<[u8]>>, RecordBatch)>,
+    rows: usize,
+}
+
+impl Doubtful {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
 }
 
 /// What one row is to another.
@@ -224,9 +236,10 @@ impl ByKey {
         &mut self,
         stored: &RecordBatch,
         mut found: impl FnMut(Difference),
-        doubtful: &mut Vec<Doubtful>,
+        doubtful: &mut Doubtful,
     ) -> Result<()> {
         let stored = plain_batch(stored)?;
+        let (mut keys, mut rows) = (Vec::new(), Vec::new());
         let cells = self.batches.iter().map(|expected| Cells::new(&self.table, &stored, expected));
         let cells = cells.collect::<Result<Vec<_>>>()?;
         for (row, key) in self.encoder.rows(&stored)?.into_iter().enumerate() {
@@ -246,10 +259,20 @@ impl ByKey {
             }
             match cells[batch].verdict(row, expected, |_| 0.0) {
                 Verdict::Equal => {}
-                Verdict::Differs => found(self.differs(&stored, row, &self.batches[batch], expected)?),
-                // A slice would keep all of the batch.
-                Verdict::Doubtful => doubtful.push(Doubtful { key, stored: only(&stored, row)? }),
+                Verdict::Doubtful if doubtful.rows < MAX_DOUBTFUL => {
+                    doubtful.rows += 1;
+                    keys.push(key);
+                    rows.push(row as u64);
+                }
+                Verdict::Doubtful | Verdict::Differs => {
+                    found(self.differs(&stored, row, &self.batches[batch], expected)?);
+                }
             }
+        }
+        if !rows.is_empty() {
+            // A slice would keep all of the batch.
+            let rows = take_record_batch(&stored, &UInt64Array::from(rows)).map_err(internal)?;
+            doubtful.batches.push((keys, rows));
         }
         Ok(())
     }
@@ -265,20 +288,23 @@ impl ByKey {
     }
 
     /// Judges doubtful rows by `again`: what the log gives in another order.
-    pub(crate) fn judge(&self, doubtful: &[Doubtful], again: &Self, mut found: impl FnMut(Difference)) -> Result<()> {
-        for Doubtful { key, stored } in doubtful {
-            // Both passes give the same keys; a key that is missing makes no noise.
-            let Some((batch, expected)) = self.at.get(key).copied() else { continue };
-            let batch = &self.batches[batch];
-            let other = again.at.get(key).copied();
-            let noise = |column: usize| {
-                let here = float(batch.column(column), expected);
-                let there = other.and_then(|(batch, row)| float(again.batches[batch].column(column), row));
-                here.zip(there).map_or(0.0, |(here, there)| (here - there).abs())
-            };
-            let cells = Cells::new(&self.table, stored, batch)?;
-            if !matches!(cells.verdict(0, expected, noise), Verdict::Equal) {
-                found(self.differs(stored, 0, batch, expected)?);
+    pub(crate) fn judge(&self, doubtful: &Doubtful, again: &Self, mut found: impl FnMut(Difference)) -> Result<()> {
+        for (keys, stored) in &doubtful.batches {
+            let cells = self.batches.iter().map(|expected| Cells::new(&self.table, stored, expected));
+            let cells = cells.collect::<Result<Vec<_>>>()?;
+            for (row, key) in keys.iter().enumerate() {
+                // Both passes give the same keys; a key that is missing makes no noise.
+                let Some((at, expected)) = self.at.get(key).copied() else { continue };
+                let batch = &self.batches[at];
+                let other = again.at.get(key).copied();
+                let noise = |column: usize| {
+                    let here = float(batch.column(column), expected);
+                    let there = other.and_then(|(batch, row)| float(again.batches[batch].column(column), row));
+                    here.zip(there).map_or(0.0, |(here, there)| (here - there).abs())
+                };
+                if !matches!(cells[at].verdict(row, expected, noise), Verdict::Equal) {
+                    found(self.differs(stored, row, batch, expected)?);
+                }
             }
         }
         Ok(())
@@ -289,10 +315,6 @@ impl ByKey {
         let (stored_values, expected_values) = stored.differing(&expected);
         Ok(Difference::Differs { key: stored.key, stored: stored_values, expected: expected_values })
     }
-}
-
-fn only(batch: &RecordBatch, row: usize) -> Result<RecordBatch> {
-    take_record_batch(batch, &UInt64Array::from(vec![row as u64])).map_err(internal)
 }
 
 /// The columns of stored and expected rows that are no keys, side by side.
@@ -396,4 +418,57 @@ impl Moments {
 fn float(column: &ArrayRef, row: usize) -> Option<f64> {
     let column = column.as_primitive_opt::<Float64Type>()?;
     column.is_valid(row).then(|| column.value(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_core::Column;
+
+    use super::*;
+
+    #[test]
+    fn infinities_are_close_to_themselves_only() {
+        let (inf, nan) = (f64::INFINITY, f64::NAN);
+        for (a, b) in [(inf, inf), (-inf, -inf), (nan, nan), (0.0, -0.0), (1.0, 1.0 + 1e-12)] {
+            assert!(close(a, b, 0.0), "{a} {b}");
+        }
+        for (a, b) in [(inf, 1.0), (inf, -inf), (nan, 1.0), (f64::MAX, -f64::MAX), (1.0, 1.1)] {
+            for noise in [0.0, inf, nan] {
+                assert!(!close(a, b, noise) && !close(b, a, noise), "{a} {b} {noise}");
+            }
+        }
+    }
+
+    /// A table that is wrong throughout is told at once, and is not held for a second look.
+    #[test]
+    fn doubtful_rows_are_bounded() {
+        let column = |name: &str, data_type, role| Column { name: name.into(), data_type, nullable: false, role };
+        let table = Table {
+            name: "t".into(),
+            columns: vec![
+                column("k", DataType::Int64, Role::Key),
+                column("sum", DataType::Float64, Role::State(Merge::Sum)),
+            ],
+            combine: None,
+            view: None,
+        };
+        let rows = |add: f64| {
+            let keys = 0..(MAX_DOUBTFUL + 500) as i64;
+            let sums = Float64Array::from_iter_values(keys.clone().map(|key| key as f64 + add));
+            let keys: ArrayRef = Arc::new(arrow::array::Int64Array::from_iter_values(keys));
+            RecordBatch::try_new(table.schema(), vec![keys, Arc::new(sums)]).unwrap()
+        };
+        let (mut expected, mut doubtful, mut found) =
+            (ByKey::new(&table, vec![rows(1.0)]).unwrap(), Doubtful::default(), 0);
+        for part in [rows(1.5).slice(0, 7_000), rows(1.5).slice(7_000, MAX_DOUBTFUL + 500 - 7_000)] {
+            expected.meet(&part, |_| found += 1, &mut doubtful).unwrap();
+        }
+        assert_eq!((found, doubtful.rows, doubtful.batches.len()), (500, MAX_DOUBTFUL, 2));
+        let mut judged = 0;
+        expected.judge(&doubtful, &ByKey::new(&table, vec![rows(1.0)]).unwrap(), |_| judged += 1).unwrap();
+        assert_eq!(judged, MAX_DOUBTFUL);
+        let mut excused = 0;
+        expected.judge(&doubtful, &ByKey::new(&table, vec![rows(1.5)]).unwrap(), |_| excused += 1).unwrap();
+        assert_eq!(excused, 0, "another order gives as much");
+    }
 }

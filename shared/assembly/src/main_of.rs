@@ -6,7 +6,7 @@ use millstream_core::{Error, Result, SystemClock, fault};
 use millstream_host::{Retries, Stop, lambda, stream};
 use millstream_pipeline::{Connections, Pipeline, Uses, setting};
 
-use crate::{Function, Systems};
+use crate::{Function, Systems, log_filter, require_said};
 
 /// What a function binary reads from its environment, once.
 pub struct Settings {
@@ -43,9 +43,12 @@ impl Settings {
 #[expect(clippy::disallowed_methods, reason = "the edge: a function's main reads its environment here, once")]
 pub fn function_main(uses: Uses) -> ExitCode {
     keep_memory_together();
-    keep_panics_to_their_place();
+    keep_panics_to_their_place(|place| {
+        tracing::error!(place, "a defect of millstream: please report it with this place");
+    });
     let get = |name: &str| std::env::var(name).ok();
-    log_to_stderr(get("MILLSTREAM_LOG").as_deref().unwrap_or("info"), true);
+    let filter = log_filter(&get);
+    log_to_stderr(filter.as_ref().ok().and_then(Option::as_deref).unwrap_or("info"), true);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -53,7 +56,7 @@ pub fn function_main(uses: Uses) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let done = Settings::read(&get).and_then(|settings| runtime.block_on(run(uses, settings)));
+    let done = filter.and_then(|_| Settings::read(&get)).and_then(|settings| runtime.block_on(run(uses, settings)));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -74,11 +77,10 @@ fn keep_memory_together() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn keep_memory_together() {}
 
-/// A panic's text may quote a record, and the log must not: it says where it happened, and no more.
-fn keep_panics_to_their_place() {
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "a defect of millstream: please report it with this place");
+/// A panic's text may quote a record, and the log must not: where it happened is told, and no more.
+pub fn keep_panics_to_their_place(tell: impl Fn(&str) + Send + Sync + 'static) {
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(&panic.location().map(ToString::to_string).unwrap_or_default());
     }));
 }
 
@@ -96,8 +98,7 @@ async fn run(uses: Uses, settings: Settings) -> Result<()> {
         Error::stop(lines.join("\n"))
     })?;
     let name = settings.function.map_or_else(|| only_one(&pipeline, uses), Ok)?;
-    let declared = pipeline.functions.get(&name);
-    declared.map_or(Ok(()), |declared| settings.connections.require_said(&name, declared))?;
+    require_said(&settings.connections, &pipeline, &name).await?;
     let systems = Systems::open(&pipeline, &settings.connections, Arc::new(SystemClock))?;
     let [(_, log), (_, tables), (_, lake)] = systems.describe();
     tracing::info!(function = %name, log, tables, lake, create = settings.connections.create, "starting");

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_codec::{JsonDecoder, JsonOptions, full_schema};
 use millstream_core::Decode;
-use millstream_pipeline::{Diagnostic, Format, Function, Pipeline, Store, Topic, Uses};
+use millstream_pipeline::{Connections, Diagnostic, Format, Function, Pipeline, Store, Topic, Uses};
 use millstream_sql::{Input, Planned, ReferenceTable, SqlError, Statement};
 
 /// A function of a pipeline file, planned: all that is known of it without any service.
@@ -93,4 +93,22 @@ pub fn sql_of(function: &Function) -> Result<String, String> {
         (Uses::Archive, _) => Err("an archive of several topics needs `sql`, or one function per topic".into()),
         _ => Err("needs `sql`".into()),
     }
+}
+
+/// Refuses to run a function on embedded systems that nobody has asked for: its log, its store, and the references that it
+/// joins.
+///
+/// # Errors
+/// `Stop`, with the variable that is not set.
+pub async fn require_said(connections: &Connections, pipeline: &Pipeline, name: &str) -> millstream_core::Result<()> {
+    let Some(declared) = pipeline.functions.get(name) else { return Ok(()) };
+    connections.require_said(name, declared)?;
+    // What can't be planned is told by what comes next.
+    let Ok(plan) = plan_function(pipeline, name).await else { return Ok(()) };
+    for reference in &plan.references {
+        if let Some(declared) = pipeline.references.get(&reference.name) {
+            connections.require_reference_said(name, &reference.name, &declared.from)?;
+        }
+    }
+    Ok(())
 }

@@ -75,7 +75,7 @@ async fn load(
             let path = millstream_lake::Path::from(path.display().to_string());
             millstream_lake::read_parquet(systems.lake().as_ref(), &path).await?
         }
-        ReferenceFrom::Postgres(table) => match systems.tables() {
+        ReferenceFrom::Postgres(table) => match systems.references() {
             TableSystem::Postgres(pool) => millstream_postgres::read_table(pool, table, schema).await?,
             TableSystem::Embedded(embedded) => embedded.read_table(table, Arc::clone(schema)).await?,
         },

@@ -19,6 +19,8 @@ pub struct Systems {
     connections: Connections,
     log: LogSystem,
     tables: TableSystem,
+    /// Where references are: beside the tables, but when those are embedded for a trial run.
+    references: TableSystem,
     lake: Arc<dyn millstream_lake::ObjectStore>,
 }
 
@@ -53,13 +55,17 @@ impl Systems {
             Some(_) => LogSystem::Kafka(Arc::new(kafka(connections, compression)?)),
             None => LogSystem::Embedded(embedded(&mut file, connections, &clock)?),
         };
-        let tables = match &connections.postgres_url {
+        let references = match &connections.postgres_url {
             Some(url) => TableSystem::Postgres(millstream_postgres::pool(url.expose(), MAX_POSTGRES_CONNECTIONS)?),
             None => TableSystem::Embedded(embedded(&mut file, connections, &clock)?),
         };
+        let tables = match connections.embed_tables {
+            true => TableSystem::Embedded(embedded(&mut file, connections, &clock)?),
+            false => references.clone(),
+        };
         let beside = connections.data_dir.join("lake").display().to_string();
         let lake = millstream_lake::open(connections.lake_url.as_deref().unwrap_or(&beside))?;
-        Ok(Self { connections: connections.clone(), log, tables, lake })
+        Ok(Self { connections: connections.clone(), log, tables, references, lake })
     }
 
     /// What to call the log, the tables and the lake in front of a person; no secrets.
@@ -78,6 +84,9 @@ impl Systems {
         };
         let tables = match &self.tables {
             TableSystem::Postgres(_) => "PostgreSQL".to_owned(),
+            TableSystem::Embedded(_) if self.connections.embed_tables => {
+                file() + " (embedded, for a trial beside a Kafka; --into-postgres writes the functions' real tables)"
+            }
             TableSystem::Embedded(_) => file() + &unsaid("MILLSTREAM_POSTGRES_URL"),
         };
         let lake = lake_url
@@ -235,6 +244,10 @@ impl Systems {
 
     pub(crate) fn tables(&self) -> &TableSystem {
         &self.tables
+    }
+
+    pub(crate) fn references(&self) -> &TableSystem {
+        &self.references
     }
 
     /// The embedded store, where the log or the tables are in one.

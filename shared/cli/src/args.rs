@@ -48,6 +48,11 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a whole pipeline here, generators and all, with a live view (what happens without a command)
+    ///
+    /// Beside a Kafka (MILLSTREAM_KAFKA_BROKERS) it is a trial that leaves what others run alone: it reads in consumer
+    /// groups of its own, makes up no records unless told to (--generate), and embeds the tables though
+    /// MILLSTREAM_POSTGRES_URL is set, from which only references are read (--into-postgres writes the real ones).
+    /// Topics that are missing are created (MILLSTREAM_CREATE), and broken records go to the pipeline's dead letters.
     Dev(DevArgs),
     /// Run one function as a consumer group until SIGTERM or Ctrl-C
     Run {
@@ -97,7 +102,7 @@ pub enum Command {
     /// beyond them is not in the table yet. NULL and empty text differ, 0.0 and -0.0 don't. Floats that are computed from
     /// several records depend on their order in the last digits: they are equal within a 1e-9th of the larger one, and
     /// where that is not enough (large numbers that cancel out) within four times what the same records give in reversed
-    /// order. References are joined as they are now: where they have changed since the records came in, what they add can
+    /// order (10,000 rows at most; more are differences). References are joined as they are now: where they have changed since the records came in, what they add can
     /// differ, and the audit says so. Memory: some three times the table.
     Audit {
         /// The function's name in the pipeline file [default: all that read topics, one after the other]
@@ -118,7 +123,8 @@ pub enum Command {
     ///
     /// Of a function: its table, fences, dead letters and group offset; it reads the log once more when it runs again.
     /// Of a whole pipeline also its topics with their records, if the log is embedded. Nothing in Kafka or PostgreSQL is
-    /// touched: what is to be done there is said. End what runs of the pipeline before.
+    /// touched: what is to be done there is said. It refuses while another process has the data folder open, and when
+    /// another pipeline has written there: which tables are whose is not known.
     Reset(ResetArgs),
     /// Records that could not be processed
     DeadLetters {
@@ -147,9 +153,15 @@ pub struct DevArgs {
     /// Drain and end after so many seconds, as Ctrl-C does
     #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
     pub for_s: Option<f64>,
-    /// Start no generator: only bring in what is in the log and what others send
-    #[arg(long)]
+    /// Start no generator: only bring in what is in the log and what others send; so it is beside a Kafka
+    #[arg(long, conflicts_with = "generate")]
     pub no_generate: bool,
+    /// Start the generators beside a Kafka too: made-up records go into its topics
+    #[arg(long)]
+    pub generate: bool,
+    /// Beside a Kafka, write the functions' real tables in PostgreSQL, under the functions' own fences and names
+    #[arg(long)]
+    pub into_postgres: bool,
     /// One line a second in place of the live view
     #[arg(long)]
     pub plain: bool,
@@ -168,7 +180,7 @@ pub struct NewArgs {
 /// What `reset` removes.
 #[derive(Args, Debug)]
 pub struct ResetArgs {
-    /// The pipeline file or its folder
+    /// The pipeline file or its folder; beside -p, the function
     #[arg(value_name = "PIPELINE")]
     pub path: Option<PathBuf>,
     /// One function only
@@ -197,7 +209,7 @@ pub struct ProduceArgs {
     /// Leave out the first N records: those that an earlier run has sent
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub skip: u64,
-    /// Send the good lines of a file that has bad ones; they are told, and left out
+    /// Send the good lines of a file that has bad ones, or records that the topic refuses; they are told, and left out
     #[arg(long)]
     pub skip_bad: bool,
     /// Look at key and time of JSON lines only, and send them as they are: to see what becomes of bad records

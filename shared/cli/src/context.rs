@@ -4,16 +4,12 @@ use std::{
     sync::Arc,
 };
 
-use millstream_assembly::Systems;
+use millstream_assembly::{Systems, log_filter};
 use millstream_core::{Clock, Result, SystemClock};
 use millstream_pipeline::{Connections, Function, Pipeline};
 use serde_json::Value;
 
-use crate::{
-    Command, Failure, Global,
-    logs::{self, Logs},
-    patience::Patience,
-};
+use crate::{Command, Failure, Global, logs::Logs, patience::Patience};
 
 /// What every command works with.
 pub(crate) struct Context {
@@ -33,13 +29,12 @@ const DEFAULT_PIPELINE: &str = "pipelines/bank";
 
 impl Context {
     pub fn new(global: Global, command: &Command, get: &dyn Fn(&str) -> Option<String>) -> Result<Self, Failure> {
-        let filter = get("MILLSTREAM_LOG").filter(|filter| !filter.is_empty());
+        let filter = log_filter(get)?;
         let filter = filter.as_deref().unwrap_or(match (global.verbose, command) {
             (0, Command::Run { .. }) | (1, _) => "info",
             (0, _) => "warn",
             _ => "debug",
         });
-        logs::check(filter)?;
         let mut connections = Connections::read(get)?;
         connections.data_dir = global.data_dir.clone().unwrap_or(connections.data_dir);
         Ok(Self {
@@ -60,6 +55,11 @@ impl Context {
         let path = self.named(positional).map(Path::to_owned).or_else(here);
         let path = path.unwrap_or_else(|| PathBuf::from(DEFAULT_PIPELINE));
         if path.is_dir() { path.join("pipeline.yaml") } else { path }
+    }
+
+    /// Does the command line name a pipeline by `-p`?
+    pub fn names_pipeline(&self) -> bool {
+        self.pipeline.is_some()
     }
 
     /// What the command line says.
@@ -89,7 +89,9 @@ impl Context {
     /// The global arguments that say what is worked on, as they were given.
     pub fn global_args(&self) -> impl Iterator<Item = String> {
         let given = [("-p", &self.pipeline), ("--data-dir", &self.data_dir)];
-        given.into_iter().filter_map(|(name, path)| Some(format!("{name} {}", path.as_ref()?.display())))
+        given
+            .into_iter()
+            .filter_map(|(name, path)| Some(format!("{name} {}", quoted(&path.as_ref()?.to_string_lossy()))))
     }
 
     /// The systems of the pipeline, with one topic of it made ready.
@@ -114,6 +116,15 @@ impl Context {
     /// Prints the result as one JSON document.
     pub fn say_json(&self, document: &Value) -> Result<(), Failure> {
         self.say(format!("{document:#}"))
+    }
+}
+
+/// A word as a shell takes it for one: in quotes, where it has letters that mean something there.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-./:@%+,=".contains(letter);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
 

@@ -1,5 +1,10 @@
 use console::{Alignment, measure_text_width, pad_str, style};
 
+/// Text of others on one line: it must not steer the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}
+
 /// Lines of cells that stand below each other.
 #[derive(Debug)]
 pub(crate) struct Grid {

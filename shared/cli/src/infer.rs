@@ -1,15 +1,23 @@
 //! What the records of a file look like, guessed from a sample of them.
 
-use std::{collections::BTreeSet, fs::File, io::Read as _, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs::File,
+    io::Read as _,
+    path::Path,
+};
 
 use millstream_assembly::{Cell, Records};
 use serde_json::Value;
 
-use crate::Failure;
+use crate::{Failure, grid::printable};
 
 /// The sample: at most so many records of at most so many bytes.
 const MAX_RECORDS: usize = 10_000;
 const MAX_BYTES: u64 = 64 << 20;
+/// Fields of one object: more are no columns that anybody wrote down, but keys that are data.
+const MAX_FIELDS: usize = 1_000;
+const TOO_MANY_FIELDS: &str = "it has more than 1,000 fields";
 /// Different texts of a field that are told apart.
 const MAX_DISTINCT: usize = 1_000;
 /// Records of the file that become a test.
@@ -123,7 +131,9 @@ fn of_csv(text: &str) -> Result<Guess, String> {
             return Err(format!("line {line}: {is} cells, but the header names {named} columns"));
         }
         record.objects += 1;
-        names.iter().zip(&cells).for_each(|(name, cell)| record.field(name).cell(cell));
+        for (name, cell) in names.iter().zip(&cells) {
+            record.field(name).into_iter().for_each(|field| field.cell(cell));
+        }
         if record.objects <= FIXTURE_RECORDS {
             end = text.len() - records.rest().len();
         }
@@ -135,6 +145,9 @@ fn finish(record: Seen, fixture: String) -> Result<Guess, String> {
     let records = record.objects;
     if records == 0 {
         return Err("it has no records to guess a schema from".to_owned());
+    }
+    if record.too_many_fields {
+        return Err(format!("a schema is not guessed from a record like this: {TOO_MANY_FIELDS}"));
     }
     let mut left_out = Vec::new();
     let fields = record.into_fields("", &mut left_out);
@@ -155,6 +168,9 @@ struct Seen {
     items: Option<Box<Seen>>,
     objects: usize,
     fields: Vec<(String, Seen)>,
+    /// Where each of them stands.
+    places: HashMap<String, usize>,
+    too_many_fields: bool,
     /// Cells of a CSV file, which are all texts if they are not all something else.
     cells: usize,
 }
@@ -182,12 +198,21 @@ struct Texts {
 }
 
 impl Seen {
-    fn field(&mut self, name: &str) -> &mut Seen {
-        let at = self.fields.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
-            self.fields.push((name.to_owned(), Seen::default()));
-            self.fields.len() - 1
-        });
-        &mut self.fields[at].1
+    /// The field of that name; none where there are too many.
+    fn field(&mut self, name: &str) -> Option<&mut Seen> {
+        let at = match self.places.get(name) {
+            Some(at) => *at,
+            None if self.fields.len() == MAX_FIELDS => {
+                self.too_many_fields = true;
+                return None;
+            }
+            None => {
+                self.places.insert(name.to_owned(), self.fields.len());
+                self.fields.push((name.to_owned(), Seen::default()));
+                self.fields.len() - 1
+            }
+        };
+        Some(&mut self.fields[at].1)
     }
 
     fn json(&mut self, value: &Value) {
@@ -202,7 +227,9 @@ impl Seen {
             }
             Value::Object(fields) => {
                 self.objects += 1;
-                fields.iter().for_each(|(name, value)| self.field(name).json(value));
+                for (name, value) in fields {
+                    self.field(name).into_iter().for_each(|field| field.json(value));
+                }
             }
         }
     }
@@ -226,10 +253,14 @@ impl Seen {
         let records = self.objects;
         let mut fields = Vec::new();
         for (name, seen) in self.fields {
-            let place = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
+            let shown = printable(&name);
+            let place = if place.is_empty() { shown } else { format!("{place}.{shown}") };
             let (count, distinct) = (seen.count(), seen.texts.distinct.len());
             let reserved = name.starts_with('_') && millstream_core::META_COLUMNS.contains(&name.as_str());
             match seen.into_kind(&name, &place, left_out) {
+                _ if name.contains(char::is_control) => {
+                    left_out.push(format!("`{place}`: the name has a control character"));
+                }
                 _ if reserved || name.is_empty() => left_out.push(format!("`{place}`: the name is reserved")),
                 Ok(kind) => fields.push(Field { name, kind, nullable: count < records, distinct }),
                 Err(reason) => left_out.push(format!("`{place}`: {reason}")),
@@ -249,6 +280,7 @@ impl Seen {
                 Some(items) => Ok(Kind::List(Box::new(items.into_kind(name, place, left_out)?))),
                 None => Err("the list is empty in all records"),
             },
+            all if all == self.objects && self.too_many_fields => Err(TOO_MANY_FIELDS),
             all if all == self.objects => match self.into_fields(place, left_out) {
                 fields if fields.is_empty() => Err("the object has no field with one type"),
                 fields => Ok(Kind::Object(fields)),

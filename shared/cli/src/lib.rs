@@ -20,6 +20,7 @@ mod failure;
 mod grid;
 mod infer;
 mod interrupt;
+mod letters;
 pub mod live;
 mod logs;
 mod numbers;
@@ -30,6 +31,7 @@ mod summary;
 use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
+use millstream_assembly::keep_panics_to_their_place;
 use millstream_core::{Error, fault};
 
 pub use args::{Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, NewArgs, ProduceArgs, ResetArgs};
@@ -42,6 +44,10 @@ const LAST_CALLS: Duration = Duration::from_secs(1);
 
 /// Runs the command that `args` ask for, with settings by `get`, which a main makes from its environment.
 pub fn main(args: impl IntoIterator<Item = OsString>, get: &dyn Fn(&str) -> Option<String>) -> ExitCode {
+    // Whatever the log's filter is, and before there is a log.
+    keep_panics_to_their_place(|place| {
+        eprintln!("error: a defect of millstream at {place}: please report it with this place");
+    });
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

@@ -4,7 +4,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use millstream_core::Error;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 /// Lines that are kept while a live view has the terminal.
@@ -45,28 +44,6 @@ impl Logs {
     fn kept(&self) -> std::sync::MutexGuard<'_, Option<VecDeque<String>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The words that a filter may have.
-const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-
-/// Refuses a filter that the subscriber would take for something else: it reads a misspelt level as a module's name.
-///
-/// # Errors
-/// `Stop` that says what is allowed.
-pub(crate) fn check(filter: &str) -> Result<(), Error> {
-    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
-    for part in filter.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
-        if !is_level(level) || EnvFilter::try_new(part).is_err() {
-            return Err(Error::stop(format!(
-                "MILLSTREAM_LOG: `{part}` is no log filter: it may be {}, or MODULE=LEVEL, several with commas between \
-                 (`info,millstream_kafka=debug`)",
-                LEVELS.join(", ")
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// One call is a whole line: the subscriber formats an event before it writes it.

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use millstream_core::{Batch, Handler, Limits, Log, Result, Source, Subscription, TopicPartition};
+use millstream_core::{Batch, Handler, Limits, Log, Result, Source, Subscription, TopicPartition, Watermarks};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -37,6 +37,7 @@ impl Source for Embedded {
                     partition: TopicPartition::new(&topic, generation, partition),
                     limits: subscription.limits,
                     handler: handler.clone(),
+                    topic_row: 0,
                 };
                 tasks.spawn(consumer.run());
             }
@@ -59,6 +60,8 @@ struct Consumer {
     partition: TopicPartition,
     limits: Limits,
     handler: Arc<dyn Handler>,
+    /// The row of the topic that is read; a topic that is re-created under its name gets another one.
+    topic_row: i64,
 }
 
 impl Consumer {
@@ -75,7 +78,14 @@ impl Consumer {
 
     /// Where the handler says, unless the log ends before that: then the topic was re-created, and the runner sees so by
     /// the records that are there now.
-    async fn first_offset(&self) -> Result<i64> {
+    async fn first_offset(&mut self) -> Result<i64> {
+        // Before the handler compares the topic's id: if it is re-created in between, the next read says so.
+        self.topic_row = self
+            .patiently(|| {
+                let partition = self.partition.clone();
+                self.store.connections.read(move |connection| Ok(find_partition(connection, &partition)?.0))
+            })
+            .await?;
         let start = self.handler.start(&self.partition).await?;
         let held = self.patiently(|| self.store.watermarks(&self.partition)).await?;
         if start > held.high {
@@ -96,7 +106,14 @@ impl Consumer {
             }
             self.sent.mark_unchanged();
             if !stopping {
-                fetched = self.extend(fetched).await?;
+                fetched = match self.extend(fetched).await? {
+                    Some(fetched) => fetched,
+                    None => {
+                        tracing::warn!(partition = %self.partition, "the topic was re-created: it begins again");
+                        deadline = None;
+                        Fetched::new(self.partition.clone(), self.first_offset().await?)
+                    }
+                };
             }
             if fetched.is_empty() {
                 // It matters not which of the two ended: look again.
@@ -113,16 +130,19 @@ impl Consumer {
     }
 
     /// Adds what is there now. Where retention was faster the batch begins at the oldest record: the runner sees the gap
-    /// and does what the pipeline file says.
-    async fn extend(&self, fetched: Fetched) -> Result<Fetched> {
-        let (next, limits) = (fetched.start, self.limits);
+    /// and does what the pipeline file says. `None` when it is another topic by now.
+    async fn extend(&self, fetched: Fetched) -> Result<Option<Fetched>> {
+        let (next, limits, topic_row) = (fetched.start, self.limits, self.topic_row);
         let mut fetched = Some(fetched);
         self.patiently(|| {
             let partition = self.partition.clone();
             // A read that failed took the records in hand with it: the next one begins anew.
             let mut fetched = fetched.take().unwrap_or_else(|| Fetched::new(partition.clone(), next));
             self.store.connections.read(move |connection| {
-                let low = find_partition(connection, &partition)?.1.low;
+                let (row, Watermarks { low, .. }) = find_partition(connection, &partition)?;
+                if row != topic_row {
+                    return Ok(None);
+                }
                 match fetched.end < low {
                     true if !fetched.is_empty() => fetched.full = true,
                     true => fetched = Fetched::new(partition, low),
@@ -131,7 +151,7 @@ impl Consumer {
                 if !fetched.full {
                     fetched.extend(connection, i64::MAX, limits)?;
                 }
-                Ok(fetched)
+                Ok(Some(fetched))
             })
         })
         .await

@@ -1,7 +1,16 @@
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
 use millstream_core::Result;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
 use crate::{Embedded, connections::Work, tables::quoted};
+
+/// What belongs to a function (`pipeline.function`), and the column that names it.
+const OWNED: [(&str, &str); 3] = [
+    ("millstream_fences", "function"),
+    ("millstream_dead_letters", "function"),
+    ("millstream_group_offsets", "\"group\""),
+];
 
 /// What is to be removed from the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +24,40 @@ pub struct Removal {
 }
 
 impl Embedded {
+    /// Pipelines that have fences, dead letters or group offsets in the file, in the order of their names.
+    ///
+    /// # Errors
+    /// `Retry` when the file can't be read now.
+    pub async fn pipelines(&self) -> Result<Vec<String>> {
+        self.connections
+            .read(|connection| {
+                let functions = OWNED.map(|(table, column)| format!("SELECT {column} AS function FROM {table}"));
+                let mut select = connection.prepare(&functions.join(" UNION "))?;
+                let functions = select.query_map([], |row| row.get::<_, String>(0))?;
+                let pipelines = functions.map(|function| {
+                    Ok(function?.split_once('.').map_or_else(String::new, |(pipeline, _)| pipeline.to_owned()))
+                });
+                Ok(pipelines.collect::<rusqlite::Result<BTreeSet<_>>>()?.into_iter().collect())
+            })
+            .await
+    }
+
+    /// Has anybody the file open, another process or this one? Only whoever is alone with it may end its write-ahead log,
+    /// which opening the file begins anew. A file that is not there, or is none of SQLite's, is open to nobody.
+    pub fn is_open(path: &Path) -> bool {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let Ok(connection) = Connection::open_with_flags(path, flags) else { return false };
+        let alone = connection
+            .busy_timeout(Duration::ZERO)
+            .and_then(|()| connection.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0)));
+        match alone {
+            Ok::<String, _>(mode) => mode == "wal",
+            Err(error) => {
+                matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+            }
+        }
+    }
+
     /// Removes all of it in one step, for a new beginning. What runs meanwhile finds its fence gone and stops or begins
     /// anew.
     ///
@@ -32,11 +75,7 @@ impl Embedded {
 }
 
 fn remove_function(connection: &Connection, function: &str) -> Work<()> {
-    for (table, column) in [
-        ("millstream_fences", "function"),
-        ("millstream_dead_letters", "function"),
-        ("millstream_group_offsets", "\"group\""),
-    ] {
+    for (table, column) in OWNED {
         connection.execute(&format!("DELETE FROM {table} WHERE {column} = ?1"), [function])?;
     }
     Ok(())

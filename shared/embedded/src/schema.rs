@@ -43,13 +43,24 @@ CREATE TABLE millstream_tables (name TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, s
 /// From version 1, which knew no identity of topics. Fences get it with their next write.
 const FROM_1: &str = "
 ALTER TABLE millstream_topics ADD COLUMN uuid TEXT;
-UPDATE millstream_topics SET uuid = lower(hex(randomblob(16)));
 ALTER TABLE millstream_fences ADD COLUMN topic_id TEXT;
+";
+
+/// What a file of this version may lack all the same: a process of version 1 that had it open while it was migrated makes
+/// topics without an identity, and files that were migrated at first got no index.
+const LACKS: &str = "SELECT EXISTS (SELECT 1 FROM millstream_topics WHERE uuid IS NULL)
+    OR NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'millstream_dead_letters_newest')";
+
+const COMPLETE: &str = "
+UPDATE millstream_topics SET uuid = lower(hex(randomblob(16))) WHERE uuid IS NULL;
+CREATE INDEX IF NOT EXISTS millstream_dead_letters_newest ON millstream_dead_letters (created_at);
 ";
 
 /// What a file is, before [`migrate`] has seen to it.
 enum Layout {
     Current,
+    /// Of this version, and not complete: see [`LACKS`].
+    Lacking,
     Version1,
     Empty,
 }
@@ -63,7 +74,8 @@ pub(crate) fn migrate(connection: &mut Connection) -> Work<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     match check(&transaction)? {
         Layout::Current => {}
-        Layout::Version1 => transaction.execute_batch(FROM_1)?,
+        Layout::Lacking => transaction.execute_batch(COMPLETE)?,
+        Layout::Version1 => transaction.execute_batch(&[FROM_1, COMPLETE].concat())?,
         Layout::Empty => transaction.execute_batch(TABLES)?,
     }
     transaction.pragma_update(None, "user_version", VERSION)?;
@@ -77,6 +89,7 @@ fn check(connection: &Connection) -> Work<Layout> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let file = connection.path().unwrap_or_default();
     match version {
+        VERSION if connection.query_row(LACKS, [], |row| row.get(0))? => Ok(Layout::Lacking),
         VERSION => Ok(Layout::Current),
         1 => Ok(Layout::Version1),
         0 if tables == 0 => Ok(Layout::Empty),

@@ -162,7 +162,15 @@ impl LakeSink {
     async fn move_fence(&self, partition: &TopicPartition, chain: &Chain) -> Result<()> {
         let path = self.names.fence(partition);
         for _ in 0..MAX_MOVES {
-            let Some((there, version)) = self.fence_object(partition).await? else { return Ok(()) };
+            let Some((there, version)) = self.fence_object(partition).await? else {
+                self.cache().remove(partition);
+                return Err(Error::stop(format!(
+                    "lake: the fence {path} is gone, or another function's: it was removed while this process wrote, and the \
+                     last file of it may lie in the table. Stop all processes of {}; if it was reset, reset it once more, so \
+                     that those files go too; then start it again",
+                    self.function
+                )));
+            };
             if there.fence.next_offset >= chain.fence.next_offset {
                 return Ok(());
             }

@@ -144,6 +144,25 @@ async fn a_lost_fence_move_is_closed_by_the_names() {
     }
 }
 
+/// Somebody reset the function while this process ran.
+#[tokio::test]
+async fn a_fence_that_is_removed_while_it_is_moved_stops() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let archive = sink(&store);
+    archive.prepare(true).await.unwrap();
+    let start = archive.create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
+    let fence = write(&archive, &start, 3, 0).await;
+    store.delete(&Path::from("events/_fences/in-1-0.json")).await.unwrap();
+    let to = Fence { next_offset: 4, ..fence.clone() };
+    match archive.write(&partition(), &fence, &to, &[rows(3..4)]).await {
+        Err(Error::Stop(fault)) => assert!(fault.to_string().contains("reset it once more"), "{fault}"),
+        other => panic!("expected Stop, got {other:?}"),
+    }
+    // Nothing is remembered of the chain that was.
+    let again = archive.write(&partition(), &to, &Fence { next_offset: 5, ..to.clone() }, &[rows(4..5)]).await;
+    assert!(matches!(again, Err(Error::Fenced { current: None })), "{again:?}");
+}
+
 #[tokio::test]
 async fn a_stranger_in_the_place_of_a_file_stops() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());

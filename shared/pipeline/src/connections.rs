@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, fmt, fs, path::PathBuf};
 
 use millstream_core::{Error, Result};
 
-use crate::{Function, Store};
+use crate::{Function, ReferenceFrom, Store};
 
 /// The systems that a pipeline is connected to, and the secrets for them: never in the pipeline file, always from
 /// `MILLSTREAM_…` variables. A value `file://PATH` is read from that file, which is how secrets are mounted.
@@ -30,6 +30,9 @@ pub struct Connections {
     pub create: bool,
     /// The variables of the three systems that are not set: what they would name is embedded for want of an address.
     pub unsaid: Vec<&'static str>,
+    /// Are tables embedded though [`Connections::postgres_url`] is set? References are read from there all the same. No
+    /// variable: the command that tries a pipeline sets it, so that it writes no table of a function in production.
+    pub embed_tables: bool,
     /// What stands before the names of consumer groups on Kafka, so that a trial run is no member of a function in
     /// production. No variable: the command that tries a pipeline sets it.
     pub group_prefix: String,
@@ -85,6 +88,7 @@ impl fmt::Debug for Connections {
             .field("data_dir", &self.data_dir)
             .field("create", &self.create)
             .field("unsaid", &self.unsaid)
+            .field("embed_tables", &self.embed_tables)
             .field("group_prefix", &self.group_prefix)
             .finish()
     }
@@ -113,6 +117,7 @@ impl Connections {
             data_dir: setting(get, "MILLSTREAM_DATA_DIR")?.map_or_else(|| PathBuf::from(".millstream"), PathBuf::from),
             create: !matches!(choice(get, "MILLSTREAM_CREATE", &["true", "false"])?.as_deref(), Some("false")),
             unsaid,
+            embed_tables: false,
             group_prefix: String::new(),
         })
     }
@@ -135,14 +140,32 @@ impl Connections {
                     KAFKA_BROKERS => format!("reads {}", function.from.join(", ")),
                     _ => format!("writes to {}", function.into),
                 };
-                return Err(Error::stop(format!(
-                    "{variable} is not set, and function `{name}` {does}: set it to {address}, or to `embedded` for {place} in \
-                     the data folder (MILLSTREAM_DATA_DIR, now {})",
-                    self.data_dir.display()
-                )));
+                return Err(self.not_said(variable, name, &does, address, place));
             }
         }
         Ok(())
+    }
+
+    /// The same for a reference that a function joins, and that is a table.
+    ///
+    /// # Errors
+    /// `Stop`, with the variable that is not set.
+    pub fn require_reference_said(&self, name: &str, reference: &str, from: &ReferenceFrom) -> Result<()> {
+        match from {
+            ReferenceFrom::Postgres(_) if self.unsaid.contains(&POSTGRES_URL) => {
+                let does = format!("joins the reference `{reference}` from there");
+                Err(self.not_said(POSTGRES_URL, name, &does, "postgres://…", "a SQLite file"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn not_said(&self, variable: &str, name: &str, does: &str, address: &str, place: &str) -> Error {
+        Error::stop(format!(
+            "{variable} is not set, and function `{name}` {does}: set it to {address}, or to `embedded` for {place} in the \
+             data folder (MILLSTREAM_DATA_DIR, now {})",
+            self.data_dir.display()
+        ))
     }
 }
 
@@ -176,8 +199,9 @@ fn resolved(get: Get<'_>, name: &str) -> Result<Option<String>> {
 
 fn choice(get: Get<'_>, name: &str, choices: &[&str]) -> Result<Option<String>> {
     match resolved(get, name)? {
+        // What stands there instead is not said: it may be a secret that was meant for another variable.
         Some(value) if !choices.contains(&value.as_str()) => {
-            Err(Error::stop(format!("{name} is `{value}`; it may be {}", choices.join(", "))))
+            Err(Error::stop(format!("{name} may be {}; it is something else", choices.join(", "))))
         }
         value => Ok(value),
     }
@@ -186,16 +210,23 @@ fn choice(get: Get<'_>, name: &str, choices: &[&str]) -> Result<Option<String>> 
 fn brokers(get: Get<'_>) -> Result<Option<String>> {
     let name = KAFKA_BROKERS;
     let Some(brokers) = resolved(get, name)?.filter(|brokers| brokers != EMBEDDED) else { return Ok(None) };
-    for broker in brokers.split(',') {
-        let port =
-            broker.trim().rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-        if !matches!(port, Some(Ok(1..))) {
-            return Err(Error::stop(format!(
-                "{name} must be host:port, or several with commas between, or `embedded`; `{broker}` is not a host with a port"
-            )));
-        }
+    let addresses: Vec<&str> = brokers.split(',').collect();
+    if let Some(at) = addresses.iter().position(|address| !is_host_and_port(address.trim())) {
+        // Its text is not said: it may be a connection string, with a key in it.
+        return Err(Error::stop(format!(
+            "{name} must be host:port, or several with commas between, or `embedded`; address {} of {} is not host:port",
+            at + 1,
+            addresses.len()
+        )));
     }
     Ok(Some(brokers))
+}
+
+/// Could it be an address? What has a letter of connection strings and of URLs with a password in them is none.
+fn is_host_and_port(address: &str) -> bool {
+    address.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains(['=', ';', '@']) && matches!(port.parse::<u16>(), Ok(1..))
+    })
 }
 
 fn kafka(get: Get<'_>, event_hubs: bool) -> Result<BTreeMap<String, String>> {
@@ -382,11 +413,11 @@ mod tests {
         for (settings, expected) in [
             (
                 vec![("KAFKA_BROKERS", "a:9092,b")],
-                "MILLSTREAM_KAFKA_BROKERS must be host:port, or several with commas between, or `embedded`; `b` is not a host with a port",
+                "MILLSTREAM_KAFKA_BROKERS must be host:port, or several with commas between, or `embedded`; address 2 of 2 is not host:port",
             ),
             (
                 vec![("KAFKA_SECURITY", "ssl")],
-                "MILLSTREAM_KAFKA_SECURITY is `ssl`; it may be plaintext, tls, sasl_tls, sasl_plaintext",
+                "MILLSTREAM_KAFKA_SECURITY may be plaintext, tls, sasl_tls, sasl_plaintext; it is something else",
             ),
             (
                 vec![("KAFKA_SECURITY", "tls"), ("KAFKA_PASSWORD", "hunter2")],
@@ -414,9 +445,25 @@ mod tests {
                 vec![("LAKE_URL", "s3://bucket/path")],
                 "MILLSTREAM_LAKE_URL begins with `s3://`; a lake is a folder (file:///PATH) for now",
             ),
-            (vec![("CREATE", "maybe")], "MILLSTREAM_CREATE is `maybe`; it may be true, false"),
+            (vec![("CREATE", "maybe")], "MILLSTREAM_CREATE may be true, false; it is something else"),
         ] {
             assert_eq!(read(&settings).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn a_secret_in_the_wrong_variable_is_not_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        fs::write(&file, "hunter2").unwrap();
+        let from_file = format!("file://{}", file.display());
+        let event_hubs = "Endpoint=sb://x.servicebus.windows.net/;SharedAccessKeyName=k;SharedAccessKey=hunter2";
+        let with_port = format!("a:9092,{event_hubs}:9093");
+        for name in ["KAFKA_BROKERS", "KAFKA_PROFILE", "KAFKA_SECURITY", "KAFKA_MECHANISM", "POSTGRES_URL", "CREATE"] {
+            for value in [event_hubs, &with_port, "amqp://me:hunter2@db:5432", &from_file] {
+                let said = read(&[(name, value)]).unwrap_err();
+                assert!(said.starts_with(&format!("MILLSTREAM_{name} m")) && !said.contains("hunter2"), "{said}");
+            }
         }
     }
 }

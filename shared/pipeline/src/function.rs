@@ -31,7 +31,7 @@ pub struct Function {
     /// meaning for [`Late::Merge`].
     pub lateness_ms: i64,
     /// How many milliseconds a record's event time may lie ahead of the record's own timestamp; none for a function that
-    /// keeps every record.
+    /// keeps every record. A timestamp before 2001-09-09 says nothing, and its record is taken.
     pub ahead_ms: Option<i64>,
     /// What ends a batch.
     pub batch: Limits,

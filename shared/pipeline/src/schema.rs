@@ -146,7 +146,8 @@ pub(crate) struct FunctionFile {
     #[schemars(regex(pattern = DURATION))]
     lateness: Option<String>,
     /// How far an event time may lie ahead of its record's own timestamp, one day if it isn't said: a record that is further
-    /// ahead becomes a dead letter, so that one wrong clock does not make the events of all others late.
+    /// ahead becomes a dead letter, so that one wrong clock does not make the events of all others late. Where that
+    /// timestamp is before 2001-09-09 (0, -1, or seconds instead of milliseconds) it says nothing, and the record is taken.
     #[schemars(regex(pattern = DURATION))]
     ahead: Option<String>,
     /// What ends a batch, whichever comes first.

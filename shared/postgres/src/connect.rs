@@ -18,11 +18,15 @@ use crate::error;
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// The most time that a statement or a short transaction may take.
 pub(crate) const QUERY_LIMIT: Duration = Duration::from_secs(30);
+/// The most time that asking the server to give up a statement may take.
+const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
 /// A bounded pool of connections to one database; cheap to clone.
 #[derive(Clone)]
 pub struct Pool {
     connections: deadpool_postgres::Pool,
+    /// A statement is called off on a connection of its own, made as all others are.
+    tls: MakeTlsConnector,
     /// Host, port and database, for messages; never the password.
     place: Arc<str>,
 }
@@ -57,8 +61,8 @@ pub fn pool(url: &str, max_connections: usize) -> Result<Pool> {
     }
     config.keepalives_idle(QUERY_LIMIT).tcp_user_timeout(QUERY_LIMIT);
     let place = place(&config);
-    let manager =
-        Manager::from_config(config, tls.connector()?, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    let tls = tls.connector()?;
+    let manager = Manager::from_config(config, tls.clone(), ManagerConfig { recycling_method: RecyclingMethod::Fast });
     let connections = deadpool_postgres::Pool::builder(manager)
         .max_size(max_connections.max(1))
         .runtime(Runtime::Tokio1)
@@ -67,7 +71,7 @@ pub fn pool(url: &str, max_connections: usize) -> Result<Pool> {
         .recycle_timeout(Some(CONNECT_LIMIT))
         .build()
         .map_err(|error| Error::stop("internal: no pool of connections").caused_by(error))?;
-    Ok(Pool { connections, place: place.into() })
+    Ok(Pool { connections, tls, place: place.into() })
 }
 
 impl Pool {
@@ -92,7 +96,7 @@ impl Pool {
             client.query_typed(sql, parameters).await.map_err(|error| error::of_postgres(self.doing(what), &error))
         };
         let rows = self.within(QUERY_LIMIT, what, rows).await;
-        self.settle(client, rows)
+        self.settle(client, rows).await
     }
 
     /// Waits for `work` no longer than `limit`; `None` when the time was up.
@@ -114,11 +118,22 @@ impl Pool {
 
     /// Puts a connection back into the pool; or closes it when an answer is still under way, or when it may be lost: the
     /// pool would notice that a moment too late for the caller's next attempt.
-    pub(crate) fn settle<T>(&self, client: Object, outcome: Outcome<T>) -> Result<T> {
+    ///
+    /// A server does not notice that nobody waits for a statement any more, and such ones would pile up before a lock: it is
+    /// told.
+    pub(crate) async fn settle<T>(&self, client: Object, outcome: Outcome<T>) -> Result<T> {
         let result = match outcome {
             Outcome::Answered(result) if !result.as_ref().is_err_and(Error::is_retry) => return result,
             Outcome::Answered(result) => result,
-            Outcome::TimedOut(error) => Err(error),
+            Outcome::TimedOut(error) => {
+                let called_off = client.cancel_token();
+                match tokio::time::timeout(CANCEL_LIMIT, called_off.cancel_query(self.tls.clone())).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(failed)) => tracing::debug!("a statement was not called off: {failed}"),
+                    Err(_) => tracing::debug!("a statement was not called off within {CANCEL_LIMIT:?}"),
+                }
+                Err(error)
+            }
         };
         drop(Object::take(client));
         result

@@ -132,6 +132,7 @@ fn advice(code: &str) -> &'static str {
         "42501" => "; GRANT the user of MILLSTREAM_POSTGRES_URL what it needs",
         "42P01" | "42703" | "42P10" => "; `millstream up` creates what is missing and says what does not fit",
         "2BP01" => "; drop what depends on it by hand, then run `millstream up`",
+        "55P03" => "; something holds a lock on it, a long query perhaps: try again when that has ended",
         "53300" => "; allow more connections, or put PgBouncer in front of the server",
         _ => "",
     }
@@ -177,6 +178,7 @@ mod tests {
             ("57P01", Action::Retry),
             ("57014", Action::TooLong),
             ("53300", Action::Retry),
+            ("55P03", Action::Retry),
             ("25006", Action::Retry),
             ("54000", Action::Poison),
             ("54011", Action::Stop),

@@ -23,6 +23,9 @@ const CREATE_LOCK: i64 = 0x006d_696c_6c73_7472;
 /// `NULLS NOT DISTINCT` came with 15.
 const OLDEST_SERVER: i32 = 150_000;
 
+/// A remedy that waits behind a long reader has all writers wait behind itself: it had better give up.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
+
 const CREATE_FENCES: &str = "CREATE TABLE millstream_fences (function text COLLATE \"C\", topic text COLLATE \"C\", \
      generation bigint, partition integer, start_offset bigint NOT NULL, next_offset bigint NOT NULL, \
      last_timestamp_ms bigint, max_event_time_us bigint, upstream jsonb NOT NULL DEFAULT '{}', \
@@ -86,7 +89,7 @@ pub(crate) async fn prepare(pool: &Pool, table: &Table, create: bool) -> Result<
         stop_at(&pool.doing(&what), &differences, create)
     };
     let outcome = pool.within(CREATE_LIMIT, &what, work).await;
-    pool.settle(client, outcome).map_err(|error| match error {
+    pool.settle(client, outcome).await.map_err(|error| match error {
         // Rows that are there may refuse an index: no record is to blame, a person must act.
         Error::Poison(fault) => Error::Stop(fault),
         other => other,
@@ -116,6 +119,7 @@ async fn close_gap(
         client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await.map_err(failed)?;
     let here = Catalog { client: &*transaction, pool, what };
     here.query("SELECT pg_advisory_xact_lock($1)", &[(&CREATE_LOCK, Type::INT8)]).await?;
+    here.client.batch_execute(LOCK_TIMEOUT).await.map_err(failed)?;
     for remedy in here.differences(table).await?.into_iter().filter_map(|difference| difference.remedy) {
         here.client.batch_execute(&remedy).await.map_err(failed)?;
     }

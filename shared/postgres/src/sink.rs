@@ -133,7 +133,7 @@ impl PostgresSink {
         let mut client = self.pool.client(&what).await?;
         let work = self.merge_outside(&mut client, movement, rows, statements);
         let outcome = self.pool.within(QUERY_LIMIT, &what, work).await;
-        if self.pool.settle(client, outcome)? { Ok(()) } else { Err(self.fenced(movement.partition).await) }
+        if self.pool.settle(client, outcome).await? { Ok(()) } else { Err(self.fenced(movement.partition).await) }
     }
 
     /// Merges what the database can't, under the locks of the rows. False when the fence is not where it should be.

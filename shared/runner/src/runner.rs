@@ -179,8 +179,8 @@ impl Runner {
             None => self.transform(fence, work).await?,
         };
         let without_rows = done.rows.iter().all(|rows| rows.num_rows() == 0);
-        if let Some(last) = done.bad.last() {
-            self.known.check(work, done.outcome, &last.reason)?;
+        if let Some(first) = done.bad.first() {
+            self.known.check(work, done.outcome, first)?;
             self.keep_letters(work, &done.bad).await?;
         }
         let mut to = fence.clone();
@@ -246,9 +246,9 @@ impl Runner {
         }
         let decoded = self.decode(work)?;
         let refused = decoded.bad.len();
+        let outcome = Outcome { accepted: work.len().saturating_sub(refused), refused };
         let (decoded, max_event_time_us) = self.parts.timeliness.split(decoded, work, before_us)?;
         let Decoded { rows, bad, .. } = decoded;
-        let outcome = Outcome { accepted: rows.num_rows(), refused };
         if rows.num_rows() == 0 {
             return Ok(Transformed { rows: vec![], bad, outcome, max_event_time_us });
         }

@@ -1,11 +1,14 @@
 use arrow::array::BooleanArray;
 use millstream_core::{Bad, Batch, Decoded, Late, Result};
 
+/// 2001-09-09. A timestamp before it is none: a producer left it out (-1, 0), or gave seconds.
+const FIRST_TIMESTAMP_MS: i64 = 1_000_000_000_000;
+
 /// Which events come too late, and which are dated too far ahead to be true.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeliness {
     /// By how many milliseconds an event may be dated after its record's own timestamp; none where every event is taken.
-    /// One device with a wrong clock would otherwise make every later event of its partition a late one.
+    /// A record whose timestamp is before 2001-09-09 has none. One device with a wrong clock would otherwise make every later event of its partition a late one.
     pub ahead_ms: Option<i64>,
     /// What becomes of late events.
     pub late: Late,
@@ -20,7 +23,7 @@ impl Timeliness {
     ///
     /// Each record is judged by what comes before it in its partition and by its own timestamp, never by its batch or by a
     /// clock, so that other batch boundaries and a replay give the same answer. An event that is too far ahead does not
-    /// count; a record without a timestamp (-1) has nothing that it could be ahead of.
+    /// count; a record without a timestamp, or with one before 2001-09-09, has nothing that it could be ahead of.
     ///
     /// # Errors
     /// `Stop` when rows and records don't belong together, which is a defect.
@@ -46,8 +49,7 @@ impl Timeliness {
 
     /// Why an event is too far ahead of its record's timestamp, if it is. In milliseconds, for timestamps have no more.
     fn ahead(&self, time_us: i64, timestamp_ms: i64) -> Option<String> {
-        const NO_TIMESTAMP_MS: i64 = -1;
-        let allowed_ms = self.ahead_ms.filter(|_| timestamp_ms != NO_TIMESTAMP_MS)?;
+        let allowed_ms = self.ahead_ms.filter(|_| timestamp_ms >= FIRST_TIMESTAMP_MS)?;
         let ahead_ms = time_us.div_euclid(1_000).saturating_sub(timestamp_ms);
         (ahead_ms > allowed_ms).then(|| {
             format!(

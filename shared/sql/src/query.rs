@@ -4,16 +4,23 @@ use std::sync::Arc;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::{
-    common::TableReference,
+    common::{TableReference, error::DataFusionError},
     datasource::MemTable,
-    execution::{context::SessionContext, runtime_env::RuntimeEnvBuilder},
+    execution::{
+        context::SessionContext,
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        runtime_env::RuntimeEnvBuilder,
+    },
     sql::{parser::Statement, sqlparser::ast},
 };
+
+use futures::TryStreamExt as _;
 
 use crate::{
     advice, depth,
     error::{Result, SqlError},
     session::{config, context},
+    size,
 };
 
 /// A table with all of its rows.
@@ -31,7 +38,7 @@ pub struct WholeTable {
 /// # Errors
 /// When it is no SELECT.
 pub fn tables_read(sql: &str) -> Result<Vec<String>> {
-    let context = context(config(), RuntimeEnvBuilder::new())?;
+    let context = context(config(), runtime(MAX_WORK_BYTES))?;
     let statement = select(&context, sql)?;
     let tables = context.state().resolve_table_references(&statement)?;
     if let Some(table) = tables.iter().find(|table| table.schema().is_some()) {
@@ -41,12 +48,27 @@ pub fn tables_read(sql: &str) -> Result<Vec<String>> {
     Ok(tables.iter().map(|table| table.table().to_owned()).collect())
 }
 
+/// Memory for what a question makes of its tables (sorts, groups, joins), and for its answer.
+const MAX_WORK_BYTES: usize = 1 << 30;
+const MAX_ANSWER_BYTES: usize = 256 << 20;
+
 /// Runs a SELECT over tables and gives its columns and its first `max_rows` rows.
 ///
 /// # Errors
-/// When it is no SELECT, names what is not there, or fails on a value.
+/// When it is no SELECT, names what is not there, fails on a value, or needs more than 1 GiB of memory beside the tables or
+/// 256 MiB for the answer.
 pub async fn query(sql: &str, tables: Vec<WholeTable>, max_rows: usize) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    let context = context(config(), RuntimeEnvBuilder::new())?;
+    within(MAX_WORK_BYTES, MAX_ANSWER_BYTES, sql, tables, max_rows).await
+}
+
+async fn within(
+    work_bytes: usize,
+    answer_bytes: usize,
+    sql: &str,
+    tables: Vec<WholeTable>,
+    max_rows: usize,
+) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let context = context(config(), runtime(work_bytes))?;
     for WholeTable { name, schema, rows } in tables {
         context.register_table(TableReference::bare(name), Arc::new(MemTable::try_new(schema, vec![rows])?))?;
     }
@@ -54,7 +76,32 @@ pub async fn query(sql: &str, tables: Vec<WholeTable>, max_rows: usize) -> Resul
     let plan = context.state().statement_to_plan(statement).await?;
     let answer = context.execute_logical_plan(plan).await?.limit(0, Some(max_rows))?;
     let schema = Arc::new(answer.schema().as_arrow().clone());
-    Ok((schema, answer.collect().await?))
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let mut stream = answer.execute_stream().await.map_err(said)?;
+    while let Some(batch) = stream.try_next().await.map_err(said)? {
+        bytes += size::of_batch(&batch);
+        if bytes > answer_bytes {
+            return Err(SqlError::new("the answer has more than 256 MiB: ask for fewer rows or columns"));
+        }
+        rows.push(batch);
+    }
+    Ok((schema, rows))
+}
+
+/// What has become too much, in words that say what to do.
+fn said(error: DataFusionError) -> SqlError {
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(_) => {
+            SqlError::new("this takes more than 1 GiB of memory beside the tables: ask for less at a time, by a WHERE")
+        }
+        _ => error.into(),
+    }
+}
+
+/// Memory up to a limit, and no files.
+fn runtime(work_bytes: usize) -> RuntimeEnvBuilder {
+    let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    RuntimeEnvBuilder::new().with_disk_manager_builder(no_disk).with_memory_limit(work_bytes, 1.0)
 }
 
 fn select(context: &SessionContext, sql: &str) -> Result<Statement> {
@@ -92,6 +139,21 @@ mod tests {
         assert_eq!(sum[0].column(0).as_primitive::<Decimal128Type>().value(0), 2_150);
         let (schema, rows) = block_on(query("SELECT * FROM sales ORDER BY 1", vec![amounts()], 2)).unwrap();
         assert_eq!((schema.field(0).name().as_str(), rows[0].num_rows()), ("amount", 2));
+    }
+
+    #[test]
+    fn memory_and_answers_are_bounded() {
+        let numbers = arrow::array::Int64Array::from_iter_values(0..3_000);
+        let rows = RecordBatch::try_from_iter([("n", Arc::new(numbers) as _)]).unwrap();
+        let ask = |sql: &str, max_rows: usize| {
+            let table = WholeTable { name: "t".into(), schema: rows.schema(), rows: vec![rows.clone()] };
+            block_on(within(1 << 20, 1 << 20, sql, vec![table], max_rows)).map_err(|error| error.message)
+        };
+        let wide = "SELECT repeat('x', 1000) AS x FROM t";
+        assert!(ask(wide, 3_000).unwrap_err().contains("256 MiB"));
+        assert_eq!(ask(wide, 10).unwrap().1.iter().map(RecordBatch::num_rows).sum::<usize>(), 10);
+        let sorted = "SELECT a.n FROM t a CROSS JOIN t b ORDER BY a.n * b.n";
+        assert!(ask(sorted, 1_000_000).unwrap_err().contains("1 GiB"));
     }
 
     #[test]

@@ -200,7 +200,7 @@ async fn dev_is_no_member_of_the_function_in_production() {
     let folder = scene.environment()["MILLSTREAM_PIPELINE"].clone();
     let mut dev = Child::run(
         "millstream",
-        &["dev", &folder, "--plain", "--no-generate"],
+        &["dev", &folder, "--plain", "--into-postgres"],
         &scene,
         &[("USER", "ann".into()), ("HOSTNAME", "laptop.home".into())],
     );

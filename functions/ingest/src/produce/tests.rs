@@ -14,7 +14,7 @@ async fn sent_ms(records: Vec<Result<NewRecord>>, tempo: Tempo, takes_ms: u64) -
     let clock = TokioClock::new();
     let notes = Arc::new(Notes { takes_ms, ..Notes::new(&clock) });
     let total = records.len() as u64;
-    let count = produce(records.into_iter(), tempo, "t", notes.clone(), clock, || false, |_| ()).await.unwrap();
+    let count = produce(records.into_iter(), tempo, "t", notes.clone(), clock, || false, |_| Ok(())).await.unwrap();
     assert_eq!(count, total);
     let sends = notes.sends.lock().unwrap();
     sends.iter().flat_map(|(ms, records)| records.iter().map(|_| *ms)).collect()
@@ -57,7 +57,13 @@ async fn a_bad_record_ends_it_behind_the_good_ones() {
     let log = MemoryLog::with_topic("t", 1);
     let producer = Arc::new(log.clone());
     let mut told = 0;
-    let sent = |positions: &[Position]| told += positions.len();
+    let sent = |outcome: Outcome<'_>| match outcome {
+        Outcome::Sent(positions) => {
+            told += positions.len();
+            Ok(())
+        }
+        Outcome::Refused(error) => Err(error),
+    };
     let done = produce(records.into_iter(), Tempo::Unpaced, "t", producer, TokioClock::new(), || false, sent).await;
     let error = done.unwrap_err();
     assert_eq!(error.to_string(), "orders.csv:4: it is not UTF-8");
@@ -72,7 +78,7 @@ async fn it_stops_between_records_that_are_far_apart() {
     let stopping = || clock.elapsed_ms() > 2_000;
     let records = records(&[0, 86_400_000]).into_iter();
     let tempo = Tempo::EventTime { speed: 1.0 };
-    let count = produce(records, tempo, "t", notes.clone(), clock.clone(), stopping, |_| ()).await.unwrap();
+    let count = produce(records, tempo, "t", notes.clone(), clock.clone(), stopping, |_| Ok(())).await.unwrap();
     assert_eq!((count, notes.records().len()), (1, 1));
     assert!(clock.elapsed_ms() < 2_100);
 }
@@ -82,6 +88,55 @@ async fn without_timestamps_there_is_no_pace_of_theirs() {
     let clock = TokioClock::new();
     let records = [Ok(NewRecord::default())].into_iter();
     let tempo = Tempo::EventTime { speed: 1.0 };
-    let done = produce(records, tempo, "t", Arc::new(Notes::new(&clock)), clock, || false, |_| ()).await;
+    let done = produce(records, tempo, "t", Arc::new(Notes::new(&clock)), clock, || false, |_| Ok(())).await;
     assert!(matches!(done, Err(Error::Stop(_))), "{done:?}");
+}
+
+/// A topic takes no record above a limit, nor the send that it is in; the others of the send may be there or not.
+struct Limited(MemoryLog);
+
+#[async_trait::async_trait]
+impl Producer for Limited {
+    async fn send(&self, topic: &str, mut records: Vec<NewRecord>) -> Result<Vec<Position>> {
+        let large = |record: &NewRecord| record.value.as_ref().is_some_and(|value| value.len() > 1_000_000);
+        let Some(at) = records.iter().position(large) else { return self.0.send(topic, records).await };
+        records.truncate(at);
+        self.0.send(topic, records).await?;
+        Err(Error::poison("a record is larger than topic t takes"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_before_a_refused_record_is_sent_and_counted_once() {
+    let of_bytes = |bytes: usize| Ok(NewRecord { value: Some(vec![b'x'; bytes]), ..NewRecord::default() });
+    let sizes = [1, 2, 100_000, 3, 2_000_000, 4, 5, 3_000_000, 70_000, 6];
+    for pass in [false, true] {
+        let log = MemoryLog::with_topic("t", 1);
+        let (mut told, mut passed) = (0, Vec::new());
+        let done = {
+            let told = |outcome: Outcome<'_>| match outcome {
+                Outcome::Sent(positions) => {
+                    told += positions.len();
+                    Ok(())
+                }
+                Outcome::Refused(error) => {
+                    passed.push(error.to_string());
+                    if pass { Ok(()) } else { Err(error) }
+                }
+            };
+            let (producer, clock) = (Arc::new(Limited(log.clone())), TokioClock::new());
+            let records = sizes.map(of_bytes).into_iter();
+            produce(records, Tempo::Unpaced, "t", producer, clock, || false, told).await
+        };
+        let batch = log.all(&TopicPartition::new("t", 1, 0));
+        let kept: Vec<usize> = (0..batch.len()).map(|row| batch.values().value(row).len()).collect();
+        match pass {
+            false => assert_eq!((done.is_err(), kept, passed.len()), (true, sizes[..4].to_vec(), 1)),
+            true => {
+                assert_eq!((done.unwrap(), passed.len()), (8, 2));
+                assert_eq!(kept, sizes.iter().copied().filter(|size| *size < 1_000_000).collect::<Vec<_>>());
+            }
+        }
+        assert_eq!(told, batch.len());
+    }
 }

@@ -1,8 +1,7 @@
 use std::path::Path;
 
-use arrow::datatypes::{DataType, TimeUnit};
 use ingest::Events;
-use millstream_assembly::{partitions_differ, plan_function};
+use millstream_assembly::{partitions_differ, plan_function, type_name};
 use millstream_core::{Merge, Role, Table};
 use millstream_pipeline::{Diagnostic, Pipeline, Uses};
 use serde_json::{Value, json};
@@ -147,23 +146,6 @@ fn rule(role: &Role) -> String {
             Merge::SquaredDifferences { mean, .. } => format!("squared differences from `{mean}`"),
             Merge::Sketch => "merged by sketch".to_owned(),
         },
-    }
-}
-
-/// A type as the pipeline file writes it; in Arrow's words where it has none.
-fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "string".to_owned(),
-        DataType::Boolean => "boolean".to_owned(),
-        DataType::Int32 => "int".to_owned(),
-        DataType::Int64 => "bigint".to_owned(),
-        DataType::Float32 => "float".to_owned(),
-        DataType::Float64 => "double".to_owned(),
-        DataType::Decimal128(precision, scale) => format!("decimal({precision},{scale})"),
-        DataType::Date32 => "date".to_owned(),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => "timestamp".to_owned(),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "binary".to_owned(),
-        other => other.to_string(),
     }
 }
 

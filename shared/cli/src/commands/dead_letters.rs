@@ -1,5 +1,3 @@
-use std::cmp::Reverse;
-
 use arrow::temporal_conversions::timestamp_ms_to_datetime;
 use millstream_core::{DeadLetter, Position};
 use millstream_pipeline::{Function, Pipeline};
@@ -9,6 +7,7 @@ use crate::{
     DeadLettersCommand, Failure,
     context::{Context, named},
     grid::Grid,
+    letters,
     numbers::counted,
 };
 
@@ -19,15 +18,11 @@ pub(super) async fn dead_letters(context: &Context, command: DeadLettersCommand)
     match command {
         DeadLettersCommand::List { function, limit } => {
             let store = systems.dead_letters(&pipeline);
-            let mut letters = Vec::new();
-            for id in ids(&pipeline, function.as_deref())? {
-                letters.extend(store.list(Some(&id), limit).await?);
-            }
-            // Each function's are in the order in which they were kept, the newest first.
-            if function.is_none() {
-                letters.sort_by_key(|letter| Reverse(letter.timestamp_ms));
-            }
-            letters.truncate(limit);
+            let ids = ids(&pipeline, function.as_deref())?;
+            let letters = match &function {
+                Some(_) => store.list(ids.first().map(String::as_str), limit).await?,
+                None => letters::newest(store.as_ref(), |id| ids.iter().any(|ours| ours == id), limit).await?,
+            };
             list(context, &letters, limit)
         }
         DeadLettersCommand::Show { position, function } => {

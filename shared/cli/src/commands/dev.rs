@@ -32,11 +32,17 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     let mut connections = context.connections.clone();
     // A trial run takes no partition away from a function in production, and commits nothing in its name.
     connections.group_prefix = format!("dev.{}.", context.who);
+    // And writes over no table of it.
+    let beside_kafka = connections.kafka_brokers.is_some();
+    connections.embed_tables = beside_kafka && connections.postgres_url.is_some() && !args.into_postgres;
     let systems = Arc::new(Systems::open(&pipeline, &connections, Arc::clone(&context.clock))?);
     let (clock, logs) = (Arc::clone(&context.clock), context.logs.clone());
     let mut watcher = Watcher::new(Arc::clone(&pipeline), Arc::clone(&systems), clock, logs, started_us);
     let mut display = Display::open(context, args)?;
     display.say_where(&systems);
+    if held_back(context, args) && !running::names(&pipeline).0.is_empty() {
+        tracing::warn!("no records are made up beside a Kafka; --generate makes them, in its topics");
+    }
     let mut running = Running::new();
     let starting = start(context, args, &pipeline, &systems, &patience, &mut running);
     let started = show_start(starting, &mut watcher, &mut display).await;
@@ -64,6 +70,11 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
         Some(error) => Err(error.into()),
         None => Ok(drained?),
     }
+}
+
+/// Are there no generators because nobody asked for made-up records in a Kafka's topics?
+fn held_back(context: &Context, args: &DevArgs) -> bool {
+    context.connections.kafka_brokers.is_some() && !args.generate && !args.no_generate
 }
 
 /// A system that is away at the start is seen to be waited for.
@@ -101,7 +112,7 @@ async fn start(
     for name in reading {
         running.start_function(systems, pipeline, name, patience).await?;
     }
-    for name in making.into_iter().filter(|_| !args.no_generate) {
+    for name in making.into_iter().filter(|_| !args.no_generate && !held_back(context, args)) {
         running.start_generator(context, systems, pipeline, name, args.rate, |_| {})?;
     }
     Ok(())

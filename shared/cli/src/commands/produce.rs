@@ -8,7 +8,7 @@ use std::{
 
 use console::style;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use ingest::{Checked, Look, Tempo};
+use ingest::{Checked, Look, Outcome, Tempo};
 use millstream_core::{Error, NewRecord, Position, Producer, Result};
 use millstream_pipeline::{Pipeline, Uses};
 use serde_json::json;
@@ -16,7 +16,7 @@ use serde_json::json;
 use super::generate::print_positions;
 use crate::{
     Failure, ProduceArgs,
-    context::Context,
+    context::{Context, quoted},
     interrupt::Interrupt,
     numbers::{count, counted, duration, rate},
     patience::Patience,
@@ -61,7 +61,11 @@ pub(super) async fn produce(context: &Context, args: &ProduceArgs) -> Result<(),
     let records = open()?;
     let systems = context.open_for(&pipeline, &args.topic, &Patience::new(&interrupt, None)).await?;
     let producer = systems.producer(topic)?;
-    send(context, args, producer, records, checked.as_ref(), interrupt).await
+    let line = |good| match checked {
+        Some(_) => ingest::line_of(&args.file, topic, key.as_deref(), look, good).ok().flatten(),
+        None => None,
+    };
+    send(context, args, producer, records, checked.as_ref(), &line, interrupt).await
 }
 
 /// A file on a disk can be checked first; a pipe is gone when it was read.
@@ -130,6 +134,7 @@ async fn send(
     producer: Arc<dyn Producer>,
     records: impl Iterator<Item = Result<NewRecord>> + Send,
     checked: Option<&Checked>,
+    line: &(dyn Fn(u64) -> Option<u64> + Sync),
     interrupt: Interrupt,
 ) -> Result<(), Failure> {
     let kafka = context.connections.kafka_brokers.is_some();
@@ -158,35 +163,57 @@ async fn send(
             }
         }
     };
+    let mut passed = Checked::default();
+    let mut refused = |error: Error| {
+        let before = args.skip + sent.load(Ordering::Relaxed) + passed.bad;
+        // Only those are named that are told.
+        let error = match passed.names_more().then(|| line(before)).flatten() {
+            Some(line) => error.context(format_args!("{}:{line}", args.file.display())),
+            None => error.context(format_args!("record {} of the file", before + 1)),
+        };
+        if !args.skip_bad {
+            return Err(error);
+        }
+        passed.add_bad(error);
+        Ok(())
+    };
+    let told = |outcome: Outcome<'_>| match outcome {
+        Outcome::Sent(positions) => {
+            acknowledged(positions);
+            Ok(())
+        }
+        Outcome::Refused(error) => refused(error),
+    };
     let clock = Arc::clone(&context.clock);
     let started_us = clock.now_us();
     let stopping = || interrupt.asked();
-    let outcome = ingest::produce(records, tempo(args), &args.topic, producer, clock, stopping, acknowledged).await;
+    let outcome = ingest::produce(records, tempo(args), &args.topic, producer, clock, stopping, told).await;
     bar.finish_and_clear();
     let (sent, elapsed_ms) = (sent.load(Ordering::Relaxed), (context.clock.now_us() - started_us) / 1_000);
     let skipped = skipped.into_inner().unwrap_or_else(PoisonError::into_inner);
     if checked.is_none() {
         tell_bad(&skipped);
     }
+    tell_bad(&passed);
+    let (behind, left_out) = (sent + passed.bad, skipped.bad + passed.bad);
     let ended = outcome.err().or_else(|| {
-        let all = total.is_some_and(|total| sent == total);
+        let all = total.is_some_and(|total| behind == total);
         (interrupt.asked() && !all).then(|| Error::retry("it was asked to end before the file did"))
     });
     if let Some(error) = ended {
-        return Err(error.context(unfinished(context, args, sent, total)).into());
+        return Err(error.context(unfinished(context, args, (sent, behind), total)).into());
     }
     if context.json {
         return context.say(
-            json!({ "topic": args.topic, "sent": sent, "skipped": skipped.bad, "elapsed_ms": elapsed_ms }).to_string(),
+            json!({ "topic": args.topic, "sent": sent, "skipped": left_out, "elapsed_ms": elapsed_ms }).to_string(),
         );
     }
-    let left_out =
-        if skipped.bad == 0 { String::new() } else { format!(", {} left out", counted(skipped.bad, "line")) };
+    let left_out = if left_out == 0 { String::new() } else { format!(", {} left out", counted(left_out, "line")) };
     context.say(format!("{} sent to {} in {}{left_out}", counted(sent, "record"), args.topic, duration(elapsed_ms)))
 }
 
 /// How far it came, and how to go on from there.
-fn unfinished(context: &Context, args: &ProduceArgs, sent: u64, total: Option<u64>) -> String {
+fn unfinished(context: &Context, args: &ProduceArgs, (sent, behind): (u64, u64), total: Option<u64>) -> String {
     let were = if sent == 1 { "was" } else { "were" };
     match total {
         None => format!("{} {were} sent", counted(sent, "record")),
@@ -194,17 +221,18 @@ fn unfinished(context: &Context, args: &ProduceArgs, sent: u64, total: Option<u6
             "{} of {} {were} sent (those under way at the end may be there too); go on with `{}`",
             count(sent),
             counted(total, "record"),
-            again(context, args, args.skip + sent)
+            again(context, args, args.skip + behind)
         ),
     }
 }
 
 /// The command that goes on behind what was sent.
 fn again(context: &Context, args: &ProduceArgs, skip: u64) -> String {
-    let mut words = vec!["millstream produce".to_owned(), args.topic.clone(), args.file.display().to_string()];
+    let file = quoted(&args.file.to_string_lossy());
+    let mut words = vec!["millstream produce".to_owned(), quoted(&args.topic), file];
     words.extend(args.rate.map(|rate| format!("--rate {rate}")));
     words.extend(args.pace.map(|speed| format!("--pace {speed}")));
-    words.extend(args.key.as_ref().map(|key| format!("--key {key}")));
+    words.extend(args.key.as_ref().map(|key| format!("--key {}", quoted(key))));
     words.extend(args.skip_bad.then(|| "--skip-bad".to_owned()));
     words.extend(args.unchecked.then(|| "--unchecked".to_owned()));
     words.push(format!("--skip {skip}"));

@@ -10,7 +10,12 @@ use millstream_pipeline::{Pipeline, Store};
 use millstream_sql::{SqlError, WholeTable, query as ask, tables_read};
 use serde_json::{Map, Value, json};
 
-use crate::{Failure, context::Context, grid::Grid, numbers::counted};
+use crate::{
+    Failure,
+    context::Context,
+    grid::{Grid, printable},
+    numbers::counted,
+};
 
 /// `millstream query SQL`: a SELECT over the pipeline's tables, as their readers see them.
 ///
@@ -99,11 +104,6 @@ fn lines(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<String>, Err
         }
     }
     Ok(grid.lines("", false))
-}
-
-/// Text of others, which must not steer the terminal, and stays on its line.
-fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }
 
 /// The rows as objects. Decimals and times are text, which keeps them exact.

@@ -5,7 +5,7 @@ use std::{
 
 use millstream_assembly::{Systems, plan_function};
 use millstream_core::Error;
-use millstream_embedded::Removal;
+use millstream_embedded::{Embedded, Removal};
 use millstream_pipeline::{Function, Pipeline, Store, Uses};
 use serde_json::json;
 
@@ -18,13 +18,14 @@ use crate::{
 /// `millstream reset`: removes what is embedded of a pipeline or of one function, so that it begins anew. Kafka,
 /// PostgreSQL and a lake elsewhere are never touched.
 pub(super) async fn reset(context: &Context, args: &ResetArgs) -> Result<(), Failure> {
-    let (path, function) = places(args);
+    let (path, function) = places(context, args)?;
     let pipeline = context.load(path)?;
     let function = function.map(|name| named(&pipeline, name)).transpose()?.map(|(name, _)| name.as_str());
     if !context.connections.data_dir.exists() {
         let place = context.connections.data_dir.display();
         return Err(Failure::Usage(format!("there is no data folder {place} (--data-dir): nothing is to be removed")));
     }
+    whole_folder_is_ours(context, &pipeline).await?;
     let plan = Plan::of(context, &pipeline, function).await?;
     if !context.json {
         plan.lines().iter().try_for_each(|line| context.say(line))?;
@@ -35,6 +36,8 @@ pub(super) async fn reset(context: &Context, args: &ResetArgs) -> Result<(), Fai
     if !args.yes {
         confirm()?;
     }
+    // Somebody may have begun while the question stood.
+    nobody_else_has_it(context)?;
     let systems = context.open(&pipeline)?;
     plan.carry_out(&systems).await?;
     match context.json {
@@ -43,11 +46,52 @@ pub(super) async fn reset(context: &Context, args: &ResetArgs) -> Result<(), Fai
     }
 }
 
-/// One argument alone is the pipeline, or a function where there is no such path.
-fn places(args: &ResetArgs) -> (Option<&Path>, Option<&str>) {
-    match (&args.path, &args.function) {
-        (Some(path), None) if !path.exists() => (None, path.to_str()),
-        (path, function) => (path.as_deref(), function.as_deref()),
+/// One argument alone is the pipeline, or a function where there is no such path. Beside `-p` it is a function.
+fn places<'a>(context: &Context, args: &'a ResetArgs) -> Result<(Option<&'a Path>, Option<&'a str>), Failure> {
+    let (path, function) = (args.path.as_deref(), args.function.as_deref());
+    let Some(one) = path.filter(|_| function.is_none()) else { return Ok((path, function)) };
+    if context.names_pipeline() || !one.exists() {
+        return Ok((None, one.to_str()));
+    }
+    let is_function = |name: &str| context.load(None).is_ok_and(|pipeline| named(&pipeline, name).is_ok());
+    match one.to_str().filter(|name| is_function(name)) {
+        Some(name) => Err(Failure::Usage(format!(
+            "`{name}` is there as a file or folder, and a function of {} has that name: say `./{name}` for the path, or \
+             `{name} -p PIPELINE` for the function",
+            context.file(None).display()
+        ))),
+        None => Ok((Some(one), None)),
+    }
+}
+
+/// A table's name does not say whose it is: where another pipeline has written too, its tables might go with ours.
+async fn whole_folder_is_ours(context: &Context, pipeline: &Pipeline) -> Result<(), Failure> {
+    nobody_else_has_it(context)?;
+    let systems = context.open(pipeline)?;
+    let Some(embedded) = systems.embedded() else { return Ok(()) };
+    let mut others = embedded.pipelines().await?;
+    others.retain(|name| *name != pipeline.name);
+    if others.is_empty() {
+        return Ok(());
+    }
+    let (folder, others) = (context.connections.data_dir.display(), others.join(", "));
+    Err(Error::stop(format!(
+        "the data folder {folder} also holds what pipeline {others} wrote, and which tables and topics are whose is not \
+         known: nothing was removed. Remove the whole folder to begin anew with all of them; and give each pipeline a \
+         folder of its own (MILLSTREAM_DATA_DIR, --data-dir)"
+    ))
+    .into())
+}
+
+fn nobody_else_has_it(context: &Context) -> Result<(), Failure> {
+    let file = context.connections.data_dir.join("millstream.db");
+    match Embedded::is_open(&file) {
+        true => Err(Error::stop(format!(
+            "another process has {} open, such as a `dev`: end it first; nothing was removed",
+            file.display()
+        ))
+        .into()),
+        false => Ok(()),
     }
 }
 
@@ -113,14 +157,17 @@ impl Plan {
             }
             Store::Lake => self.folders.push(context.connections.data_dir.join("lake").join(&into.name)),
             Store::Postgres | Store::Topic => {
-                // A file that is wrong by now must not keep anybody from beginning anew.
+                let unknown = |wrong| {
+                    Error::stop(format!(
+                        "{wrong}\nso it is not known which tables are its own, and nothing was removed: correct it, or remove \
+                         the whole data folder {}",
+                        context.connections.data_dir.display()
+                    ))
+                };
+                let table = plan_function(pipeline, name).await.map_err(unknown)?.planned.table.name;
                 self.embedded.tables.push(into.name.clone());
-                match plan_function(pipeline, name).await {
-                    Ok(plan) if plan.planned.table.name != into.name => {
-                        self.embedded.tables.push(plan.planned.table.name);
-                    }
-                    Ok(_) => {}
-                    Err(_) => self.embedded.tables.push(format!("{}_state", into.name)),
+                if table != into.name {
+                    self.embedded.tables.push(table);
                 }
             }
         }

@@ -1,3 +1,4 @@
+use millstream_assembly::require_said;
 use millstream_pipeline::Uses;
 
 use crate::{
@@ -17,7 +18,7 @@ pub(super) async fn run(context: &Context, function: &str) -> Result<(), Failure
         return Err(Failure::Usage(format!("`{name}` makes records and reads none: `millstream generate {name}`")));
     }
     if context.connections.kafka_brokers.is_some() {
-        context.connections.require_said(name, declared)?;
+        require_said(&context.connections, &pipeline, name).await?;
     }
     let mut interrupt = Interrupt::listen()?;
     let patience = Patience::new(&interrupt, None);

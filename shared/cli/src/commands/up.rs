@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use millstream_assembly::{PartitionsDiffer, Systems, partitions_differ};
+use millstream_assembly::{PartitionsDiffer, Systems, partitions_differ, require_said};
 use millstream_core::Error;
 use millstream_pipeline::Pipeline;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ pub(super) async fn up(context: &Context, path: Option<&Path>, raise: bool) -> R
     connections.create = true;
     if connections.kafka_brokers.is_some() {
         for name in running::names(&pipeline).1 {
-            connections.require_said(name, &pipeline.functions[name])?;
+            require_said(&connections, &pipeline, name).await?;
         }
     }
     let systems = Systems::open(&pipeline, &connections, context.clock.clone())?;

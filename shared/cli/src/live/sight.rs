@@ -10,7 +10,10 @@ use millstream_pipeline::{Pipeline, Store};
 use tokio::sync::watch;
 
 use super::{DeadLetterState, TableState, view};
-use crate::running::{Consuming, Running};
+use crate::{
+    letters,
+    running::{Consuming, Running},
+};
 
 /// How long after one look at the systems comes the next.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -115,14 +118,12 @@ impl Sight {
     }
 
     async fn read_letters(&mut self) {
-        let letters = self.systems.dead_letters(&self.pipeline);
-        let mut latest = None;
-        for consuming in &self.functions {
-            let Ok(letters) = letters.list(Some(&consuming.function.id), 1).await else { return };
-            latest = letters.into_iter().chain(latest).max_by_key(|letter| letter.timestamp_ms);
-        }
+        let store = self.systems.dead_letters(&self.pipeline);
+        let is_ours = |id: &str| self.functions.iter().any(|consuming| consuming.function.id == id);
+        let Ok(latest) = letters::newest(store.as_ref(), is_ours, 1).await else { return };
+        let latest = latest.first().map(|letter| format!("{}: {}", letter.position, letter.reason));
         self.letters_read = Some(self.seen.dead_letters.total);
-        self.seen.dead_letters.latest = latest.map(|letter| format!("{}: {}", letter.position, letter.reason));
+        self.seen.dead_letters.latest = latest;
     }
 
     /// The newest rows of each table.

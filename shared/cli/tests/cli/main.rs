@@ -149,6 +149,26 @@ fn up_topics_produce_run_and_dead_letters_work_together() {
     assert_eq!(bank(&["audit", "flow"]).status.code(), Some(0));
 }
 
+/// Of several functions too, and whatever times the records say.
+#[test]
+fn the_letter_that_was_kept_last_is_listed_first() {
+    let data = data();
+    let bank = |args: &[&str]| run(&data, &[&["-p", "pipelines/bank"], args].concat());
+    let file = data.path().join("records.jsonl");
+    for time in ["2026-01-02", "2026-01-01"] {
+        let line = format!(r#"{{"branch":"Oslo","currency":"EUR","amount":"x","at":"{time}T00:00:00Z"}}"#);
+        std::fs::write(&file, line).unwrap();
+        assert!(bank(&["produce", "transaction", &file.display().to_string(), "--unchecked"]).status.success());
+        assert!(run(&data, &["dev", "pipelines/bank", "--no-generate", "--for", "1.5"]).status.success());
+    }
+    let listed = said(&bank(&["dead-letters", "list", "--json"])).0;
+    let listed: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let older: Vec<bool> = listed.iter().map(|letter| letter.to_string().contains("2026-01-01")).collect();
+    assert_eq!(older, [true, true, false, false], "{listed:?}");
+    let newest = said(&bank(&["dead-letters", "list", "--json", "--limit", "1"])).0;
+    assert_eq!(serde_json::from_str::<Value>(newest.trim()).unwrap(), listed[0]);
+}
+
 #[test]
 fn an_audit_finds_what_was_tampered_with() {
     let data = data();
@@ -247,8 +267,49 @@ fn run_and_up_beside_a_kafka_want_their_stores_named() {
         assert_eq!(output.status.code(), Some(3), "{said}");
         assert!(said.contains("_URL is not set") && said.contains("`embedded`"), "{said}");
     }
+    let of = pipeline(
+        &data,
+        "name: p\ntopics: { t: { partitions: 1, schema: { a: string } } }\n\
+         references: { r: { from: postgres.r, schema: { a: string, b: string } } }\n\
+         functions:\n  f: { uses: archive, from: t, sql: 'SELECT t.a, r.b FROM t JOIN r ON t.a = r.a', into: lake.f }\n",
+    );
+    let run_f = [&["run", "f"][..], &of.each_ref().map(String::as_str)].concat();
+    let mut beside = millstream(&data, &run_f);
+    let output = beside.env("MILLSTREAM_KAFKA_BROKERS", "127.0.0.1:9").env("MILLSTREAM_LAKE_URL", "embedded");
+    let said = said(&output.output().unwrap()).1;
+    assert!(said.contains("MILLSTREAM_POSTGRES_URL is not set") && said.contains("the reference `r`"), "{said}");
     let empty = millstream(&data, &["check", "pipelines/bank"]).env("MILLSTREAM_POSTGRES_URL", "").output().unwrap();
     assert!(String::from_utf8_lossy(&empty.stderr).contains("MILLSTREAM_POSTGRES_URL is set and empty"), "{empty:?}");
+}
+
+/// What is somebody's production is read by `dev`, and written by request only.
+#[test]
+fn dev_beside_a_kafka_writes_nothing_of_the_functions() {
+    let data = data();
+    let dev = |more: &[&str]| {
+        let mut dev = millstream(&data, &[&["dev", "pipelines/bank", "--plain", "--for", "1"], more].concat());
+        dev.env("MILLSTREAM_KAFKA_BROKERS", "127.0.0.1:9")
+            .env("MILLSTREAM_POSTGRES_URL", "postgres://me@127.0.0.1:9/x");
+        let output = dev.output().unwrap();
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        said(&output).1
+    };
+    let tables = |said: &str| said.lines().find(|line| line.starts_with("tables: ")).unwrap_or_default().to_owned();
+    let text = dev(&[]);
+    assert!(tables(&text).contains("millstream.db") && tables(&text).contains("--into-postgres"), "{text}");
+    assert!(text.contains("no records are made up") && text.contains("--generate"), "{text}");
+    let text = dev(&["--into-postgres", "--generate"]);
+    assert!(tables(&text) == "tables: PostgreSQL" && !text.contains("no records are made up"), "{text}");
+}
+
+/// The text of a panic may quote a record. (An unknown fault point is one that can be had.)
+#[test]
+fn a_panic_tells_its_place_and_not_its_text() {
+    let data = data();
+    let output = millstream(&data, &["check", "pipelines/bank"]).env("MILLSTREAM_FAULT", "hunter2").output().unwrap();
+    let (_, err) = said(&output);
+    assert!(!output.status.success() && err.contains("fault.rs:") && err.contains("a defect"), "{err}");
+    assert!(!err.contains("hunter2"), "{err}");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! What somebody does who has just got the command: a pipeline of their own, questions to its tables, a new beginning.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
+use millstream_core::SystemClock;
+use millstream_embedded::Embedded;
 use tempfile::TempDir;
 
 use super::{data, json, millstream, run};
@@ -28,6 +30,13 @@ fn usage(data: &TempDir, args: &[&str]) -> String {
     let output = run(data, &args.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// How a command ends, and what it says on stderr.
+fn code(data: &TempDir, args: &[&str]) -> (Option<i32>, String) {
+    let args = in_folder(data, args);
+    let output = run(data, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    (output.status.code(), super::said(&output).1)
 }
 
 fn write(data: &TempDir, name: &str, text: &str) {
@@ -126,6 +135,25 @@ fn a_pipeline_is_guessed_from_records() {
     assert!(!Path::new(&data.path().join("broken")).exists(), "nothing is left behind");
 }
 
+/// Names of others are data: none of them changes what the file says, or steers the terminal.
+#[test]
+fn names_of_others_are_quoted_or_left_out() {
+    let data = data();
+    let line = r#"{"ok":1,"line\nbreak":1,"esc\u001b[31m":2,"in":{"x\ty":1,"z":1},"true":3,"a: b # c":4,"at":"2026-11-21T10:00:01Z"}"#;
+    for name in ["true", "null"] {
+        write(&data, &format!("{name}.jsonl"), &format!("{line}\n"));
+        let told = ok(&data, &["new", &format!("FOLDER/of-{name}"), "--from", &format!("FOLDER/{name}.jsonl")]);
+        assert!(!told.contains('\u{1b}') && told.contains("`line\u{fffd}break`: the name has"), "{told}");
+        assert!(told.contains("`in.x\u{fffd}y`: the name has"), "{told}");
+        ok(&data, &["check", &format!("FOLDER/of-{name}")]);
+        assert!(ok(&data, &["test", &format!("FOLDER/of-{name}")]).contains("1 passed, 0 failed"));
+    }
+    let many: Vec<String> = (0..5_000).map(|at| format!("\"f{at}\":{at}")).collect();
+    write(&data, "many.jsonl", &format!("{{{}}}\n", many.join(",")));
+    let told = usage(&data, &["new", "FOLDER/many", "--from", "FOLDER/many.jsonl"]);
+    assert!(told.contains("1,000 fields"), "{told}");
+}
+
 #[test]
 fn a_test_tells_dead_letters() {
     let data = data();
@@ -167,6 +195,58 @@ fn what_is_elsewhere_is_never_reset() {
         words(&plan, "kept").contains("in Kafka") && words(&plan, "removed").contains("transaction_flow"),
         "{plan}"
     );
+}
+
+/// Nobody knows whose table is whose: what another pipeline wrote into the same file might go with it.
+#[test]
+fn a_folder_of_several_pipelines_is_not_reset() {
+    let data = data();
+    for (name, column) in [("one", "name: one"), ("two", "name: two")] {
+        ok(&data, &["new", &format!("FOLDER/{name}")]);
+        let text = fs::read_to_string(data.path().join(name).join("pipeline.yaml")).expect("the file");
+        assert!(text.contains(column), "{text}");
+        ok(&data, &["dev", &format!("FOLDER/{name}"), "--rate", "100", "--for", "1.5"]);
+    }
+    for args in [&["reset", "FOLDER/one", "-y"][..], &["reset", "FOLDER/one", "sales", "-y"]] {
+        let (code, told) = code(&data, args);
+        assert!(code == Some(3) && told.contains("pipeline two") && told.contains("MILLSTREAM_DATA_DIR"), "{told}");
+    }
+    assert!(ok(&data, &["query", "SELECT count(*) AS n FROM sales", "-p", "FOLDER/two"]).contains('n'));
+}
+
+#[test]
+fn a_reset_waits_for_nobody_and_guesses_nothing() {
+    let data = data();
+    ok(&data, &["new", "FOLDER/shop"]);
+    ok(&data, &["dev", "FOLDER/shop", "--rate", "100", "--for", "1.5"]);
+
+    // Somebody has the file open, as a `dev` that runs.
+    let open = Embedded::open(&data.path().join("millstream.db"), Arc::new(SystemClock)).expect("the file");
+    let (exit, told) = code(&data, &["reset", "FOLDER/shop", "-y"]);
+    assert!(exit == Some(3) && told.contains("another process has"), "{told}");
+    drop(open);
+
+    // A name that is both a function and a folder.
+    let shop = data.path().join("shop");
+    let both = shop.join("sales");
+    fs::create_dir(&both).expect("a folder");
+    let in_it = |args: &[&str]| {
+        let mut command = millstream(&data, args);
+        let output = command.current_dir(&shop).output().expect("the binary runs");
+        (output.status.code(), super::said(&output))
+    };
+    let (exit, (_, told)) = in_it(&["reset", "sales", "-y"]);
+    assert!(exit == Some(2) && told.contains("a function") && told.contains("./sales"), "{told}");
+    let (exit, (told, err)) = in_it(&["reset", "sales", "-p", ".", "-y"]);
+    assert!(exit == Some(0) && told.contains("of shop.sales"), "{told} {err}");
+
+    // SQL that can't be planned doesn't say which tables are the function's.
+    let file = data.path().join("shop/pipeline.yaml");
+    let text = fs::read_to_string(&file).expect("the file");
+    assert!(text.contains("sum("), "{text}");
+    fs::write(&file, text.replace("sum(", "summ(")).expect("written");
+    let (exit, told) = code(&data, &["reset", "FOLDER/shop", "-y"]);
+    assert!(exit == Some(3) && told.contains("which tables"), "{told}");
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn a_dry_run_sends_nothing() {
 #[test]
 fn an_interrupted_file_is_gone_on_with() {
     let shop = Shop::new();
-    let file = shop.file("a.jsonl", &[GOOD; 500].join("\n"));
+    let file = shop.file("it's a.jsonl", &[GOOD; 500].join("\n"));
     let args = ["produce", "sales", &file, "--rate", "100", "-v", &shop.of[0], &shop.of[1]];
     let mut child = millstream(&shop.data, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
@@ -107,7 +107,8 @@ fn an_interrupted_file_is_gone_on_with() {
     let sent = shop.sent();
     assert!((20..500).contains(&sent), "{sent}");
     assert_eq!(output.status.code(), Some(4), "{err}");
-    let command = format!("millstream produce sales {file} --rate 100 --skip {sent} -p {}", shop.of[1]);
+    let quoted = format!("'{}'", file.replace('\'', r"'\''"));
+    let command = format!("millstream produce sales {quoted} --rate 100 --skip {sent} -p {}", shop.of[1]);
     assert!(err.contains(&format!("{sent} of 500 records")) && err.contains(&command), "{err}");
 
     let (code, out, err) = shop.produce(&[&file, "--skip", &sent.to_string()]);

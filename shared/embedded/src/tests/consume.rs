@@ -133,6 +133,38 @@ async fn it_begins_with_what_is_left() {
     assert_eq!(seen.ranges(), [(4, 10, 6)]);
 }
 
+/// As many records as the old one had: only the topic's row tells that these are others.
+#[tokio::test]
+async fn a_topic_that_is_re_created_while_it_is_read_begins_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.create_topic("t", 1, &[]).await.unwrap();
+    store.send("t", (0..3).map(|value| record(0, value)).collect()).await.unwrap();
+    let seen = Seen::new(0, 8);
+    let task = tokio::spawn({
+        let (store, seen) = (store.clone(), seen.clone());
+        async move { consume(&store, ROOMY, seen).await }
+    });
+    let first_is_in = async {
+        while seen.acknowledged.lock().unwrap().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, first_is_in).await.unwrap();
+    // In one step, so that it is never seen to be missing.
+    let other = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
+    other
+        .execute_batch(
+            "BEGIN IMMEDIATE; DELETE FROM millstream_records; DELETE FROM millstream_partitions; \
+             DELETE FROM millstream_topics; INSERT INTO millstream_topics (name, partitions, uuid) VALUES ('t', 1, 'x'); \
+             INSERT INTO millstream_partitions SELECT id, 0, 0, 0 FROM millstream_topics; COMMIT",
+        )
+        .unwrap();
+    store.send("t", (0..5).map(|value| record(0, value)).collect()).await.unwrap();
+    timeout(LIMIT, task).await.unwrap().unwrap();
+    assert_eq!(seen.ranges(), [(0, 3, 3), (0, 5, 5)], "its start is asked for again");
+}
+
 #[tokio::test]
 async fn nothing_is_read_beyond_the_batch_in_hand() {
     let folder = tempfile::tempdir().unwrap();

@@ -60,7 +60,7 @@ async fn a_file_of_an_older_version_is_migrated() {
     let older = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
     older
         .execute_batch(
-            "ALTER TABLE millstream_topics DROP COLUMN uuid; ALTER TABLE millstream_fences DROP COLUMN topic_id;
+            "DROP INDEX millstream_dead_letters_newest; ALTER TABLE millstream_topics DROP COLUMN uuid; ALTER TABLE millstream_fences DROP COLUMN topic_id;
              INSERT INTO millstream_fences VALUES ('p.f', 't', 1, 0, 0, 1, 5, NULL, '{}', '');
              PRAGMA user_version = 1",
         )
@@ -77,6 +77,14 @@ async fn a_file_of_an_older_version_is_migrated() {
     let fences = store.fences("p.f").await.unwrap();
     assert_eq!((fences[0].0.clone(), fences[0].1.next_offset, fences[0].1.topic_id.clone()), (partition, 1, None));
     assert_eq!(store.watermarks(&fences[0].0).await.unwrap().high, 1);
+    let file = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
+    let has_index = "SELECT count(*) FROM sqlite_master WHERE name = 'millstream_dead_letters_newest'";
+    let indexes = || file.query_row(has_index, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(indexes(), 1);
+    // As another process of version 1 leaves it, and as the first migration did.
+    file.execute_batch("UPDATE millstream_topics SET uuid = NULL; DROP INDEX millstream_dead_letters_newest").unwrap();
+    assert!(open(folder.path()).topic_id("t").await.unwrap().is_some());
+    assert_eq!(indexes(), 1);
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! Lost connections, unknown outcomes, refused sign-ins.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch};
@@ -201,4 +204,31 @@ pub async fn a_write_whose_time_is_up_twice_is_too_large(way: Way) {
         database.execute("DROP TABLE counts; DELETE FROM millstream_fences").await;
     }
     database.drop().await;
+}
+
+/// The server is told to give up what nobody waits for any more: else such writes would queue up before the lock.
+#[tokio::test]
+async fn a_write_whose_time_is_up_is_called_off() {
+    for way in [Way::Direct, Way::Tls] {
+        let database = Database::create(way).await;
+        let table = counts(false);
+        let sink = database.sink(&table);
+        let start = ready(&sink).await;
+        let owner = connect(&database.direct_url()).await;
+        owner.batch_execute("BEGIN; LOCK TABLE counts IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        let writing = tokio::spawn({
+            let (sink, rows) = (sink.clone(), one_row(&table));
+            async move { write(&sink, &start, &[rows]).await }
+        });
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'counts'::regclass";
+        database.wait_until(waiting, "1").await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(31)).await;
+        tokio::time::resume();
+        let error = writing.await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("no answer within 30 s"), "{error}");
+        database.wait_until(waiting, "0").await;
+        owner.batch_execute("COMMIT").await.unwrap();
+        database.drop().await;
+    }
 }

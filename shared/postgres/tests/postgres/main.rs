@@ -40,6 +40,7 @@ on_both_ways! {
     faults::a_rejected_sign_in_says_what_to_check,
     tables::a_table_that_does_not_fit_is_described,
     tables::fences_from_before_topic_ids_get_their_column,
+    tables::a_change_of_a_table_does_not_queue_up_behind_a_long_reader,
     tables::a_view_follows_its_statement,
     tables::sessions_join_in_a_view,
     tables::the_newest_rows_are_those_of_the_latest_window,

@@ -10,7 +10,7 @@ use millstream_core::{Error, Fence, Merge, Role, Sink, Table, View};
 use millstream_postgres::{newest_rows, read_table};
 use millstream_testkit::{rows::texts, sessions};
 
-use crate::support::{Database, Way, column, counts, moved, partition, ready, table, write};
+use crate::support::{Database, Way, column, connect, counts, moved, partition, ready, table, write};
 
 async fn stopped(database: &Database, table: &Table, create: bool) -> String {
     match database.sink(table).prepare(create).await {
@@ -62,6 +62,25 @@ pub async fn fences_from_before_topic_ids_get_their_column(way: Way) {
     let known = Fence { topic_id: Some("an-id".to_owned()), ..moved(&start, 1) };
     one.write(&partition(0), &start, &known, &[]).await.unwrap();
     assert_eq!(two.fence(&partition(0)).await.unwrap(), Some(known));
+    database.drop().await;
+}
+
+/// What waits for a lock has all that come later wait as well.
+pub async fn a_change_of_a_table_does_not_queue_up_behind_a_long_reader(way: Way) {
+    let database = Database::create(way).await;
+    let table = counts(false);
+    let sink = database.sink(&table);
+    ready(&sink).await;
+    database.execute("ALTER TABLE millstream_fences DROP COLUMN topic_id").await;
+    let reader = connect(&database.direct_url()).await;
+    reader.batch_execute("BEGIN; SELECT * FROM millstream_fences").await.unwrap();
+    let prepared = tokio::time::timeout(std::time::Duration::from_secs(20), sink.prepare(true)).await;
+    match prepared.expect("it gives up") {
+        Err(Error::Retry(fault)) => assert!(fault.to_string().contains("a long query"), "{fault}"),
+        other => panic!("expected Retry, got {other:?}"),
+    }
+    reader.batch_execute("COMMIT").await.unwrap();
+    sink.prepare(true).await.unwrap();
     database.drop().await;
 }
 

@@ -54,3 +54,15 @@ async fn functions_that_merge_what_is_late_refuse_it_too() {
     let (rows, reasons, newest_ms) = rows_of(merge, &[(NOW_MS, AHEAD_MS * 2), (NOW_MS, 5)]).await;
     assert_eq!((rows, reasons.len(), newest_ms), (vec![1], 1, Some(5)));
 }
+
+/// Producers that stamp their records with 0, or in seconds: the stamp says nothing, and no event is ahead of it.
+#[tokio::test]
+async fn a_stamp_before_2001_is_taken_for_none() {
+    let world = World::new(declared(Some(AHEAD_MS)));
+    for stamp_ms in [0, NOW_MS / 1_000, 999_999_999_999, 1_000_000_000_000] {
+        world.append_at(stamp_ms, &format!("x@{}", NOW_MS * 1_000)).await;
+    }
+    let member = world.member().await;
+    member.runner.process(world.read(0, 4).await).await.unwrap();
+    assert_eq!((member.texts().await.len(), world.letter_offsets()), (3, vec![3]));
+}

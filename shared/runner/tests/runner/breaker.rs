@@ -1,9 +1,13 @@
 //! When everything is refused, it is not the records that are wrong: the function stops before it has emptied the topic into
 //! the dead letters.
 
-use millstream_core::{Error, Late};
+use millstream_core::{Error, Late, Log, TopicPartition};
+use millstream_testkit::MemoryLog;
 
-use crate::world::{Declared, Member, UNSTORABLE, World};
+use crate::{
+    narrowing::ALL,
+    world::{Declared, Member, TOPIC, UNSTORABLE, World},
+};
 
 /// Reads on from the fence in batches until the end or an error; the error's text, if any.
 async fn read_on(world: &World, member: &Member, batch: i64, end: i64) -> Option<String> {
@@ -72,4 +76,42 @@ async fn late_events_stop_nothing() {
     let world = World::with(declared, &records);
     assert_eq!(read_on(&world, &world.member().await, 3_000, 12_001).await, None);
     assert_eq!(world.letter_offsets().len(), 12_000);
+}
+
+/// A record that can be decoded is no sign of a mistake, late or not: beside such ones a bad one in six is only a bad one.
+#[tokio::test]
+async fn bad_records_among_late_ones_stop_nothing() {
+    let declared = Declared { late: Late::DeadLetter, lateness_ms: 1, ..Declared::default() };
+    let around = |at: usize| if at % 6 == 5 { "bad".to_owned() } else { "b@1".to_owned() };
+    let records = [vec!["a@9000000".to_owned()], (0..6_600).map(around).collect()].concat();
+    for batch in [1, 6, 700] {
+        let world = World::with(declared.clone(), &records);
+        assert_eq!(read_on(&world, &world.member().await, 1, 1).await, None);
+        // A process that has accepted nothing itself yet.
+        assert_eq!(read_on(&world, &world.member().await, batch, 6_601).await, None, "batches of {batch}");
+        assert_eq!(world.letter_offsets().len(), 6_600);
+    }
+}
+
+/// A mistake in the pipeline file refuses the records of every partition: they count together.
+#[tokio::test]
+async fn partitions_without_an_accepted_record_count_together() {
+    const PARTITIONS: i32 = 30;
+    let mut world = World::new(Declared::default());
+    world.log = MemoryLog::with_topic(TOPIC, PARTITIONS);
+    for number in 0..PARTITIONS {
+        world.log.append(TOPIC, number, values("bad", 100));
+    }
+    let member = world.member().await;
+    let partition = |number| TopicPartition::new(TOPIC, 1, number);
+    let (mut stops, mut letters) = (0, 0);
+    for number in 0..PARTITIONS {
+        let batch = world.log.read(&partition(number), 0..100, ALL).await.unwrap();
+        match member.runner.process(batch).await {
+            Ok(_) => letters += 100,
+            Err(Error::Stop(_)) => stops += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!((stops, letters, world.letters.all().len()), (PARTITIONS - 10, 1_000, 1_000));
 }

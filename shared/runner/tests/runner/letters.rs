@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_core::{
-    DeadLetter, DeadLetters, Error, Log, MAX_LETTER_KEY_BYTES, MAX_LETTER_VALUE_BYTES, NewRecord, Position, Producer,
-    Result, Transform,
+    DeadLetter, DeadLetters, Error, Fence, Log, MAX_LETTER_KEY_BYTES, MAX_LETTER_VALUE_BYTES, NewRecord, Position,
+    Producer, Result, Sink, Transform,
 };
 use millstream_runner::TopicDeadLetters;
 use millstream_testkit::{Call, Failure, MemoryLog, conformance};
@@ -115,6 +115,22 @@ async fn a_letter_that_is_in_is_not_sent_again() {
     assert_eq!(sent, [1, 3, 4, 6]);
     // What another process sends is its own affair: it can't know.
     assert_eq!(member.runner.stats().dead_letters(), 4);
+}
+
+/// The function was reset, or the sink was put back to what it was: what was sent for it is gone as well.
+#[tokio::test]
+async fn letters_are_sent_again_when_the_fence_goes_back() {
+    let world = World::with(Declared::default(), ["a", "b", "bad", "d"]);
+    let member = world.member().await;
+    member.runner.process(world.read(0, 2).await).await.unwrap();
+    member.sink.fail_next(Failure::RetryBefore);
+    assert!(member.runner.process(world.read(2, 4).await).await.unwrap_err().is_retry());
+    assert_eq!(world.letter_offsets(), [2]);
+    let there = member.sink.fence(&partition()).await.unwrap().unwrap();
+    member.sink.write(&partition(), &there, &Fence { next_offset: 0, ..there.clone() }, &[]).await.unwrap();
+    assert_eq!(member.runner.process(world.read(0, 4).await).await.unwrap(), 4);
+    let puts = world.journal.calls().into_iter().filter(|call| matches!(call, Call::Letters(_))).count();
+    assert_eq!((puts, member.next_offset().await), (2, 4));
 }
 
 #[tokio::test]

@@ -139,6 +139,20 @@ async fn what_is_too_large_is_written_in_parts() {
     assert!(member.runner.stats().writes() < 40, "{} writes", member.runner.stats().writes());
 }
 
+/// A lock that is held for a while looks like writes that are too large: once it is gone they grow again.
+#[tokio::test]
+async fn what_was_too_large_for_a_while_only_costs_few_writes() {
+    let world = World::with(Declared::default(), (0..1_000).map(|at| at.to_string()));
+    let member = world.member().await;
+    // Down to one record.
+    for _ in 0..9 {
+        member.sink.fail_next(Failure::TooLargeBefore);
+    }
+    assert_eq!(member.runner.process(world.read(0, 1_000).await).await.unwrap(), 1_000);
+    assert_eq!(member.texts().await.len(), 1_000);
+    assert!(member.runner.stats().writes() < 100, "{} writes", member.runner.stats().writes());
+}
+
 #[tokio::test]
 async fn one_record_that_is_too_large_is_tried_again() {
     let world = World::with(Declared::default(), ["a", "b"]);

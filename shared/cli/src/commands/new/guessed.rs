@@ -5,11 +5,14 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::identifier;
-use crate::infer::{Field, Guess, Kind};
+use crate::{
+    grid::printable,
+    infer::{Field, Guess, Kind},
+};
 
 /// Words that SQL or its parser has a use for: they are quoted as names.
-const QUOTED: &str = " all any as case cast current date day desc end fetch from group hour interval join left limit not \
-                      null offset on order right select table time timestamp to user values where ";
+const QUOTED: &str = " all any as case cast current date day desc end false fetch from group hour interval join left limit not \
+                      null offset on order right select table time timestamp to true user values where ";
 
 /// The text of the file, and the names of its test's files.
 pub(super) struct Written {
@@ -30,7 +33,7 @@ pub(super) fn topic_of(file: &Path) -> String {
 
 pub(super) fn write_pipeline(name: &str, file: &Path, guess: &Guess) -> Written {
     let topic = topic_of(file);
-    let table = format!("{topic}_by_minute");
+    let (table, topic_key) = (format!("{topic}_by_minute"), yaml(&topic));
     let ending = file.extension().map_or_else(String::new, |ending| ending.to_string_lossy().to_ascii_lowercase());
     let ending = if ending == "ndjson" { "jsonl".to_owned() } else { ending };
     let (given, expected) = (format!("fixtures/{topic}.{ending}"), format!("fixtures/{table}.csv"));
@@ -39,27 +42,24 @@ pub(super) fn write_pipeline(name: &str, file: &Path, guess: &Guess) -> Written 
         format!("    event_time: {field}    # when it happened: guessed, like the types\n")
     });
     let left_out: String =
-        guess.left_out.iter().map(|reason| format!("      # left out: {}\n", one_line(reason))).collect();
+        guess.left_out.iter().map(|reason| format!("      # left out: {}\n", printable(reason))).collect();
     let pipeline = format!(
         "# `millstream schema` prints all that can stand in this file.\n\
-         name: {name}\n\n\
-         topics:\n  {topic}:\n    partitions: 3\n    schema:    # guessed from {} records; what does not fit is a dead letter\n\
+         name: {}\n\n\
+         topics:\n  {topic_key}:\n    partitions: 3\n    schema:    # guessed from {} records; what does not fit is a dead letter\n\
          {}{left_out}{event_time}\n\
-         functions:\n  by_minute:\n    uses: aggregate\n    from: {topic}\n    sql: |\n{}\
+         functions:\n  by_minute:\n    uses: aggregate\n    from: {topic_key}\n    sql: |\n{}\
          {}into: postgres.{table}    # embedded, until MILLSTREAM_POSTGRES_URL is set\n\n\
-         tests:\n  - name: the first records of {}\n    given: {{ {topic}: {given} }}\n    # What the SQL made of them when this \
+         tests:\n  - name: the first records of {}\n    given: {{ {topic_key}: {given} }}\n    # What the SQL made of them when this \
          file was written.\n    expect: {{ postgres.{table}: {expected} }}\n",
+        yaml(name),
         guess.records,
         schema(&guess.fields, 6),
         sql(guess, &topic),
         "    ",
-        yaml(&one_line(&file.file_name().unwrap_or_default().to_string_lossy())),
+        yaml(&printable(&file.file_name().unwrap_or_default().to_string_lossy())),
     );
     Written { pipeline, given, expected }
-}
-
-fn one_line(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
 fn schema(fields: &[Field], indent: usize) -> String {
@@ -83,7 +83,7 @@ fn kind(of: &Kind, nullable: bool) -> String {
 }
 
 /// A name as YAML: as it is where that is safe, else as JSON, which YAML reads too.
-fn yaml(name: &str) -> String {
+pub(super) fn yaml(name: &str) -> String {
     let plain = name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-' || letter == '.')
         && !["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&name.to_ascii_lowercase().as_str());

@@ -10,7 +10,14 @@ use millstream_pipeline::Pipeline;
 use serde_json::json;
 
 use super::test::read_given;
-use crate::{Failure, args::NewArgs, context::Context, infer::Guess, numbers::counted};
+use crate::{
+    Failure,
+    args::NewArgs,
+    context::{Context, quoted},
+    grid::printable,
+    infer::Guess,
+    numbers::counted,
+};
 
 mod guessed;
 
@@ -30,15 +37,19 @@ pub(super) async fn new(context: &Context, args: &NewArgs) -> Result<(), Failure
         return Err(failure);
     }
     let told = guess.as_ref().map_or_else(Vec::new, |(file, guess)| told(file, guess));
-    let folder = args.folder.display();
+    let folder = quoted(&args.folder.to_string_lossy());
     let mut next = vec![format!("millstream dev {folder}"), format!("millstream test {folder}")];
     if let Some((file, _)) = &guess {
-        next.insert(0, format!("millstream produce {} {} -p {folder}", guessed::topic_of(file), file.display()));
+        let path = quoted(&file.to_string_lossy());
+        next.insert(0, format!("millstream produce {} {path} -p {folder}", guessed::topic_of(file)));
     }
     if context.json {
-        return context.say_json(&json!({ "name": name, "folder": folder.to_string(), "guessed": told, "next": next }));
+        return context.say_json(
+            &json!({ "name": name, "folder": args.folder.display().to_string(), "guessed": told, "next": next }),
+        );
     }
-    context.say(format!("made {folder}/pipeline.yaml, and a test in {folder}/fixtures"))?;
+    let place = printable(&args.folder.to_string_lossy());
+    context.say(format!("made {place}/pipeline.yaml, and a test in {place}/fixtures"))?;
     told.iter().try_for_each(|line| context.say(line))?;
     next.iter().try_for_each(|line| context.say(format!("  {line}")))
 }
@@ -93,7 +104,7 @@ fn write(folder: &Path, name: &str, text: &str) -> Result<(), Failure> {
 
 fn example(folder: &Path, name: &str) -> Result<(), Failure> {
     let place = folder.display().to_string();
-    let pipeline = include_str!("pipeline.yaml").replace("name: NAME", &format!("name: {name}"));
+    let pipeline = include_str!("pipeline.yaml").replace("name: NAME", &format!("name: {}", guessed::yaml(name)));
     write(folder, "pipeline.yaml", &pipeline.replace("FOLDER", &place))?;
     write(folder, "fixtures/orders.jsonl", include_str!("orders.jsonl"))?;
     write(folder, "fixtures/sales.csv", include_str!("sales.csv"))
@@ -116,10 +127,10 @@ fn told(file: &Path, guess: &Guess) -> Vec<String> {
     let mut lines = vec![format!(
         "the schema is guessed from {} of {}; look it over, above all what is `not null` and the digits of decimals",
         counted(guess.records as u64, "record"),
-        file.display()
+        printable(&file.to_string_lossy())
     )];
     lines.push(match guess.event_time() {
-        Some(field) => format!("event time: `{}`", field.name),
+        Some(field) => format!("event time: `{}`", printable(&field.name)),
         None => "event time: the log's own timestamp, for no field is a time that is always there".to_owned(),
     });
     lines.extend(guess.left_out.iter().map(|left_out| format!("left out: {left_out}")));

@@ -1,0 +1,38 @@
+use std::collections::{HashMap, HashSet};
+
+use millstream_core::{DeadLetters, Error, Position, Result, TopicPartition};
+
+/// The most dead letters that an audit takes into account; their positions are held in memory.
+const MAX_LETTERS: usize = 10_000_000;
+
+/// The positions of a function's dead letters.
+#[derive(Default)]
+pub(crate) struct Letters {
+    offsets: HashMap<TopicPartition, HashSet<i64>>,
+    count: usize,
+}
+
+impl Letters {
+    pub(crate) async fn of(kept: &dyn DeadLetters, function: &str) -> Result<Self> {
+        let mut letters = Self::default();
+        kept.positions(function, &mut |position| letters.add(position)).await?;
+        match letters.count {
+            0..=MAX_LETTERS => Ok(letters),
+            count => Err(Error::stop(format!(
+                "{function} has {count} dead letters, and an audit takes at most {MAX_LETTERS} into account: what went wrong \
+                 with so many is to be put right first"
+            ))),
+        }
+    }
+
+    fn add(&mut self, Position { partition, offset }: Position) {
+        // Beyond the limit they are counted only.
+        if self.count >= MAX_LETTERS || self.offsets.entry(partition).or_default().insert(offset) {
+            self.count += 1;
+        }
+    }
+
+    pub(crate) fn contains(&self, partition: &TopicPartition, offset: i64) -> bool {
+        self.offsets.get(partition).is_some_and(|offsets| offsets.contains(&offset))
+    }
+}
