@@ -32,6 +32,17 @@ const TYPES: [&str; 13] = [
     "binary",
 ];
 
+/// What other systems call a type, and its name here.
+const INSTEAD: [(&[&str], &str); 7] = [
+    (&["varchar", "text", "char", "str"], "string"),
+    (&["integer", "int4", "int32"], "int"),
+    (&["long", "int8", "int64"], "bigint"),
+    (&["timestamptz", "datetime"], "timestamp"),
+    (&["bool"], "boolean"),
+    (&["real"], "float"),
+    (&["bytea", "bytes"], "binary"),
+];
+
 /// Reads `schema:` in the order in which the fields are written.
 pub(crate) fn schema(node: &Node, place: &str, report: &mut Report) -> Option<SchemaRef> {
     let fields = fields(node, &format!("the schema of {place}"), report)?;
@@ -87,7 +98,11 @@ fn field(name: &str, node: &Node, place: &str, report: &mut Report) -> Option<Fi
         Value::Text(text) => match scalar(name, text) {
             Ok(field) => Some(field),
             Err(Wrong::Unknown(given)) => {
-                let allowed = allowed(&given, TYPES);
+                let instead = INSTEAD.iter().find(|(names, _)| names.contains(&given.as_str()));
+                let allowed = match instead {
+                    Some((_, ours)) => format!(": write {ours}; allowed: {}", TYPES.join(", ")),
+                    None => allowed(&given, TYPES),
+                };
                 report.at(
                     node.mark,
                     format!(
@@ -229,6 +244,12 @@ mod tests {
                 format!("x:6:27: the type of `h` in `f` in the schema of topic `t` {decimal} `decimal(18`; inside `{{ }}` a comma ends a value: quote it, \"decimal(18,2)\""),
             ]
         );
+        for (theirs, ours) in
+            [("varchar", "string"), ("TEXT", "string"), ("integer", "int"), ("timestamptz not null", "timestamp")]
+        {
+            let wrong = read(&format!("a: {theirs}\n")).unwrap_err();
+            assert!(wrong[0].contains(&format!("write {ours};")), "{wrong:?}");
+        }
         assert_eq!(
             read("a: int\n_offset: int\n").unwrap_err(),
             [

@@ -15,7 +15,17 @@ use datafusion::{
 use crate::error::SqlError;
 
 /// Functions that are not here, and what does the same.
-const INSTEAD: [(&[&str], &str); 23] = [
+const INSTEAD: [(&[&str], &str); 33] = [
+    (&["isnull"], "write coalesce(x, y) for x or, where that is null, y"),
+    (&["cnt"], "write count(*)"),
+    (&["len"], "write length(x)"),
+    (&["unix_timestamp"], "write extract(epoch FROM time)"),
+    (&["time_bucket"], "write date_bin(INTERVAL '15 minutes', time)"),
+    (&["strftime"], "write to_char(time, '%Y-%m-%d')"),
+    (&["date"], "write CAST(time AS date)"),
+    (&["split"], "write split_part(text, delimiter, number), which counts from 1"),
+    (&["variance"], "write var(x)"),
+    (&["std"], "write stddev(x)"),
     (&["if", "iif", "iff"], "write CASE WHEN condition THEN x ELSE y END"),
     (&["hour", "minute", "second", "day", "month", "year", "quarter", "week"], "write extract({} FROM time)"),
     (&["dayofmonth"], "write extract(day FROM time)"),
@@ -37,10 +47,7 @@ const INSTEAD: [(&[&str], &str); 23] = [
         &["session", "session_start", "session_end"],
         "there are no session windows: group by tumble(time, size), or by a session's id that the events carry",
     ),
-    (
-        &["proctime", "rowtime", "unix_timestamp", "getdate", "sysdate"],
-        "the record's own time is the column `_timestamp`",
-    ),
+    (&["proctime", "rowtime", "getdate", "sysdate"], "the record's own time is the column `_timestamp`"),
     (
         &[
             "json_value",
@@ -167,6 +174,14 @@ impl Visitor for Dialects {
     fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<Self::Break> {
         match expr {
             ast::Expr::Function(function) => self.function(function),
+            ast::Expr::BinaryOp { left, op: BinaryOperator::Eq | BinaryOperator::NotEq, right }
+                if is_null(left) || is_null(right) =>
+            {
+                refuse("a comparison with NULL is never true: write IS NULL or IS NOT NULL", expr.span())
+            }
+            ast::Expr::BinaryOp { op: BinaryOperator::PGOverlap, .. } => {
+                refuse("there is no && here: write AND between two conditions", expr.span())
+            }
             ast::Expr::BinaryOp { op, .. } if is_json(op) => refuse(
                 format!(
                     "{op} reads JSON in a text: declare the object and its fields in the topic's schema instead, and write \
@@ -185,6 +200,10 @@ pub const WINDOWS: &str = "windows are written in GROUP BY, not in FROM: SELECT 
 /// Where lists become rows.
 pub const UNNEST: &str = "unnest(…) is written in SELECT, not in FROM: SELECT id, unnest(tags) AS tag FROM topic";
 
+fn is_null(expr: &ast::Expr) -> bool {
+    matches!(expr, ast::Expr::Value(value) if value.value == Value::Null)
+}
+
 fn is_json(op: &BinaryOperator) -> bool {
     use BinaryOperator::{Arrow, AtArrow, AtQuestion, HashArrow, HashLongArrow, LongArrow, Question};
     matches!(op, Arrow | LongArrow | HashArrow | HashLongArrow | AtArrow | AtQuestion | Question)
@@ -196,6 +215,21 @@ impl Dialects {
         let span = function.name.span();
         if name.starts_with("__") {
             return refuse(format!("there is no function {name}()"), span);
+        }
+        if let ("tumble" | "hop", ast::FunctionArguments::List(list)) = (name.as_str(), &function.args) {
+            let number = list.args.iter().skip(1).find_map(|arg| match arg {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Value(value))) => match &value.value {
+                    Value::Number(number, _) => Some(number),
+                    _ => None,
+                },
+                _ => None,
+            });
+            if let Some(number) = number {
+                return refuse(
+                    format!("{name}() takes the length of a window: write INTERVAL '{number} seconds'"),
+                    span,
+                );
+            }
         }
         if function.over.is_some() {
             let text = match name.as_str() {

@@ -43,7 +43,7 @@ fn has_cast(expr: &Expr) -> Result<bool> {
 }
 
 /// The function that marks a cast, with its type as a text: a call's arguments are part of its name.
-const MARKER: &str = "__cast";
+const MARKER: &str = "__cast_to";
 
 /// Marks the casts of one value to several types, or of a value that also stands there as it is, in what is grouped.
 pub fn mark(select: &mut ast::Select) {

@@ -21,6 +21,8 @@ pub struct Known<'a> {
     pub tables: Vec<String>,
     /// Functions.
     pub functions: Vec<String>,
+    /// Fields of the topics' objects.
+    pub fields: Vec<String>,
 }
 
 impl Known<'_> {
@@ -56,9 +58,20 @@ impl Known<'_> {
                 let SchemaError::FieldNotFound { field, .. } = error.as_ref() else {
                     return SqlError::new(of_schema(error)).at(place);
                 };
-                SqlError::new(of_schema(error)).at(place).at(self.word(field.name()))
+                let place = place.or_else(|| self.word(field.name()));
+                if self.sql.contains(&format!("\"{}\"", field.name())) {
+                    let text = field.name().replace('\'', "''");
+                    let said = format!("{} (a text stands in single quotes: '{text}')", of_schema(error));
+                    return SqlError::new(said).at(place);
+                }
+                SqlError::new(of_schema(error)).at(place)
             }
-            other => SqlError::new(self.of_text(&other.strip_backtrace())).at(place),
+            other => {
+                let text = other.strip_backtrace();
+                let missing = text.split_once("Field ").and_then(|(_, after)| after.split_once(" not found in struct"));
+                let place = place.or_else(|| self.word(missing?.0));
+                SqlError::new(self.of_text(&text)).at(place)
+            }
         }
     }
 
@@ -69,11 +82,22 @@ impl Known<'_> {
         if self.sql.to_lowercase().contains("descriptor(") {
             return SqlError::new(advice::WINDOWS).at(place_in(text));
         }
+        if self.has_bare_filter() {
+            return SqlError::new("write FILTER (WHERE condition)").at(place_in(text));
+        }
         let said = text.rsplit_once(" at Line: ").map_or(text.as_str(), |(said, _)| said);
         let said = said.replace("Expected: ", "expected ").replace("found: ", "found ").replace("EOF", "the end");
         let mut letters = said.chars();
         let said: String = letters.next().into_iter().flat_map(char::to_lowercase).chain(letters).collect();
         SqlError::new(format!("syntax error: {said}")).at(place_in(text).or_else(|| Some(self.end())))
+    }
+
+    /// Is there a FILTER (…) without WHERE?
+    fn has_bare_filter(&self) -> bool {
+        let sql = self.sql.to_lowercase();
+        sql.split("filter").skip(1).any(|after| {
+            after.trim_start().strip_prefix('(').is_some_and(|inside| !inside.trim_start().starts_with("where"))
+        })
     }
 
     /// Where a word stands first in the statement, for errors that don't say it.
@@ -125,6 +149,9 @@ impl Known<'_> {
             return format!("two output columns are named `{name}`: give one another name with AS");
         }
         if let Some(operation) = between("Cannot coerce arithmetic expression ", " to valid types") {
+            if types::plainly(operation) == "string + string" {
+                return "texts are put together with ||, as in a || b".to_owned();
+            }
             return format!(
                 "{} can't be computed: CAST one of them to the type of the other",
                 types::plainly(operation)
@@ -145,6 +172,15 @@ impl Known<'_> {
                 "there is no type {name}: there are string, boolean, int, bigint, float, double, decimal(p,s), date, timestamp \
                  and bytea"
             );
+        }
+        if let Some(field) = between("Field ", " not found in struct") {
+            return match nearest(field, &self.fields) {
+                Some(near) => format!("the object has no field `{field}`. Did you mean `{near}`?"),
+                None => format!("the object has no field `{field}`: declare it in the topic's schema"),
+            };
+        }
+        if let Some(value) = between("Error parsing timestamp from '", "': ") {
+            return format!("'{value}' is no timestamp: write it as in '2024-01-31T12:00:00Z'");
         }
         if let Some(cast) = after("Unsupported CAST from ") {
             return format!("no CAST from {cast}");
@@ -186,6 +222,7 @@ const TOLD: &[(&str, &str)] = &[
     ("single SQL statement", "write one SELECT: there is a second statement behind `;`"),
     ("No SQL statements were provided", "there is no statement: write a SELECT"),
     ("Substring without for/from", "substr(text, from, length) needs to know from where: it counts from 1"),
+    ("Unable to represent", "this INTERVAL is too long: an int holds its days and its months"),
     ("regex parse error", "this pattern is not a regular expression"),
     (
         "Correlated scalar subquery must be aggregated",
@@ -243,6 +280,7 @@ fn unknown_column(field: &Column, valid: &[Column]) -> String {
     };
     // A guess within the table that was named, if it is there.
     let of_table = |column: &&Column| field.relation.is_none() || column.relation == field.relation;
+    let meta = |name: &str| name.starts_with('_') && !field.name.starts_with('_');
     let named = valid.iter().filter(of_table).map(|column| column.name.clone()).collect::<Vec<_>>();
     if let Some(table) = &field.relation
         && named.is_empty()
@@ -253,7 +291,8 @@ fn unknown_column(field: &Column, valid: &[Column]) -> String {
         return format!("there is no column `{}`: {}", field.name, advice::WINDOWS);
     }
     let guess = named.iter().find(|name| name.eq_ignore_ascii_case(&field.name)).map(String::as_str);
-    if let Some(guess) = guess.or_else(|| nearest(&field.name, &named)) {
+    let own = named.iter().filter(|name| !meta(name)).cloned().collect::<Vec<_>>();
+    if let Some(guess) = guess.or_else(|| nearest(&field.name, &own)) {
         return format!("there is no column `{}`. Did you mean `{guess}`?", field.name);
     }
     let all: Vec<String> = valid.iter().filter(of_table).map(shown).collect();

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Fields, SchemaRef};
 use datafusion::{
     common::{
         DataFusionError,
@@ -160,7 +160,24 @@ fn known<'a>(state: &SessionState, statement: &Statement<'a>) -> Known<'a> {
     let inputs = statement.inputs.iter().map(|input| input.name.clone());
     let references = statement.references.iter().map(|reference| reference.name.clone());
     let functions = state.scalar_functions().keys().chain(state.aggregate_functions().keys());
-    Known { sql: statement.sql, tables: inputs.chain(references).collect(), functions: functions.cloned().collect() }
+    let mut fields = Vec::new();
+    statement.inputs.iter().for_each(|input| of_objects(input.schema.fields(), &mut fields));
+    let (tables, functions) = (inputs.chain(references).collect(), functions.cloned().collect());
+    Known { sql: statement.sql, tables, functions, fields }
+}
+
+/// The names of the fields that objects have.
+fn of_objects(fields: &Fields, names: &mut Vec<String>) {
+    for field in fields {
+        let mut data_type = field.data_type();
+        while let DataType::List(item) = data_type {
+            data_type = item.data_type();
+        }
+        if let DataType::Struct(inner) = data_type {
+            names.extend(inner.iter().map(|field| field.name().clone()));
+            of_objects(inner, names);
+        }
+    }
 }
 
 /// With the casts that make the types of each expression's parts fit: a union of an int and a bigint is a bigint.
@@ -221,8 +238,8 @@ pub(crate) fn stored(data_type: &DataType, name: &str) -> Result<DataType> {
         }
         DataType::Interval(_) | DataType::Duration(_) | DataType::Time32(_) | DataType::Time64(_) => {
             return Err(SqlError::new(format!(
-                "column `{name}` is an interval or a time of day, which no table holds: show the times themselves and \
-                 subtract where the table is read, or write extract(epoch FROM interval) before aggregating"
+                "column `{name}` is an interval or a time of day, which no table holds: write extract(epoch FROM …) of each \
+                 time and subtract, which gives seconds, or show the times themselves"
             )));
         }
         other => other.clone(),

@@ -41,6 +41,10 @@ pub fn tables_read(sql: &str) -> Result<Vec<String>> {
     let context = context(config(), runtime(MAX_WORK_BYTES))?;
     let statement = select(&context, sql)?;
     let tables = context.state().resolve_table_references(&statement)?;
+    if let Some(table) = tables.iter().find(|table| table.schema().is_some()) {
+        let (name, schema) = (table.table(), table.schema().unwrap_or_default());
+        return Err(SqlError::new(format!("there is no `{schema}.{name}` here: write {name}")));
+    }
     Ok(tables.iter().map(|table| table.table().to_owned()).collect())
 }
 
@@ -189,6 +193,7 @@ mod tests {
         for sql in ["DROP TABLE a", "INSERT INTO a VALUES (1)", "EXPLAIN SELECT 1", "COPY a TO 'x'"] {
             assert_eq!(tables_read(sql).unwrap_err().message, "only a SELECT can be asked", "{sql}");
         }
+        assert!(tables_read("SELECT * FROM postgres.hourly").unwrap_err().message.ends_with("write hourly"));
         assert!(block_on(query("SELECT nothing FROM sales", vec![amounts()], 1)).is_err());
     }
 }

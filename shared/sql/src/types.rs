@@ -97,6 +97,9 @@ pub fn last_in(text: &str) -> Option<String> {
 
 /// A text of the engine: types by their names here, nothing of the engine itself, one line, short.
 pub fn plainly(text: &str) -> String {
+    if text.contains("regex parse error") {
+        return "this pattern is not a regular expression".to_owned();
+    }
     let mut text = replace(text, |_| ());
     for (theirs, ours) in [
         ("datafusion.public.", ""),

@@ -140,6 +140,10 @@ impl Postgres<'_> {
         match (total.op, sql.as_slice()) {
             (Op::Plain, [a]) => Ok(format!("({a} + '0'::{})", type_name(&total.result)?)),
             (Op::Shift(by_us), [time]) => Ok(shift(time, by_us)),
+            (Op::Epoch, [time]) => {
+                let us = format!("(extract(epoch FROM {time}) * 1000000)::bigint::float8");
+                Ok(format!("({us} / {} + {})", number(1e6), number(0.0)))
+            }
             (Op::Cast, [a]) => cast(a, &types[0], &total.result),
             (op, [a, b]) if double(0) => Ok(doubles(op, a, b, &total.result)),
             (op, [a]) if double(0) => Ok(double_alone(op, a, &total.result)),

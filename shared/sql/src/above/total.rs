@@ -49,6 +49,8 @@ pub enum Op {
     Shift(i64),
     /// A double without `-0.0`, which equals zero in one store and not in the other.
     Plain,
+    /// A timestamp in seconds since 1970: whole microseconds as a double, by a million.
+    Epoch,
 }
 
 /// `op` over `args`, with the type that the planner says it has.
@@ -83,6 +85,7 @@ impl ScalarUDFImpl for Total {
             Op::Cast => "__cast",
             Op::Shift(_) => "__shift",
             Op::Plain => "__plain",
+            Op::Epoch => "__epoch",
         }
     }
 
@@ -105,6 +108,10 @@ impl ScalarUDFImpl for Total {
                 Arc::new(moved.with_timezone("UTC"))
             }
             Op::Plain => plain(&args[0])?,
+            Op::Epoch => {
+                let times = args[0].as_primitive::<TimestampMicrosecondType>();
+                Arc::new(times.unary::<_, Float64Type>(|time| time as f64 / 1e6))
+            }
             Op::Cast if !(args[0].data_type().is_numeric() && self.result.is_numeric()) => {
                 let safe = CastOptions { safe: true, ..CastOptions::default() };
                 let cast = cast_with_options(&args[0], &self.result, &safe)?;

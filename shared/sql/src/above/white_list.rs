@@ -10,6 +10,7 @@ use datafusion::{
         tree_node::{Transformed, TreeNode},
     },
     execution::session_state::SessionState,
+    functions::core::coalesce,
     logical_expr::{
         BinaryExpr, Case, Expr, ExprSchemable, Operator,
         expr::{InList, ScalarFunction},
@@ -159,8 +160,8 @@ impl<'a> WhiteList<'a> {
                 self.shift(*left, op, *right)
             }
             (Operator::Minus, _) if [&left_type, &right_type].iter().all(|side| is_time(side)) => Err(SqlError::new(
-                "an interval between two aggregates can't be computed in every store: subtract times before aggregating, as \
-                     in max(a - b), or where the table is read",
+                "an interval between two aggregates can't be computed in every store: write extract(epoch FROM …) of each and \
+                 subtract, which gives seconds",
             )),
             (Operator::StringConcat, _) if [&left_type, &right_type].iter().all(|side| is_text(side)) => {
                 Ok(Expr::BinaryExpr(BinaryExpr { left, op, right }))
@@ -297,6 +298,16 @@ impl<'a> WhiteList<'a> {
                     "{name}() above an aggregate takes a constant from -15 to 15 as its second argument"
                 )));
             }
+            ("nvl", _) => {
+                return self.shared_function(ScalarFunction { func: coalesce(), args }, &expr);
+            }
+            ("date_part", _) if is_epoch(&args) => {
+                if !is_time(&self.type_of(&args[1])?) {
+                    return Err(self.refuse(&expr));
+                }
+                let time = self.known_time(args.remove(1))?;
+                return Ok(total(Op::Epoch, vec![time], DataType::Float64));
+            }
             _ if FUNCTIONS.contains(&name.as_str()) => return self.shared_function(function, &expr),
             _ => return Err(self.refuse(&expr)),
         };
@@ -361,6 +372,11 @@ impl<'a> WhiteList<'a> {
         };
         SqlError::new(format!("{what} above an aggregate does not mean the same in every store. {instead}"))
     }
+}
+
+/// Are these the arguments of `extract(epoch FROM time)`?
+fn is_epoch(args: &[Expr]) -> bool {
+    matches!(args, [Expr::Literal(ScalarValue::Utf8(Some(unit)), _), _] if unit.eq_ignore_ascii_case("epoch"))
 }
 
 fn is_interval(data_type: &DataType) -> bool {

@@ -44,7 +44,7 @@ async fn what_stores_understand_differently_is_refused() {
         ("SELECT branch, max(price) % 2 AS n FROM t GROUP BY 1", "`%`"),
         ("SELECT branch, max(at) + INTERVAL '1 month' AS n FROM t GROUP BY 1", "days"),
         ("SELECT branch, round(max(price), count(*)) AS n FROM t GROUP BY 1", "constant"),
-        ("SELECT branch, date_part('epoch', max(at)) AS n FROM t GROUP BY 1", "date_part()"),
+        ("SELECT branch, max(at) - min(at) AS n FROM t GROUP BY 1", "extract(epoch FROM …) of each"),
         ("SELECT branch, last_value(tags)[1] AS n FROM t GROUP BY 1", "above an aggregate"),
         ("SELECT branch, ln(max(price)) AS n FROM t GROUP BY 1", "ln()"),
     ] {
@@ -74,4 +74,16 @@ async fn a_time_outside_the_years_that_there_are_has_no_fields() {
         let events = [Event { count: Some(seconds), ..event("a", 1, 0) }];
         assert_eq!(table(&planned(sql).await, &[&events]).await.unwrap(), [gives], "{seconds}");
     }
+}
+
+#[tokio::test]
+async fn seconds_since_1970_and_nvl_stand_above_aggregates() {
+    let sql =
+        "SELECT branch, extract(epoch FROM max(at)) - extract(epoch FROM min(at)) AS seconds, nvl(max(count), 0) AS m,
+                 ifnull(min(count), 7) AS l FROM t GROUP BY 1";
+    let events = [event("a", 500, -1), event("a", 300, 90), Event { count: None, ..event("b", 2, 1) }];
+    let planned = planned(sql).await;
+    assert_eq!(table(&planned, &[&events]).await.unwrap(), ["a|91.0|500|300", "b|0.0|0|7"]);
+    let select = planned.table.view.unwrap().select;
+    assert!(select.contains("extract(epoch FROM ") && select.contains("COALESCE("), "{select}");
 }

@@ -1,6 +1,9 @@
 //! What is said of mistakes: in the words of the pipeline file, with the place, and with what to write instead.
 
-use millstream_sql::plan;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema};
+use millstream_sql::{Input, Statement, plan};
 
 use crate::fixture::statement;
 
@@ -163,6 +166,34 @@ const DIALECTS: [Mistake; 37] = [
     ("SELECT date_add(at, 1) AS x FROM t", Some((1, 8)), "time + INTERVAL '1 day'"),
 ];
 
+const HABITS: [Mistake; 25] = [
+    ("SELECT isnull(count, 0) AS x FROM t", Some((1, 8)), "write coalesce(x, y)"),
+    ("SELECT cnt(*) AS x FROM t", Some((1, 8)), "write count(*)"),
+    ("SELECT len(branch) AS x FROM t", Some((1, 8)), "write length(x)"),
+    ("SELECT unix_timestamp(at) AS x FROM t", Some((1, 8)), "write extract(epoch FROM time)"),
+    ("SELECT time_bucket('1 day', at) AS x FROM t", Some((1, 8)), "write date_bin("),
+    ("SELECT strftime(at, '%Y') AS x FROM t", Some((1, 8)), "write to_char("),
+    ("SELECT date(at) AS x FROM t", Some((1, 8)), "write CAST(time AS date)"),
+    ("SELECT split(branch, ',') AS x FROM t", Some((1, 8)), "write split_part("),
+    ("SELECT variance(price) AS x FROM t", Some((1, 8)), "write var(x)"),
+    ("SELECT orders FROM t", Some((1, 8)), "there is no column `orders`; there are"),
+    ("SELECT branch + 'x' AS x FROM t", Some((1, 8)), "put together with ||"),
+    ("SELECT tumble(at, 60) AS w, count(*) AS n FROM t GROUP BY 1", Some((1, 8)), "write INTERVAL '60 seconds'"),
+    ("SELECT named_struct('name', branch)['nam'] AS x FROM t", Some((1, 38)), "the object has no field `nam`"),
+    ("SELECT branch FROM t WHERE at > 'yesterday'", None, "'yesterday' is no timestamp"),
+    ("SELECT branch, count(*) AS n FROM t WHERE count(*) > 1 GROUP BY 1", None, "HAVING"),
+    ("SELECT branch FROM t WHERE count > 1 && price > 1", None, "write AND"),
+    ("SELECT regexp_replace(branch, '(', '') AS x FROM t", None, "not a regular expression"),
+    ("SELECT branch FROM t WHERE branch ~ '('", None, "not a regular expression"),
+    ("SELECT at + INTERVAL '999999999999 days' AS x FROM t", None, "this INTERVAL is too long"),
+    ("SELECT count(*) AS \"Total Sum\" FROM t", None, "`Total Sum` needs a name of letters, digits and _"),
+    ("SELECT branch FROM t WHERE branch = \"big\"", Some((1, 37)), "a text stands in single quotes: 'big'"),
+    ("SELECT count(*) FILTER (count > 1) AS n FROM t", None, "FILTER (WHERE condition)"),
+    ("SELECT branch FROM t WHERE branch = NULL", None, "write IS NULL"),
+    ("SELECT branch FROM t WHERE NULL <> branch", None, "write IS NULL"),
+    ("SELECT branch, max(at) - min(at) AS x FROM t GROUP BY 1", None, "extract(epoch FROM …) of each"),
+];
+
 const STREAMS: [Mistake; 26] = [
     ("SELECT a FROM (SELECT 1 AS a) AS x", None, "reads no topic"),
     (
@@ -250,7 +281,7 @@ const INTERNAL: [&str; 22] = [
 
 #[tokio::test]
 async fn every_mistake_is_told_with_its_place_and_a_way_out() {
-    let all = [&NAMES[..], &SYNTAX, &TYPES, &ALWAYS, &GROUPS, &DIALECTS, &STREAMS];
+    let all = [&NAMES[..], &SYNTAX, &TYPES, &ALWAYS, &GROUPS, &DIALECTS, &HABITS, &STREAMS];
     let mut wrong = Vec::new();
     for (sql, place, says) in all.into_iter().flatten() {
         let error = match plan(&statement(sql)).await {
@@ -274,4 +305,12 @@ async fn every_mistake_is_told_with_its_place_and_a_way_out() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn a_field_of_an_object_is_guessed_too() {
+    let who = DataType::Struct(vec![Field::new("name", DataType::Utf8, true)].into());
+    let inputs = vec![Input { name: "t".into(), schema: Arc::new(Schema::new(vec![Field::new("who", who, true)])) }];
+    let error = plan(&Statement { inputs, ..statement("SELECT who['nam'] AS n FROM t") }).await.unwrap_err();
+    assert_eq!(error.to_string(), "line 1, column 13: the object has no field `nam`. Did you mean `name`?");
 }
