@@ -80,7 +80,10 @@ impl Link {
                 let last = self.last_reason.lock().unwrap_or_else(PoisonError::into_inner);
                 let reason =
                     last.as_deref().unwrap_or("no answer in time; check the address and MILLSTREAM_KAFKA_SECURITY");
-                Error::retry(format!("{doing}: Kafka at {brokers} can't be reached: {reason}"))
+                // The client says so itself only if it reads the answer before the connection is closed.
+                let closed = reason.contains("SSL_HANDSHAKE") && !reason.contains("PLAINTEXT");
+                let hint = if closed { " (a PLAINTEXT broker listener? See MILLSTREAM_KAFKA_SECURITY)" } else { "" };
+                Error::retry(format!("{doing}: Kafka at {brokers} can't be reached: {reason}{hint}"))
             }
             code => Error::retry(format!("{doing}: {code} (Kafka at {brokers})")),
         }
