@@ -94,7 +94,7 @@ async fn read_file(path: &Path, schema: &SchemaRef) -> Result<Vec<RecordBatch>> 
 }
 
 /// What `read` makes of a file that was not written to meanwhile: half a file would be taken for the whole, and an inner
-/// join would drop what the other half holds. Whoever pauses in the middle of writing for longer is not noticed: a new
+/// join would drop what the other half holds. A writer that pauses for longer is not noticed: a new
 /// file that is renamed into the old one's place always is whole.
 async fn whole<T, F: Future<Output = Result<T>>>(path: &Path, read: impl Fn() -> F) -> Result<T> {
     let state = || std::fs::metadata(path).and_then(|file| Ok((file.len(), file.modified()?))).ok();

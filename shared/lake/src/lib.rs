@@ -52,7 +52,7 @@
 //!
 //! Readers (DuckDB, Spark, Arrow) take `<table>/*/*.parquet`; only what may hold rows ends in `.parquet`, so that
 //! `<table>/**/*.parquet` is the same. A turn in a folder of a day is a file of the table's columns and no rows. Nothing
-//! here is ever deleted; whoever removes old days must leave the last two of each partition, and `_fences` as it is.
+//! here is ever deleted; to remove old days, leave the last two of each partition, and `_fences` as it is.
 //!
 //! A table whose columns are in `_table.parquet` was made when folders were named `date=<day>`, and goes on so: new names
 //! would break its chains. It is moved by archiving the topic into a table of another name.

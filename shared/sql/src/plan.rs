@@ -305,7 +305,7 @@ async fn merged(
     let mut aggregates = Vec::with_capacity(aggr_expr.len());
     for (index, expr) in aggr_expr.iter().enumerate().map(|(index, expr)| (index + groups.len(), expr)) {
         let Expr::AggregateFunction(function) = expr.clone().unalias_nested().data else {
-            return Err(SqlError::new("internal: an aggregate is none"));
+            return Err(SqlError::new("internal: not an aggregate function"));
         };
         let mut name = expr.schema_name().to_string();
         if name.contains("CAST(") {
