@@ -6,7 +6,7 @@ use millstream_core::{Log, Position, Producer, TopicPartition, Topics};
 use millstream_kafka::{Kafka, KafkaSettings, Profile};
 use millstream_pipeline::Pipeline;
 
-use ingest::Events;
+use millstream_ingest::Events;
 
 use crate::{Failure, Place};
 

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_codec::{JsonDecoder, JsonOptions, full_schema};
 use millstream_core::Decode;
-use millstream_pipeline::{Connections, Diagnostic, Format, Function, Pipeline, Store, Topic, Uses};
+use millstream_pipeline::{Connections, Diagnostic, Format, Function, Pipeline, System, Topic, Uses};
 use millstream_sql::{Input, Planned, ReferenceTable, SqlError, Statement};
 
 /// A function of a pipeline file, planned: all that is known of it without any service.
@@ -45,7 +45,7 @@ pub async fn plan_function(pipeline: &Pipeline, name: &str) -> Result<FunctionPl
     let statement =
         Statement { sql: &sql, inputs: inputs.collect(), references: references.clone(), into: &function.into.name };
     let planned = millstream_sql::plan(&statement).await.map_err(at)?;
-    if function.into.store == Store::Lake && planned.table.combine.is_some() {
+    if function.into.system == System::Lake && planned.table.combine.is_some() {
         return Err(at(refusal(
             "aggregates merge into rows that are there, and files never change: write them into postgres",
         )));

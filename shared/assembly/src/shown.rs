@@ -5,7 +5,7 @@ use arrow::{
     datatypes::{Field, Schema, SchemaRef},
 };
 use millstream_core::{Error, Result};
-use millstream_pipeline::{Pipeline, Store};
+use millstream_pipeline::{Pipeline, System};
 
 use crate::{Systems, plan_function, schema_of, systems::TableSystem};
 
@@ -23,11 +23,11 @@ impl Systems {
         let shown = schema_of(&table);
         let nullable = shown.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
         let schema = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
-        let rows = match (declared.into.store, self.tables()) {
-            (Store::Postgres, TableSystem::Postgres(_)) => {
+        let rows = match (declared.into.system, self.tables()) {
+            (System::Postgres, TableSystem::Postgres(_)) => {
                 return Err(Error::stop(format!("{} is in PostgreSQL: ask it there, with psql", declared.into)));
             }
-            (Store::Postgres, TableSystem::Embedded(embedded)) => {
+            (System::Postgres, TableSystem::Embedded(embedded)) => {
                 let counts = embedded.counts().await?;
                 if let Some((name, rows)) =
                     counts.rows.iter().find(|(name, rows)| name == table.public_name() && *rows > MAX_ROWS)
@@ -38,7 +38,7 @@ impl Systems {
                 }
                 embedded.read_table(table.public_name(), Arc::clone(&schema)).await?
             }
-            (Store::Lake | Store::Topic, _) => {
+            (System::Lake | System::Topic, _) => {
                 let folder = millstream_lake::Path::from(declared.into.name.as_str());
                 let rows = millstream_lake::read_parquet(self.lake().as_ref(), &folder).await?;
                 rows.iter().map(|rows| widened(rows, &schema)).collect::<Result<_>>()?

@@ -4,7 +4,7 @@ use millstream_core::{Clock, DeadLetters, Error, Log, Producer, Result, Sink, So
 use millstream_embedded::{Embedded, EmbeddedSink};
 use millstream_kafka::{Kafka, KafkaSettings, Profile};
 use millstream_lake::LakeSink;
-use millstream_pipeline::{Compression, Connections, Function as Declared, Pipeline, Store, Target, Topic};
+use millstream_pipeline::{Compression, Connections, Function as Declared, Pipeline, System, Target, Topic};
 use millstream_postgres::{Pool, PostgresSink};
 use millstream_runner::{Parts, Runner, Timeliness, TopicDeadLetters};
 
@@ -153,15 +153,15 @@ impl Systems {
     /// # Errors
     /// `Stop` when the table can't be in that store.
     pub fn sink(&self, function_id: &str, into: &Target, table: Table) -> Result<Arc<dyn Sink>> {
-        Ok(match (into.store, &self.tables) {
-            (Store::Postgres, TableSystem::Postgres(pool)) => {
+        Ok(match (into.system, &self.tables) {
+            (System::Postgres, TableSystem::Postgres(pool)) => {
                 Arc::new(PostgresSink::new(pool.clone(), function_id, table)?)
             }
-            (Store::Postgres, TableSystem::Embedded(embedded)) => {
+            (System::Postgres, TableSystem::Embedded(embedded)) => {
                 Arc::new(EmbeddedSink::new(Arc::clone(embedded), function_id, table))
             }
-            (Store::Lake, _) => Arc::new(LakeSink::new(Arc::clone(&self.lake), "", function_id, table)),
-            (Store::Topic, _) => return Err(Error::stop("functions that write to topics come with `uses: ingest`")),
+            (System::Lake, _) => Arc::new(LakeSink::new(Arc::clone(&self.lake), "", function_id, table)),
+            (System::Topic, _) => return Err(Error::stop("functions that write to topics come with `uses: ingest`")),
         })
     }
 

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use millstream_core::{Batch, BatchBuilder, Error, Result, TopicPartition};
 use millstream_host::lambda::{self, Process};
-use millstream_testkit::{InvocationError, LambdaRuntimeApi, kafka_event};
+use millstream_emulators::{InvocationError, LambdaRuntimeApi, kafka_event};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);

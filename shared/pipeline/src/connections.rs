@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, fmt, fs, path::PathBuf};
 
 use millstream_core::{Error, Result};
 
-use crate::{Function, ReferenceFrom, Store};
+use crate::{Function, ReferenceFrom, System};
 
 /// The systems that a pipeline is connected to, and the secrets for them: never in the pipeline file, always from
 /// `MILLSTREAM_…` variables. A value `file://PATH` is read from that file, which is how secrets are mounted.
@@ -128,10 +128,10 @@ impl Connections {
     /// # Errors
     /// `Stop`, with the variable that is not set.
     pub fn require_said(&self, name: &str, function: &Function) -> Result<()> {
-        let store = match function.into.store {
-            Store::Postgres => Some((POSTGRES_URL, "postgres://…", "a SQLite file")),
-            Store::Lake => Some((LAKE_URL, "a folder", "the folder `lake`")),
-            Store::Topic => None,
+        let store = match function.into.system {
+            System::Postgres => Some((POSTGRES_URL, "postgres://…", "a SQLite file")),
+            System::Lake => Some((LAKE_URL, "a folder", "the folder `lake`")),
+            System::Topic => None,
         };
         let log = (KAFKA_BROKERS, "host:port", "a SQLite file");
         for (variable, address, place) in [log].into_iter().chain(store) {

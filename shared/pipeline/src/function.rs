@@ -63,14 +63,14 @@ pub enum Uses {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
     /// The kind of system.
-    pub store: Store,
+    pub system: System,
     /// The table, folder or topic in it.
     pub name: String,
 }
 
 /// The systems that a function can write to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Store {
+pub enum System {
     /// A topic declared in the same file.
     Topic,
     /// A table in PostgreSQL, or in the embedded store when no PostgreSQL is connected.
@@ -81,8 +81,8 @@ pub enum Store {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let store = STORES.iter().find(|(_, store)| *store == self.store).map_or("", |(name, _)| name);
-        write!(f, "{store}.{}", self.name)
+        let system = SYSTEMS.iter().find(|(_, system)| *system == self.system).map_or("", |(name, _)| name);
+        write!(f, "{system}.{}", self.name)
     }
 }
 
@@ -99,8 +99,8 @@ pub struct Located<T> {
 
 pub(crate) const USES: [(&str, Uses); 3] =
     [("ingest", Uses::Ingest), ("aggregate", Uses::Aggregate), ("archive", Uses::Archive)];
-pub(crate) const STORES: [(&str, Store); 3] =
-    [("topic", Store::Topic), ("postgres", Store::Postgres), ("lake", Store::Lake)];
+pub(crate) const SYSTEMS: [(&str, System); 3] =
+    [("topic", System::Topic), ("postgres", System::Postgres), ("lake", System::Lake)];
 pub(crate) const STARTS: [(&str, Start); 2] = [("earliest", Start::Earliest), ("latest", Start::Latest)];
 pub(crate) const ON_GAPS: [(&str, OnGap); 3] = [("heal", OnGap::Heal), ("fail", OnGap::Fail), ("skip", OnGap::Skip)];
 pub(crate) const LATES: [(&str, Late); 2] = [("merge", Late::Merge), ("dead-letter", Late::DeadLetter)];
@@ -140,7 +140,7 @@ pub(crate) fn read(entry: &Entry, topics: &Topics, file_text: &str, report: &mut
     let into_node = fields.require("into", "its one sink, such as `postgres.totals`", report);
     let into = into_node.and_then(|node| target(node, uses, &fields, topics, report));
     let into_topic = match &into {
-        Some(Target { store: Store::Topic, name }) => topics.get(name).and_then(Option::as_ref),
+        Some(Target { store: System::Topic, name }) => topics.get(name).and_then(Option::as_ref),
         _ => None,
     };
     let from = match uses {
@@ -213,24 +213,24 @@ fn target(
         );
         return None;
     };
-    let Some((_, store)) = STORES.iter().find(|(known, _)| *known == store) else {
-        let allowed = allowed(store, STORES.iter().map(|(name, _)| *name));
+    let Some((_, store)) = SYSTEMS.iter().find(|(known, _)| *known == store) else {
+        let allowed = allowed(store, SYSTEMS.iter().map(|(name, _)| *name));
         report.at(node.mark, format!("{what} names the store `{store}`, which is unknown{allowed}"));
         return None;
     };
     match store {
-        Store::Topic if !topics.contains_key(name) => {
+        System::Topic if !topics.contains_key(name) => {
             unknown_topic(node.mark, &what, name, topics, report);
             return None;
         }
-        Store::Postgres | Store::Lake if !is_name(name) || name.starts_with("millstream_") => {
+        System::Postgres | System::Lake if !is_name(name) || name.starts_with("millstream_") => {
             let rule = format!("use {NAME_RULE}, nor with `millstream_`");
             report.at(node.mark, format!("{what} names the table `{name}`, which can't be a table's name; {rule}"));
             return None;
         }
         _ => {}
     }
-    let into = Target { store: *store, name: name.to_owned() };
+    let into = Target { system: *store, name: name.to_owned() };
     uses.is_none_or(|uses| sink_fits(uses, &into, node.mark, fields, report)).then_some(into)
 }
 
@@ -241,15 +241,15 @@ pub(crate) fn unknown_topic(mark: Mark, what: &str, name: &str, topics: &Topics,
 
 fn sink_fits(uses: Uses, into: &Target, mark: Mark, fields: &Fields<'_>, report: &mut Report) -> bool {
     let (name, store, example) = match uses {
-        Uses::Ingest => ("ingest", Store::Topic, "`topic.NAME`"),
-        Uses::Aggregate => ("aggregate", Store::Postgres, "`postgres.TABLE`"),
-        Uses::Archive => ("archive", Store::Lake, "`lake.TABLE`"),
+        Uses::Ingest => ("ingest", System::Topic, "`topic.NAME`"),
+        Uses::Aggregate => ("aggregate", System::Postgres, "`postgres.TABLE`"),
+        Uses::Archive => ("archive", System::Lake, "`lake.TABLE`"),
     };
-    if into.store != store {
+    if into.system != store {
         let what = fields.what("into");
         report.at(mark, format!("{what} is `{into}`, but a function that uses `{name}` writes to {example}"));
     }
-    into.store == store
+    into.system == store
 }
 
 /// `late` and `lateness`, which only means something to records that may be too late.

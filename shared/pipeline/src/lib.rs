@@ -1,7 +1,7 @@
 //! The pipeline file: what a team writes, read and checked once, for every command, function and test.
 //!
 //! ```
-//! use millstream_pipeline::{Function, Pipeline, Store};
+//! use millstream_pipeline::{Function, Pipeline, System};
 //!
 //! let text = r#"
 //! name: shop
@@ -21,7 +21,7 @@
 //! "#;
 //! let pipeline = Pipeline::parse(text, "shop/pipeline.yaml".as_ref()).unwrap();
 //! let sales = &pipeline.functions["sales"];
-//! assert_eq!((sales.into.store, sales.into.name.as_str()), (Store::Postgres, "sales"));
+//! assert_eq!((sales.into.system, sales.into.name.as_str()), (System::Postgres, "sales"));
 //! assert_eq!(sales.sql.as_ref().unwrap().line, 13, "where an error in the SQL is reported");
 //! assert_eq!(Function::id(&pipeline.name, "sales"), "shop.sales");
 //!
@@ -49,7 +49,7 @@ mod types;
 
 pub use connections::{Connections, Secret, setting};
 pub use diagnostic::Diagnostic;
-pub use function::{Function, Located, Store, Target, Uses};
+pub use function::{Function, Located, System, Target, Uses};
 pub use generate::{Generate, Generator};
 pub use millstream_core::{Late, Limits as Batch, OnGap, Start, Tombstones};
 pub use pipeline::{MAX_FILE_BYTES, Pipeline};

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Diagnostic, Fixture, Function, Reference, Store, Target, Topic,
+    Diagnostic, Fixture, Function, Reference, System, Target, Topic,
     diagnostic::{Mark, Report},
     fields::{self, Fields, NAME_RULE, is_name},
     function::{self, Topics},
@@ -168,7 +168,7 @@ fn one_writer(
     sinks: &mut BTreeMap<Target, (String, Mark)>,
     report: &mut Report,
 ) {
-    if into.store == Store::Topic {
+    if into.system == System::Topic {
         return;
     }
     if let Some((other, first)) = sinks.get(into) {
@@ -179,10 +179,10 @@ fn one_writer(
         );
         return;
     }
-    let sibling = |name: &str| Target { store: into.store, name: name.to_owned() };
+    let sibling = |name: &str| Target { system: into.system, name: name.to_owned() };
     let above = into.name.strip_suffix("_state").map(sibling);
     let below = sibling(&format!("{}_state", into.name));
-    if into.store == Store::Postgres
+    if into.system == System::Postgres
         && let Some(other) = above.iter().chain([&below]).find(|other| sinks.contains_key(other))
     {
         let why = "the shorter name's table may keep its states in the longer's";

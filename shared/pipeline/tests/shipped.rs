@@ -4,7 +4,7 @@ use std::path::Path;
 
 use arrow::datatypes::DataType;
 use millstream_pipeline::{
-    Batch, Compression, EPOCH_METADATA, Generator, Late, OnGap, Pipeline, Start, Store, Tombstones, Uses,
+    Batch, Compression, EPOCH_METADATA, Generator, Late, OnGap, Pipeline, Start, System, Tombstones, Uses,
 };
 
 fn load(name: &str) -> Pipeline {
@@ -30,7 +30,7 @@ fn bank() {
 
     let flow = &bank.functions["flow"];
     assert_eq!((flow.uses, flow.from.as_slice()), (Uses::Aggregate, ["transaction".to_owned()].as_slice()));
-    assert_eq!((flow.into.store, flow.into.to_string()), (Store::Postgres, "postgres.transaction_flow".into()));
+    assert_eq!((flow.into.system, flow.into.to_string()), (System::Postgres, "postgres.transaction_flow".into()));
     assert_eq!((flow.start, flow.on_gap, flow.late, flow.lateness_ms), (Start::Earliest, OnGap::Heal, Late::Merge, 0));
     assert_eq!((flow.ahead_ms, bank.functions["archive"].ahead_ms), (Some(86_400_000), None));
     assert_eq!(flow.batch, Batch { max_records: 32_000, max_bytes: 16 << 20, max_wait_ms: 100 });
@@ -40,7 +40,7 @@ fn bank() {
     assert_eq!(&line[sql.column - 1..], sql.value.lines().next().unwrap());
 
     let archive = &bank.functions["archive"];
-    assert_eq!((archive.into.store, archive.sql.as_ref()), (Store::Lake, None));
+    assert_eq!((archive.into.system, archive.sql.as_ref()), (System::Lake, None));
     assert_eq!(archive.batch, Batch { max_records: 100_000, max_bytes: 32 << 20, max_wait_ms: 10_000 });
     assert_eq!(bank.tests.len(), 1);
 }

@@ -1,4 +1,4 @@
-//! Fakes, the conformance suites and a local Lambda Runtime API, for tests.
+//! Fakes and the conformance suites, for tests.
 //!
 //! ```
 //! use millstream_core::{Fence, Sink, TopicPartition};
@@ -23,8 +23,6 @@
 mod combine;
 pub mod conformance;
 mod journal;
-mod kafka_event;
-mod lambda_runtime_api;
 mod memory_letters;
 mod memory_log;
 mod memory_sink;
@@ -34,8 +32,6 @@ pub mod sessions;
 
 pub use combine::TestCombine;
 pub use journal::{Call, Journal};
-pub use kafka_event::kafka_event;
-pub use lambda_runtime_api::{InvocationError, LambdaRuntimeApi};
 pub use memory_letters::MemoryDeadLetters;
 pub use memory_log::MemoryLog;
 pub use memory_sink::{Failure, MemorySink, MemoryStore};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use millstream_core::Batch;
-use millstream_testkit::{InvocationError, LambdaRuntimeApi, kafka_event};
+use millstream_emulators::{InvocationError, LambdaRuntimeApi, kafka_event};
 use millstream_tests::{Child, Scene, Setting, Store, Written, bank};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};

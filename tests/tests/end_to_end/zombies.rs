@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use millstream_testkit::{LambdaRuntimeApi, kafka_event};
+use millstream_emulators::{LambdaRuntimeApi, kafka_event};
 use millstream_tests::{Child, PATIENCE, Scene, Setting, Store, bank, until};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::json;

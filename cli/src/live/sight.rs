@@ -6,7 +6,7 @@ use std::{
 
 use millstream_assembly::Systems;
 use millstream_core::{Result, TopicPartition, Watermarks};
-use millstream_pipeline::{Pipeline, Store};
+use millstream_pipeline::{Pipeline, System};
 use tokio::sync::watch;
 
 use super::{DeadLetterState, TableState, view};
@@ -129,7 +129,7 @@ impl Sight {
     /// The newest rows of each table.
     async fn tables(&self) -> Vec<TableState> {
         let mut tables = Vec::new();
-        for consuming in self.functions.iter().filter(|consuming| consuming.into.store == Store::Postgres) {
+        for consuming in self.functions.iter().filter(|consuming| consuming.into.system == System::Postgres) {
             let table = &consuming.function.table;
             let name = table.public_name().to_owned();
             let looking = self.systems.newest_rows(table, view::NEWEST_ROWS);

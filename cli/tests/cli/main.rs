@@ -19,7 +19,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// The command in the project's folder, with no setting of whoever runs the tests.

@@ -6,7 +6,7 @@ use std::{
 use millstream_assembly::{Systems, plan_function};
 use millstream_core::Error;
 use millstream_embedded::{Embedded, Removal};
-use millstream_pipeline::{Function, Pipeline, Store, Uses};
+use millstream_pipeline::{Function, Pipeline, System, Uses};
 use serde_json::json;
 
 use crate::{
@@ -144,19 +144,19 @@ impl Plan {
 
     async fn function(&mut self, context: &Context, pipeline: &Pipeline, name: &str) -> Result<(), Failure> {
         let (id, into) = (Function::id(&pipeline.name, name), &pipeline.functions[name].into);
-        match into.store {
-            Store::Postgres if context.connections.postgres_url.is_some() => {
+        match into.system {
+            System::Postgres if context.connections.postgres_url.is_some() => {
                 let table = &into.name;
                 self.kept.push(format!(
                     "{into} in PostgreSQL; to begin anew there: DROP the table {table} (or the view {table} and the table \
                      {table}_state), and DELETE FROM millstream_fences WHERE function = '{id}'"
                 ));
             }
-            Store::Lake if context.connections.lake_url.is_some() => {
+            System::Lake if context.connections.lake_url.is_some() => {
                 self.kept.push(format!("{into}: to begin anew, remove the folder {} of the lake", into.name));
             }
-            Store::Lake => self.folders.push(context.connections.data_dir.join("lake").join(&into.name)),
-            Store::Postgres | Store::Topic => {
+            System::Lake => self.folders.push(context.connections.data_dir.join("lake").join(&into.name)),
+            System::Postgres | System::Topic => {
                 let unknown = |wrong| {
                     Error::stop(format!(
                         "{wrong}\nso it is not known which tables are its own, and nothing was removed: correct it, or remove \

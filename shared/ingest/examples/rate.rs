@@ -1,6 +1,6 @@
-//! How many records a second one thread makes: `cargo run --release -p ingest --example rate`.
+//! How many records a second one thread makes: `cargo run --release -p millstream-ingest --example rate`.
 
-use ingest::Events;
+use millstream_ingest::Events;
 use millstream_core::{Clock as _, Error, Result, SystemClock};
 use millstream_pipeline::Pipeline;
 

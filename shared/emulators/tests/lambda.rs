@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use millstream_core::{BatchBuilder, TopicPartition};
-use millstream_testkit::{InvocationError, LambdaRuntimeApi, kafka_event};
+use millstream_emulators::{InvocationError, LambdaRuntimeApi, kafka_event};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

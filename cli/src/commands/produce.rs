@@ -8,7 +8,7 @@ use std::{
 
 use console::style;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use ingest::{Checked, Look, Outcome, Tempo};
+use millstream_ingest::{Checked, Look, Outcome, Tempo};
 use millstream_core::{Error, NewRecord, Position, Producer, Result};
 use millstream_pipeline::{Pipeline, Uses};
 use serde_json::json;
@@ -37,7 +37,7 @@ pub(super) async fn produce(context: &Context, args: &ProduceArgs) -> Result<(),
     let interrupt = Interrupt::listen()?;
     let key = args.key.clone().or_else(|| key_of(&pipeline, &args.topic));
     let look = if args.unchecked { Look::KeyAndTime } else { Look::Whole };
-    let open = || ingest::from_file(&args.file, topic, key.as_deref(), look);
+    let open = || millstream_ingest::from_file(&args.file, topic, key.as_deref(), look);
     let checked = match read_twice(&args.file) {
         true => Some(check(open()?, &interrupt, context.verbose)?),
         false => {
@@ -62,7 +62,7 @@ pub(super) async fn produce(context: &Context, args: &ProduceArgs) -> Result<(),
     let systems = context.open_for(&pipeline, &args.topic, &Patience::new(&interrupt, None)).await?;
     let producer = systems.producer(topic)?;
     let line = |good| match checked {
-        Some(_) => ingest::line_of(&args.file, topic, key.as_deref(), look, good).ok().flatten(),
+        Some(_) => millstream_ingest::line_of(&args.file, topic, key.as_deref(), look, good).ok().flatten(),
         None => None,
     };
     send(context, args, producer, records, checked.as_ref(), &line, interrupt).await
@@ -187,7 +187,7 @@ async fn send(
     let clock = Arc::clone(&context.clock);
     let started_us = clock.now_us();
     let stopping = || interrupt.asked();
-    let outcome = ingest::produce(records, tempo(args), &args.topic, producer, clock, stopping, told).await;
+    let outcome = millstream_ingest::produce(records, tempo(args), &args.topic, producer, clock, stopping, told).await;
     bar.finish_and_clear();
     let (sent, elapsed_ms) = (sent.load(Ordering::Relaxed), (context.clock.now_us() - started_us) / 1_000);
     let skipped = skipped.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use console::style;
-use ingest::Look;
+use millstream_ingest::Look;
 use millstream_assembly::FixtureReport;
 use millstream_core::{Error, NewRecord, Result};
 use millstream_pipeline::Topic;
@@ -28,7 +28,7 @@ pub(super) async fn test(context: &Context, path: Option<&Path>) -> Result<(), F
 /// The records of a fixture. A line of JSON that can't be a record of the topic becomes one all the same, without key and
 /// time, as others may send it: what becomes of it is what the test says. A line of CSV has to fit.
 pub(super) fn read_given(file: &Path, topic: &Topic, key: Option<&str>) -> Result<Vec<NewRecord>> {
-    let records = ingest::from_file(file, topic, key, Look::KeyAndTime)?;
+    let records = millstream_ingest::from_file(file, topic, key, Look::KeyAndTime)?;
     if file.extension().is_some_and(|ending| ending == "csv") {
         return records.collect();
     }

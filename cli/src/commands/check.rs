@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use ingest::Events;
+use millstream_ingest::Events;
 use millstream_assembly::{partitions_differ, plan_function, type_name};
 use millstream_core::{Merge, Role, Table};
 use millstream_pipeline::{Diagnostic, Pipeline, Uses};
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     fn shipped(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pipelines").join(name).join("pipeline.yaml")
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines").join(name).join("pipeline.yaml")
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use ingest::{Events, Pace};
+use millstream_ingest::{Events, Pace};
 use millstream_assembly::{Function, Systems};
 use millstream_core::{Error, Position, Result};
 use millstream_host::{Retries, Stop, stream};
@@ -110,7 +110,7 @@ impl Running {
                 sent(positions);
             };
             let stopping = move || stop.requested();
-            let done = ingest::generate(events, pace, &topic, producer, clock, stopping, report).await;
+            let done = millstream_ingest::generate(events, pace, &topic, producer, clock, stopping, report).await;
             (task_name, done.map(drop))
         });
         self.generators.push(Generating { name: name.to_owned(), into: declared.into.clone(), sent: count });

@@ -6,7 +6,7 @@ use arrow::{
 };
 use millstream_assembly::texts;
 use millstream_core::Error;
-use millstream_pipeline::{Pipeline, Store};
+use millstream_pipeline::{Pipeline, System};
 use millstream_sql::{SqlError, WholeTable, query as ask, tables_read};
 use serde_json::{Map, Value, json};
 
@@ -53,11 +53,11 @@ fn functions_of<'a>(
     pipeline: &'a Pipeline,
     names: &[String],
 ) -> Result<BTreeMap<String, &'a str>, Failure> {
-    let mut known: BTreeMap<&str, (&str, Store)> = BTreeMap::new();
-    for (name, function) in pipeline.functions.iter().filter(|(_, function)| function.into.store != Store::Topic) {
+    let mut known: BTreeMap<&str, (&str, System)> = BTreeMap::new();
+    for (name, function) in pipeline.functions.iter().filter(|(_, function)| function.into.system != System::Topic) {
         // Of two with one name the database's is meant.
-        if function.into.store == Store::Postgres || !known.contains_key(function.into.name.as_str()) {
-            known.insert(&function.into.name, (name, function.into.store));
+        if function.into.system == System::Postgres || !known.contains_key(function.into.name.as_str()) {
+            known.insert(&function.into.name, (name, function.into.system));
         }
     }
     let mut functions = BTreeMap::new();
@@ -68,7 +68,7 @@ fn functions_of<'a>(
             let of = &pipeline.name;
             return Err(Failure::Usage(format!("there is no table `{name}`; the functions of {of} write {known}")));
         };
-        if *store == Store::Postgres && context.connections.postgres_url.is_some() {
+        if *store == System::Postgres && context.connections.postgres_url.is_some() {
             return Err(Failure::Usage(format!(
                 "`{name}` is in PostgreSQL (MILLSTREAM_POSTGRES_URL), which answers itself: psql \"$MILLSTREAM_POSTGRES_URL\""
             )));

@@ -3,7 +3,7 @@
 //! ```
 //! use std::sync::{Arc, atomic::{AtomicUsize, Ordering::Relaxed}};
 //!
-//! use ingest::{Events, Pace};
+//! use millstream_ingest::{Events, Pace};
 //! use millstream_core::SystemClock;
 //! use millstream_pipeline::Pipeline;
 //! use millstream_testkit::MemoryLog;
@@ -38,7 +38,7 @@
 //! let acknowledged = AtomicUsize::new(0);
 //! let sent = |positions: &[_]| drop(acknowledged.fetch_add(positions.len(), Relaxed));
 //! let stopping = || acknowledged.load(Relaxed) >= 10;
-//! let count = ingest::generate(events, pace, "transaction", log, Arc::new(SystemClock), stopping, sent).await?;
+//! let count = millstream_ingest::generate(events, pace, "transaction", log, Arc::new(SystemClock), stopping, sent).await?;
 //! assert_eq!(count, acknowledged.into_inner() as u64);
 //! # Ok(())
 //! # }

@@ -1,0 +1,20 @@
+//! Local stand-ins for the clouds' APIs, for tests.
+//!
+//! ```
+//! use millstream_core::{BatchBuilder, TopicPartition};
+//! use millstream_emulators::kafka_event;
+//!
+//! let builder = BatchBuilder::new(TopicPartition::new("transaction", 1, 0), 0);
+//! let event = kafka_event(&[builder.finish_pushed().unwrap()]);
+//! assert_eq!(event["eventSource"], "aws:kafka");
+//! ```
+//!
+//! [`LambdaRuntimeApi`] is AWS Lambda's side of a function process, [`kafka_event`] the event that its mapping sends.
+//! Everything panics instead of returning errors: it runs in tests only.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "this crate is test code: a panic is how a test fails")]
+
+mod kafka_event;
+mod lambda_runtime_api;
+
+pub use kafka_event::kafka_event;
+pub use lambda_runtime_api::{InvocationError, LambdaRuntimeApi};
