@@ -16,7 +16,7 @@ use datafusion::{
 
 use crate::rewrite;
 
-/// Replaces integer arithmetic by [`Checked`], after types are known.
+/// Replaces integer arithmetic by [`Checked`], once types are known.
 #[derive(Debug)]
 pub struct CheckIntegers;
 

@@ -35,7 +35,7 @@ use crate::{
     window::instant,
 };
 
-/// A topic as a table: its fields, then the meta columns that may be named.
+/// A topic as a table: its fields, then the meta columns.
 #[derive(Clone, Debug)]
 pub struct Input {
     /// Its name in SQL.
@@ -44,7 +44,7 @@ pub struct Input {
     pub schema: SchemaRef,
 }
 
-/// What is to be planned.
+/// What to plan.
 #[derive(Clone, Debug)]
 pub struct Statement<'a> {
     /// One SELECT.
@@ -57,9 +57,9 @@ pub struct Statement<'a> {
     pub into: &'a str,
 }
 
-/// A statement, planned.
+/// A planned statement.
 pub struct Planned {
-    /// The table it writes.
+    /// The table that it writes.
     pub table: Table,
     /// What turns decoded rows into rows of that table.
     pub transform: Arc<dyn Transform>,
@@ -77,10 +77,11 @@ impl fmt::Debug for Planned {
 ///
 /// # Errors
 /// Syntax, unknown names and types, with their place; what can't be run exactly once over batches (ORDER BY, LIMIT,
-/// DISTINCT, OVER, joins of two streams, subqueries over a topic, exact medians, functions that give another result each
-/// time), with the reason and what to write instead; and what would fail for every record.
+/// DISTINCT, OVER, joins of two streams, subqueries over a topic, exact medians, functions that give a different result each
+/// time), with the reason and what to write instead; and statements that would fail for every record.
 pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
-    // A stack for the deepest statement that is read, and what the planner panics at costs this statement alone.
+    // A thread of its own has a stack for the deepest statement that is accepted, and a panic of the planner fails only this
+    // statement.
     let planned = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("planner".to_owned()).stack_size(STACK_BYTES);
         let thread = thread.spawn_scoped(scope, || futures::executor::block_on(unguarded(statement)));
@@ -90,22 +91,22 @@ pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
         Ok(Ok(planned)) => planned?,
         Ok(Err(_)) => {
             return Err(SqlError::new(
-                "internal: the planner failed at this statement. Please report it, and write it another way",
+                "internal: the planner failed at this statement. Please report it, and write the statement in another way",
             ));
         }
         Err(error) => {
-            return Err(SqlError::new(format!("no thread could be started to plan the statement: {error}")));
+            return Err(SqlError::new(format!("can't start a thread to plan the statement: {error}")));
         }
     };
-    // What runs may need the caller's runtime.
+    // Running the plan may need the caller's runtime.
     rehearse(&transform, &statement.inputs, &planned.columns).await?;
     Ok(planned)
 }
 
-/// The stack of the thread that plans.
+/// The stack size of the planning thread.
 const STACK_BYTES: usize = 64 << 20;
 
-/// The statement, planned, and its transform without references.
+/// Plans the statement in the current thread. The transform is also returned before references are added.
 async fn unguarded(statement: &Statement<'_>) -> Result<(Planned, SqlTransform)> {
     let state = session(statement)?;
     let known = known(&state, statement);
@@ -140,14 +141,14 @@ async fn unguarded(statement: &Statement<'_>) -> Result<(Planned, SqlTransform)>
     let table = match combine {
         None => table_of(columns, None, None),
         Some((finisher, view)) => {
-            // The combiner needs the table's columns, and the table the combiner: the columns come first.
+            // The combiner needs the table's columns, and the table needs the combiner: so the columns come first.
             let bare = table_of(columns.clone(), view.clone(), None);
             let combiner = Combiner { table: bare, finisher, context: state.task_ctx() };
             table_of(columns, view, Some(Arc::new(combiner) as _))
         }
     };
     let columns = columns_read(&optimized, &is_topic)?;
-    // Whatever the references will hold, they hold nothing while records are made up.
+    // The references are still empty while the statement is rehearsed over made-up records.
     let joins = optimized.exists(|node| Ok(matches!(node, LogicalPlan::Join(_))))?;
     let (context, schema, references) = (state.task_ctx(), table.schema(), Vec::new());
     let bare = SqlTransform { plan: physical, context, schema, references, joins };
@@ -155,7 +156,7 @@ async fn unguarded(statement: &Statement<'_>) -> Result<(Planned, SqlTransform)>
     Ok((Planned { table, transform: Arc::new(transform), columns }, bare))
 }
 
-/// What the statement may name.
+/// The names that the statement may use.
 fn known<'a>(state: &SessionState, statement: &Statement<'a>) -> Known<'a> {
     let inputs = statement.inputs.iter().map(|input| input.name.clone());
     let references = statement.references.iter().map(|reference| reference.name.clone());
@@ -166,7 +167,7 @@ fn known<'a>(state: &SessionState, statement: &Statement<'a>) -> Known<'a> {
     Known { sql: statement.sql, tables, functions, fields }
 }
 
-/// The names of the fields that objects have.
+/// Collects the names of the fields of objects.
 fn of_objects(fields: &Fields, names: &mut Vec<String>) {
     for field in fields {
         let mut data_type = field.data_type();
@@ -180,22 +181,22 @@ fn of_objects(fields: &Fields, names: &mut Vec<String>) {
     }
 }
 
-/// With the casts that make the types of each expression's parts fit: a union of an int and a bigint is a bigint.
+/// Adds the casts that make the types of each expression's parts fit: a union of an int and a bigint is a bigint.
 fn with_final_types(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     Analyzer::with_rules(typing()).execute_and_check(plan, state.config_options(), |_, _| {})
 }
 
-/// A constant expression, computed.
+/// Computes a constant expression.
 fn fold(state: &SessionState, expr: &Expr) -> Result<Expr> {
     let options = Arc::clone(state.config_options());
     let context = SimplifyContext::builder().with_config_options(options).build();
     Ok(ExprSimplifier::new(context).simplify(expr.clone())?)
 }
 
-/// What aggregates over a batch are named, with a number, before they get their columns' names.
+/// The name of an aggregate over a batch, followed by a number, until it gets its column's name.
 const AGGREGATE: &str = "__aggregate_";
 
-/// Every output column must have a name that a table can have.
+/// Checks that every output column has a name that a table can use.
 fn named(plan: &LogicalPlan) -> Result<()> {
     let mut seen = BTreeSet::new();
     for field in plan.schema().fields() {
@@ -207,7 +208,7 @@ fn named(plan: &LogicalPlan) -> Result<()> {
         }
         if name == ROW || name.starts_with(AGGREGATE) || name.starts_with(hop::COLUMN) {
             return Err(SqlError::new(format!(
-                "`{name}` is a name of millstream's own: give the column another one with AS"
+                "`{name}` is reserved for millstream: give the column another name with AS"
             )));
         }
         if !seen.insert(name) {
@@ -238,8 +239,8 @@ pub(crate) fn stored(data_type: &DataType, name: &str) -> Result<DataType> {
         }
         DataType::Interval(_) | DataType::Duration(_) | DataType::Time32(_) | DataType::Time64(_) => {
             return Err(SqlError::new(format!(
-                "column `{name}` is an interval or a time of day, which no table holds: write extract(epoch FROM …) of each \
-                 time and subtract, which gives seconds, or show the times themselves"
+                "column `{name}` is an interval or a time of day, which tables can't hold: write extract(epoch FROM …) of each \
+                time and subtract them, which gives seconds, or show the times themselves"
             )));
         }
         other => other.clone(),
@@ -249,7 +250,7 @@ pub(crate) fn stored(data_type: &DataType, name: &str) -> Result<DataType> {
 fn appended(plan: &LogicalPlan) -> Vec<Column> {
     let column = |field: &Arc<arrow::datatypes::Field>| Column {
         name: field.name().clone(),
-        // `named` has checked all types.
+        // `named` has already checked all types.
         data_type: stored(field.data_type(), field.name()).unwrap_or(DataType::Utf8),
         nullable: field.is_nullable(),
         role: Role::Value,
@@ -275,10 +276,10 @@ async fn merged(
 ) -> Result<Merged> {
     let Aggregate { input, group_expr, aggr_expr, schema, .. } = aggregate;
     if group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
-        return Err(SqlError::new("GROUPING SETS, ROLLUP and CUBE: write one function per grouping"));
+        return Err(SqlError::new("GROUPING SETS, ROLLUP and CUBE are not supported: write one function per grouping"));
     }
     let outputs = crate::above::trace(above, schema, root)?;
-    // A group that is written twice is one column of the aggregate, which is shown under two names.
+    // A group that is written twice is one column of the aggregate, shown under two names.
     let mut distinct: Vec<Expr> = Vec::with_capacity(group_expr.len());
     for group in group_expr {
         if !distinct.contains(group) {
@@ -301,7 +302,7 @@ async fn merged(
         values.push(group.clone());
         finished.push(column(&name));
     }
-    // All that is shown under a name has it before the states get theirs.
+    // Shown columns get their names first, then the states get theirs.
     let mut aggregates = Vec::with_capacity(aggr_expr.len());
     for (index, expr) in aggr_expr.iter().enumerate().map(|(index, expr)| (index + groups.len(), expr)) {
         let Expr::AggregateFunction(function) = expr.clone().unalias_nested().data else {
@@ -309,7 +310,7 @@ async fn merged(
         };
         let mut name = expr.schema_name().to_string();
         if name.contains("CAST(") {
-            // Which says what it is of, not as what.
+            // This name says what the aggregate is of, without the cast.
             name = Expr::AggregateFunction(function.clone()).schema_name().to_string();
         }
         let base = names.free(&outputs.name_of(index).unwrap_or_else(|| identifier(&name)));
@@ -331,7 +332,7 @@ async fn merged(
     let partial = partial_plan(rows, groups, &values, &columns)?;
     let plain = direct && outputs.is_whole();
     if plain {
-        // The table is the result: its columns in the order in which they were asked for.
+        // The table is the result: its columns are in the order of the SELECT.
         let order = outputs.order();
         columns = order.iter().map(|index| columns[*index].clone()).collect();
     }
@@ -356,7 +357,7 @@ fn partial_plan(input: LogicalPlan, groups: Vec<Expr>, values: &[Expr], columns:
         })?;
     }
     let number_of_groups = groups.len();
-    // Under names of their own: two that differ may still be written alike.
+    // Numbered names: two different aggregates may still be written in the same way.
     let named = aggregates.iter().enumerate().map(|(index, expr)| expr.clone().alias(format!("{AGGREGATE}{index}")));
     let groups = groups.into_iter().enumerate().map(|(index, group)| group.alias(format!("{AGGREGATE}key_{index}")));
     let plan = LogicalPlanBuilder::from(input).aggregate(groups, named)?.build()?;
@@ -380,7 +381,7 @@ fn partial_plan(input: LogicalPlan, groups: Vec<Expr>, values: &[Expr], columns:
     Ok(LogicalPlanBuilder::from(plan).project(exprs)?.build()?)
 }
 
-/// The columns that each topic's scans read, after the optimizer has pushed the projection down.
+/// The columns that the scans of each topic read, once the optimizer has pushed the projections down.
 fn columns_read(plan: &LogicalPlan, is_topic: &dyn Fn(&str) -> bool) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let mut columns: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     plan.apply_with_subqueries(|node| {
