@@ -1,4 +1,4 @@
-//! The promise, checkable: what one pass over the log gives, compared with what the sink holds.
+//! The audit of exactly-once: compares what the sink holds with the result of one pass over the log.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
     systems::timeliness,
 };
 
-/// The most differences that are kept; all are counted.
+/// How many differences are kept; all of them are counted.
 const MAX_DIFFERENCES: usize = 1_000;
 
 /// What an audit found.
@@ -35,17 +35,17 @@ pub struct AuditReport {
     pub rows: u64,
     /// Records that are dead letters.
     pub dead_letters: u64,
-    /// What differs, at most the first 1,000.
+    /// The first differences, at most 1,000.
     pub differences: Vec<Difference>,
     /// How many differences there are in all.
     pub total_differences: u64,
-    /// Up to where each partition was compared.
+    /// The fence up to which each partition was compared.
     pub fences: Vec<(TopicPartition, Fence)>,
-    /// What could not be compared, or not exactly, and why.
+    /// What could not be compared, or not exactly, with the reason.
     pub notes: Vec<String>,
 }
 
-/// How far an audit has come.
+/// The progress of an audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditProgress {
     /// Offsets read.
@@ -57,26 +57,26 @@ pub struct AuditProgress {
 /// One difference between the log and the sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// The log gives this row, and the sink does not hold it (so often).
+    /// The log gives this row, and the sink doesn't hold it (with the count if it is missing several times).
     Missing(String),
-    /// The sink holds this row, and the log does not give it (so often).
+    /// The sink holds this row, and the log doesn't give it (with the count if there are several).
     Unexpected(String),
-    /// Both have a row of this key, with other values.
+    /// Both have a row with this key, with different values.
     Differs {
         /// The key columns.
         key: String,
-        /// What the sink holds, in the columns that differ.
+        /// The sink's values in the columns that differ.
         stored: String,
-        /// What the log gives.
+        /// The values that the log gives.
         expected: String,
     },
-    /// Readers see this row, and the rows that the function keeps don't give it.
+    /// Readers see this row, but the function's stored states don't give it.
     Shown(String),
-    /// The rows that the function keeps give this row, and readers don't see it.
+    /// The function's stored states give this row, but readers don't see it.
     Hidden(String),
-    /// A record that can't be processed, and that is not among the dead letters.
+    /// A record that can't be processed and isn't among the dead letters.
     Lost {
-        /// Where it stands.
+        /// Its position.
         position: Position,
         /// Why it can't be processed.
         reason: String,
@@ -91,8 +91,8 @@ impl fmt::Display for Difference {
             Self::Differs { key, stored, expected } => {
                 write!(f, "{key}: the sink has {stored}, the log gives {expected}")
             }
-            Self::Shown(row) => write!(f, "readers see {row}, which is not what the kept rows give"),
-            Self::Hidden(row) => write!(f, "readers don't see {row}, which the kept rows give"),
+            Self::Shown(row) => write!(f, "readers see {row}, but the stored states don't give it"),
+            Self::Hidden(row) => write!(f, "readers don't see {row}, but the stored states give it"),
             Self::Lost { position, reason } => {
                 write!(f, "record {position} is neither a row nor a dead letter: {reason}")
             }
@@ -101,7 +101,7 @@ impl fmt::Display for Difference {
 }
 
 impl AuditReport {
-    /// Does the sink hold exactly what one pass over the log gives?
+    /// Does the sink hold exactly the result of one pass over the log?
     pub fn is_clean(&self) -> bool {
         self.total_differences == 0
     }
@@ -114,28 +114,28 @@ impl AuditReport {
     }
 }
 
-/// Reads the log once from where the function began up to its fences, computes what the sink should hold, and compares
-/// row by row; then compares what readers see with what is kept. May run while the function does: fences and rows are of
-/// one instant.
+/// Reads the log once, from where the function began up to its fences, computes what the sink should hold, and compares row
+/// by row. Then it compares what readers see with the stored states. The function may run meanwhile: fences and rows are read
+/// at one instant.
 ///
-/// Floats that several records make up are equal within a 1e-9th of the larger one. Where they are not, the log is read
-/// again in another order: what that changes shows how far such a value depends on the order, and four times as much is
-/// allowed. Means and squared differences (of stddev and var) may also differ by what rounding makes of values of their size. References are joined as they are now.
+/// Floats computed from several records are equal if they differ by at most 1e-9 of the larger one. If they differ by more,
+/// the log is read again in another order: the change shows how far such a value depends on the order, and four times the
+/// change is allowed. Means and squared differences (of stddev and var) may also differ by the rounding of values of their
+/// size. References are joined as they are now.
 ///
-/// Memory: the rows that the sink holds and the expected ones, with their keys; states that are not merged yet, up to
-/// 200,000 rows or 64 MiB, or half of what is merged already; and an eighth for the merging itself. For a table that is appended to, the rows of the
-/// sink twice.
+/// Memory: the sink's rows and the expected ones, with their keys; the states that are not merged yet, up to 200,000 rows or
+/// 64 MiB, or half of the merged ones; and an eighth for the merging itself. For an append-only table: the sink's rows twice.
 ///
 /// # Errors
-/// `Stop` when the log no longer has all records that went into the sink, or is another one; those of the systems.
+/// `Stop` if the log no longer has all records that went into the sink, or is a different log; the errors of the systems.
 pub async fn audit(systems: &Systems, pipeline: &Pipeline, name: &str) -> Result<AuditReport> {
     audit_telling(systems, pipeline, name, &mut |_| ()).await
 }
 
-/// Like [`audit`], and tells how far it has come.
+/// Like [`audit`], and reports its progress.
 ///
 /// # Errors
-/// Those of [`audit`].
+/// The errors of [`audit`].
 pub async fn audit_telling(
     systems: &Systems,
     pipeline: &Pipeline,
@@ -150,7 +150,7 @@ pub async fn audit_telling(
     let sink = systems.sink(&id, &declared.into, table.clone())?;
     sink.prepare(false).await?;
     let mut stored = sink.snapshot().await?;
-    // Read after the fences: a letter is durable before its fence moves.
+    // Letters are read after the fences: a letter is durable before its fence moves.
     let letters = Letters::of(systems.dead_letters(pipeline).as_ref(), &id).await?;
 
     let source = systems.source();
@@ -182,7 +182,7 @@ pub async fn audit_telling(
     Ok(report)
 }
 
-/// A reference that may have changed since records were joined with it.
+/// The note about references that may have changed since records were joined with them.
 fn refreshed(pipeline: &Pipeline, declared: &Declared) -> Option<String> {
     let sql = declared.sql.as_ref().map_or("", |sql| sql.value.as_str());
     let words = || sql.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
@@ -191,14 +191,14 @@ fn refreshed(pipeline: &Pipeline, declared: &Declared) -> Option<String> {
         pipeline.references.keys().filter(|name| joined(name)).map(|name| format!("`{name}`")).collect();
     (!names.is_empty()).then(|| {
         format!(
-            "joined with {} as it is now: where a reference has changed since records came in, what it added to them can't be \
-             compared exactly, and differences may be no faults",
+            "joined with {} as it is now: if a reference has changed since records were joined with it, rows can't be \
+            compared exactly, and differences may not be errors",
             names.join(", ")
         )
     })
 }
 
-/// The partitions that the function has not begun.
+/// The note about partitions that the function hasn't started.
 async fn unfenced(
     pipeline: &Pipeline,
     declared: &Declared,
@@ -215,11 +215,11 @@ async fn unfenced(
             }
         }
     }
-    Ok((!names.is_empty()).then(|| format!("without a fence, so nothing of it was brought in: {}", names.join(", "))))
+    Ok((!names.is_empty()).then(|| format!("no fence, so none of their records have been processed: {}", names.join(", "))))
 }
 
-/// The fences of partitions that the log has and the function reads; and what the sink holds of others: of an earlier
-/// generation, or of a topic that the function read once.
+/// The fences of partitions that the log has and the function reads; and the offsets that came from others: an earlier
+/// generation, or a topic that the function no longer reads.
 fn known_fences(
     pipeline: &Pipeline,
     declared: &Declared,
@@ -233,10 +233,10 @@ fn known_fences(
                 known.push((partition.clone(), fence.clone()));
                 continue;
             }
-            Some(topic) => format!("the log has generation {} only", topic.generation),
-            None => "the function does not read that topic any more".to_owned(),
+            Some(topic) => format!("the log has only generation {}", topic.generation),
+            None => "the function no longer reads that topic".to_owned(),
         };
-        // Of a fence that never moved the sink holds nothing.
+        // If a fence has never moved, the sink holds nothing of its partition.
         if fence.next_offset > fence.start_offset {
             gone.push(format!("offsets {}..{} of {partition} ({what})", fence.start_offset, fence.next_offset));
         }
@@ -244,15 +244,15 @@ fn known_fences(
     (known, gone)
 }
 
-/// `Stop` when a topic was re-created: its records are not those that the sink has.
+/// `Stop` if a topic was re-created: its records are not those that went into the sink.
 async fn same_topics(log: &dyn Log, function: &str, fences: &[(TopicPartition, Fence)]) -> Result<()> {
     let known: BTreeMap<&str, &str> =
         fences.iter().filter_map(|(at, fence)| Some((at.topic.as_str(), fence.topic_id.as_deref()?))).collect();
     for (topic, known) in known {
         if let Some(found) = log.topic_id(topic).await?.filter(|found| found != known) {
             return Err(Error::stop(format!(
-                "topic {topic} was deleted and re-created, or is another cluster's: its id is {found} where the fences of \
-                 {function} know {known}. What went into the sink is no longer in the log, so it can't be audited"
+                "topic {topic} was deleted and re-created, or is in another cluster: its id is {found}, but the fences of \
+                {function} have {known}. The records that went into the sink are no longer in the log, so they can't be audited"
             )));
         }
     }
@@ -261,8 +261,8 @@ async fn same_topics(log: &dyn Log, function: &str, fences: &[(TopicPartition, F
 
 fn inseparable(table: &Table, gone: &[String]) -> Error {
     Error::stop(format!(
-        "table {} also holds what came of {}; in rows that were merged the old and the new can't be told apart, so this \
-         table can't be audited any more: a function that begins with the new generation and writes into a table of its own can",
+        "table {} also holds data from {}. Merged rows don't show which data is old and which is new, so this table can no longer \
+        be audited. Use a function that starts with the new generation and writes a table of its own",
         table.public_name(),
         gone.join(", ")
     ))
@@ -283,8 +283,8 @@ async fn appended(
     let Expected::Appended(balance) = expected else { return Ok(()) };
     if !gone.is_empty() {
         report.notes.push(format!(
-            "the sink also holds what came of {}: rows don't say which they came of, so it was only seen that no row of the \
-             log is missing; {} more could not be compared",
+            "the sink also holds data from {}. Rows don't show where they came from, so the audit only checked that no row of the \
+            log is missing; {} more rows could not be compared",
             gone.join(", "),
             balance.surplus()
         ));
@@ -311,16 +311,16 @@ async fn merged(
     }
     expected.missing(|difference| report.add(difference))?;
     if !doubtful.is_empty() {
-        // What can't be processed has been told by the first pass.
+        // The first pass has already reported the records that can't be processed.
         let again = log.table(table, combine, true, &mut AuditReport::default(), told).await?;
         expected.judge(&doubtful, &again, |difference| report.add(difference))?;
     }
     Ok(())
 }
 
-/// What the log should have become.
+/// The rows that the log should have become.
 enum Expected<'a> {
-    /// Rows, each held against those that are stored.
+    /// Appended rows, balanced against the stored ones.
     Appended(Balance),
     /// States, merged by key.
     Merged(States<'a>),
@@ -338,7 +338,7 @@ impl Expected<'_> {
     }
 }
 
-/// What the log is read with.
+/// What is needed to read the log.
 struct Reading<'a> {
     plan: &'a FunctionPlan,
     declared: &'a Declared,
@@ -348,7 +348,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The rows by key that the log gives.
+    /// The rows that the log gives, by key.
     async fn table(
         &self,
         table: &Table,
@@ -365,8 +365,8 @@ impl Reading<'_> {
         }
     }
 
-    /// One pass over the log. `reversed`: the records of each batch from its last to its first, and other batches, which
-    /// is another order for whatever depends on one.
+    /// One pass over the log. `reversed`: each batch is read from its last record to its first, and batches are cut differently,
+    /// so that everything that depends on the order sees another one.
     async fn read(
         &self,
         expected: &mut Expected<'_>,
@@ -405,8 +405,8 @@ impl Pass<'_, '_> {
         let held = log.watermarks(partition).await?;
         if held.low > fence.start_offset && fence.next_offset > fence.start_offset {
             return Err(Error::stop(format!(
-                "offsets {}..{} of {partition} went into the sink and are no longer in the log (retention): only a log that \
-                 still has everything can be audited",
+                "offsets {}..{} of {partition} went into the sink but are no longer in the log (retention): an audit needs a log that \
+                still has all records",
                 fence.start_offset, held.low
             )));
         }
@@ -430,7 +430,7 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    /// Takes one batch into account, or leaves everything as it is and fails.
+    /// Adds one batch. If it fails, nothing is changed.
     async fn batch(&mut self, batch: &Batch, newest_us: Option<i64>) -> Result<Option<i64>> {
         let topic = &batch.partition().topic;
         let Some(decoder) = self.of.plan.decoders.get(topic) else {
@@ -459,8 +459,8 @@ impl Pass<'_, '_> {
         Ok(seen_us)
     }
 
-    /// Leaves out the records that the transform or the sink refused: they are among the dead letters, though they can be
-    /// decoded and are neither late nor ahead. Says how many they were.
+    /// Leaves out the records that the transform or the sink refused: they are dead letters, although they can be decoded and
+    /// are neither late nor ahead. Returns their number too.
     fn without_refused(&self, batch: &Batch, decoded: Decoded) -> Result<(Decoded, u64)> {
         let refused = |index: &usize| self.of.letters.contains(batch.partition(), batch.offsets().value(*index));
         let keep: BooleanArray = decoded.index.iter().map(|index| Some(!refused(index))).collect();

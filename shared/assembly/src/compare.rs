@@ -1,4 +1,4 @@
-//! Rows of two tables held against each other, column by column as they are: text is made only of what differs.
+//! Compares the rows of two tables, column by column in Arrow's form. Only differences are turned into text.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
@@ -15,19 +15,19 @@ use millstream_core::{Error, Merge, Result, Role, Table};
 
 use crate::{Difference, rows::shown};
 
-/// Sums and means of floats depend on the order of their parts in the last digits: how much of the larger value may differ.
+/// The allowed relative difference of floats: the last digits of sums and means depend on the order of their parts.
 const FLOAT_TOLERANCE: f64 = 1e-9;
-/// How many times what another order of the same records changes.
+/// The allowed multiple of the change that another order of the same records makes.
 const NOISE_FACTOR: f64 = 4.0;
 
 pub(crate) fn internal(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::stop("internal: rows can't be compared").caused_by(error)
 }
 
-/// Rows that only their order may explain: so many are held and judged. Where there are more, something else is wrong.
+/// How many rows are kept whose difference the order of records may explain. With more, something else is wrong.
 const MAX_DOUBTFUL: usize = 10_000;
 
-/// Are these floats one value, of which one came about in another order? `noise` is what the order is known to change.
+/// Are these floats equal, except for the order of their computation? `noise` is the change that another order has made.
 fn close(a: f64, b: f64, noise: f64) -> bool {
     let difference = (a - b).abs();
     let within = |bound: f64| difference.is_finite() && bound.is_finite() && difference <= bound;
@@ -37,7 +37,7 @@ fn close(a: f64, b: f64, noise: f64) -> bool {
         || within(NOISE_FACTOR * noise)
 }
 
-/// -0.0 as 0.0, and one NaN: stores don't keep them apart.
+/// Turns -0.0 into 0.0, and every NaN into the same one: stores don't tell them apart.
 fn plain_floats(column: &ArrayRef) -> ArrayRef {
     match column.data_type() {
         DataType::Float64 => Arc::new(unary::<_, _, Float64Type>(column.as_primitive::<Float64Type>(), |value| {
@@ -55,14 +55,14 @@ fn plain_batch(batch: &RecordBatch) -> Result<RecordBatch> {
     RecordBatch::try_new(batch.schema(), columns).map_err(internal)
 }
 
-/// Encodes rows as bytes that are equal where the rows are.
+/// Encodes rows as bytes that are equal if the rows are equal.
 pub(crate) struct Encoder {
     converter: RowConverter,
     columns: Vec<usize>,
 }
 
 impl Encoder {
-    /// Of these columns of a table.
+    /// An encoder of these columns of a table.
     pub(crate) fn new(table: &Table, columns: Vec<usize>) -> Result<Self> {
         let fields = columns.iter().map(|at| SortField::new(table.columns[*at].data_type.clone())).collect();
         Ok(Self { converter: RowConverter::new(fields).map_err(internal)?, columns })
@@ -78,9 +78,9 @@ impl Encoder {
     }
 }
 
-/// How often each row is stored, less how often it is expected.
+/// How many times each row is stored, minus how many times it is expected.
 ///
-/// Memory: the bytes of all rows that don't balance yet.
+/// Memory: the bytes of all rows whose count isn't zero yet.
 pub(crate) struct Balance {
     encoder: Encoder,
     table: Table,
@@ -96,7 +96,7 @@ impl Balance {
         Ok(Self { encoder, table: table.clone(), of: HashMap::new() })
     }
 
-    /// Takes rows that are stored (`by` 1) or expected (`by` -1).
+    /// Adds rows that are stored (`by` 1) or expected (`by` -1).
     pub(crate) fn add(&mut self, batch: &RecordBatch, by: i64) -> Result<()> {
         for row in self.encoder.rows(batch)? {
             match self.of.entry(row) {
@@ -112,7 +112,7 @@ impl Balance {
         Ok(())
     }
 
-    /// Lets rows cancel out that differ in floats only, and by no more than the way they were computed explains.
+    /// Cancels rows that differ only in floats, and by no more than the order of computation explains.
     pub(crate) fn cancel_close(&mut self) -> Result<()> {
         let is_float = |at: &usize| self.table.columns[*at].data_type == DataType::Float64;
         let (floats, exact): (Vec<usize>, Vec<usize>) = (0..self.table.columns.len()).partition(is_float);
@@ -131,7 +131,7 @@ impl Balance {
             match times {
                 1 => stored.entry(key).or_default().push((bytes.clone(), values)),
                 -1 => wanted.push((key, bytes.clone(), values)),
-                // Rows that are there several times are told as they are.
+                // Rows with several copies are reported unchanged.
                 _ => {}
             }
         }
@@ -151,12 +151,12 @@ impl Balance {
         Ok(())
     }
 
-    /// How many rows are stored that are not expected.
+    /// How many stored rows are not expected.
     pub(crate) fn surplus(&self) -> u64 {
         self.of.values().filter(|times| **times > 0).map(|times| times.unsigned_abs()).sum()
     }
 
-    /// What does not balance, in the order of the rows.
+    /// The rows whose count isn't zero, in the order of the rows.
     pub(crate) fn differences(self, mut found: impl FnMut(Difference)) -> Result<()> {
         let sorted: BTreeMap<_, _> = self.of.into_iter().collect();
         let parser = self.encoder.converter.parser();
@@ -173,33 +173,33 @@ impl Balance {
     }
 }
 
-/// The table's schema for rows of whom nobody says that nothing is null.
+/// The table's schema with all columns nullable.
 fn nullable(table: &Table) -> SchemaRef {
     let schema = table.schema();
     let fields: Vec<_> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
     Arc::new(Schema::new(fields))
 }
 
-/// Where the key's columns stand.
+/// The indexes of the key columns.
 pub(crate) fn key_columns(table: &Table) -> Vec<usize> {
     (0..table.columns.len()).filter(|at| table.columns[*at].role == Role::Key).collect()
 }
 
-/// The rows that are expected of a table that merges, by key.
+/// The expected rows of a merging table, by key.
 pub(crate) struct ByKey {
     table: Table,
     encoder: Encoder,
     batches: Vec<RecordBatch>,
-    /// Batch and row of each key.
+    /// The batch and the row of each key.
     at: HashMap<Box<[u8]>, (usize, usize)>,
-    /// How often each expected row was met, by batch.
+    /// How many times each expected row was found, by batch.
     met: Vec<Vec<u32>>,
 }
 
-/// Rows whose floats differ by more than usual, and by nothing else: the order of the records may be why.
+/// Rows that differ only in floats, but by more than the tolerance: the order of the records may be the reason.
 #[derive(Default)]
 pub(crate) struct Doubtful {
-    /// Of each batch that had such rows: these rows, and their keys.
+    /// For each batch with such rows: their keys, and the rows.
     batches: Vec<(Vec<Box<[u8]>>, RecordBatch)>,
     rows: usize,
 }
@@ -210,16 +210,16 @@ impl Doubtful {
     }
 }
 
-/// What one row is to another.
+/// The result of comparing two rows.
 enum Verdict {
     Equal,
-    /// Only floats that were computed from several records differ.
+    /// They differ only in floats that were computed from several records.
     Doubtful,
     Differs,
 }
 
 impl ByKey {
-    /// Of batches that hold each key once.
+    /// From batches that hold each key once.
     pub(crate) fn new(table: &Table, batches: Vec<RecordBatch>) -> Result<Self> {
         let encoder = Encoder::new(table, key_columns(table))?;
         let (mut at, mut met, mut plain) = (HashMap::new(), Vec::new(), Vec::new());
@@ -231,7 +231,7 @@ impl ByKey {
         Ok(Self { table: table.clone(), encoder, batches: plain, at, met })
     }
 
-    /// Holds stored rows against the expected ones.
+    /// Compares stored rows with the expected ones.
     pub(crate) fn meet(
         &mut self,
         stored: &RecordBatch,
@@ -270,14 +270,14 @@ impl ByKey {
             }
         }
         if !rows.is_empty() {
-            // A slice would keep all of the batch.
+            // A slice would keep the whole batch in memory.
             let rows = take_record_batch(&stored, &UInt64Array::from(rows)).map_err(internal)?;
             doubtful.batches.push((keys, rows));
         }
         Ok(())
     }
 
-    /// What is expected and was not met.
+    /// The expected rows that were not found.
     pub(crate) fn missing(&self, mut found: impl FnMut(Difference)) -> Result<()> {
         for (batch, met) in self.batches.iter().zip(&self.met) {
             for row in met.iter().enumerate().filter(|(_, met)| **met == 0).map(|(row, _)| row) {
@@ -287,13 +287,13 @@ impl ByKey {
         Ok(())
     }
 
-    /// Judges doubtful rows by `again`: what the log gives in another order.
+    /// Judges doubtful rows by `again`, the result of the log in another order.
     pub(crate) fn judge(&self, doubtful: &Doubtful, again: &Self, mut found: impl FnMut(Difference)) -> Result<()> {
         for (keys, stored) in &doubtful.batches {
             let cells = self.batches.iter().map(|expected| Cells::new(&self.table, stored, expected));
             let cells = cells.collect::<Result<Vec<_>>>()?;
             for (row, key) in keys.iter().enumerate() {
-                // Both passes give the same keys; a key that is missing makes no noise.
+                // Both passes give the same keys, so no key should be missing here.
                 let Some((at, expected)) = self.at.get(key).copied() else { continue };
                 let batch = &self.batches[at];
                 let other = again.at.get(key).copied();
@@ -317,7 +317,7 @@ impl ByKey {
     }
 }
 
-/// The columns of stored and expected rows that are no keys, side by side.
+/// The non-key columns of stored and expected rows, side by side.
 struct Cells {
     exact: Vec<DynComparator>,
     floats: Vec<Floating>,
@@ -370,7 +370,8 @@ impl Cells {
     }
 }
 
-/// The states of a mean or of squared differences: what merging rounds goes by the values, however near to zero the result is.
+/// The states of a mean or of squared differences: their rounding depends on the size of the values, however near to zero the
+/// result is.
 struct Moments {
     count: ArrayRef,
     mean: Float64Array,
@@ -379,7 +380,7 @@ struct Moments {
 }
 
 impl Moments {
-    /// Of the mean or the squared differences that stand at `at`.
+    /// The states of the mean or the squared differences in column `at`.
     fn of(table: &Table, at: usize, rows: &RecordBatch) -> Option<Self> {
         let (is_mean, name) = match &table.columns[at].role {
             Role::State(Merge::Mean { .. }) => (true, &table.columns[at].name),
@@ -396,11 +397,11 @@ impl Moments {
         Some(Self { count, mean: floats(named(name)?)?, squared: floats(squared)?, is_mean })
     }
 
-    /// How much rounding may have changed the result of `row` about ([`NOISE_FACTOR`] times as much is allowed).
+    /// About how much rounding may have changed the result of `row` ([`NOISE_FACTOR`] times as much is allowed).
     ///
-    /// A mean is rounded with each of the n values, by the size of the largest one (at most |mean| + √m2), and never by
-    /// more than a 1e-9th of their usual size r = |mean| + √(m2 / n). What is squared are differences d from the mean: when
-    /// each is off by e = √n · ε · r, the sum of their squares is off by at most 2 · e · √(n · m2) + n · e².
+    /// A mean is rounded with each of the n values, in proportion to the largest one (at most |mean| + √m2), and never by more
+    /// than 1e-9 of their usual size r = |mean| + √(m2 / n). The squared values are differences d from the mean: if each is off
+    /// by e = √n · ε · r, the sum of their squares is off by at most 2 · e · √(n · m2) + n · e².
     fn rounding(&self, row: usize) -> f64 {
         let Some(n) = float(&self.count, row).filter(|n| *n > 0.0) else { return 0.0 };
         let (mean, squared) = (self.mean.value(row).abs(), self.squared.value(row).max(0.0));
@@ -439,7 +440,7 @@ mod tests {
         }
     }
 
-    /// A table that is wrong throughout is told at once, and is not held for a second look.
+    /// If a whole table is wrong, its differences are reported at once and not kept for a second pass.
     #[test]
     fn doubtful_rows_are_bounded() {
         let column = |name: &str, data_type, role| Column { name: name.into(), data_type, nullable: false, role };
@@ -469,6 +470,6 @@ mod tests {
         assert_eq!(judged, MAX_DOUBTFUL);
         let mut excused = 0;
         expected.judge(&doubtful, &ByKey::new(&table, vec![rows(1.5)]).unwrap(), |_| excused += 1).unwrap();
-        assert_eq!(excused, 0, "another order gives as much");
+        assert_eq!(excused, 0, "another order changes as much");
     }
 }

@@ -1,4 +1,4 @@
-//! From a pipeline file and connections to running functions: the one place that knows every adapter.
+//! Turns a pipeline file and connections into running functions. The only crate that knows every adapter.
 //!
 //! ```no_run
 //! # async fn example() -> millstream_core::Result<()> {
@@ -16,7 +16,7 @@
 //! # }
 //! ```
 //!
-//! What is not connected is embedded: the log and the tables in one SQLite file, the lake in a folder beside it.
+//! Systems without a connection are embedded: the log and the tables in one SQLite file, the lake in a folder next to it.
 
 mod audit;
 mod compare;

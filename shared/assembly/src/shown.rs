@@ -9,14 +9,14 @@ use millstream_pipeline::{Pipeline, System};
 
 use crate::{Systems, plan_function, schema_of, systems::TableSystem};
 
-/// A table with more rows is not taken into memory to be asked.
+/// The largest table that is loaded into memory for a query.
 const MAX_ROWS: u64 = 5_000_000;
 
 impl Systems {
-    /// The table of a function as its readers see it, whole: its columns and rows.
+    /// The whole table of a function as readers see it: its columns and rows.
     ///
     /// # Errors
-    /// `Stop` when it is in PostgreSQL, which answers questions itself, when it is not there yet, or is too large.
+    /// `Stop` if the table is in PostgreSQL (query it there), doesn't exist yet, or is too large.
     pub async fn whole_table(&self, pipeline: &Pipeline, name: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
         let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
         let (declared, table) = (&pipeline.functions[name], plan.planned.table);
@@ -25,7 +25,7 @@ impl Systems {
         let schema = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
         let rows = match (declared.into.system, self.tables()) {
             (System::Postgres, TableSystem::Postgres(_)) => {
-                return Err(Error::stop(format!("{} is in PostgreSQL: ask it there, with psql", declared.into)));
+                return Err(Error::stop(format!("{} is in PostgreSQL: query it there, with psql", declared.into)));
             }
             (System::Postgres, TableSystem::Embedded(embedded)) => {
                 let counts = embedded.counts().await?;
@@ -48,7 +48,7 @@ impl Systems {
     }
 }
 
-/// The rows of a file with the table's columns: those that came later are null.
+/// The rows of a file with the table's columns. Columns that were added later are null.
 fn widened(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let column = |field: &Arc<Field>| match rows.column_by_name(field.name()) {
         Some(column) => Arc::clone(column),

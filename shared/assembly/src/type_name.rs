@@ -1,6 +1,6 @@
 use arrow::datatypes::{DataType, TimeUnit};
 
-/// A type as the pipeline file writes it; in Arrow's words where the file has none.
+/// A type as the pipeline file writes it; Arrow's name if the file has none.
 pub fn type_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "string".to_owned(),

@@ -38,7 +38,7 @@ async fn order(systems: &Systems, pipeline: &Pipeline, product: &str) {
 }
 
 #[tokio::test]
-async fn a_reference_is_joined_and_loaded_again() {
+async fn a_reference_is_joined_and_reloaded() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pipeline.yaml"), PIPELINE).unwrap();
     write_products(folder.path(), "Tea");
@@ -71,5 +71,5 @@ async fn a_reference_is_joined_and_loaded_again() {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("the reference was not loaded again within 10 s");
+    panic!("the reference was not reloaded within 10 s");
 }

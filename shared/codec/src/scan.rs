@@ -4,22 +4,22 @@ use crate::{MAX_DEPTH, MAX_LIST_ITEMS, problem::Problem};
 
 type Result<T, E = Problem> = std::result::Result<T, E>;
 
-/// A JSON number (RFC 8259, section 6), cut into its parts.
+/// The parts of a JSON number (RFC 8259, section 6).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Number<'a> {
-    /// All of it.
+    /// The whole number.
     pub(crate) text: &'a str,
-    /// Is there a minus in front?
+    /// Does it start with a minus?
     pub(crate) negative: bool,
-    /// The digits before the point.
+    /// The digits before the decimal point.
     pub(crate) whole: &'a str,
-    /// The digits behind the point; empty without one.
+    /// The digits after the decimal point; may be empty.
     pub(crate) fraction: &'a str,
-    /// What follows `e`, with its sign; empty without one.
+    /// The exponent after `e`, with its sign; may be empty.
     pub(crate) exponent: &'a str,
 }
 
-/// Reads ONE JSON value from a text, strictly by RFC 8259: each method expects its kind of value next and moves behind it.
+/// Reads ONE JSON value from a text, strictly by RFC 8259. Each method expects its kind of value next, and moves past it.
 ///
 /// Recursion is bounded by [`MAX_DEPTH`]; time is linear in the text.
 pub(crate) struct Scanner<'a> {
@@ -27,7 +27,7 @@ pub(crate) struct Scanner<'a> {
     at: usize,
     depth: usize,
     items: usize,
-    /// The list items that its reader has kept.
+    /// The number of list items that the reader has kept.
     pub(crate) kept_items: usize,
 }
 
@@ -36,7 +36,7 @@ impl<'a> Scanner<'a> {
         Self { text, at: 0, depth: 0, items: 0, kept_items: 0 }
     }
 
-    /// The next byte that is not white space, without moving behind it.
+    /// The next byte that isn't white space, without moving past it.
     #[inline]
     pub(crate) fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
@@ -55,7 +55,7 @@ impl<'a> Scanner<'a> {
         if self.peek().is_some() { Err(self.not_json("something follows the value")) } else { Ok(()) }
     }
 
-    /// For a caller that can't use what comes next: its JSON type, or that it is no JSON.
+    /// The problem for a caller that can't use the next value: its JSON type, or that it isn't JSON.
     #[cold]
     pub(crate) fn mismatch(&mut self) -> Problem {
         match self.peek() {
@@ -77,7 +77,7 @@ impl<'a> Scanner<'a> {
         Problem::NotJson { what, at: self.at }
     }
 
-    /// Moves behind a literal: `null`, `true` or `false`.
+    /// Moves past a literal: `null`, `true` or `false`.
     #[inline]
     pub(crate) fn word(&mut self, word: &str) -> Result<()> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
@@ -94,7 +94,7 @@ impl<'a> Scanner<'a> {
         let negative = bytes.get(start) == Some(&b'-');
         let whole = start + usize::from(negative);
         self.at = match bytes.get(whole) {
-            // A leading zero stands alone: the digit after it is what the caller then trips over.
+            // A leading zero must be the only digit: the caller fails at a digit after it.
             Some(b'0') => whole + 1,
             _ => self.digits(whole)?,
         };
@@ -114,7 +114,7 @@ impl<'a> Scanner<'a> {
         Ok(Number { text: &self.text[start..self.at], negative, whole, fraction, exponent })
     }
 
-    /// One past the digits at `from`, of which there must be one.
+    /// The position after the digits at `from`; there must be at least one.
     #[inline]
     fn digits(&mut self, from: usize) -> Result<usize> {
         let bytes = self.text.as_bytes();
@@ -129,20 +129,20 @@ impl<'a> Scanner<'a> {
         Ok(end)
     }
 
-    /// Reads the string that starts here; borrowed when it holds no escape.
+    /// Reads the string that starts here; borrowed if it has no escape.
     #[inline]
     pub(crate) fn string(&mut self) -> Result<Cow<'a, str>> {
         let start = self.at + 1;
         let end = start + plain(&self.text.as_bytes()[start..]);
         if self.text.as_bytes().get(end) == Some(&b'"') {
             self.at = end + 1;
-            // Quotes are ASCII, so both ends are boundaries of characters.
+            // Quotes are ASCII, so both ends are character boundaries.
             return Ok(Cow::Borrowed(&self.text[start..end]));
         }
         self.escaped(start).map(Cow::Owned)
     }
 
-    /// The rest of [`Scanner::string`] for one that holds an escape, or is broken.
+    /// The rest of [`Scanner::string`], for a string with an escape or an error.
     #[cold]
     fn escaped(&mut self, start: usize) -> Result<String> {
         let mut out = String::new();
@@ -183,7 +183,7 @@ impl<'a> Scanner<'a> {
         Ok(plain)
     }
 
-    /// Reads `\uXXXX`, or the two of a surrogate pair.
+    /// Reads `\uXXXX`, or both halves of a surrogate pair.
     fn unicode(&mut self) -> Result<char> {
         let (first_at, first) = (self.at, self.unit()?);
         let code = match first {
@@ -211,7 +211,7 @@ impl<'a> Scanner<'a> {
         Ok(unit)
     }
 
-    /// Reads the object that starts here: `member` gets each name and must read the value behind it.
+    /// Reads the object that starts here: `member` gets each name and must read its value.
     #[inline]
     pub(crate) fn object(&mut self, mut member: impl FnMut(&mut Self, &str) -> Result<()>) -> Result<()> {
         self.open()?;
@@ -279,7 +279,7 @@ impl<'a> Scanner<'a> {
         self.at += 1;
     }
 
-    /// Moves behind any value. It must be JSON, like one that is read.
+    /// Moves past any value, which must be valid JSON.
     pub(crate) fn skip(&mut self) -> Result<()> {
         match self.peek() {
             Some(b'"') => self.string().map(drop),
@@ -294,8 +294,8 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// How many bytes come before the first quote, backslash or control character: eight at a time, by the carry of a
-/// subtraction ("Determine if a word has a byte less than n", Anderson, Bit Twiddling Hacks). Carries run upwards only,
+/// How many bytes come before the first quote, backslash or control character. It checks eight bytes at a time, by the carry
+/// of a subtraction ("Determine if a word has a byte less than n", Anderson, Bit Twiddling Hacks). Carries only move upwards,
 /// so the lowest hit is exact.
 #[inline]
 fn plain(bytes: &[u8]) -> usize {
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn only_json_is_json() {
+    fn only_valid_json_is_accepted() {
         for good in [
             "null",
             " true ",
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_plain_text_is_found_wherever_it_is() {
+    fn the_end_of_plain_text_is_found_at_any_position() {
         for length in 0..40 {
             for stop in [b'"', b'\\', 0, 9, 0x1f] {
                 let mut text = "é~ \u{7f}😀!#[]".repeat(8).into_bytes()[..length].to_vec();
@@ -442,9 +442,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_json_is_agreed_on_with_serde_json(text in r#"([\[\]{}",:0-9.eEu+ -]|\\|\\u[d0][8c0]00|"[a\\"]*"|true|null|[é"]){0,20}"#) {
+        fn the_scanner_agrees_with_serde_json(text in r#"([\[\]{}",:0-9.eEu+ -]|\\|\\u[d0][8c0]00|"[a\\"]*"|true|null|[é"]){0,20}"#) {
             match serde_json::from_str::<serde_json::Value>(&text) {
-                // A matter of its numbers' type, not of the text.
+                // Only serde_json's number type is too small; the text is valid.
                 Err(error) if error.to_string().contains("number out of range") => {}
                 answer => prop_assert_eq!(accepts(&text), answer.is_ok(), "{}: {:?}", text, answer),
             }

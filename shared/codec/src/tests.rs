@@ -1,4 +1,4 @@
-//! Decoding as its callers see it.
+//! Decoding through the public interface.
 
 mod round_trip;
 
@@ -74,7 +74,7 @@ fn column<'a>(decoded: &'a Decoded, name: &str) -> &'a ArrayRef {
     decoded.rows.column_by_name(name).unwrap()
 }
 
-/// The reason for which `value` is bad between two good neighbours, which must come through.
+/// The reason why `value` is bad, between two good neighbours, which must be decoded.
 fn reason(value: &[u8]) -> String {
     let decoded = decode_bytes(&[br#"{"branch":"before"}"#, value, br#"{"branch":"behind"}"#]);
     assert_eq!(decoded.index, [0, 2], "{}", String::from_utf8_lossy(value));
@@ -111,7 +111,7 @@ fn good_records_become_rows() {
 }
 
 #[test]
-fn what_is_no_object_is_bad() {
+fn values_that_are_not_objects_are_bad() {
     for (value, expected) in [
         ("", "empty value, expected a JSON object"),
         ("  \n", "empty value, expected a JSON object"),
@@ -133,24 +133,24 @@ fn what_is_no_object_is_bad() {
 }
 
 #[test]
-fn records_never_bleed_into_each_other() {
+fn a_record_never_continues_in_the_next_value() {
     let halves: [&[u8]; 3] = [br#"{"branch":"a""#, b"}", br#"{"branch":"b"}"#];
     let decoded = decode_bytes(&halves);
     assert_eq!((decoded.index.as_slice(), decoded.bad.len()), (&[2][..], 2));
-    // A character cut in two by the border of two values is in neither of them, though all bytes together are UTF-8.
+    // A character that is cut in two by the border between two values is in neither of them, although all bytes together are UTF-8.
     let decoded = decode_bytes(&[b"{\"branch\":\"\xC3", b"\xA9\"}", br#"{"branch":"b"}"#]);
     assert_eq!((decoded.index.as_slice(), decoded.bad.len()), (&[2][..], 2));
 }
 
 #[test]
-fn text_that_is_not_utf8_is_bad_wherever_it_stands() {
+fn text_that_is_not_utf8_is_bad_at_any_position() {
     assert_eq!(reason(b"{\"branch\":\"\xFF\"}"), "not JSON: it is not UTF-8");
     assert_eq!(reason(b"{\"branch\":\"a\",\"unknown\":\"\xC3\x28\"}"), "not JSON: it is not UTF-8");
     assert_eq!(reason(br#"{"branch":"\ud800"}"#), "not JSON: half a surrogate pair at byte 11");
 }
 
 #[test]
-fn what_a_field_cannot_hold_is_named() {
+fn a_value_that_its_field_cannot_hold_is_reported_with_the_field() {
     for (member, expected) in [
         (r#""amount":12.345"#, "field `amount`: more than 2 decimals"),
         (r#""amount":1e400"#, "field `amount`: expected decimal(18,2), found a number out of its range"),
@@ -215,7 +215,7 @@ fn a_reason_never_holds_the_value() {
 }
 
 #[test]
-fn limits_hold() {
+fn limits_are_enforced() {
     let nested = |depth: usize| format!(r#"{{"branch":"a","x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
     assert_eq!(reason(nested(100_000).as_bytes()), "nested deeper than 128 levels");
     assert_eq!(reason("[".repeat(100_000).as_bytes()), "expected a JSON object, found a list");
@@ -231,9 +231,9 @@ fn limits_hold() {
     assert_eq!(reason(items.as_bytes()), "more than 1000000 items in its lists");
 }
 
-/// The years that every store and every window can hold; a time in another unit than declared is mostly outside them.
+/// Every store and every window can hold these years. A time in another unit than the declared one is usually outside them.
 #[test]
-fn times_are_of_the_years_that_every_store_holds() {
+fn times_are_within_the_years_that_every_store_can_hold() {
     let (first_us, last_us) = (-62_135_596_800_000_000_i64, 253_402_300_799_999_999_i64);
     let timed = |name: &str, value: String| format!(r#"{{"branch":"a","{name}":{value}}}"#);
     let quoted = |text: &str| format!("\"{text}\"");
@@ -265,7 +265,7 @@ fn times_are_of_the_years_that_every_store_holds() {
     for at in [first_us / 1_000 - 1, last_us / 1_000 + 1, -9_223_372_036_854_775, i64::MIN, i64::MAX] {
         assert_eq!(reason(line(at).as_bytes()), format!("field `line.prices[].at`: {OUTSIDE}"), "{at}");
     }
-    // Kafka's own.
+    // Kafka's own timestamp.
     let mut builder = BatchBuilder::new(TopicPartition::new("t", 1, 0));
     for (offset, timestamp_ms) in [-1, 0, last_us / 1_000, last_us / 1_000 + 1, i64::MAX].into_iter().enumerate() {
         builder.push(offset as i64, timestamp_ms, None, Some(br#"{"branch":"a","at":"2026-01-01T00:00:00Z"}"#), []);
@@ -276,9 +276,9 @@ fn times_are_of_the_years_that_every_store_holds() {
 
 const OUTSIDE: &str = "a time outside the years 0001 to 9999";
 
-/// To every store the two zeros are one; so they are from the beginning.
+/// Stores don't tell -0 from 0, so the decoder doesn't either.
 #[test]
-fn there_is_one_zero() {
+fn negative_zero_becomes_zero() {
     let decoded =
         decode(&[r#"{"branch":"a","rate":-0.0,"small":-0}"#, r#"{"branch":"a","rate":-1e-999,"small":-0e9}"#]);
     for value in column(&decoded, "rate").as_primitive::<Float64Type>().values() {
@@ -289,7 +289,7 @@ fn there_is_one_zero() {
     }
 }
 
-/// `{},` is three bytes, but a row of every column of the list's struct in memory.
+/// `{},` is three bytes, but in memory a row in every column of the list's struct.
 #[test]
 fn the_list_items_of_a_batch_are_bounded_too() {
     let schema = Arc::new(Schema::new(vec![Field::new("tags", DataType::new_list(DataType::Boolean, true), true)]));
@@ -303,15 +303,15 @@ fn the_list_items_of_a_batch_are_bounded_too() {
     let all = batch(&values);
     match decoder(&["tags"]).decode(&all) {
         Err(Error::TooLarge(_)) => {}
-        other => panic!("expected that fewer records are asked for, got {:?}", other.map(|decoded| decoded.index)),
+        other => panic!("expected TooLarge, got {:?}", other.map(|decoded| decoded.index)),
     }
     assert_eq!(decoder(&["tags"]).decode(&all.first(1)).unwrap().index, [0]);
-    // What is passed over takes no memory.
+    // Skipped fields take no memory.
     assert_eq!(decoder(&["_offset"]).decode(&all).unwrap().index, [0, 1, 2]);
 }
 
 #[test]
-fn the_last_of_equal_names_counts_though_each_must_be_good() {
+fn of_equal_names_the_last_counts_and_all_must_be_valid() {
     let decoded = decode(&[
         r#"{"branch":"a","branch":"b","tags":["x"],"tags":["y","z"],"count":1,"count":null,"\u0062ranch":"c"}"#,
         r#"{"branch":"d","count":"x","count":1}"#,
@@ -327,7 +327,7 @@ fn the_last_of_equal_names_counts_though_each_must_be_good() {
 }
 
 #[test]
-fn a_tombstone_is_what_the_topic_says() {
+fn tombstones_are_treated_as_the_topic_declares() {
     let values = [Some(&br#"{"branch":"a"}"#[..]), None];
     let decoded = JsonDecoder::new(options()).unwrap().decode(&batch(&values)).unwrap();
     assert_eq!(decoded.bad[0].reason, "no value (a tombstone)");
@@ -337,12 +337,12 @@ fn a_tombstone_is_what_the_topic_says() {
 }
 
 #[test]
-fn only_the_columns_wanted_are_read_in_the_schemas_order() {
+fn only_the_wanted_columns_are_read_in_the_schemas_order() {
     let columns = ["_offset", "count", "_key", "branch"].map(str::to_owned).to_vec();
     let decoder = JsonDecoder::new(JsonOptions { columns: Some(columns), ..options() }).unwrap();
     let names = |schema: &Schema| schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
     assert_eq!(names(&decoder.output_schema()), ["branch", "count", "_offset", "_key"]);
-    // The type of a field that nobody reads is not looked at.
+    // The type of a field that isn't read is not checked.
     let decoded = decoder.decode(&batch(&[Some(br#"{"branch":"a","amount":"no","count":1}"#)])).unwrap();
     assert_eq!(decoded.rows.schema(), decoder.output_schema());
     assert_eq!(decoded.rows.column(1).as_primitive::<Int32Type>().value(0), 1);
@@ -352,7 +352,7 @@ fn only_the_columns_wanted_are_read_in_the_schemas_order() {
 }
 
 #[test]
-fn the_event_time_is_read_even_if_no_column_and_must_be_there() {
+fn the_event_time_is_required_even_if_it_is_not_a_wanted_column() {
     let event_time = JsonOptions { columns: Some(vec!["count".into()]), event_time: Some("at".into()), ..options() };
     let decoder = JsonDecoder::new(event_time).unwrap();
     let values =
@@ -365,7 +365,7 @@ fn the_event_time_is_read_even_if_no_column_and_must_be_there() {
 }
 
 #[test]
-fn kafkas_timestamp_must_be_one_when_it_is_the_event_time() {
+fn kafkas_timestamp_must_be_valid_if_it_is_the_event_time() {
     let mut builder = BatchBuilder::new(TopicPartition::new("t", 1, 0));
     builder.push(0, -1, None, Some(br#"{"branch":"a"}"#), []);
     builder.push(1, i64::MAX, None, Some(br#"{"branch":"a"}"#), []);
@@ -376,7 +376,7 @@ fn kafkas_timestamp_must_be_one_when_it_is_the_event_time() {
 }
 
 #[test]
-fn a_set_up_that_cannot_work_stops_at_once() {
+fn invalid_options_are_refused() {
     let stops = |options: JsonOptions| match JsonDecoder::new(options) {
         Err(Error::Stop(fault)) => fault.to_string(),
         other => panic!("{other:?}"),
@@ -414,7 +414,7 @@ fn meta_columns_tell_where_a_row_comes_from() {
 }
 
 #[test]
-fn a_slice_of_a_batch_decodes_like_itself() {
+fn a_slice_of_a_batch_decodes_like_a_batch_of_its_records() {
     let values: Vec<Vec<u8>> = (0..10).map(|n| format!(r#"{{"branch":"é","count":{n}}}"#).into_bytes()).collect();
     let whole = batch(&values.iter().map(|value| Some(value.as_slice())).collect::<Vec<_>>());
     let part = whole.after(4).unwrap().first(3);
@@ -422,7 +422,7 @@ fn a_slice_of_a_batch_decodes_like_itself() {
     assert_eq!(column(&decoded, "count").as_primitive::<Int32Type>().values(), &[4, 5, 6]);
 }
 
-/// Records of every kind, good and bad, and ones broken anywhere.
+/// Records of every kind: good, bad, and broken at any position.
 fn record() -> impl Strategy<Value = Option<Vec<u8>>> {
     let good = (any::<i32>(), "[a-zé\"\\\\]{0,6}", prop::option::of(0..100i32), prop::collection::vec("[a-z]{0,3}", 0..4)).prop_map(
         |(count, branch, amount, tags)| {
@@ -482,7 +482,7 @@ proptest! {
     }
 }
 
-/// What decoding the parts of a batch gives together.
+/// The combined result of decoding the parts of a batch.
 #[derive(Debug, PartialEq)]
 struct Parts {
     rows: RecordBatch,
@@ -491,7 +491,7 @@ struct Parts {
     event_us: Vec<i64>,
 }
 
-/// Decodes what lies between each two of `cuts`, by itself.
+/// Decodes each part between two of `cuts` separately.
 fn parts(decoder: &JsonDecoder, whole: &Batch, cuts: &[usize]) -> Parts {
     let (mut rows, mut index, mut bad, mut event_us) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for cut in cuts.windows(2) {

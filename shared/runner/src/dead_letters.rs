@@ -11,25 +11,25 @@ use millstream_core::{
     Batch, DeadLetter, DeadLetters, Limits, Log, MAX_LISTED_BYTES, Position, Producer, Result, TopicPartition,
 };
 
-/// Dead letters in a topic: one record per letter, the value unchanged, the rest in headers.
+/// Dead letters in a topic: one record per letter, with the value unchanged and the rest in headers.
 ///
-/// A listing looks through the newest 100,000 records of each partition of the topic, and no further.
+/// A listing reads at most the newest 100,000 records of each partition of the topic.
 pub struct TopicDeadLetters<L> {
     log: Arc<L>,
     topic: String,
 }
 
-/// So much of the topic is read at a time.
+/// How much of the topic is read at a time.
 const PAGE: Limits = Limits { max_records: 1_000, max_bytes: 16 << 20, max_wait_ms: 0 };
 
-/// A listing goes back by so many offsets at first.
+/// How many offsets a listing goes back at first.
 const MIN_STEP: usize = 16;
 
-/// How far a listing goes back in each partition, in offsets.
+/// How far a listing goes back in each partition at most, in offsets.
 const MAX_LOOKED_THROUGH: i64 = 100_000;
 
 impl<L: Log> TopicDeadLetters<L> {
-    /// Letters in `topic`, which must be there.
+    /// Letters in `topic`, which must exist.
     pub fn new(log: Arc<L>, topic: impl Into<String>) -> Self {
         Self { log, topic: topic.into() }
     }
@@ -39,7 +39,7 @@ impl<L: Log> TopicDeadLetters<L> {
         Ok((0..count).map(|partition| TopicPartition::new(&self.topic, 1, partition)).collect())
     }
 
-    /// Calls `visit` with each letter in `range` of a partition and with the time at which it was kept, in order.
+    /// Calls `visit` with each letter in `range` of a partition and the time at which it was stored, in order.
     async fn visit(
         &self,
         partition: &TopicPartition,
@@ -64,7 +64,7 @@ impl<L: Log> TopicDeadLetters<L> {
         Ok(())
     }
 
-    /// The newest letters of a partition with the time at which each was kept, the newest first.
+    /// The newest letters of a partition with the time at which each was stored, newest first.
     async fn newest(
         &self,
         partition: &TopicPartition,
@@ -73,7 +73,7 @@ impl<L: Log> TopicDeadLetters<L> {
     ) -> Result<Vec<(i64, DeadLetter)>> {
         let held = self.log.watermarks(partition).await?;
         let last = held.low.max(held.high.saturating_sub(MAX_LOOKED_THROUGH));
-        // Letters can be large: no more of them than are asked for, as long as they are the function's own.
+        // Letters can be large: a page has no more of them than were asked for, if all are the function's own.
         let (mut found, mut end, mut step) = (Newest::new(limit), held.high, limit.clamp(MIN_STEP, PAGE.max_records));
         while end > last && !found.full {
             let start = last.max(end - step as i64);
@@ -104,7 +104,7 @@ impl<L: Log + Producer> DeadLetters for TopicDeadLetters<L> {
         for partition in self.partitions().await? {
             letters.extend(self.newest(&partition, function, limit).await?);
         }
-        // Each partition's are in order already, and bounded.
+        // The letters of each partition are already in order, and bounded.
         letters.sort_by_key(|(timestamp_ms, _)| Reverse(*timestamp_ms));
         let mut bytes = 0;
         let room = |(at, (_, letter)): &(usize, (i64, DeadLetter))| {
@@ -137,17 +137,17 @@ impl<L: Log + Producer> DeadLetters for TopicDeadLetters<L> {
     }
 }
 
-/// The newest letters found so far, the newest first: pages come from the end of the topic.
+/// The newest letters found so far, newest first: pages are read from the end of the topic.
 struct Newest {
     limit: usize,
     letters: Vec<(i64, DeadLetter)>,
     bytes: usize,
-    /// A crash between letter and fence sends a letter again: the newest per function and position is kept.
+    /// A crash between letter and fence sends a letter again: only the newest per function and position is kept.
     seen: HashSet<(String, Position)>,
     full: bool,
 }
 
-/// The newest letters of a page that is read from its beginning: the older ones make room for the newer.
+/// The newest letters of a page, which is read from its beginning: newer letters replace older ones.
 struct Page {
     limit: usize,
     max_bytes: usize,

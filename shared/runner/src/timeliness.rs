@@ -1,32 +1,33 @@
 use arrow::array::BooleanArray;
 use millstream_core::{Bad, Batch, Decoded, Late, Result};
 
-/// 2001-09-09. A timestamp before it is none: a producer left it out (-1, 0), or gave seconds.
+/// 2001-09-09. An earlier timestamp counts as missing: the producer left it out (-1, 0), or wrote seconds.
 const FIRST_TIMESTAMP_MS: i64 = 1_000_000_000_000;
 
-/// Which events come too late, and which are dated too far ahead to be true.
+/// Decides which events are too late, and which are dated implausibly far ahead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeliness {
-    /// By how many milliseconds an event may be dated after its record's own timestamp; none where every event is taken.
-    /// A record whose timestamp is before 2001-09-09 has none. One device with a wrong clock would otherwise make every later event of its partition a late one.
+    /// How many milliseconds after its record's own timestamp an event may be dated; `None` accepts every event. A record
+    /// timestamp before 2001-09-09 counts as missing. Without this limit, one device with a wrong clock would make every later
+    /// event of its partition late.
     pub ahead_ms: Option<i64>,
-    /// What becomes of late events.
+    /// What happens to late events.
     pub late: Late,
-    /// By how many milliseconds an event may be older than the newest one before it in its partition. Without meaning for
+    /// How many milliseconds older an event may be than the newest event before it in its partition. Unused with
     /// [`Late::Merge`].
     pub lateness_ms: i64,
 }
 
 impl Timeliness {
-    /// Takes out the rows of `decoded`, which came of `batch`, that are late or too far ahead, and gives the newest event
-    /// time with it: that of the rows, late ones too, or `before_us`, the newest below the fence.
+    /// Removes the rows of `decoded` that are late or too far ahead; `decoded` came from `batch`. Also returns the newest event
+    /// time: that of the rows, including late ones, or `before_us`, the newest one below the fence.
     ///
-    /// Each record is judged by what comes before it in its partition and by its own timestamp, never by its batch or by a
-    /// clock, so that other batch boundaries and a replay give the same answer. An event that is too far ahead does not
-    /// count; a record without a timestamp, or with one before 2001-09-09, has nothing that it could be ahead of.
+    /// Each record is judged by the records before it in its partition and by its own timestamp, never by its batch or by a
+    /// clock. So other batch boundaries and a replay give the same answer. An event that is too far ahead doesn't count towards
+    /// the newest time. A record without a timestamp, or with one before 2001-09-09, is never ahead.
     ///
     /// # Errors
-    /// `Stop` when rows and records don't belong together, which is a defect.
+    /// `Stop` if rows and records don't belong together, which is a bug.
     pub fn split(&self, mut decoded: Decoded, batch: &Batch, before_us: Option<i64>) -> Result<(Decoded, Option<i64>)> {
         let timestamps_ms = batch.timestamps_ms().values();
         let mut newest_us = before_us;
@@ -47,7 +48,7 @@ impl Timeliness {
         Ok((decoded.filter(&BooleanArray::from(keep))?, newest_us))
     }
 
-    /// Why an event is too far ahead of its record's timestamp, if it is. In milliseconds, for timestamps have no more.
+    /// Why an event is too far ahead of its record's timestamp; `None` if it isn't. In milliseconds, the precision of timestamps.
     fn ahead(&self, time_us: i64, timestamp_ms: i64) -> Option<String> {
         let allowed_ms = self.ahead_ms.filter(|_| timestamp_ms >= FIRST_TIMESTAMP_MS)?;
         let ahead_ms = time_us.div_euclid(1_000).saturating_sub(timestamp_ms);
@@ -58,7 +59,7 @@ impl Timeliness {
         })
     }
 
-    /// Why an event is late, if it is.
+    /// Why an event is late; `None` if it isn't.
     fn late(&self, time_us: i64, newest_us: Option<i64>) -> Option<String> {
         let newest_us = newest_us.filter(|_| self.late == Late::DeadLetter)?;
         let lateness_ms = self.lateness_ms;

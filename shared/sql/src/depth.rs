@@ -46,7 +46,7 @@ impl VisitorMut for Depth {
             Box::new(SetExpr::Table(Box::new(Table { table_name: None, schema_name: None }))),
         ));
         ControlFlow::Break(Box::new(SqlError::new(format!(
-            "a UNION has more than {MAX_PARTS} parts: move some of them to another function that writes the same table, or \
+            "more than {MAX_PARTS} parts in a UNION: move some of them to another function that writes the same table, or \
             merge the topics into one"
         ))))
     }

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_is_in_a_fault() {
+    fn no_error_holds_a_value() {
         let secret = "s3cr'et to Int64 \"x".repeat(1_000);
         let arrow = |error| DataFusionError::ArrowError(Box::new(error), None);
         for (error, says) in [

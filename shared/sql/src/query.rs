@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_means_what_it_means_in_a_pipeline() {
+    fn an_expression_means_the_same_as_in_a_pipeline() {
         for (expression, gives) in [
             ("amount * 1.21", "15.1250"),
             ("coalesce(amount, 0.0)", "12.50"),

@@ -25,7 +25,7 @@ pub struct Split {
 pub fn check(plan: &LogicalPlan, is_topic: &dyn Fn(&str) -> bool, fold: &dyn Fn(&Expr) -> Result<Expr>) -> Result<()> {
     let checker = Checker { is_topic, fold };
     if !checker.streams(plan) {
-        return Err(SqlError::new("this statement doesn't read any topic of the function's `from`"));
+        return Err(SqlError::new("this statement reads no topic of the function's `from`"));
     }
     checker.everywhere(plan)?;
     let Split { above, aggregate } = split(plan);

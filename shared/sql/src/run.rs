@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_its_column_cannot_hold_is_the_records_fault_and_stays_unsaid() {
+    fn a_value_that_its_column_cannot_hold_is_poison_and_is_not_shown() {
         let number: ArrayRef = Arc::new(Int64Array::from(vec![Some(77_777), None]));
         let batch = RecordBatch::try_from_iter([("n", number)]).unwrap();
         let narrow = |data_type, nullable| Arc::new(Schema::new(vec![Field::new("n", data_type, nullable)]));

@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_of_the_engine_is_told_in_the_words_of_the_pipeline_file() {
+    fn a_text_of_the_engine_is_translated_to_the_words_of_the_pipeline_file() {
         for (theirs, ours) in [
             ("Cannot cast Utf8View to List(Field { name: (\"x\") }) now", "Cannot cast string to list now"),
             ("Error during planning: Decimal128(18, 2) + Timestamp(µs, \"UTC\")", "decimal(18,2) + timestamp"),
