@@ -1,4 +1,4 @@
-//! What the records of a file look like, guessed from a sample of them.
+//! Guesses the schema of a file's records from a sample.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,29 +12,29 @@ use serde_json::Value;
 
 use crate::{Failure, grid::printable};
 
-/// The sample: at most so many records of at most so many bytes.
+/// The sample: at most this many records and bytes.
 const MAX_RECORDS: usize = 10_000;
 const MAX_BYTES: u64 = 64 << 20;
-/// Fields of one object: more are no columns that anybody wrote down, but keys that are data.
+/// The largest number of fields in an object: with more, the keys are data and not columns.
 const MAX_FIELDS: usize = 1_000;
 const TOO_MANY_FIELDS: &str = "it has more than 1,000 fields";
-/// Different texts of a field that are told apart.
+/// How many distinct texts of a field are counted.
 const MAX_DISTINCT: usize = 1_000;
-/// Records of the file that become a test.
+/// How many records of the file become a test.
 const FIXTURE_RECORDS: usize = 20;
-/// Decimals are guessed with so many digits, if they fit.
+/// Decimals get this many digits, if the values fit.
 const DIGITS: usize = 18;
 
-/// A guess at a file.
+/// The guessed schema of a file.
 #[derive(Debug)]
 pub(crate) struct Guess {
-    /// The fields that have a type, in the order in which they came.
+    /// The fields with a type, in the order of their first occurrence.
     pub fields: Vec<Field>,
-    /// Fields that are left out, with the reason.
+    /// The fields that are left out, with the reason.
     pub left_out: Vec<String>,
-    /// Records looked at.
+    /// The number of records in the sample.
     pub records: usize,
-    /// The file's first records, as they are.
+    /// The file's first records, unchanged.
     pub fixture: String,
 }
 
@@ -44,11 +44,11 @@ pub(crate) struct Field {
     pub name: String,
     pub kind: Kind,
     pub nullable: bool,
-    /// How many different texts it has, as far as they are counted.
+    /// How many distinct texts it has, as far as they are counted.
     pub distinct: usize,
 }
 
-/// A type, as the pipeline file has it.
+/// A type of the pipeline file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kind {
     Scalar(String),
@@ -76,7 +76,7 @@ impl Guess {
         guess.map_err(wrong)
     }
 
-    /// The field that says when an event happened: the one that is named so, or the only time there is.
+    /// The field with the time of the event: the one with a typical name, or the only time field.
     pub fn event_time(&self) -> Option<&Field> {
         let is_time = |field: &&Field| field.kind.is("timestamp") && !field.nullable;
         let times: Vec<&Field> = self.fields.iter().filter(is_time).collect();
@@ -89,9 +89,9 @@ impl Guess {
 fn sample(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
-    read.map_err(|error| format!("it can't be read: {error}"))?;
+    read.map_err(|error| format!("can't read it: {error}"))?;
     if bytes.len() as u64 > MAX_BYTES {
-        // The last line is cut in its middle.
+        // The last line may be incomplete.
         let end = bytes.iter().rposition(|byte| *byte == b'\n').ok_or("it has no lines")?;
         bytes.truncate(end + 1);
     }
@@ -105,8 +105,8 @@ fn of_json_lines(text: &str) -> Result<Guess, String> {
     for (at, line) in lines {
         match serde_json::from_str(line) {
             Ok(value @ Value::Object(_)) => record.json(&value),
-            Ok(_) => return Err(format!("line {}: a record is a JSON object", at + 1)),
-            Err(error) => return Err(format!("line {}: this is no JSON object: {error}", at + 1)),
+            Ok(_) => return Err(format!("line {}: a record must be a JSON object", at + 1)),
+            Err(error) => return Err(format!("line {}: this is not a JSON object: {error}", at + 1)),
         }
         if record.objects <= FIXTURE_RECORDS {
             fixture += line;
@@ -147,17 +147,17 @@ fn finish(record: Seen, fixture: String) -> Result<Guess, String> {
         return Err("it has no records to guess a schema from".to_owned());
     }
     if record.too_many_fields {
-        return Err(format!("a schema is not guessed from a record like this: {TOO_MANY_FIELDS}"));
+        return Err(format!("can't guess a schema from a record like this: {TOO_MANY_FIELDS}"));
     }
     let mut left_out = Vec::new();
     let fields = record.into_fields("", &mut left_out);
     match fields.is_empty() {
-        true => Err(format!("no field has one type throughout: {}", left_out.join("; "))),
+        true => Err(format!("no field has the same type in all records: {}", left_out.join("; "))),
         false => Ok(Guess { fields, left_out, records, fixture }),
     }
 }
 
-/// What was seen of a value in all records.
+/// What the sample shows about a value.
 #[derive(Default)]
 struct Seen {
     nulls: usize,
@@ -168,19 +168,19 @@ struct Seen {
     items: Option<Box<Seen>>,
     objects: usize,
     fields: Vec<(String, Seen)>,
-    /// Where each of them stands.
+    /// The index of each field.
     places: HashMap<String, usize>,
     too_many_fields: bool,
-    /// Cells of a CSV file, which are all texts if they are not all something else.
+    /// Cells of a CSV file: they are texts unless all of them fit another type.
     cells: usize,
 }
 
 #[derive(Default)]
 struct Numbers {
     count: usize,
-    /// Those with a point.
+    /// Numbers with a decimal point.
     fractions: usize,
-    /// Those with an exponent, which are no plain decimals.
+    /// Numbers with an exponent, which are not plain decimals.
     exponents: usize,
     digits_before: usize,
     digits_behind: usize,
@@ -198,7 +198,7 @@ struct Texts {
 }
 
 impl Seen {
-    /// The field of that name; none where there are too many.
+    /// The field with that name; `None` if there are too many fields.
     fn field(&mut self, name: &str) -> Option<&mut Seen> {
         let at = match self.places.get(name) {
             Some(at) => *at,
@@ -313,7 +313,7 @@ impl Numbers {
     }
 
     fn name(&self, field: &str) -> String {
-        // At least cents: a sample of whole prices is no proof.
+        // At least two digits: a sample may contain only whole prices.
         let scale = self.digits_behind.max(2);
         match (self.exponents > 0, self.fractions > 0) {
             (true, _) => "double".to_owned(),
@@ -325,7 +325,7 @@ impl Numbers {
         }
     }
 
-    /// The unit of numbers that count the time since 1970, by their field's name and by their size: 1973 to 2286.
+    /// The unit of numbers that count the time since 1970, guessed from the field's name and from their size (1973 to 2286).
     fn epoch(&self, field: &str) -> Option<&'static str> {
         let name = field.to_ascii_lowercase();
         let named = ["at", "time", "ts", "timestamp", "date", "datetime"].contains(&name.as_str())
@@ -357,7 +357,7 @@ impl Texts {
     }
 }
 
-/// A number as JSON has it; `007` and `+1` are texts, such as codes and telephone numbers.
+/// Is it a JSON number? `007` and `+1` are texts, such as codes and telephone numbers.
 fn is_number(text: &str) -> bool {
     matches!(serde_json::from_str(text), Ok(Value::Number(_))) && text.trim() == text
 }
@@ -380,7 +380,7 @@ fn is_time(text: &str) -> bool {
     fraction_ok && zone_ok && has_form(&second.to_ascii_uppercase(), "dddd-dd-ddTdd:dd:dd")
 }
 
-/// Is the text of this form, in which `d` stands for a digit?
+/// Does the text have this form? `d` stands for a digit.
 fn has_form(text: &str, form: &str) -> bool {
     text.len() == form.len()
         && text.bytes().zip(form.bytes()).all(|(byte, of)| if of == b'd' { byte.is_ascii_digit() } else { byte == of })

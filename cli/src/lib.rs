@@ -9,9 +9,9 @@
 //! assert!(matches!(cli.command, Some(Command::Audit { function }) if function.as_deref() == Some("flow")));
 //! ```
 //!
-//! Results go to stdout (with `--json` for machines), progress and logs to stderr, and what became of it is in the exit
-//! code: see [`Failure::exit_code`]. Each command is a file of `commands/`; the live view of `dev` is in `live/`, where
-//! what is shown is a pure function of a [`live::State`].
+//! Results go to stdout (with `--json` for machines), progress and logs to stderr, and the exit code tells the outcome: see
+//! [`Failure::exit_code`]. Each command is a file in `commands/`. The live view of `dev` is in `live/`: the text on the
+//! screen is a pure function of a [`live::State`].
 
 mod args;
 mod commands;
@@ -39,19 +39,19 @@ pub use failure::Failure;
 
 use context::Context;
 
-/// How long calls that nobody waits for any more may take when everything else is done.
+/// How long abandoned calls may take when everything else is done.
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
-/// Runs the command that `args` ask for, with settings by `get`, which a main makes from its environment.
+/// Runs the command of `args`. `get` returns settings; a main takes them from its environment.
 pub fn main(args: impl IntoIterator<Item = OsString>, get: &dyn Fn(&str) -> Option<String>) -> ExitCode {
-    // Whatever the log's filter is, and before there is a log.
+    // This works with every log filter, and before the log is set up.
     keep_panics_to_their_place(|place| {
-        eprintln!("error: a defect of millstream at {place}: please report it with this place");
+        eprintln!("error: a bug in millstream at {place}: please report it with this place");
     });
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no mistakes: clap prints them on stdout. A closed pipe is nobody's concern here.
+            // Help and version are not errors: clap prints them on stdout. A closed pipe is ignored.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
         }
@@ -74,9 +74,9 @@ fn run(cli: Cli, get: &dyn Fn(&str) -> Option<String>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Error::stop("the system gives no threads or timers").caused_by(error))?;
+        .map_err(|error| Error::stop("can't start the runtime's threads or timers").caused_by(error))?;
     let outcome = runtime.block_on(commands::run(&context, command));
-    // What a command has begun and given up on (a call to a broker that is away) is not waited for.
+    // Doesn't wait for calls that a command has abandoned (to a broker that can't be reached).
     runtime.shutdown_timeout(LAST_CALLS);
     outcome
 }

@@ -1,4 +1,4 @@
-//! The `millstream` command; all of it is in the library.
+//! The `millstream` command; its code is in the library.
 
 use std::process::ExitCode;
 

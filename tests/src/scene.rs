@@ -21,52 +21,52 @@ use crate::{Child, PATIENCE, Record, Written, bank::Sums, bank::Transaction, unt
 
 mod read;
 
-/// Records of one send.
+/// How many records are sent at a time.
 const SEND_RECORDS: usize = 5_000;
 
-/// How a scene differs from the ordinary one.
+/// The settings of a scene.
 #[derive(Clone, Debug)]
 pub struct Setting<'a> {
-    /// For people; several scenes may have the same.
+    /// A name for people; several scenes may share it.
     pub name: &'a str,
-    /// Where its log and its tables are.
+    /// The systems of its log and its tables.
     pub store: Store,
-    /// A topic that is there already; otherwise one is made.
+    /// An existing topic; `None` creates one.
     pub topic: Option<String>,
-    /// How many partitions a topic that is made has.
+    /// The number of partitions of a created topic.
     pub partitions: i32,
-    /// The generation that the pipeline file says.
+    /// The generation in the pipeline file.
     pub generation: u32,
-    /// What ends a batch.
+    /// The maximum number of records in a batch.
     pub max_records: usize,
-    /// May the topic be made at all?
+    /// May the topic be created?
     pub create: bool,
 }
 
 /// The systems of a scene.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Store {
-    /// All in one SQLite file.
+    /// Everything in one SQLite file.
     Embedded,
-    /// Kafka by its address, and Postgres by the URL that the function has, and by one that the test looks at.
+    /// Kafka by its address; Postgres by the function's URL, and by the URL that the test uses.
     Services {
         /// `host:port`.
         kafka: String,
-        /// The function's.
+        /// The function's URL.
         postgres: String,
-        /// The test's.
+        /// The test's URL.
         direct: String,
     },
 }
 
 impl Store {
-    /// The services of the whole test run with a new database, which functions reach directly.
+    /// The services of the whole test run with a new database; functions connect to it directly.
     pub async fn services(name: &str) -> Self {
         let direct = new_database(&setting("MILLSTREAM_TEST_POSTGRES"), name).await;
         Self::Services { kafka: setting("MILLSTREAM_TEST_KAFKA"), postgres: direct.clone(), direct }
     }
 
-    /// The same, but functions reach the database through PgBouncer.
+    /// The same, but functions connect to the database through PgBouncer.
     pub async fn through_pgbouncer(name: &str) -> Self {
         let name = unique(name);
         let direct = create_database(&setting("MILLSTREAM_TEST_POSTGRES"), &name).await;
@@ -99,21 +99,21 @@ impl Default for Setting<'_> {
     }
 }
 
-/// A pipeline of one topic with the functions `flow` (sums) and `archive` (files), on systems of its own or shared ones.
+/// A pipeline with one topic and the functions `flow` (sums) and `archive` (files), on its own or shared systems.
 pub struct Scene {
     folder: TempDir,
     store: Store,
     environment: BTreeMap<String, String>,
     /// The pipeline.
     pub pipeline: Pipeline,
-    /// What it is connected to, as the test's own process sees it.
+    /// Its systems, for the test's own process.
     pub systems: Systems,
     /// Its topic.
     pub topic: String,
 }
 
 impl Scene {
-    /// Writes the pipeline file, connects, and makes the topics.
+    /// Writes the pipeline file, connects, and creates the topics.
     pub async fn new(setting: Setting<'_>) -> Self {
         let folder = TempDir::with_prefix("millstream-scene-").unwrap();
         let name = unique(setting.name);
@@ -139,17 +139,17 @@ impl Scene {
         Self { folder, store: setting.store, environment, pipeline, systems, topic }
     }
 
-    /// The pipeline's name, which no other scene has.
+    /// The pipeline's name; unique among scenes.
     pub fn name(&self) -> &str {
         &self.pipeline.name
     }
 
-    /// A folder that is removed with the scene.
+    /// A folder that is deleted with the scene.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Settings of a function's process.
+    /// The environment of a function's process.
     pub fn environment(&self) -> &BTreeMap<String, String> {
         &self.environment
     }
@@ -170,13 +170,13 @@ impl Scene {
         kafka
     }
 
-    /// The URL by which the test looks at Postgres.
+    /// The URL with which the test connects to Postgres.
     pub fn direct(&self) -> &str {
         let Store::Services { direct, .. } = &self.store else { panic!("an embedded scene has no Postgres") };
         direct
     }
 
-    /// Appends records to the topic, and says where they stand.
+    /// Appends records to the topic, and returns their positions.
     pub async fn write(&self, records: Vec<Record>) -> Written {
         let producer = self.systems.producer(&self.pipeline.topics[&self.topic]).unwrap();
         self.write_by(producer.as_ref(), records).await
@@ -193,7 +193,7 @@ impl Scene {
         written
     }
 
-    /// A function in the test's own process: its sink is looked at. Makes its table when it isn't there.
+    /// A function in the test's own process, to read its sink. Creates its table if it is missing.
     pub async fn function(&self, name: &str) -> Function {
         self.systems.function(&self.pipeline, name).await.unwrap()
     }
@@ -217,7 +217,7 @@ impl Scene {
         until(PATIENCE, &what, async || {
             children.iter_mut().for_each(|child| child.assert_runs());
             for (partition, end) in &ends {
-                // In an outage the fence can't be read either.
+                // During an outage the fence can't be read either.
                 let fence = function.runner.sink().fence(partition).await.map_err(|error| error.to_string())?;
                 let next = fence.map_or(0, |fence| fence.next_offset);
                 if next < *end {
@@ -229,7 +229,7 @@ impl Scene {
         .await;
     }
 
-    /// How many records are below the fences of a function that runs elsewhere.
+    /// How many records are below the fences of a function that runs in another process.
     pub async fn brought_in(&self, function: &Function) -> i64 {
         let mut sum = 0;
         for number in 0..self.pipeline.topics[&self.topic].partitions {
@@ -239,19 +239,19 @@ impl Scene {
         sum
     }
 
-    /// The dead letters of a function, each once.
+    /// The dead letters of a function, without duplicates.
     pub async fn dead_letters(&self, function: &str) -> Vec<DeadLetter> {
         self.systems.dead_letters(&self.pipeline).list(Some(&self.group(function)), 1_000_000).await.unwrap()
     }
 
-    /// Panics unless the project's own audit finds the table to be what the log says, up to its fences.
+    /// Panics unless millstream's own audit finds that the table agrees with the log, up to its fences.
     pub async fn assert_audited(&self, what: &str) {
         let report = millstream_assembly::audit(&self.systems, &self.pipeline, "flow").await.unwrap();
         assert!(report.is_clean(), "{what}: the audit says {report:?}");
     }
 
-    /// Panics unless the sums and the dead letters of `flow` are those of what was written, and the project's own audit
-    /// finds so too.
+    /// Panics unless the sums and the dead letters of `flow` agree with the written records, and millstream's own audit
+    /// finds no difference.
     pub async fn assert_exact(&self, written: &Written, what: &str) {
         crate::bank::assert_same(&self.table().await, &written.sums(), what);
         self.assert_letters("flow", written, what).await;
@@ -271,7 +271,7 @@ impl Scene {
         assert!(letters.iter().all(|letter| !letter.reason.is_empty()), "{what}: a letter without a reason");
     }
 
-    /// Rows of the table `flow` as the sink's own store holds them.
+    /// The rows of the table `flow`, read directly from the store.
     pub async fn table(&self) -> Sums {
         match &self.store {
             Store::Services { direct, .. } => read::postgres(direct, self.name()).await,
@@ -279,7 +279,7 @@ impl Scene {
         }
     }
 
-    /// Every record in the lake's files, as an outside reader finds them.
+    /// Every record in the lake's files, as an external reader finds them.
     pub async fn archived(&self) -> Vec<Archived> {
         read::lake(&self.folder().join("lake").join("transactions")).await
     }
@@ -302,7 +302,7 @@ impl Scene {
     }
 }
 
-/// A record as it is found in a file.
+/// A record in a file.
 #[derive(Clone, Debug)]
 pub struct Archived {
     /// Its partition.
@@ -347,13 +347,13 @@ functions:
     )
 }
 
-/// A name that no other test has, nor an earlier run on the same services.
+/// A name that is unique among tests, and among runs on the same services.
 pub fn unique(name: &str) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     format!("{name}_{}_{}", SystemClock.now_ms() % 1_000_000_000, NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A client of the tests' own.
+/// A Kafka client of the test itself.
 pub fn kafka(brokers: &str, compression: &str) -> Kafka {
     let settings = KafkaSettings {
         brokers: brokers.to_owned(),
@@ -397,21 +397,21 @@ async fn create_database(url: &str, name: &str) -> String {
     other_database(url, name)
 }
 
-/// The URL with another database; its parameters stay.
+/// The URL with another database; its parameters are kept.
 fn other_database(url: &str, name: &str) -> String {
     let (address, parameters) = url.find('?').map_or((url, ""), |at| url.split_at(at));
     format!("{}/{name}{parameters}", address.rsplit_once('/').unwrap().0)
 }
 
-/// A connection of the tests' own.
+/// A PostgreSQL connection of the test itself.
 pub async fn postgres_client(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
-/// A setting of the test run: where it has its services.
-#[expect(clippy::disallowed_methods, reason = "the edge: where the test run has its services")]
+/// A setting of the test run: the address of a service.
+#[expect(clippy::disallowed_methods, reason = "the edge: the addresses of the services come from the environment")]
 pub fn setting(name: &str) -> String {
     let hint = "start services by `tests/services start` and source the env file that it prints";
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: {hint}, or run `tests/run`"))

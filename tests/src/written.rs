@@ -4,16 +4,16 @@ use millstream_core::NewRecord;
 
 use crate::bank::{self, Sums, Transaction};
 
-/// A record to be written, and what it means.
+/// A record to write, and its transaction.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Decides the partition.
+    /// The key, which decides the partition.
     pub key: String,
-    /// The value as it stands in the topic.
+    /// The value in the topic.
     pub value: Option<Vec<u8>>,
     /// Its timestamp, in microseconds since 1970.
     pub at_us: i64,
-    /// The transaction that it holds; none for a bad record.
+    /// The transaction that it holds; `None` for a bad record.
     pub means: Option<Transaction>,
 }
 
@@ -28,20 +28,20 @@ impl Record {
     }
 }
 
-/// What a log holds, by partition and offset.
+/// The records of a log, by partition and offset.
 #[derive(Clone, Debug, Default)]
 pub struct Written {
-    /// Each record at its place.
+    /// The records, by partition and offset.
     pub records: BTreeMap<(i32, i64), Record>,
 }
 
 impl Written {
-    /// Adds what was written later.
+    /// Adds records that were written later.
     pub fn extend(&mut self, more: Self) {
         self.records.extend(more.records);
     }
 
-    /// What the table should hold.
+    /// The expected content of the table.
     pub fn sums(&self) -> Sums {
         bank::sums(self.transactions().values())
     }
@@ -51,7 +51,7 @@ impl Written {
         self.records.iter().filter_map(|(at, record)| Some((*at, record.means?))).collect()
     }
 
-    /// The bad records' places and values.
+    /// The bad records' partitions, offsets and values.
     pub fn bad(&self) -> BTreeMap<(i32, i64), Option<Vec<u8>>> {
         let bad = self.records.iter().filter(|(_, record)| record.means.is_none());
         bad.map(|(at, record)| (*at, record.value.clone())).collect()

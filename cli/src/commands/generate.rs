@@ -19,7 +19,9 @@ pub(super) async fn generate(context: &Context, args: &GenerateArgs) -> Result<(
     let pipeline = context.load(None)?;
     let (name, declared) = named(&pipeline, &args.function)?;
     if declared.uses != Uses::Ingest {
-        return Err(Failure::Usage(format!("`{name}` reads a topic and makes no records: `millstream run {name}`")));
+        return Err(Failure::Usage(format!(
+            "`{name}` reads a topic and makes no records: run it with `millstream run {name}`"
+        )));
     }
     let mut interrupt = Interrupt::listen()?;
     let deadline = args.for_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
@@ -50,7 +52,7 @@ pub(super) async fn generate(context: &Context, args: &GenerateArgs) -> Result<(
     }
 }
 
-/// Prints where acknowledged records stand. When nobody reads stdout any more the process ends, as `yes | head` does.
+/// Prints the positions of acknowledged records. If stdout is closed, the process ends, like `yes | head`.
 pub(super) fn print_positions(positions: &[Position], json: bool) {
     use std::io::Write as _;
     let mut text = String::new();

@@ -17,9 +17,9 @@ use crate::{
     numbers::counted,
 };
 
-/// `millstream query SQL`: a SELECT over the pipeline's tables, as their readers see them.
+/// `millstream query SQL`: a SELECT over the pipeline's tables, as readers see them.
 ///
-/// SQLite is not asked itself: it holds decimals and timestamps as text, and would compare them as such.
+/// The query doesn't run in SQLite: that holds decimals and timestamps as text, and would compare them as text.
 pub(super) async fn query(context: &Context, sql: &str, limit: usize) -> Result<(), Failure> {
     let pipeline = context.load(None)?;
     let names = tables_read(sql).map_err(wrong)?;
@@ -30,7 +30,7 @@ pub(super) async fn query(context: &Context, sql: &str, limit: usize) -> Result<
         let (schema, rows) = systems.whole_table(&pipeline, function).await?;
         tables.push(WholeTable { name, schema, rows });
     }
-    // One more than is shown says whether there are more.
+    // One row more than the limit tells whether there are more.
     let (schema, rows) = ask(sql, tables, limit.saturating_add(1)).await.map_err(wrong)?;
     let (rows, more) = first(rows, limit);
     match context.json {
@@ -47,7 +47,7 @@ fn wrong(error: SqlError) -> Failure {
     Failure::Usage(error.to_string())
 }
 
-/// Which function writes each of the tables.
+/// The function that writes each of the tables.
 fn functions_of<'a>(
     context: &Context,
     pipeline: &'a Pipeline,
@@ -55,7 +55,7 @@ fn functions_of<'a>(
 ) -> Result<BTreeMap<String, &'a str>, Failure> {
     let mut known: BTreeMap<&str, (&str, System)> = BTreeMap::new();
     for (name, function) in pipeline.functions.iter().filter(|(_, function)| function.into.system != System::Topic) {
-        // Of two with one name the database's is meant.
+        // If two tables have the same name, the database's is used.
         if function.into.system == System::Postgres || !known.contains_key(function.into.name.as_str()) {
             known.insert(&function.into.name, (name, function.into.system));
         }
@@ -70,7 +70,7 @@ fn functions_of<'a>(
         };
         if *store == System::Postgres && context.connections.postgres_url.is_some() {
             return Err(Failure::Usage(format!(
-                "`{name}` is in PostgreSQL (MILLSTREAM_POSTGRES_URL), which answers itself: psql \"$MILLSTREAM_POSTGRES_URL\""
+                "`{name}` is in PostgreSQL (MILLSTREAM_POSTGRES_URL): query it there, with psql \"$MILLSTREAM_POSTGRES_URL\""
             )));
         }
         functions.insert(name.clone(), *function);
@@ -106,7 +106,7 @@ fn lines(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<String>, Err
     Ok(grid.lines("", false))
 }
 
-/// The rows as objects. Decimals and times are text, which keeps them exact.
+/// The rows as JSON objects. Decimals and times are strings, which keeps them exact.
 fn objects(batch: &RecordBatch) -> Result<Vec<Value>, Error> {
     let columns = texts(batch)?;
     let schema = batch.schema();
@@ -116,7 +116,7 @@ fn objects(batch: &RecordBatch) -> Result<Vec<Value>, Error> {
             return Value::Null;
         }
         let bare = matches!(data_type, DataType::Boolean) || data_type.is_integer() || data_type.is_floating();
-        // NaN and the infinities are no JSON.
+        // NaN and the infinities are not valid JSON numbers.
         if bare { serde_json::from_str(text).unwrap_or_else(|_| json!(text)) } else { json!(text) }
     };
     let object = |row| {

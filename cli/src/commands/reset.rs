@@ -15,15 +15,15 @@ use crate::{
     context::{Context, named},
 };
 
-/// `millstream reset`: removes what is embedded of a pipeline or of one function, so that it begins anew. Kafka,
-/// PostgreSQL and a lake elsewhere are never touched.
+/// `millstream reset`: removes the embedded data of a pipeline or of one function, so that it starts from the beginning.
+/// Kafka, PostgreSQL and a lake elsewhere are never touched.
 pub(super) async fn reset(context: &Context, args: &ResetArgs) -> Result<(), Failure> {
     let (path, function) = places(context, args)?;
     let pipeline = context.load(path)?;
     let function = function.map(|name| named(&pipeline, name)).transpose()?.map(|(name, _)| name.as_str());
     if !context.connections.data_dir.exists() {
         let place = context.connections.data_dir.display();
-        return Err(Failure::Usage(format!("there is no data folder {place} (--data-dir): nothing is to be removed")));
+        return Err(Failure::Usage(format!("there is no data folder {place} (--data-dir): nothing to remove")));
     }
     whole_folder_is_ours(context, &pipeline).await?;
     let plan = Plan::of(context, &pipeline, function).await?;
@@ -36,7 +36,7 @@ pub(super) async fn reset(context: &Context, args: &ResetArgs) -> Result<(), Fai
     if !args.yes {
         confirm()?;
     }
-    // Somebody may have begun while the question stood.
+    // Another process may have opened it while the question was open.
     nobody_else_has_it(context)?;
     let systems = context.open(&pipeline)?;
     plan.carry_out(&systems).await?;
@@ -46,7 +46,7 @@ pub(super) async fn reset(context: &Context, args: &ResetArgs) -> Result<(), Fai
     }
 }
 
-/// One argument alone is the pipeline, or a function where there is no such path. Beside `-p` it is a function.
+/// A single argument is the pipeline, or a function if there is no such path. With `-p` it is a function.
 fn places<'a>(context: &Context, args: &'a ResetArgs) -> Result<(Option<&'a Path>, Option<&'a str>), Failure> {
     let (path, function) = (args.path.as_deref(), args.function.as_deref());
     let Some(one) = path.filter(|_| function.is_none()) else { return Ok((path, function)) };
@@ -56,15 +56,15 @@ fn places<'a>(context: &Context, args: &'a ResetArgs) -> Result<(Option<&'a Path
     let is_function = |name: &str| context.load(None).is_ok_and(|pipeline| named(&pipeline, name).is_ok());
     match one.to_str().filter(|name| is_function(name)) {
         Some(name) => Err(Failure::Usage(format!(
-            "`{name}` is there as a file or folder, and a function of {} has that name: say `./{name}` for the path, or \
-             `{name} -p PIPELINE` for the function",
+            "`{name}` is a file or folder, and also a function of {}: write `./{name}` for the path, or \
+            `{name} -p PIPELINE` for a function",
             context.file(None).display()
         ))),
         None => Ok((Some(one), None)),
     }
 }
 
-/// A table's name does not say whose it is: where another pipeline has written too, its tables might go with ours.
+/// A table's name doesn't tell its pipeline: if another pipeline has written there too, its tables might be removed as well.
 async fn whole_folder_is_ours(context: &Context, pipeline: &Pipeline) -> Result<(), Failure> {
     nobody_else_has_it(context)?;
     let systems = context.open(pipeline)?;
@@ -76,9 +76,9 @@ async fn whole_folder_is_ours(context: &Context, pipeline: &Pipeline) -> Result<
     }
     let (folder, others) = (context.connections.data_dir.display(), others.join(", "));
     Err(Error::stop(format!(
-        "the data folder {folder} also holds what pipeline {others} wrote, and which tables and topics are whose is not \
-         known: nothing was removed. Remove the whole folder to begin anew with all of them; and give each pipeline a \
-         folder of its own (MILLSTREAM_DATA_DIR, --data-dir)"
+        "the data folder {folder} also holds data of pipeline {others}, and `reset` can't tell which tables and topics belong to \
+        which pipeline: nothing was removed. Remove the whole folder to reset all of them, and give each pipeline its own \
+        folder (MILLSTREAM_DATA_DIR, --data-dir)"
     ))
     .into())
 }
@@ -95,13 +95,15 @@ fn nobody_else_has_it(context: &Context) -> Result<(), Failure> {
     }
 }
 
-/// Asks at the terminal.
+/// Asks for confirmation at the terminal.
 fn confirm() -> Result<(), Failure> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        return Err(Failure::Usage("it can't be undone, and nobody can be asked here: say --yes".to_owned()));
+        return Err(Failure::Usage(
+            "this can't be undone, and there is no terminal to confirm it: pass --yes".to_owned(),
+        ));
     }
-    eprint!("Remove it? It can't be undone. [y/N] ");
+    eprint!("Remove it? This can't be undone. [y/N] ");
     let mut answer = String::new();
     let read = stdin.lock().read_line(&mut answer);
     match (read, answer.trim().to_ascii_lowercase().as_str()) {
@@ -110,7 +112,7 @@ fn confirm() -> Result<(), Failure> {
     }
 }
 
-/// What is removed, and what stays though it belongs to it.
+/// What is removed, and what stays although it belongs to the pipeline or function.
 #[derive(Default)]
 struct Plan {
     embedded: Removal,
@@ -136,8 +138,8 @@ impl Plan {
         } else if plan.kept.is_empty() {
             plan.embedded.topics = topics;
         } else {
-            // A fence that is kept speaks of these records.
-            plan.kept.push(format!("the topics {}: what stays was made of them", topics.join(", ")));
+            // The fences that stay refer to these records.
+            plan.kept.push(format!("the topics {}: the tables that stay were made from them", topics.join(", ")));
         }
         Ok(plan)
     }
@@ -148,19 +150,19 @@ impl Plan {
             System::Postgres if context.connections.postgres_url.is_some() => {
                 let table = &into.name;
                 self.kept.push(format!(
-                    "{into} in PostgreSQL; to begin anew there: DROP the table {table} (or the view {table} and the table \
+                    "{into} in PostgreSQL; to start again there: DROP the table {table} (or the view {table} and the table \
                      {table}_state), and DELETE FROM millstream_fences WHERE function = '{id}'"
                 ));
             }
             System::Lake if context.connections.lake_url.is_some() => {
-                self.kept.push(format!("{into}: to begin anew, remove the folder {} of the lake", into.name));
+                self.kept.push(format!("{into}: to start again, remove the folder {} of the lake", into.name));
             }
             System::Lake => self.folders.push(context.connections.data_dir.join("lake").join(&into.name)),
             System::Postgres | System::Topic => {
                 let unknown = |wrong| {
                     Error::stop(format!(
-                        "{wrong}\nso it is not known which tables are its own, and nothing was removed: correct it, or remove \
-                         the whole data folder {}",
+                        "{wrong}\nso it is unknown which tables belong to the pipeline, and nothing was removed: correct it, or remove \
+                        the whole data folder {}",
                         context.connections.data_dir.display()
                     ))
                 };
@@ -171,7 +173,7 @@ impl Plan {
                 }
             }
         }
-        // The log holds dead letters and offsets, the store of the table the fences.
+        // The log holds dead letters and offsets; the table's store holds the fences.
         if context.connections.kafka_brokers.is_none() || context.connections.postgres_url.is_none() {
             self.embedded.functions.push(id);
         }
@@ -200,7 +202,7 @@ impl Plan {
         removed.chain(self.kept.iter().map(|what| format!("stays: {what}"))).collect()
     }
 
-    /// Folders first: what is left when it breaks off in the middle still says that it is to be removed.
+    /// Folders first: if the removal fails midway, the database still lists what remains to be removed.
     async fn carry_out(&self, systems: &Systems) -> Result<(), Error> {
         for folder in self.folders.iter().filter(|folder| folder.exists()) {
             std::fs::remove_dir_all(folder).map_err(|error| {

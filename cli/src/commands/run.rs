@@ -10,12 +10,14 @@ use crate::{
     summary::Summary,
 };
 
-/// `millstream run FUNCTION`: what its container does, with a summary at the end.
+/// `millstream run FUNCTION`: the same as the function's container, with a summary at the end.
 pub(super) async fn run(context: &Context, function: &str) -> Result<(), Failure> {
     let pipeline = context.load(None)?;
     let (name, declared) = named(&pipeline, function)?;
     if declared.uses == Uses::Ingest {
-        return Err(Failure::Usage(format!("`{name}` makes records and reads none: `millstream generate {name}`")));
+        return Err(Failure::Usage(format!(
+            "`{name}` makes records and reads none: run it with `millstream generate {name}`"
+        )));
     }
     if context.connections.kafka_brokers.is_some() {
         require_said(&context.connections, &pipeline, name).await?;

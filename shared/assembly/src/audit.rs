@@ -215,7 +215,8 @@ async fn unfenced(
             }
         }
     }
-    Ok((!names.is_empty()).then(|| format!("no fence, so none of their records have been processed: {}", names.join(", "))))
+    Ok((!names.is_empty())
+        .then(|| format!("no fence, so none of their records have been processed: {}", names.join(", "))))
 }
 
 /// The fences of partitions that the log has and the function reads; and the offsets that came from others: an earlier

@@ -69,7 +69,9 @@ fn text_of(path: &Path) -> Result<String> {
         .and_then(|file| file.take(MAX_CSV_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|error| wrong("it can't be read".into()).caused_by(error))?;
     if bytes.len() as u64 > MAX_CSV_BYTES {
-        return Err(wrong(format!("it has more than {MAX_CSV_BYTES} bytes, the limit for a file that is held in memory")));
+        return Err(wrong(format!(
+            "it has more than {MAX_CSV_BYTES} bytes, the limit for a file that is held in memory"
+        )));
     }
     String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8 text".into()))
 }
@@ -90,7 +92,9 @@ fn typed(cells: StringArray, data_type: &DataType) -> Result<ArrayRef, (usize, S
         let row = cells.iter().position(|cell| cell.is_some_and(digits_behind));
         if let Some(row) = row {
             return Err(match plain_decimal(cells.value(row)) {
-                Some(_) => (row, format!("has more than {scale} digits after the decimal point, and values are never rounded")),
+                Some(_) => {
+                    (row, format!("has more than {scale} digits after the decimal point, and values are never rounded"))
+                }
                 None => (row, format!("is not of type {}", type_name(data_type))),
             });
         }

@@ -281,7 +281,5 @@ impl Runner {
 /// A panic is a bug that some record has triggered; that record is found like any other that is refused. The text of the
 /// panic goes neither into the letter nor into the log: it may quote the record.
 fn panicked(during: &str) -> Error {
-    Error::poison(format!(
-        "a bug in millstream: {during} panicked over this record; please report it with the record"
-    ))
+    Error::poison(format!("a bug in millstream: {during} panicked over this record; please report it with the record"))
 }

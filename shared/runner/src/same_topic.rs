@@ -49,7 +49,8 @@ impl Runner {
         let batch = self.parts.log.read(partition, last..fence.next_offset, one).await?;
         match batch.timestamps_ms().values().first() {
             Some(found_ms) if *found_ms != known_ms => {
-                let found = format!("the record at offset {last} has the timestamp {found_ms} ms instead of {known_ms} ms");
+                let found =
+                    format!("the record at offset {last} has the timestamp {found_ms} ms instead of {known_ms} ms");
                 Err(not_the_same(partition, fence, &found))
             }
             _ => Ok(()),

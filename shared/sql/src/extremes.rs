@@ -1,5 +1,5 @@
 //! The minimum and maximum of doubles in one total order: NaN is the greatest, as in PostgreSQL. All NaNs are one value, and
-so are `0.0` and `-0.0`.
+//! so are `0.0` and `-0.0`.
 //!
 //! DataFusion's own `min` and `max` prefer a value that can't be compared, so that a NaN hides all values before it. Here they
 //! run over integers that have the same order as the doubles; the result is turned back into a double.

@@ -35,9 +35,7 @@ pub fn at_run_time(error: &DataFusionError) -> Error {
             Some(fault) => Error::poison(fault.0.clone()),
             None => internal(&other.to_string()),
         },
-        DataFusionError::ResourcesExhausted(_) => {
-            Error::too_large("it makes more rows than fit in memory at once")
-        }
+        DataFusionError::ResourcesExhausted(_) => Error::too_large("it makes more rows than fit in memory at once"),
         DataFusionError::ArrowError(error, _) => in_arrow(error),
         DataFusionError::Execution(text) => Error::poison(of_text(text)),
         other => internal(&other.strip_backtrace()),

@@ -91,9 +91,9 @@ async fn within(
 /// Translates an error; a lack of memory is reported with what to do.
 fn said(error: DataFusionError) -> SqlError {
     match error.find_root() {
-        DataFusionError::ResourcesExhausted(_) => {
-            SqlError::new("this takes more than 1 GiB of memory in addition to the tables: select fewer rows with WHERE")
-        }
+        DataFusionError::ResourcesExhausted(_) => SqlError::new(
+            "this takes more than 1 GiB of memory in addition to the tables: select fewer rows with WHERE",
+        ),
         _ => error.into(),
     }
 }

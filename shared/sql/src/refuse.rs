@@ -255,7 +255,9 @@ impl Checker<'_> {
                 "an aggregate over an aggregate, or joined afterwards, can't be merged from batches. Join first, group once, \
                  and compute the rest in an expression over the aggregates or where the table is read"
             }
-            LogicalPlan::Subquery(_) => "LATERAL can't be run over a stream: join a reference, or write unnest(…) in SELECT",
+            LogicalPlan::Subquery(_) => {
+                "LATERAL can't be run over a stream: join a reference, or write unnest(…) in SELECT"
+            }
             _ => {
                 "this can't be run over a stream: write a SELECT over a topic, with WHERE, JOIN of references and GROUP BY"
             }

@@ -191,7 +191,11 @@ fn as_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     };
     let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
         cast_one((column, field)).map_err(|_| {
-            Error::poison(format!("column `{}`: the value doesn't fit the type {}", field.name(), types::name(field.data_type())))
+            Error::poison(format!(
+                "column `{}`: the value doesn't fit the type {}",
+                field.name(),
+                types::name(field.data_type())
+            ))
         })
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;

@@ -1,4 +1,4 @@
-//! What the SQL crate says in PostgreSQL's dialect is what it computes itself: every aggregate through a view, with the
+//! The SQL crate's output in PostgreSQL's dialect agrees with its own computation: every aggregate through a view, with the
 //! tables in PostgreSQL and embedded.
 
 use std::{path::Path, sync::Arc};
@@ -86,8 +86,8 @@ async fn a_view_shows_the_same_in_postgres_and_embedded() {
     assert_eq!(postgres, embedded);
 }
 
-/// Every operation that may stand above an aggregate, over values at the edges of their types: what PostgreSQL's view shows
-/// to a reader in another time zone is what the embedded store computes.
+/// Every operation that may stand above an aggregate, over values at the limits of their types. PostgreSQL's view must show a
+/// reader in another time zone the same values as the embedded store computes.
 const EDGES: &str = r#"
 name: edges
 topics:
@@ -303,7 +303,7 @@ fn edge_values() -> Vec<String> {
     let texts = ["\"\"", "\"a\"", "\"Z\"", "\"ä\"", "\"z\"", "\"null\"", "null"];
     let truths = ["true", "false", "null"];
     let mut values = Vec::new();
-    // Each pair of doubles, decimals and integers comes up; the others go round.
+    // Each pair of doubles, decimals and integers occurs; the other fields cycle.
     for first in 0..doubles.len() {
         for second in 0..doubles.len() {
             let (n, id) = (first + second * 5, values.len());
@@ -366,7 +366,11 @@ async fn edges(folder: &Path, postgres_url: Option<String>) -> Vec<Vec<String>> 
     systems.producer(&pipeline.topics["edge"]).unwrap().send("edge", records).await.unwrap();
     let function = systems.function(&pipeline, "all").await.unwrap();
     function.drain(systems.source().as_ref()).await.unwrap();
-    assert_eq!(function.runner.stats().dead_letters(), 0, "no record is to blame for what stands above the aggregates");
+    assert_eq!(
+        function.runner.stats().dead_letters(),
+        0,
+        "expressions above aggregates never make a record a dead letter"
+    );
     let schema = schema_of(&function.table);
     let shown = match postgres_url {
         Some(url) => {
@@ -387,7 +391,7 @@ async fn edges(folder: &Path, postgres_url: Option<String>) -> Vec<Vec<String>> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stands_above_aggregates_is_total_and_means_the_same_in_every_store() {
+async fn expressions_above_aggregates_are_total_and_the_same_in_every_store() {
     let folder = tempfile::tempdir().unwrap();
     let embedded = edges(&folder.path().join("embedded"), None).await;
     let Store::Services { direct, .. } = Store::services("edges").await else {
@@ -414,7 +418,7 @@ async fn what_stands_above_aggregates_is_total_and_means_the_same_in_every_store
         wrong.len(),
         wrong[..wrong.len().min(60)].join("\n")
     );
-    // Neither store shows nothing at all.
+    // Each expression has at least one value that isn't NULL.
     for (column, expression) in EXPRESSIONS.iter().enumerate() {
         assert!(embedded.iter().any(|row| row[column + 1] != "null"), "{expression} is NULL everywhere");
     }

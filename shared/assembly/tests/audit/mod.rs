@@ -236,7 +236,10 @@ async fn data_of_an_earlier_generation_is_compared_only_where_rows_are_not_merge
     world.run("kept").await;
 
     let error = audit(&world.systems, &world.pipeline, "income").await.unwrap_err().to_string();
-    assert!(error.contains("offsets 0..2 of sales/1/0") && error.contains("Merged rows don't show which data is old"), "{error}");
+    assert!(
+        error.contains("offsets 0..2 of sales/1/0") && error.contains("Merged rows don't show which data is old"),
+        "{error}"
+    );
     let report = world.audit("kept").await;
     assert!(report.is_clean(), "{report:?}");
     assert!(report.notes.iter().any(|note| note.contains("sales/1/0") && note.contains("2 more")), "{report:?}");

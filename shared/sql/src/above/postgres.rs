@@ -183,7 +183,9 @@ fn literal(value: &ScalarValue) -> Result<String> {
         {
             format!("'{}'::{}", shown(value)?, type_name(&data_type)?)
         }
-        _ => return Err(SqlError::new("this constant can't stand above an aggregate: cast it to string or to a number")),
+        _ => {
+            return Err(SqlError::new("this constant can't stand above an aggregate: cast it to string or to a number"));
+        }
     })
 }
 
