@@ -17,8 +17,8 @@ use crate::{
 /// The time limit of a run.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// How often PostgreSQL is polled until the first row is visible, and after it. On a small machine each query slows down the
-/// measured process, so the second interval is as long as an error of half a percent of a run allows.
+/// How often PostgreSQL is polled until the first row is visible, and after it. On a small machine each query slows
+/// down the measured process, so the second interval is as long as an error of half a percent of a run allows.
 const FIRST_POLL: Duration = Duration::from_millis(5);
 const POLL: Duration = Duration::from_millis(20);
 

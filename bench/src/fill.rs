@@ -17,8 +17,8 @@ const PORTION: u64 = 20_000;
 /// 2026-01-01T00:00:00Z.
 const FIRST_US: i64 = 1_767_225_600_000_000;
 
-/// The bank pipeline with its own topic. Each run has its own name, so that its consumer group doesn't wait for members of an
-/// earlier run.
+/// The bank pipeline with its own topic. Each run has its own name, so that its consumer group doesn't wait for members
+/// of an earlier run.
 pub fn pipeline_text(name: &str, topic: &str) -> String {
     format!(
         r#"name: {name}

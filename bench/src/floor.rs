@@ -12,8 +12,8 @@ use crate::Failure;
 /// If no record comes for this long, the topic has fewer than requested.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Reads `records` records, prints their number and the seconds since the first one, and waits to be killed, so that the
-/// parent process can read its resource usage.
+/// Reads `records` records, prints their number and the seconds since the first one, and waits to be killed, so that
+/// the parent process can read its resource usage.
 pub fn read(brokers: &str, topic: &str, records: u64) -> Result<(), Failure> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)

@@ -44,8 +44,8 @@ pub async fn measure(place: &Place, rate: u64, seconds: u64) -> Result<(), Failu
     let at = |share: f64| latencies_ms[((latencies_ms.len() - 1) as f64 * share) as usize];
     let usage = measured.usage()?;
     println!(
-        "latency at {rate} events/s, produce to visible row: p50 {:.0} ms, p99 {:.0} ms, max {:.0} ms ({} events; polled \
-        from PostgreSQL every 2 ms; {:.0} MiB)",
+        "latency at {rate} events/s, produce to visible row: p50 {:.0} ms, p99 {:.0} ms, max {:.0} ms ({} events; \
+         polled from PostgreSQL every 2 ms; {:.0} MiB)",
         at(0.5),
         at(0.99),
         at(1.0),

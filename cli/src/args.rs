@@ -50,10 +50,10 @@ pub struct Global {
 pub enum Command {
     /// Run a whole pipeline here, including its generators, with a live view (the default command)
     ///
-    /// If a Kafka is configured (MILLSTREAM_KAFKA_BROKERS), this is a trial that doesn't affect running functions: it reads in
-    /// consumer groups of its own, makes up no records (unless --generate is given), and embeds the tables even if
-    /// MILLSTREAM_POSTGRES_URL is set, from which only references are read (--into-postgres writes the real tables).
-    /// Missing topics are created (MILLSTREAM_CREATE), and broken records go to the pipeline's dead letters.
+    /// If a Kafka is configured (MILLSTREAM_KAFKA_BROKERS), this is a trial that doesn't affect running functions: it
+    /// reads in consumer groups of its own, makes up no records (unless --generate is given), and embeds the tables
+    /// even if MILLSTREAM_POSTGRES_URL is set, from which only references are read (--into-postgres writes the real
+    /// tables). Missing topics are created (MILLSTREAM_CREATE), and broken records go to the pipeline's dead letters.
     Dev(DevArgs),
     /// Run one function as a consumer group until SIGTERM or Ctrl-C
     Run {
@@ -91,28 +91,29 @@ pub enum Command {
     },
     /// Send the records of a CSV or JSON Lines file to a topic of the pipeline
     ///
-    /// The whole file is checked against the topic's schema first. If any line is bad, nothing is sent. (Input that can be
-    /// read only once, such as a named pipe, is checked line by line, and ends at its first bad line.) If sending ends early,
-    /// the command prints how many records were sent, and the command that sends the rest.
+    /// The whole file is checked against the topic's schema first. If any line is bad, nothing is sent. (Input that can
+    /// be read only once, such as a named pipe, is checked line by line, and ends at its first bad line.) If sending
+    /// ends early, the command prints how many records were sent, and the command that sends the rest.
     Produce(ProduceArgs),
     /// Run one ingest function: make its records, and print the position of each acknowledged one
     Generate(GenerateArgs),
     /// Read the whole log again, compute what the sink should hold, and compare row by row
     ///
-    /// The audit compares both the stored rows of a function and what readers see, up to the fences: later records are not in
-    /// the table yet. NULL and empty text differ; 0.0 and -0.0 don't. Floats that are computed from several records depend on
-    /// their order in the last digits: they are equal if they differ by at most 1e-9 of the larger one. If they differ by more
-    /// (large numbers that cancel out), four times the change that the reversed order makes is allowed (for at most 10,000
-    /// rows; further ones are differences). References are joined as they are now: if they have changed since the records were
-    /// joined with them, rows can differ, and the audit reports that. Memory: some three times the table.
+    /// The audit compares both the stored rows of a function and what readers see, up to the fences: later records are
+    /// not in the table yet. NULL and empty text differ; 0.0 and -0.0 don't. Floats that are computed from several
+    /// records depend on their order in the last digits: they are equal if they differ by at most 1e-9 of the larger
+    /// one. If they differ by more (large numbers that cancel out), four times the change that the reversed order makes
+    /// is allowed (for at most 10,000 rows; further ones are differences). References are joined as they are now: if
+    /// they have changed since the records were joined with them, rows can differ, and the audit reports that. Memory:
+    /// some three times the table.
     Audit {
         /// The function's name in the pipeline file [default: all functions that read topics, one after the other]
         function: Option<String>,
     },
     /// Query the pipeline's tables with a SELECT: embedded tables, and tables in the lake
     ///
-    /// A table has the name that follows `postgres.` or `lake.` in the pipeline file. It is read whole into memory, as readers
-    /// see it, and queried by the engine that runs the functions: decimals and times work as they do there.
+    /// A table has the name that follows `postgres.` or `lake.` in the pipeline file. It is read whole into memory, as
+    /// readers see it, and queried by the engine that runs the functions: decimals and times work as they do there.
     Query {
         /// The SELECT
         sql: String,
@@ -122,10 +123,10 @@ pub enum Command {
     },
     /// Remove the embedded data of a pipeline, or of one function, so that it starts from the beginning
     ///
-    /// For a function: its table, fences, dead letters and group offset. It reads the log again when it runs the next time.
-    /// For a whole pipeline, also its topics with their records, if the log is embedded. Nothing in Kafka or PostgreSQL is
-    /// touched: the command prints what to do there. It refuses while another process has the data folder open, and if
-    /// another pipeline has written there: it can't tell which tables belong to which pipeline.
+    /// For a function: its table, fences, dead letters and group offset. It reads the log again when it runs the next
+    /// time. For a whole pipeline, also its topics with their records, if the log is embedded. Nothing in Kafka or
+    /// PostgreSQL is touched: the command prints what to do there. It refuses while another process has the data folder
+    /// open, and if another pipeline has written there: it can't tell which tables belong to which pipeline.
     Reset(ResetArgs),
     /// Show records that could not be processed
     DeadLetters {
@@ -154,13 +155,15 @@ pub struct DevArgs {
     /// Drain and end after this many seconds, like Ctrl-C
     #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
     pub for_s: Option<f64>,
-    /// Start no generators: only process the records in the log and new ones from elsewhere; the default if a Kafka is configured
+    /// Start no generators: only process the records in the log and new ones from elsewhere; the default if a Kafka is
+    /// configured
     #[arg(long, conflicts_with = "generate")]
     pub no_generate: bool,
     /// Start the generators even if a Kafka is configured: made-up records go into its topics
     #[arg(long)]
     pub generate: bool,
-    /// If a Kafka is configured, write the functions' real tables in PostgreSQL, with the functions' own fences and names
+    /// If a Kafka is configured, write the functions' real tables in PostgreSQL, with the functions' own fences and
+    /// names
     #[arg(long)]
     pub into_postgres: bool,
     /// Print one line a second instead of the live view

@@ -325,7 +325,8 @@ impl Numbers {
         }
     }
 
-    /// The unit of numbers that count the time since 1970, guessed from the field's name and from their size (1973 to 2286).
+    /// The unit of numbers that count the time since 1970, guessed from the field's name and from their size (1973 to
+    /// 2286).
     fn epoch(&self, field: &str) -> Option<&'static str> {
         let name = field.to_ascii_lowercase();
         let named = ["at", "time", "ts", "timestamp", "date", "datetime"].contains(&name.as_str())

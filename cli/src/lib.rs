@@ -9,9 +9,9 @@
 //! assert!(matches!(cli.command, Some(Command::Audit { function }) if function.as_deref() == Some("flow")));
 //! ```
 //!
-//! Results go to stdout (with `--json` for machines), progress and logs to stderr, and the exit code tells the outcome: see
-//! [`Failure::exit_code`]. Each command is a file in `commands/`. The live view of `dev` is in `live/`: the text on the
-//! screen is a pure function of a [`live::State`].
+//! Results go to stdout (with `--json` for machines), progress and logs to stderr, and the exit code tells the outcome:
+//! see [`Failure::exit_code`]. Each command is a file in `commands/`. The live view of `dev` is in `live/`: the text on
+//! the screen is a pure function of a [`live::State`].
 
 mod args;
 mod commands;

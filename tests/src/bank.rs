@@ -27,8 +27,8 @@ pub struct Transaction {
     pub at_us: i64,
 }
 
-/// The expected rows of the table `flow`: window in microseconds since 1970, branch and currency, to the sum in hundredths
-/// and the number of transactions.
+/// The expected rows of the table `flow`: window in microseconds since 1970, branch and currency, to the sum in
+/// hundredths and the number of transactions.
 pub type Sums = BTreeMap<(i64, String, String), (i64, i64)>;
 
 impl Transaction {

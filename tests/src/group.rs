@@ -8,8 +8,8 @@ use rdkafka::{ClientConfig, consumer::BaseConsumer, consumer::Consumer};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Removes a consumer group's dead members, so that a test that has killed them doesn't wait for their session timeout. It
-/// only saves time: exactly-once doesn't depend on the group.
+/// Removes a consumer group's dead members, so that a test that has killed them doesn't wait for their session timeout.
+/// It only saves time: exactly-once doesn't depend on the group.
 pub async fn say_goodbye(brokers: &str, group: &str) {
     let (brokers, group) = (brokers.to_owned(), group.to_owned());
     tokio::task::spawn_blocking(move || {

@@ -12,9 +12,9 @@
 //! # }
 //! ```
 //!
-//! The expected content of a sink is computed here in plain Rust from the generated records, without any of the code under
-//! test. Everything panics instead of returning errors, every wait has a limit, and every started process ends with its
-//! [`Child`].
+//! The expected content of a sink is computed here in plain Rust from the generated records, without any of the code
+//! under test. Everything panics instead of returning errors, every wait has a limit, and every started process ends
+//! with its [`Child`].
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this crate is test code: a panic is how a test fails")]
 
 pub mod bank;

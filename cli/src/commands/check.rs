@@ -40,8 +40,8 @@ pub(super) async fn check(context: &Context, path: Option<&Path>) -> Result<(), 
     if mistakes.is_empty() { Ok(()) } else { Err(Failure::Differences) }
 }
 
-/// Warnings from the embedded store, if there is one; reading it needs no service. If it can't be read, the commands that
-/// need it report that.
+/// Warnings from the embedded store, if there is one; reading it needs no service. If it can't be read, the commands
+/// that need it report that.
 async fn warnings(context: &Context, pipeline: &Pipeline) -> Vec<String> {
     let store = context.connections.data_dir.join("millstream.db");
     if context.connections.kafka_brokers.is_some() || !store.is_file() {

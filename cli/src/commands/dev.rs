@@ -200,7 +200,8 @@ impl Display {
         Ok(Self::Live(Screen::open()?))
     }
 
-    /// Shows one last state, if it comes soon: the view stays on the screen, and should be current and agree with the summary.
+    /// Shows one last state, if it comes soon: the view stays on the screen, and should be current and agree with the
+    /// summary.
     async fn end(&mut self, states: &mut watch::Receiver<State>, elapsed_ms: i64) {
         for _ in 0..2 {
             // The first update may have been under way when the last function ended.

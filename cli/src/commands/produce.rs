@@ -123,8 +123,8 @@ fn refused(checked: &Checked) -> Error {
     let (bad, lines) = (count(checked.bad), counted(checked.good + checked.bad, "line"));
     let are = if checked.bad == 1 { "is" } else { "are" };
     Error::poison(format!(
-        "{bad} of {lines} {are} wrong, and nothing was sent: correct them, skip them (--skip-bad), or send them unchanged \
-        (--unchecked, JSON lines only)"
+        "{bad} of {lines} {are} wrong, and nothing was sent: correct them, skip them (--skip-bad), or send them \
+         unchanged (--unchecked, JSON lines only)"
     ))
 }
 
@@ -268,8 +268,9 @@ fn warn_if_old<R: Iterator<Item = Result<NewRecord>> + Send>(
             told = true;
             tracing::warn!(
                 topic,
-                "there are records more than a day old, and Kafka deletes by the records' own timestamps: make sure that \
-                 the topic's retention.ms covers them (one week by default), or Kafka deletes them soon after it acknowledged them"
+                "there are records more than a day old, and Kafka deletes by the records' own timestamps: make sure \
+                 that the topic's retention.ms covers them (one week by default), or Kafka deletes them soon after it \
+                 acknowledged them"
             );
         }
     })

@@ -70,7 +70,8 @@ fn functions_of<'a>(
         };
         if *store == System::Postgres && context.connections.postgres_url.is_some() {
             return Err(Failure::Usage(format!(
-                "`{name}` is in PostgreSQL (MILLSTREAM_POSTGRES_URL): query it there, with psql \"$MILLSTREAM_POSTGRES_URL\""
+                "`{name}` is in PostgreSQL (MILLSTREAM_POSTGRES_URL): query it there, with psql \
+                 \"$MILLSTREAM_POSTGRES_URL\""
             )));
         }
         functions.insert(name.clone(), *function);

@@ -15,8 +15,8 @@ use crate::{
     context::{Context, named},
 };
 
-/// `millstream reset`: removes the embedded data of a pipeline or of one function, so that it starts from the beginning.
-/// Kafka, PostgreSQL and a lake elsewhere are never touched.
+/// `millstream reset`: removes the embedded data of a pipeline or of one function, so that it starts from the
+/// beginning. Kafka, PostgreSQL and a lake elsewhere are never touched.
 pub(super) async fn reset(context: &Context, args: &ResetArgs) -> Result<(), Failure> {
     let (path, function) = places(context, args)?;
     let pipeline = context.load(path)?;
@@ -56,15 +56,16 @@ fn places<'a>(context: &Context, args: &'a ResetArgs) -> Result<(Option<&'a Path
     let is_function = |name: &str| context.load(None).is_ok_and(|pipeline| named(&pipeline, name).is_ok());
     match one.to_str().filter(|name| is_function(name)) {
         Some(name) => Err(Failure::Usage(format!(
-            "`{name}` is a file or folder, and also a function of {}: write `./{name}` for the path, or \
-            `{name} -p PIPELINE` for a function",
+            "`{name}` is a file or folder, and also a function of {}: write `./{name}` for the path, or `{name} -p \
+             PIPELINE` for a function",
             context.file(None).display()
         ))),
         None => Ok((Some(one), None)),
     }
 }
 
-/// A table's name doesn't tell its pipeline: if another pipeline has written there too, its tables might be removed as well.
+/// A table's name doesn't tell its pipeline: if another pipeline has written there too, its tables might be removed as
+/// well.
 async fn whole_folder_is_ours(context: &Context, pipeline: &Pipeline) -> Result<(), Failure> {
     nobody_else_has_it(context)?;
     let systems = context.open(pipeline)?;
@@ -76,9 +77,9 @@ async fn whole_folder_is_ours(context: &Context, pipeline: &Pipeline) -> Result<
     }
     let (folder, others) = (context.connections.data_dir.display(), others.join(", "));
     Err(Error::stop(format!(
-        "the data folder {folder} also holds data of pipeline {others}, and `reset` can't tell which tables and topics belong to \
-        which pipeline: nothing was removed. Remove the whole folder to reset all of them, and give each pipeline its own \
-        folder (MILLSTREAM_DATA_DIR, --data-dir)"
+        "the data folder {folder} also holds data of pipeline {others}, and `reset` can't tell which tables and topics \
+         belong to which pipeline: nothing was removed. Remove the whole folder to reset all of them, and give each \
+         pipeline its own folder (MILLSTREAM_DATA_DIR, --data-dir)"
     ))
     .into())
 }
@@ -150,8 +151,8 @@ impl Plan {
             System::Postgres if context.connections.postgres_url.is_some() => {
                 let table = &into.name;
                 self.kept.push(format!(
-                    "{into} in PostgreSQL; to start again there: DROP the table {table} (or the view {table} and the table \
-                     {table}_state), and DELETE FROM millstream_fences WHERE function = '{id}'"
+                    "{into} in PostgreSQL; to start again there: DROP the table {table} (or the view {table} and the \
+                     table {table}_state), and DELETE FROM millstream_fences WHERE function = '{id}'"
                 ));
             }
             System::Lake if context.connections.lake_url.is_some() => {

@@ -25,8 +25,8 @@ pub(super) async fn test(context: &Context, path: Option<&Path>) -> Result<(), F
     if failed == 0 { Ok(()) } else { Err(Failure::Differences) }
 }
 
-/// The records of a fixture. A JSON line that doesn't fit the topic becomes a record too, without key and time, since other
-/// producers may send such records; the test tells what must happen to it. A CSV line must fit.
+/// The records of a fixture. A JSON line that doesn't fit the topic becomes a record too, without key and time, since
+/// other producers may send such records; the test tells what must happen to it. A CSV line must fit.
 pub(super) fn read_given(file: &Path, topic: &Topic, key: Option<&str>) -> Result<Vec<NewRecord>> {
     let records = millstream_ingest::from_file(file, topic, key, Look::KeyAndTime)?;
     if file.extension().is_some_and(|ending| ending == "csv") {

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{Failure, context::Context, numbers::counted, running};
 
-/// `millstream up`: creates what is missing, even if `MILLSTREAM_CREATE` is `false`, because the user asks for it. Partitions
-/// are only added on request: that can't be undone.
+/// `millstream up`: creates what is missing, even if `MILLSTREAM_CREATE` is `false`, because the user asks for it.
+/// Partitions are only added on request: that can't be undone.
 pub(super) async fn up(context: &Context, path: Option<&Path>, raise: bool) -> Result<(), Failure> {
     let pipeline = context.load(path)?;
     let mut connections = context.connections.clone();
@@ -56,8 +56,8 @@ async fn partitions(
         }
         systems.topics().raise_partitions(&differ.topic, differ.declared).await?;
         eprintln!(
-            "warning: topic {}: many keys now go to other partitions than before. New records may overtake older ones of the same key \
-            until the older ones are read; restart the running functions",
+            "warning: topic {}: many keys now go to other partitions than before. New records may overtake older ones \
+             of the same key until the older ones are read; restart the running functions",
             differ.topic
         );
         raised.push(differ);

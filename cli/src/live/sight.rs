@@ -56,8 +56,8 @@ impl Sight {
         }
     }
 
-    /// Asks the systems until the receiver is dropped. If a system can't answer, it is asked again; the functions report the
-    /// problem.
+    /// Asks the systems until the receiver is dropped. If a system can't answer, it is asked again; the functions
+    /// report the problem.
     pub async fn look_on(mut self, told: watch::Sender<Seen>) {
         for looks in 0_u64.. {
             match self.watermarks().await {

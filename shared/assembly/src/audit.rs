@@ -114,20 +114,22 @@ impl AuditReport {
     }
 }
 
-/// Reads the log once, from where the function began up to its fences, computes what the sink should hold, and compares row
-/// by row. Then it compares what readers see with the stored states. The function may run meanwhile: fences and rows are read
-/// at one instant.
+/// Reads the log once, from where the function began up to its fences, computes what the sink should hold, and compares
+/// row by row. Then it compares what readers see with the stored states. The function may run meanwhile: fences and
+/// rows are read at one instant.
 ///
-/// Floats computed from several records are equal if they differ by at most 1e-9 of the larger one. If they differ by more,
-/// the log is read again in another order: the change shows how far such a value depends on the order, and four times the
-/// change is allowed. Means and squared differences (of stddev and var) may also differ by the rounding of values of their
-/// size. References are joined as they are now.
+/// Floats computed from several records are equal if they differ by at most 1e-9 of the larger one. If they differ by
+/// more, the log is read again in another order: the change shows how far such a value depends on the order, and four
+/// times the change is allowed. Means and squared differences (of stddev and var) may also differ by the rounding of
+/// values of their size. References are joined as they are now.
 ///
-/// Memory: the sink's rows and the expected ones, with their keys; the states that are not merged yet, up to 200,000 rows or
-/// 64 MiB, or half of the merged ones; and an eighth for the merging itself. For an append-only table: the sink's rows twice.
+/// Memory: the sink's rows and the expected ones, with their keys; the states that are not merged yet, up to 200,000
+/// rows or 64 MiB, or half of the merged ones; and an eighth for the merging itself. For an append-only table: the
+/// sink's rows twice.
 ///
 /// # Errors
-/// `Stop` if the log no longer has all records that went into the sink, or is a different log; the errors of the systems.
+/// `Stop` if the log no longer has all records that went into the sink, or is a different log; the errors of the
+/// systems.
 pub async fn audit(systems: &Systems, pipeline: &Pipeline, name: &str) -> Result<AuditReport> {
     audit_telling(systems, pipeline, name, &mut |_| ()).await
 }
@@ -192,7 +194,7 @@ fn refreshed(pipeline: &Pipeline, declared: &Declared) -> Option<String> {
     (!names.is_empty()).then(|| {
         format!(
             "joined with {} as it is now: if a reference has changed since records were joined with it, rows can't be \
-            compared exactly, and differences may not be errors",
+             compared exactly, and differences may not be errors",
             names.join(", ")
         )
     })
@@ -252,8 +254,9 @@ async fn same_topics(log: &dyn Log, function: &str, fences: &[(TopicPartition, F
     for (topic, known) in known {
         if let Some(found) = log.topic_id(topic).await?.filter(|found| found != known) {
             return Err(Error::stop(format!(
-                "topic {topic} was deleted and re-created, or is in another cluster: its id is {found}, but the fences of \
-                {function} have {known}. The records that went into the sink are no longer in the log, so they can't be audited"
+                "topic {topic} was deleted and re-created, or is in another cluster: its id is {found}, but the fences \
+                 of {function} have {known}. The records that went into the sink are no longer in the log, so they \
+                 can't be audited"
             )));
         }
     }
@@ -262,8 +265,8 @@ async fn same_topics(log: &dyn Log, function: &str, fences: &[(TopicPartition, F
 
 fn inseparable(table: &Table, gone: &[String]) -> Error {
     Error::stop(format!(
-        "table {} also holds data from {}. Merged rows don't show which data is old and which is new, so this table can no longer \
-        be audited. Use a function that starts with the new generation and writes a table of its own",
+        "table {} also holds data from {}. Merged rows don't show which data is old and which is new, so this table \
+         can no longer be audited. Use a function that starts with the new generation and writes a table of its own",
         table.public_name(),
         gone.join(", ")
     ))
@@ -284,8 +287,8 @@ async fn appended(
     let Expected::Appended(balance) = expected else { return Ok(()) };
     if !gone.is_empty() {
         report.notes.push(format!(
-            "the sink also holds data from {}. Rows don't show where they came from, so the audit only checked that no row of the \
-            log is missing; {} more rows could not be compared",
+            "the sink also holds data from {}. Rows don't show where they came from, so the audit only checked that no \
+             row of the log is missing; {} more rows could not be compared",
             gone.join(", "),
             balance.surplus()
         ));
@@ -366,8 +369,8 @@ impl Reading<'_> {
         }
     }
 
-    /// One pass over the log. `reversed`: each batch is read from its last record to its first, and batches are cut differently,
-    /// so that everything that depends on the order sees another one.
+    /// One pass over the log. `reversed`: each batch is read from its last record to its first, and batches are cut
+    /// differently, so that everything that depends on the order sees another one.
     async fn read(
         &self,
         expected: &mut Expected<'_>,
@@ -406,8 +409,8 @@ impl Pass<'_, '_> {
         let held = log.watermarks(partition).await?;
         if held.low > fence.start_offset && fence.next_offset > fence.start_offset {
             return Err(Error::stop(format!(
-                "offsets {}..{} of {partition} went into the sink but are no longer in the log (retention): an audit needs a log that \
-                still has all records",
+                "offsets {}..{} of {partition} went into the sink but are no longer in the log (retention): an audit \
+                 needs a log that still has all records",
                 fence.start_offset, held.low
             )));
         }
@@ -460,8 +463,8 @@ impl Pass<'_, '_> {
         Ok(seen_us)
     }
 
-    /// Leaves out the records that the transform or the sink refused: they are dead letters, although they can be decoded and
-    /// are neither late nor ahead. Returns their number too.
+    /// Leaves out the records that the transform or the sink refused: they are dead letters, although they can be
+    /// decoded and are neither late nor ahead. Returns their number too.
     fn without_refused(&self, batch: &Batch, decoded: Decoded) -> Result<(Decoded, u64)> {
         let refused = |index: &usize| self.of.letters.contains(batch.partition(), batch.offsets().value(*index));
         let keep: BooleanArray = decoded.index.iter().map(|index| Some(!refused(index))).collect();

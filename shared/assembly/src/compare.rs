@@ -27,7 +27,8 @@ pub(crate) fn internal(error: impl Into<Box<dyn std::error::Error + Send + Sync>
 /// How many rows are kept whose difference the order of records may explain. With more, something else is wrong.
 const MAX_DOUBTFUL: usize = 10_000;
 
-/// Are these floats equal, except for the order of their computation? `noise` is the change that another order has made.
+/// Are these floats equal, except for the order of their computation? `noise` is the change that another order has
+/// made.
 fn close(a: f64, b: f64, noise: f64) -> bool {
     let difference = (a - b).abs();
     let within = |bound: f64| difference.is_finite() && bound.is_finite() && difference <= bound;
@@ -370,8 +371,8 @@ impl Cells {
     }
 }
 
-/// The states of a mean or of squared differences: their rounding depends on the size of the values, however near to zero the
-/// result is.
+/// The states of a mean or of squared differences: their rounding depends on the size of the values, however near to
+/// zero the result is.
 struct Moments {
     count: ArrayRef,
     mean: Float64Array,
@@ -399,9 +400,9 @@ impl Moments {
 
     /// About how much rounding may have changed the result of `row` ([`NOISE_FACTOR`] times as much is allowed).
     ///
-    /// A mean is rounded with each of the n values, in proportion to the largest one (at most |mean| + √m2), and never by more
-    /// than 1e-9 of their usual size r = |mean| + √(m2 / n). The squared values are differences d from the mean: if each is off
-    /// by e = √n · ε · r, the sum of their squares is off by at most 2 · e · √(n · m2) + n · e².
+    /// A mean is rounded with each of the n values, in proportion to the largest one (at most |mean| + √m2), and never
+    /// by more than 1e-9 of their usual size r = |mean| + √(m2 / n). The squared values are differences d from the
+    /// mean: if each is off by e = √n · ε · r, the sum of their squares is off by at most 2 · e · √(n · m2) + n · e².
     fn rounding(&self, row: usize) -> f64 {
         let Some(n) = float(&self.count, row).filter(|n| *n > 0.0) else { return 0.0 };
         let (mean, squared) = (self.mean.value(row).abs(), self.squared.value(row).max(0.0));

@@ -18,8 +18,8 @@ enum End {
     Record,
 }
 
-/// The records of a CSV text by RFC 4180: their line numbers, from 1, and their cells. Empty lines are skipped. The iterator
-/// ends after the first mistake.
+/// The records of a CSV text by RFC 4180: their line numbers, from 1, and their cells. Empty lines are skipped. The
+/// iterator ends after the first mistake.
 pub struct Records<'a> {
     rest: &'a str,
     line: usize,

@@ -12,8 +12,8 @@ use crate::{csv_cells::Records, type_name};
 /// The largest CSV file of a reference or a fixture.
 const MAX_CSV_BYTES: u64 = 256 << 20;
 
-/// Reads a CSV file with a header line as rows of `schema`. Columns are found by name; those that the schema doesn't have are
-/// left out. An empty cell is null, and two quotes (`""`) are the empty string.
+/// Reads a CSV file with a header line as rows of `schema`. Columns are found by name; those that the schema doesn't
+/// have are left out. An empty cell is null, and two quotes (`""`) are the empty string.
 ///
 /// # Errors
 /// `Stop` with the file, the line and the column of a value that doesn't fit exactly: no value is rounded, and no value

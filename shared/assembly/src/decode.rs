@@ -9,8 +9,8 @@ use arrow::{
 };
 use millstream_core::{Bad, Batch, Decode, Decoded, Error, Result};
 
-/// Decodes in the same way as a function: if the decoder panics over a record, a function makes it a dead letter, so it is
-/// a bad record here.
+/// Decodes in the same way as a function: if the decoder panics over a record, a function makes it a dead letter, so it
+/// is a bad record here.
 ///
 /// # Errors
 /// The decoder's errors; `TooLarge` after a panic over several records, so that the caller finds the single one.

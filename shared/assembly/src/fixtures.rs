@@ -30,8 +30,8 @@ pub struct FixtureReport {
 pub type ReadGiven<'a> = &'a dyn Fn(&Path, &Topic, Option<&str>) -> Result<Vec<NewRecord>>;
 
 /// Runs every test of the pipeline. The given records go through the real functions into embedded stores in a temporary
-/// folder; then the tables and dead letters are compared with the expected ones. Each test runs twice, in large batches and
-/// record by record: the result must not depend on how batches are cut.
+/// folder; then the tables and dead letters are compared with the expected ones. Each test runs twice, in large batches
+/// and record by record: the result must not depend on how batches are cut.
 ///
 /// # Errors
 /// `Stop` if a fixture can't be read or a function can't be run. A difference is not an error.
@@ -45,8 +45,8 @@ pub async fn run_fixtures(pipeline: &Pipeline, read_given: ReadGiven<'_>) -> Res
     Ok(reports)
 }
 
-/// The rows of a pipeline's tables after the given records, each table as the text of a CSV file: to write the expected file
-/// of a new test.
+/// The rows of a pipeline's tables after the given records, each table as the text of a CSV file: to write the expected
+/// file of a new test.
 ///
 /// # Errors
 /// `Stop` if a file can't be read or a function can't be run.

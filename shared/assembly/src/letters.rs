@@ -20,7 +20,7 @@ impl Letters {
             0..=MAX_LETTERS => Ok(letters),
             count => Err(Error::stop(format!(
                 "{function} has {count} dead letters, and an audit handles at most {MAX_LETTERS}: fix the cause of \
-                these dead letters first"
+                 these dead letters first"
             ))),
         }
     }

@@ -16,7 +16,8 @@
 //! # }
 //! ```
 //!
-//! Systems without a connection are embedded: the log and the tables in one SQLite file, the lake in a folder next to it.
+//! Systems without a connection are embedded: the log and the tables in one SQLite file, the lake in a folder next to
+//! it.
 
 mod audit;
 mod compare;

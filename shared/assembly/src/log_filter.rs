@@ -4,8 +4,8 @@ use tracing_subscriber::EnvFilter;
 /// The levels of a filter.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// `MILLSTREAM_LOG`, if it is set and not empty. Filters that the subscriber would misread are refused: it takes a misspelt
-/// level for a module's name, and an empty filter for "errors only".
+/// `MILLSTREAM_LOG`, if it is set and not empty. Filters that the subscriber would misread are refused: it takes a
+/// misspelt level for a module's name, and an empty filter for "errors only".
 ///
 /// # Errors
 /// `Stop` with the allowed forms.
@@ -17,7 +17,7 @@ pub fn log_filter(get: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>
         if !is_level(level) || EnvFilter::try_new(part).is_err() {
             return Err(Error::stop(format!(
                 "MILLSTREAM_LOG: `{part}` is not a log filter: write {}, or MODULE=LEVEL, or a comma-separated list \
-                (`info,millstream_kafka=debug`)",
+                 (`info,millstream_kafka=debug`)",
                 LEVELS.join(", ")
             )));
         }

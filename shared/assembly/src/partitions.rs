@@ -31,13 +31,15 @@ impl fmt::Display for PartitionsDiffer {
             true => write!(f, "; `millstream up --raise-partitions` raises them (keys then move to other partitions)"),
             false => write!(
                 f,
-                ", and they can't be lowered: declare {held}, or delete the topic, re-create it and raise its `generation`"
+                ", and they can't be lowered: declare {held}, or delete the topic, re-create it and raise its \
+                 `generation`"
             ),
         }
     }
 }
 
-/// The topics of the pipeline whose number of partitions differs from the declared one. A missing topic is not included.
+/// The topics of the pipeline whose number of partitions differs from the declared one. A missing topic is not
+/// included.
 ///
 /// # Errors
 /// The errors of the log.

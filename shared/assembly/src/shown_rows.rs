@@ -20,7 +20,8 @@ pub(crate) fn public(table: &Table) -> Table {
     Table { name: table.public_name().to_owned(), columns, combine: None, view: None }
 }
 
-/// Finishes the stored states and compares them with what the view shows. `stored` are the states that were read before.
+/// Finishes the stored states and compares them with what the view shows. `stored` are the states that were read
+/// before.
 pub(crate) async fn compare(
     table: &Table,
     combine: &dyn Combine,

@@ -12,8 +12,8 @@ use crate::compare::{Encoder, internal, key_columns};
 
 /// States are divided into parts by their keys: merging holds its input and its result at once.
 const PARTS: usize = 16;
-/// A part is merged when it has this many new rows or bytes, or half as many as are already merged. So memory follows the
-/// table and not the log, and merged states are not merged again for a few new ones.
+/// A part is merged when it has this many new rows or bytes, or half as many as are already merged. So memory follows
+/// the table and not the log, and merged states are not merged again for a few new ones.
 const MERGE_ROWS: usize = 200_000 / PARTS;
 const MERGE_BYTES: usize = (64 << 20) / PARTS;
 

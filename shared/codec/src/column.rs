@@ -17,8 +17,8 @@ use crate::{epoch_scale, number, problem::Problem, scan::Scanner, time};
 
 /// A column under construction, with its child columns.
 ///
-/// After a failed [`Column::read`] the column may hold part of a row: the caller must [`Column::truncate`] it to the rows
-/// before.
+/// After a failed [`Column::read`] the column may hold part of a row: the caller must [`Column::truncate`] it to the
+/// rows before.
 pub(crate) struct Column {
     field: FieldRef,
     /// Its name in a reason; `[]` for a list's items, empty for the record itself.
@@ -270,8 +270,8 @@ impl LongRule {
     }
 }
 
-/// Reads an object's members into `children`. All children have `row` rows before the call and one more after it. Unknown
-/// names are skipped. If a name comes twice, the last one counts, but both must be valid.
+/// Reads an object's members into `children`. All children have `row` rows before the call and one more after it.
+/// Unknown names are skipped. If a name comes twice, the last one counts, but both must be valid.
 fn read_members(children: &mut [Column], row: usize, json: &mut Scanner<'_>) -> Result<(), Problem> {
     // Producers usually write fields in the schema's order, so the field after the last one is tried first.
     let mut next = 0;
@@ -326,7 +326,8 @@ fn longs(data_type: &DataType, values: Vec<i64>, nulls: Option<NullBuffer>) -> A
     }
 }
 
-/// The ends of values as offsets. They fit `i32` because the values of a batch do, and decoding never makes a text longer.
+/// The ends of values as offsets. They fit `i32` because the values of a batch do, and decoding never makes a text
+/// longer.
 fn offsets(ends: Vec<i32>) -> OffsetBuffer<i32> {
     OffsetBuffer::new(ScalarBuffer::from(ends))
 }

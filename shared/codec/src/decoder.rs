@@ -24,8 +24,8 @@ pub struct JsonOptions {
     /// The topic's fields. Types: boolean, 16, 32 and 64-bit integers, both floats, UTF-8, binary (base64 in JSON),
     /// `Decimal128`, `Date32`, timestamps in microseconds, structs and lists of these. See [`crate::EPOCH`].
     pub schema: SchemaRef,
-    /// The wanted columns, from the schema and [`META_COLUMNS`]. The output has those of the schema in its order, then the meta
-    /// columns in theirs; the order here doesn't matter. `None` means the whole schema without meta columns.
+    /// The wanted columns, from the schema and [`META_COLUMNS`]. The output has those of the schema in its order, then
+    /// the meta columns in theirs; the order here doesn't matter. `None` means the whole schema without meta columns.
     pub columns: Option<Vec<String>>,
     /// The top-level timestamp field with the time of the event; `None` uses Kafka's timestamp.
     pub event_time: Option<String>,
@@ -35,8 +35,8 @@ pub struct JsonOptions {
 
 /// Decodes the JSON objects of a batch to Arrow columns, by the rules in the crate's documentation.
 ///
-/// It makes one pass, straight into the wanted columns. A bad record is removed from the columns again, so it doesn't affect
-/// its neighbours.
+/// It makes one pass, straight into the wanted columns. A bad record is removed from the columns again, so it doesn't
+/// affect its neighbours.
 #[derive(Debug)]
 pub struct JsonDecoder {
     /// The fields that are read from JSON.
@@ -66,8 +66,8 @@ impl JsonDecoder {
     /// A decoder for one topic.
     ///
     /// # Errors
-    /// `Stop` if a column or the event time isn't in the schema or has a type that can't be decoded, or if a field has the name
-    /// of a meta column.
+    /// `Stop` if a column or the event time isn't in the schema or has a type that can't be decoded, or if a field has
+    /// the name of a meta column.
     pub fn new(options: JsonOptions) -> Result<Self> {
         let JsonOptions { schema, columns, event_time, tombstones } = options;
         check_names(&schema, columns.as_deref().unwrap_or_default())?;
@@ -100,8 +100,8 @@ impl JsonDecoder {
         self.output.clone()
     }
 
-    /// Reads record `index` into `record`. Returns its Kafka timestamp in microseconds and its number of list items; `None` if
-    /// the record is skipped.
+    /// Reads record `index` into `record`. Returns its Kafka timestamp in microseconds and its number of list items;
+    /// `None` if the record is skipped.
     fn read(
         &self,
         record: &mut Column,
@@ -118,7 +118,8 @@ impl JsonDecoder {
         let timestamp_ms = batch.timestamps_ms().value(index);
         if timestamp_ms == -1 && self.event_time.is_none() {
             return Err(Problem::Value(
-                "no event time: the record has no timestamp in the log, and the topic declares no field as its event_time"
+                "no event time: the record has no timestamp in the log, and the topic declares no field as its \
+                 event_time"
                     .to_owned(),
             ));
         }

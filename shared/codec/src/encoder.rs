@@ -17,9 +17,9 @@ use crate::{column::Column, epoch_scale, time};
 
 /// Encodes rows as JSON objects that a [`crate::JsonDecoder`] of the same schema reads back unchanged.
 ///
-/// Fields are written in the schema's order, and null fields are left out. Decimals are JSON numbers in plain notation with
-/// all digits after the decimal point (`12.50`). Timestamps are RFC 3339 with `Z`, or numbers in the field's [`crate::EPOCH`]
-/// unit. Binary is base64.
+/// Fields are written in the schema's order, and null fields are left out. Decimals are JSON numbers in plain notation
+/// with all digits after the decimal point (`12.50`). Timestamps are RFC 3339 with `Z`, or numbers in the field's
+/// [`crate::EPOCH`] unit. Binary is base64.
 #[derive(Debug)]
 pub struct JsonEncoder {
     schema: SchemaRef,
@@ -38,8 +38,8 @@ impl JsonEncoder {
     /// One JSON object per row, without a newline.
     ///
     /// # Errors
-    /// `Stop` if the batch's columns differ from the schema; `Poison` for a value that JSON can't hold: an infinite float, NaN,
-    /// or a time outside the years 0001 to 9999.
+    /// `Stop` if the batch's columns differ from the schema; `Poison` for a value that JSON can't hold: an infinite
+    /// float, NaN, or a time outside the years 0001 to 9999.
     pub fn encode(&self, rows: &RecordBatch) -> Result<Vec<Vec<u8>>> {
         let types = |fields: &Fields| fields.iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
         if types(rows.schema_ref().fields()) != types(self.schema.fields()) {

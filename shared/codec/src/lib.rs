@@ -47,10 +47,10 @@
 //! | binary | a string of base64 (RFC 4648, section 4, padded) |
 //! | struct, list | an object, a list |
 //!
-//! A missing field is null; null in a `not null` field is refused. Unknown fields are skipped, but they must be JSON. If a
-//! name comes twice in an object, the last one counts, but both must be valid. Fields that are not among the wanted columns
-//! are treated like unknown ones: their types are not checked. The limits are [`MAX_VALUE_BYTES`], [`MAX_DEPTH`],
-//! [`MAX_LIST_ITEMS`] and, for a whole batch, [`MAX_BATCH_LIST_ITEMS`].
+//! A missing field is null; null in a `not null` field is refused. Unknown fields are skipped, but they must be JSON.
+//! If a name comes twice in an object, the last one counts, but both must be valid. Fields that are not among the
+//! wanted columns are treated like unknown ones: their types are not checked. The limits are [`MAX_VALUE_BYTES`],
+//! [`MAX_DEPTH`], [`MAX_LIST_ITEMS`] and, for a whole batch, [`MAX_BATCH_LIST_ITEMS`].
 //!
 //! A reason names fields of the schema, expected types and byte positions. It never contains data of the record.
 //!
@@ -80,8 +80,8 @@ pub const MAX_VALUE_BYTES: usize = 8 << 20;
 /// How deeply objects and lists may nest; the record itself is level 1.
 pub const MAX_DEPTH: usize = 128;
 
-/// How many items the lists of one record may have in total: `{},` takes three bytes of JSON, but in memory a row in every
-/// column of the list's struct.
+/// How many items the lists of one record may have in total: `{},` takes three bytes of JSON, but in memory a row in
+/// every column of the list's struct.
 pub const MAX_LIST_ITEMS: usize = 1_000_000;
 
 /// How many items the lists of one batch may have in total; a batch with more is `TooLarge`, and is decoded in parts.

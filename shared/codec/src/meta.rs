@@ -74,7 +74,8 @@ impl Rows<'_> {
     }
 
     fn order(&self, partition: &TopicPartition) -> ArrayRef {
-        // Topic, generation and partition are the same for the whole batch: only the end of the key changes from row to row.
+        // Topic, generation and partition are the same for the whole batch: only the end of the key changes from row to
+        // row.
         let mut key = vec![0; 8];
         key.extend_from_slice(partition.topic.as_bytes());
         key.push(0);

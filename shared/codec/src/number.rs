@@ -29,7 +29,8 @@ pub(crate) fn integer(json: &mut Scanner<'_>, min: i64, max: i64) -> Result<i64>
     }
 }
 
-/// Reads a floating-point number, rounded to the nearest. One that is too large for the type is a problem, not infinity.
+/// Reads a floating-point number, rounded to the nearest. One that is too large for the type is a problem, not
+/// infinity.
 #[inline]
 pub(crate) fn float(json: &mut Scanner<'_>, narrow: bool) -> Result<f64> {
     let text = number(json)?.text;
@@ -106,8 +107,8 @@ fn small(number: &Number<'_>, scale: u8) -> Option<i128> {
     Some(i128::from(value * 10u64.pow(missing as u32)))
 }
 
-/// Any number, of any length. The digits without the decimal point form one sequence; the exponent and the scale tell how
-/// many of them count.
+/// Any number, of any length. The digits without the decimal point form one sequence; the exponent and the scale tell
+/// how many of them count.
 fn large(number: &Number<'_>, scale: u8, finer: Finer) -> Result<i128> {
     let out_of_range = || Problem::Found("a number out of its range");
     // An exponent that is too long for i64 has the same effect as any beyond ±10^9: no value is longer than that.

@@ -20,8 +20,8 @@ pub(crate) enum Problem {
 }
 
 impl Problem {
-    /// Adds a field to the path, from the inside out. `label` is the field's name, `[]` for the items of a list, or empty for
-    /// the record itself.
+    /// Adds a field to the path, from the inside out. `label` is the field's name, `[]` for the items of a list, or
+    /// empty for the record itself.
     #[cold]
     pub(crate) fn at(self, label: &str, field: &Field) -> Self {
         let what = match self {

@@ -19,7 +19,8 @@ pub(crate) struct Number<'a> {
     pub(crate) exponent: &'a str,
 }
 
-/// Reads ONE JSON value from a text, strictly by RFC 8259. Each method expects its kind of value next, and moves past it.
+/// Reads ONE JSON value from a text, strictly by RFC 8259. Each method expects its kind of value next, and moves past
+/// it.
 ///
 /// Recursion is bounded by [`MAX_DEPTH`]; time is linear in the text.
 pub(crate) struct Scanner<'a> {
@@ -294,9 +295,9 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// How many bytes come before the first quote, backslash or control character. It checks eight bytes at a time, by the carry
-/// of a subtraction ("Determine if a word has a byte less than n", Anderson, Bit Twiddling Hacks). Carries only move upwards,
-/// so the lowest hit is exact.
+/// How many bytes come before the first quote, backslash or control character. It checks eight bytes at a time, by the
+/// carry of a subtraction ("Determine if a word has a byte less than n", Anderson, Bit Twiddling Hacks). Carries only
+/// move upwards, so the lowest hit is exact.
 #[inline]
 fn plain(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;

@@ -137,7 +137,8 @@ fn a_record_never_continues_in_the_next_value() {
     let halves: [&[u8]; 3] = [br#"{"branch":"a""#, b"}", br#"{"branch":"b"}"#];
     let decoded = decode_bytes(&halves);
     assert_eq!((decoded.index.as_slice(), decoded.bad.len()), (&[2][..], 2));
-    // A character that is cut in two by the border between two values is in neither of them, although all bytes together are UTF-8.
+    // A character that is cut in two by the border between two values is in neither of them, although all bytes
+    // together are UTF-8.
     let decoded = decode_bytes(&[b"{\"branch\":\"\xC3", b"\xA9\"}", br#"{"branch":"b"}"#]);
     assert_eq!((decoded.index.as_slice(), decoded.bad.len()), (&[2][..], 2));
 }
@@ -231,7 +232,8 @@ fn limits_are_enforced() {
     assert_eq!(reason(items.as_bytes()), "more than 1000000 items in its lists");
 }
 
-/// Every store and every window can hold these years. A time in another unit than the declared one is usually outside them.
+/// Every store and every window can hold these years. A time in another unit than the declared one is usually outside
+/// them.
 #[test]
 fn times_are_within_the_years_that_every_store_can_hold() {
     let (first_us, last_us) = (-62_135_596_800_000_000_i64, 253_402_300_799_999_999_i64);

@@ -1,5 +1,5 @@
-//! RFC 3339 and the proleptic Gregorian calendar, for the years 0001 to 9999. Every store and every client of a store can
-//! hold these years, and they are so far from the limits of i64 that windows never overflow.
+//! RFC 3339 and the proleptic Gregorian calendar, for the years 0001 to 9999. Every store and every client of a store
+//! can hold these years, and they are so far from the limits of i64 that windows never overflow.
 
 use crate::problem::Problem;
 
@@ -75,8 +75,8 @@ pub(crate) fn parse_date(text: &str) -> Option<i64> {
     if text.len() == 10 { leading_date(text.as_bytes()) } else { None }
 }
 
-/// Microseconds since 1970, UTC, of an RFC 3339 date and time. A time without a zone is taken as UTC; a space may replace the
-/// `T`; digits beyond microseconds are cut off; a leap second is the first second of the next minute.
+/// Microseconds since 1970, UTC, of an RFC 3339 date and time. A time without a zone is taken as UTC; a space may
+/// replace the `T`; digits beyond microseconds are cut off; a leap second is the first second of the next minute.
 pub(crate) fn parse_timestamp(text: &str) -> Option<i64> {
     let text = text.as_bytes();
     let date = leading_date(text)?;

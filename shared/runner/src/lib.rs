@@ -5,8 +5,9 @@
 //!                                                  └ bad records ─► dead letters (before the fence moves)
 //! ```
 //!
-//! Hosts pass batches to [`Runner::process`] and acknowledge the offset that it returns. Several partitions may be processed
-//! at once, but only one batch at a time for each partition. The runner knows hosts, logs and sinks only by their traits.
+//! Hosts pass batches to [`Runner::process`] and acknowledge the offset that it returns. Several partitions may be
+//! processed at once, but only one batch at a time for each partition. The runner knows hosts, logs and sinks only by
+//! their traits.
 //!
 //! ```no_run
 //! # async fn example(runner: millstream_runner::Runner, batch: millstream_core::Batch) -> millstream_core::Result<()> {

@@ -25,8 +25,8 @@ impl Narrow {
         }
     }
 
-    /// The reason to leave out the only record of `work`, if it has just been refused. It may be a different record by now: a
-    /// gap is read again each time, and compaction goes on.
+    /// The reason to leave out the only record of `work`, if it has just been refused. It may be a different record by
+    /// now: a gap is read again each time, and compaction goes on.
     pub(crate) fn refused(&mut self, work: &Batch) -> Option<String> {
         let (offset, reason) = self.refused.take()?;
         (work.offsets().values()[..] == [offset]).then_some(reason)

@@ -5,8 +5,8 @@ use std::{
 
 use millstream_core::{Bad, Batch, Error, Fence, Result, TopicPartition};
 
-/// A function stops after this many refused records, counted over all partitions of which it has not accepted any record
-/// since its process began: the mistake is then in the pipeline file or the table, and not in the records.
+/// A function stops after this many refused records, counted over all partitions of which it has not accepted any
+/// record since its process began: the mistake is then in the pipeline file or the table, and not in the records.
 const MAX_REFUSED_AT_FIRST: usize = 1_000;
 
 /// In a partition of which it has accepted records, it stops after this many refused records in a row: a burst of bad
@@ -61,7 +61,8 @@ impl Partitions {
     pub(crate) fn remember(&self, partition: &TopicPartition, fence: &Fence) {
         self.of(partition, |known| {
             if fence.next_offset < known.reached {
-                // The sink was rolled back (a reset or a failover), and its letters may have been removed together with its rows.
+                // The sink was rolled back (a reset or a failover), and its letters may have been removed together with
+                // its rows.
                 known.letters.clear();
             }
             known.reached = fence.next_offset;
@@ -148,9 +149,9 @@ fn too_many(most: usize, offset: i64, reason: &str) -> Error {
         _ => "records in a row were refused",
     };
     Error::stop(format!(
-        "{thousands},000 {so_far}, and the record at offset {offset} is refused too: {reason}. The cause is probably a mistake in \
-        the pipeline file or in the table, not in the records: correct it, and restart or redeploy the function; it \
-        continues at this offset. The records refused so far are in the dead letters. If the records are wrong, each \
-        restart skips as many more"
+        "{thousands},000 {so_far}, and the record at offset {offset} is refused too: {reason}. The cause is probably a \
+         mistake in the pipeline file or in the table, not in the records: correct it, and restart or redeploy the \
+         function; it continues at this offset. The records refused so far are in the dead letters. If the records are \
+         wrong, each restart skips as many more"
     ))
 }

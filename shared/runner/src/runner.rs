@@ -85,11 +85,13 @@ impl Runner {
         &self.parts.sink
     }
 
-    /// Writes a batch to the sink and returns the next offset that the sink expects: every record below it is in the sink, and
-    /// the source may be acknowledged up to it. Records below the fence are skipped; missing ones are read from the log.
+    /// Writes a batch to the sink and returns the next offset that the sink expects: every record below it is in the
+    /// sink, and the source may be acknowledged up to it. Records below the fence are skipped; missing ones are read
+    /// from the log.
     ///
     /// # Errors
-    /// `Retry`: call again with the same batch. `Stop`: a person must act. Never `Poison` or `Fenced`, which are handled here.
+    /// `Retry`: call again with the same batch. `Stop`: a person must act. Never `Poison` or `Fenced`, which are
+    /// handled here.
     pub async fn process(&self, batch: Batch) -> Result<i64> {
         let partition = batch.partition().clone();
         let done = self.bring_in(&partition, &batch).await;
@@ -102,8 +104,8 @@ impl Runner {
     async fn bring_in(&self, partition: &TopicPartition, batch: &Batch) -> Result<i64> {
         let delivered_from = batch.range().start;
         let mut fence = self.fence(partition, delivered_from).await?;
-        // A cached fence may be far behind: what looks like a gap may have been written by another process, and may no longer be
-        // in the log.
+        // A cached fence may be far behind: what looks like a gap may have been written by another process, and may no
+        // longer be in the log.
         let mut may_be_behind = true;
         let mut fenced = 0;
         let mut narrow = Narrow::default();
@@ -170,8 +172,8 @@ impl Runner {
         Ok(healed)
     }
 
-    /// Writes the rows of `work` and moves the fence past it. `refused` is the reason why the only record of `work` can't be
-    /// stored.
+    /// Writes the rows of `work` and moves the fence past it. `refused` is the reason why the only record of `work`
+    /// can't be stored.
     async fn write(&self, fence: &Fence, work: &Batch, refused: Option<String>) -> Result<Fence> {
         fault::point("runner.before_decode");
         let done = match refused {
@@ -217,8 +219,8 @@ impl Runner {
         Ok(())
     }
 
-    /// A record that can't be stored becomes a dead letter. Its event time still counts: the records after it were judged by it
-    /// when they were tried together, and some of them may have become letters because they were late.
+    /// A record that can't be stored becomes a dead letter. Its event time still counts: the records after it were
+    /// judged by it when they were tried together, and some of them may have become letters because they were late.
     fn refuse(&self, fence: &Fence, work: &Batch, reason: String) -> Transformed {
         let before_us = fence.max_event_time_us;
         let decoded = self.decode(work).and_then(|decoded| self.parts.timeliness.split(decoded, work, before_us));
@@ -278,8 +280,8 @@ impl Runner {
     }
 }
 
-/// A panic is a bug that some record has triggered; that record is found like any other that is refused. The text of the
-/// panic goes neither into the letter nor into the log: it may quote the record.
+/// A panic is a bug that some record has triggered; that record is found like any other that is refused. The text of
+/// the panic goes neither into the letter nor into the log: it may quote the record.
 fn panicked(during: &str) -> Error {
     Error::poison(format!("a bug in millstream: {during} panicked over this record; please report it with the record"))
 }

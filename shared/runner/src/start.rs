@@ -5,11 +5,12 @@ use millstream_core::{Batch, Fence, Result, Start, TopicPartition};
 use crate::Runner;
 
 impl Runner {
-    /// The offset at which reading a partition begins: the fence, which is created from the function's `start` if it is missing.
+    /// The offset at which reading a partition begins: the fence, which is created from the function's `start` if it is
+    /// missing.
     ///
     /// # Errors
-    /// The errors of the sink and the log; `Stop` if the log isn't the one that the fence belongs to, because the topic was
-    /// re-created or has lost records.
+    /// The errors of the sink and the log; `Stop` if the log isn't the one that the fence belongs to, because the topic
+    /// was re-created or has lost records.
     pub async fn start(&self, partition: &TopicPartition) -> Result<i64> {
         self.known.forget(partition);
         let fence = self.fence(partition, i64::MAX).await?;
@@ -17,8 +18,8 @@ impl Runner {
         Ok(fence.next_offset)
     }
 
-    /// Reads the sink's next offset of a partition. `None` if there is no fence. It isn't created here: only a start or a first
-    /// batch decides where it begins.
+    /// Reads the sink's next offset of a partition. `None` if there is no fence. It isn't created here: only a start or
+    /// a first batch decides where it begins.
     ///
     /// # Errors
     /// The errors of [`Runner::start`].
@@ -29,8 +30,8 @@ impl Runner {
         Ok(Some(fence.next_offset))
     }
 
-    /// The fence, cached or from the sink. A fence created at the end of the log starts no later than the records that the host
-    /// has already delivered: on Lambda, the first of them is what wakes the function.
+    /// The fence, cached or from the sink. A fence created at the end of the log starts no later than the records that
+    /// the host has already delivered: on Lambda, the first of them is what wakes the function.
     pub(crate) async fn fence(&self, partition: &TopicPartition, delivered_from: i64) -> Result<Fence> {
         if let Some(fence) = self.known.fence(partition) {
             return Ok(fence);
@@ -47,7 +48,8 @@ impl Runner {
                 fence
             }
             None => {
-                // The id is read before the offsets: if the topic is re-created in between, the next check of the id finds it.
+                // The id is read before the offsets: if the topic is re-created in between, the next check of the id
+                // finds it.
                 let topic_id = self.parts.log.topic_id(&partition.topic).await?;
                 let held = self.parts.log.watermarks(partition).await?;
                 let start = if at_the_end { held.high.min(delivered_from) } else { held.low };
@@ -58,10 +60,11 @@ impl Runner {
         Ok(fence)
     }
 
-    /// Did the topic have this partition when the function began to read it? All records of a partition that was added later are
-    /// new.
+    /// Did the topic have this partition when the function began to read it? All records of a partition that was added
+    /// later are new.
     ///
-    /// The sink keeps the number of partitions at that time, so that all processes agree, in whatever order they get partitions.
+    /// The sink keeps the number of partitions at that time, so that all processes agree, in whatever order they get
+    /// partitions.
     async fn was_there_first(&self, partition: &TopicPartition) -> Result<bool> {
         let topic = (partition.topic.clone(), partition.generation);
         let kept = || self.first_partitions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,8 +82,8 @@ impl Runner {
     }
 }
 
-/// Records below the fence are either a redelivery, or from a re-created topic. In the second case every record is newer
-/// than the fence's last timestamp.
+/// Records below the fence are either a redelivery, or from a re-created topic. In the second case every record is
+/// newer than the fence's last timestamp.
 pub(crate) fn looks_new(batch: &Batch, fence: &Fence) -> bool {
     let below = batch.offsets().values().partition_point(|offset| *offset < fence.next_offset);
     let oldest_ms = batch.timestamps_ms().values()[..below].iter().min();

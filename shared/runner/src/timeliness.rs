@@ -7,9 +7,9 @@ const FIRST_TIMESTAMP_MS: i64 = 1_000_000_000_000;
 /// Decides which events are too late, and which are dated implausibly far ahead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeliness {
-    /// How many milliseconds after its record's own timestamp an event may be dated; `None` accepts every event. A record
-    /// timestamp before 2001-09-09 counts as missing. Without this limit, one device with a wrong clock would make every later
-    /// event of its partition late.
+    /// How many milliseconds after its record's own timestamp an event may be dated; `None` accepts every event. A
+    /// record timestamp before 2001-09-09 counts as missing. Without this limit, one device with a wrong clock would
+    /// make every later event of its partition late.
     pub ahead_ms: Option<i64>,
     /// What happens to late events.
     pub late: Late,
@@ -19,12 +19,12 @@ pub struct Timeliness {
 }
 
 impl Timeliness {
-    /// Removes the rows of `decoded` that are late or too far ahead; `decoded` came from `batch`. Also returns the newest event
-    /// time: that of the rows, including late ones, or `before_us`, the newest one below the fence.
+    /// Removes the rows of `decoded` that are late or too far ahead; `decoded` came from `batch`. Also returns the
+    /// newest event time: that of the rows, including late ones, or `before_us`, the newest one below the fence.
     ///
-    /// Each record is judged by the records before it in its partition and by its own timestamp, never by its batch or by a
-    /// clock. So other batch boundaries and a replay give the same answer. An event that is too far ahead doesn't count towards
-    /// the newest time. A record without a timestamp, or with one before 2001-09-09, is never ahead.
+    /// Each record is judged by the records before it in its partition and by its own timestamp, never by its batch or
+    /// by a clock. So other batch boundaries and a replay give the same answer. An event that is too far ahead doesn't
+    /// count towards the newest time. A record without a timestamp, or with one before 2001-09-09, is never ahead.
     ///
     /// # Errors
     /// `Stop` if rows and records don't belong together, which is a bug.
@@ -48,7 +48,8 @@ impl Timeliness {
         Ok((decoded.filter(&BooleanArray::from(keep))?, newest_us))
     }
 
-    /// Why an event is too far ahead of its record's timestamp; `None` if it isn't. In milliseconds, the precision of timestamps.
+    /// Why an event is too far ahead of its record's timestamp; `None` if it isn't. In milliseconds, the precision of
+    /// timestamps.
     fn ahead(&self, time_us: i64, timestamp_ms: i64) -> Option<String> {
         let allowed_ms = self.ahead_ms.filter(|_| timestamp_ms >= FIRST_TIMESTAMP_MS)?;
         let ahead_ms = time_us.div_euclid(1_000).saturating_sub(timestamp_ms);

@@ -68,7 +68,8 @@ const INSTEAD: [(&[&str], &str); 33] = [
     (&["every"], "write bool_and(condition)"),
     (
         &["arg_max", "argmax", "max_by", "arg_min", "argmin", "min_by"],
-        "last_value(x) and first_value(x) order by event time; the value at the maximum of another column can't be merged from batches",
+        "last_value(x) and first_value(x) order by event time; the value at the maximum of another column can't be \
+         merged from batches",
     ),
     (
         &["percentile", "quantile", "percentile_approx", "approx_percentile", "percentile_disc"],
@@ -115,8 +116,8 @@ pub fn check(statement: &ast::Statement) -> Result<(), SqlError> {
 
 struct Dialects;
 
-const NEWEST: &str = "To keep the newest row of each key, write SELECT key, last_value(x) AS x … GROUP BY key (first_value(x) \
-                      for the oldest); both order by event time";
+const NEWEST: &str = "To keep the newest row of each key, write SELECT key, last_value(x) AS x … GROUP BY key \
+                      (first_value(x) for the oldest); both order by event time";
 
 fn refuse(message: impl Into<String>, span: tokenizer::Span) -> ControlFlow<Box<SqlError>> {
     let place = Location { line: span.start.line, column: span.start.column };

@@ -1,5 +1,5 @@
-//! Times over the whole calendar: DataFusion's own `date_trunc`, `date_bin`, `to_char` and casts use nanoseconds, which only
-//! cover 1677 to 2262.
+//! Times over the whole calendar: DataFusion's own `date_trunc`, `date_bin`, `to_char` and casts use nanoseconds, which
+//! only cover 1677 to 2262.
 
 use std::sync::Arc;
 
@@ -35,8 +35,8 @@ pub const UNITS: [&str; 10] =
 
 const DAY_US: i64 = 86_400_000_000;
 
-/// Makes casts to timestamps, and functions that return one, use microseconds, as records do: a comparison with nanoseconds
-/// would fail for each record before 1677 and after 2262.
+/// Makes casts to timestamps, and functions that return one, use microseconds, as records do: a comparison with
+/// nanoseconds would fail for each record before 1677 and after 2262.
 #[derive(Debug)]
 pub struct Microseconds;
 
@@ -85,7 +85,8 @@ pub fn check_zone(zone: Option<&str>) -> crate::error::Result<()> {
         return Ok(());
     }
     Err(SqlError::new(
-        "times are in UTC here: AT TIME ZONE is not supported. Show the time itself, and convert it where the table is read",
+        "times are in UTC here: AT TIME ZONE is not supported. Show the time itself, and convert it where the table is \
+         read",
     ))
 }
 

@@ -1,4 +1,5 @@
-//! Expressions that differ only in a CAST: DataFusion leaves casts out of names, and refuses two columns with the same name.
+//! Expressions that differ only in a CAST: DataFusion leaves casts out of names, and refuses two columns with the same
+//! name.
 
 use std::ops::ControlFlow;
 

@@ -1,4 +1,5 @@
-//! Comparisons of text with numbers: the engine would cast the text, and fail for each record whose text is not a number.
+//! Comparisons of text with numbers: the engine would cast the text, and fail for each record whose text is not a
+//! number.
 
 use datafusion::{
     common::{

@@ -46,8 +46,8 @@ impl VisitorMut for Depth {
             Box::new(SetExpr::Table(Box::new(Table { table_name: None, schema_name: None }))),
         ));
         ControlFlow::Break(Box::new(SqlError::new(format!(
-            "more than {MAX_PARTS} parts in a UNION: move some of them to another function that writes the same table, or \
-            merge the topics into one"
+            "more than {MAX_PARTS} parts in a UNION: move some of them to another function that writes the same table, \
+             or merge the topics into one"
         ))))
     }
 
@@ -62,8 +62,8 @@ impl VisitorMut for Depth {
             rest = *left;
         }
         ControlFlow::Break(Box::new(SqlError::new(format!(
-            "more than {MAX_TERMS} nested terms: instead of x = 1 OR x = 2 OR … write x IN (1, 2, …), instead of \
-             a || b || … write concat(a, b, …), and compute parts of a long sum in a subselect in FROM"
+            "more than {MAX_TERMS} nested terms: instead of x = 1 OR x = 2 OR … write x IN (1, 2, …), instead of a || \
+             b || … write concat(a, b, …), and compute parts of a long sum in a subselect in FROM"
         ))))
     }
 

@@ -1,8 +1,8 @@
-//! The minimum and maximum of doubles in one total order: NaN is the greatest, as in PostgreSQL. All NaNs are one value, and
-//! so are `0.0` and `-0.0`.
+//! The minimum and maximum of doubles in one total order: NaN is the greatest, as in PostgreSQL. All NaNs are one
+//! value, and so are `0.0` and `-0.0`.
 //!
-//! DataFusion's own `min` and `max` prefer a value that can't be compared, so that a NaN hides all values before it. Here they
-//! run over integers that have the same order as the doubles; the result is turned back into a double.
+//! DataFusion's own `min` and `max` prefer a value that can't be compared, so that a NaN hides all values before it.
+//! Here they run over integers that have the same order as the doubles; the result is turned back into a double.
 
 use std::sync::Arc;
 
@@ -92,7 +92,8 @@ fn ordinal_32(value: f32) -> i32 {
     flipped_32(one.to_bits() as i32)
 }
 
-/// The lower a negative number is, the greater are its bits after the sign: they are flipped. Flipping twice restores them.
+/// The lower a negative number is, the greater are its bits after the sign: they are flipped. Flipping twice restores
+/// them.
 fn flipped_64(bits: i64) -> i64 {
     bits ^ (bits >> 63 & i64::MAX)
 }

@@ -27,8 +27,9 @@ impl fmt::Display for DataFault {
 
 impl std::error::Error for DataFault {}
 
-/// Converts an error of a plan that ran over a batch. An expression that fails on its input is the input's fault. The texts of
-/// Arrow and DataFusion quote values, so only the kind of the error is kept, and the name of a type if there is one.
+/// Converts an error of a plan that ran over a batch. An expression that fails on its input is the input's fault. The
+/// texts of Arrow and DataFusion quote values, so only the kind of the error is kept, and the name of a type if there
+/// is one.
 pub fn at_run_time(error: &DataFusionError) -> Error {
     match error.find_root() {
         DataFusionError::External(other) => match other.downcast_ref::<DataFault>() {

@@ -24,8 +24,8 @@ pub fn is_in(expr: &Expr) -> bool {
     found
 }
 
-/// `input` with one row for each window of the groups' `hop` calls, and the groups over it. SELECTs within `input` that call
-/// `hop` are rewritten in the same way.
+/// `input` with one row for each window of the groups' `hop` calls, and the groups over it. SELECTs within `input` that
+/// call `hop` are rewritten in the same way.
 pub fn unnest(input: &LogicalPlan, groups: &[Expr]) -> Result<(LogicalPlan, Vec<Expr>)> {
     let mut hops = Hops::default();
     let input = input.clone().transform_up(|node| match node {

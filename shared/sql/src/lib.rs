@@ -1,7 +1,7 @@
 //! SQL over bounded batches: the only crate that names DataFusion.
 //!
-//! A statement is planned once. It describes a whole stream, and is computed batch by batch: rows one by one, or aggregates
-//! as partial states that the sink merges.
+//! A statement is planned once. It describes a whole stream, and is computed batch by batch: rows one by one, or
+//! aggregates as partial states that the sink merges.
 //!
 //! ```
 //! use std::sync::Arc;

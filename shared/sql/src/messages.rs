@@ -134,7 +134,8 @@ impl Known<'_> {
             let call = types::plainly(call);
             let name = call.split('(').next().unwrap_or_default();
             return format!(
-                "there is no {call}: {name}() takes other types or another number of arguments. CAST them, as in CAST(x AS double)"
+                "there is no {call}: {name}() takes other types or another number of arguments. CAST them, as in \
+                 CAST(x AS double)"
             );
         }
         if let Some(column) = between("column \"", "\" must appear in the GROUP BY") {
@@ -231,7 +232,8 @@ const TOLD: &[(&str, &str)] = &[
     ("should only return one column", "a subquery used as a value must give exactly one column"),
     (
         "calls cannot be nested",
-        "an aggregate of an aggregate can't be merged from batches: group once, and compute the rest where the table is read",
+        "an aggregate of an aggregate can't be merged from batches: group once, and compute the rest where the table \
+         is read",
     ),
     (
         "logical expression AggregateFunction",
@@ -249,8 +251,8 @@ const TOLD: &[(&str, &str)] = &[
     ("Select columns count", "a subquery in IN (…) must give exactly one column"),
 ];
 
-const ONLY_IN_WHERE: &str = "IN (SELECT …) and EXISTS can stand in WHERE only. In SELECT, LEFT JOIN the reference and test whether one of \
-its columns IS NULL";
+const ONLY_IN_WHERE: &str = "IN (SELECT …) and EXISTS can stand in WHERE only. In SELECT, LEFT JOIN the reference and \
+                             test whether one of its columns IS NULL";
 
 fn of_schema(error: &SchemaError) -> String {
     match error {
@@ -263,8 +265,8 @@ fn of_schema(error: &SchemaError) -> String {
             let name = types::plainly(name);
             if name.contains('(') {
                 return format!(
-                    "two expressions differ only in a CAST, and would both be named `{name}`: compute the CAST in a subselect in \
-                     FROM, as in FROM (SELECT *, CAST(x AS float) AS y FROM topic) AS t"
+                    "two expressions differ only in a CAST, and would both be named `{name}`: compute the CAST in a \
+                     subselect in FROM, as in FROM (SELECT *, CAST(x AS float) AS y FROM topic) AS t"
                 );
             }
             format!("two columns are named `{name}`: give one another name with AS, or a table another name in FROM")

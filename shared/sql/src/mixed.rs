@@ -1,5 +1,5 @@
-//! Decimals next to doubles, before types are coerced: DataFusion would turn both into decimals with fifteen digits after the
-//! decimal point, which leaves few digits to the left of it.
+//! Decimals next to doubles, before types are coerced: DataFusion would turn both into decimals with fifteen digits
+//! after the decimal point, which leaves few digits to the left of it.
 
 use arrow::datatypes::DataType;
 use datafusion::{
@@ -17,8 +17,8 @@ use datafusion::{
 
 use crate::{compare::compares, exact::exact, rewrite};
 
-/// A value next to a double becomes a double. A constant next to a decimal becomes a decimal, of the same type if that type
-/// holds the constant.
+/// A value next to a double becomes a double. A constant next to a decimal becomes a decimal, of the same type if that
+/// type holds the constant.
 #[derive(Debug)]
 pub struct MixedNumbers;
 
@@ -180,8 +180,8 @@ fn all(exprs: Vec<Expr>, schema: &DFSchema, they_are: Use) -> Vec<Expr> {
     let too_fine = they_are == Use::Compared
         && constants.iter().flatten().any(|constant| types.iter().any(|of| constant.has_no_room_beside(of)));
     let one = |((expr, of), constant): ((Expr, &DataType), Option<Expr>)| match constant {
-        // A constant with more digits than a wide decimal equals none of its values. A double of 53 bits still tells the constant
-        // from all of them.
+        // A constant with more digits than a wide decimal equals none of its values. A double of 53 bits still tells
+        // the constant from all of them.
         _ if (doubles || too_fine) && is_decimal(of) => cast(expr, DataType::Float64),
         Some(constant) if !doubles && !too_fine => constant,
         _ => expr,

@@ -15,12 +15,12 @@ pub fn position(input: &LogicalPlan, is_topic: &dyn Fn(&str) -> bool) -> Result<
     match (named.next(), named.next()) {
         (Some((index, column)), None) if is_position(input, index, is_topic) => Ok(Expr::Column(column)),
         (Some(_), None) => Err(SqlError::new(
-            "first_value and last_value order by the topic's own column `_order`, but another column has this name here: \
-            rename that one, and select the topic's `_order` unchanged in subqueries in FROM",
+            "first_value and last_value order by the topic's own column `_order`, but another column has this name \
+             here: rename that one, and select the topic's `_order` unchanged in subqueries in FROM",
         )),
         _ => Err(SqlError::new(
-            "first_value and last_value order by the topic's column `_order`: subqueries in FROM, and each part of a union, must \
-             select it too, as in FROM (SELECT x, _order FROM topic) AS t",
+            "first_value and last_value order by the topic's column `_order`: subqueries in FROM, and each part of a \
+             union, must select it too, as in FROM (SELECT x, _order FROM topic) AS t",
         )),
     }
 }

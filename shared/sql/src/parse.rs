@@ -46,7 +46,8 @@ fn no_select() -> SqlError {
     SqlError::new("only a SELECT can be run over a topic")
 }
 
-/// Leaves the meta columns out of `*`, marks casts whose columns would get the same name, and writes `mod(a, b)` as `a % b`.
+/// Leaves the meta columns out of `*`, marks casts whose columns would get the same name, and writes `mod(a, b)` as `a
+/// % b`.
 struct Rewrites<'a> {
     inputs: &'a [Input],
     /// The queries around the current place, outermost first.

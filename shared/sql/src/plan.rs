@@ -77,11 +77,11 @@ impl fmt::Debug for Planned {
 ///
 /// # Errors
 /// Syntax, unknown names and types, with their place; what can't be run exactly once over batches (ORDER BY, LIMIT,
-/// DISTINCT, OVER, joins of two streams, subqueries over a topic, exact medians, functions that give a different result each
-/// time), with the reason and what to write instead; and statements that would fail for every record.
+/// DISTINCT, OVER, joins of two streams, subqueries over a topic, exact medians, functions that give a different result
+/// each time), with the reason and what to write instead; and statements that would fail for every record.
 pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
-    // A thread of its own has a stack for the deepest statement that is accepted, and a panic of the planner fails only this
-    // statement.
+    // A thread of its own has a stack for the deepest statement that is accepted, and a panic of the planner fails only
+    // this statement.
     let planned = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("planner".to_owned()).stack_size(STACK_BYTES);
         let thread = thread.spawn_scoped(scope, || futures::executor::block_on(unguarded(statement)));
@@ -91,7 +91,8 @@ pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
         Ok(Ok(planned)) => planned?,
         Ok(Err(_)) => {
             return Err(SqlError::new(
-                "internal: the planner failed at this statement. Please report it, and write the statement in another way",
+                "internal: the planner failed at this statement. Please report it, and write the statement in another \
+                 way",
             ));
         }
         Err(error) => {
@@ -239,8 +240,8 @@ pub(crate) fn stored(data_type: &DataType, name: &str) -> Result<DataType> {
         }
         DataType::Interval(_) | DataType::Duration(_) | DataType::Time32(_) | DataType::Time64(_) => {
             return Err(SqlError::new(format!(
-                "column `{name}` is an interval or a time of day, which tables can't hold: write extract(epoch FROM …) of each \
-                time and subtract them, which gives seconds, or show the times themselves"
+                "column `{name}` is an interval or a time of day, which tables can't hold: write extract(epoch FROM …) \
+                 of each time and subtract them, which gives seconds, or show the times themselves"
             )));
         }
         other => other.clone(),

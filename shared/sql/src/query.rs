@@ -55,8 +55,8 @@ const MAX_ANSWER_BYTES: usize = 256 << 20;
 /// Runs a SELECT over tables and returns its columns and its first `max_rows` rows.
 ///
 /// # Errors
-/// If the statement isn't a SELECT, names something that doesn't exist, fails on a value, or needs more than 1 GiB of memory
-/// in addition to the tables, or 256 MiB for the result.
+/// If the statement isn't a SELECT, names something that doesn't exist, fails on a value, or needs more than 1 GiB of
+/// memory in addition to the tables, or 256 MiB for the result.
 pub async fn query(sql: &str, tables: Vec<WholeTable>, max_rows: usize) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     within(MAX_WORK_BYTES, MAX_ANSWER_BYTES, sql, tables, max_rows).await
 }

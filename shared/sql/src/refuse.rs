@@ -78,9 +78,9 @@ fn no_subqueries_above(node: &LogicalPlan) -> Result<()> {
     })?;
     if found {
         return Err(SqlError::new(
-            "a subquery can't stand in HAVING, or in SELECT next to aggregates: groups are finished where the table is read. \
-             Join the reference in FROM, below the aggregate, as in FROM topic JOIN reference ON …, and group by what it \
-             gives or aggregate it",
+            "a subquery can't stand in HAVING, or in SELECT next to aggregates: groups are finished where the table is \
+             read. Join the reference in FROM, below the aggregate, as in FROM topic JOIN reference ON …, and group by \
+             what it gives or aggregate it",
         ));
     }
     Ok(())
@@ -169,8 +169,8 @@ impl Checker<'_> {
         node.apply_subqueries(|subquery| {
             if self.streams(subquery) {
                 refusal.get_or_insert(
-                    "a subquery may read references only, not a topic: its other events are in other batches. Group the \
-                     topic into a table of its own, or declare what you look up as a reference",
+                    "a subquery may read references only, not a topic: its other events are in other batches. Group \
+                     the topic into a table of its own, or declare what you look up as a reference",
                 );
             }
             Ok(TreeNodeRecursion::Continue)
@@ -225,8 +225,8 @@ impl Checker<'_> {
             | LogicalPlan::Unnest(_) => return inputs(),
             LogicalPlan::Union(union) => {
                 if !union.inputs.iter().all(|arm| self.streams(arm)) {
-                    "a part of this UNION reads no topic: its rows would be written again with each batch. Leave it out, and insert \
-                    these rows into the table once, or send them to the topic"
+                    "a part of this UNION reads no topic: its rows would be written again with each batch. Leave it \
+                     out, and insert these rows into the table once, or send them to the topic"
                 } else if union.inputs.iter().any(|arm| has_aggregate(arm)) {
                     "a UNION of aggregates can't be merged from batches. UNION ALL the rows first, and GROUP BY once over \
                      all of them: SELECT …, count(*) AS n FROM (SELECT … FROM a UNION ALL SELECT … FROM b) AS both GROUP BY …"
@@ -239,21 +239,22 @@ impl Checker<'_> {
                 Some(refusal) => refusal,
             },
             LogicalPlan::Sort(_) => {
-                "ORDER BY over a stream would need all events, and a stream never ends. Leave it out here and order where the table \
-                 is read"
+                "ORDER BY over a stream would need all events, and a stream never ends. Leave it out here and order \
+                 where the table is read"
             }
             LogicalPlan::Limit(_) => LIMIT,
             LogicalPlan::Distinct(distinct) if matches!(distinct.input().as_ref(), LogicalPlan::Union(_)) => {
-                "UNION drops rows that are already there, and would need all events for it: write UNION ALL (and GROUP BY \
-                all columns over it, if each row must be there once)"
+                "UNION drops rows that are already there, and would need all events for it: write UNION ALL (and GROUP \
+                 BY all columns over it, if each row must be there once)"
             }
             LogicalPlan::Distinct(_) => {
-                "DISTINCT over a stream would need all events. Write GROUP BY over the same columns: the table then holds each row once"
+                "DISTINCT over a stream would need all events. Write GROUP BY over the same columns: the table then \
+                 holds each row once"
             }
             LogicalPlan::Window(_) => OVER,
             LogicalPlan::Aggregate(_) => {
-                "an aggregate over an aggregate, or joined afterwards, can't be merged from batches. Join first, group once, \
-                 and compute the rest in an expression over the aggregates or where the table is read"
+                "an aggregate over an aggregate, or joined afterwards, can't be merged from batches. Join first, group \
+                 once, and compute the rest in an expression over the aggregates or where the table is read"
             }
             LogicalPlan::Subquery(_) => {
                 "LATERAL can't be run over a stream: join a reference, or write unnest(…) in SELECT"
@@ -279,26 +280,29 @@ impl Checker<'_> {
         }
         if !(left && right) {
             return Some(
-                "this outer join keeps the reference's side, and would give rows without an event. Keep the stream's side: \
-                `FROM topic LEFT JOIN reference ON …`",
+                "this outer join keeps the reference's side, and would give rows without an event. Keep the stream's \
+                 side: `FROM topic LEFT JOIN reference ON …`",
             );
         }
         if matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti) {
             return Some(
-                "EXCEPT and INTERSECT compare an event with those of other batches. UNION ALL both topics with a column that \
-                 says where a row comes from, GROUP BY all others, and keep HAVING NOT bool_or(is_right) (or AND bool_or(is_right))",
+                "EXCEPT and INTERSECT compare an event with those of other batches. UNION ALL both topics with a \
+                 column that says where a row comes from, GROUP BY all others, and keep HAVING NOT bool_or(is_right) \
+                 (or AND bool_or(is_right))",
             );
         }
         if self.topics(&join.right).any(|topic| self.topics(&join.left).any(|other| other == topic)) {
             return Some(
-                "a topic can't be joined with itself: its other events are in other batches. Use GROUP BY with aggregates \
-                 (FILTER (WHERE …) selects a kind of event), or write a table and join it with itself where it is read",
+                "a topic can't be joined with itself: its other events are in other batches. Use GROUP BY with \
+                 aggregates (FILTER (WHERE …) selects a kind of event), or write a table and join it with itself where \
+                 it is read",
             );
         }
         Some(
-            "a join of two streams would keep both sides in memory forever. Make one side a reference; or, for a match within a \
-            window, UNION ALL both topics with a column that says where a row comes from, GROUP BY key and tumble(…), and keep \
-             HAVING bool_or(is_left) AND bool_or(is_right); or write both into tables and join them where they are read",
+            "a join of two streams would keep both sides in memory forever. Make one side a reference; or, for a match \
+             within a window, UNION ALL both topics with a column that says where a row comes from, GROUP BY key and \
+             tumble(…), and keep HAVING bool_or(is_left) AND bool_or(is_right); or write both into tables and join \
+             them where they are read",
         )
     }
 }
@@ -320,8 +324,8 @@ fn deterministic(expr: &Expr) -> Result<()> {
     let name = function.name();
     if expr.is_volatile_node() || matches!(name, "now" | "current_date" | "current_time" | "current_timestamp") {
         return Err(SqlError::new(format!(
-            "{name}() gives a different result each time, so a redelivered batch would change the table. Use a field of the \
-             event, or its timestamp `_timestamp`"
+            "{name}() gives a different result each time, so a redelivered batch would change the table. Use a field \
+             of the event, or its timestamp `_timestamp`"
         )));
     }
     Ok(())

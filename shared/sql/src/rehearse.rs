@@ -1,4 +1,5 @@
-//! Runs a statement over made-up records, so that a statement that fails for every record is found before the first real one.
+//! Runs a statement over made-up records, so that a statement that fails for every record is found before the first
+//! real one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,8 +64,8 @@ pub async fn rehearse(
     Ok(())
 }
 
-/// Makes record `number`. Without a text, fields that may be null are null; otherwise they have ordinary values. No two fields
-/// are equal, so that a division by their difference works.
+/// Makes record `number`. Without a text, fields that may be null are null; otherwise they have ordinary values. No two
+/// fields are equal, so that a division by their difference works.
 fn row(fields: &[FieldRef], number: usize, text: Option<&str>) -> Result<RecordBatch, ArrowError> {
     let value = |(index, field): (usize, &FieldRef)| match text {
         None if field.is_nullable() => Ok(new_null_array(field.data_type(), 1)),

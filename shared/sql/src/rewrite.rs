@@ -5,8 +5,8 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlan, expr_rewriter::NamePreserver, utils::merge_schema},
 };
 
-/// Applies `rewrite` to each expression of each node, including subqueries, from the leaves up. Columns keep their names;
-/// their types may change.
+/// Applies `rewrite` to each expression of each node, including subqueries, from the leaves up. Columns keep their
+/// names; their types may change.
 pub fn expressions(
     plan: LogicalPlan,
     rewrite: &dyn Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,

@@ -58,7 +58,8 @@ pub const MAX_RUN_BYTES: usize = 256 * 1024 * 1024;
 /// Limits of a run's output, in bytes and in rows.
 const MAX_OUTPUT_BYTES: usize = 128 * 1024 * 1024;
 const MAX_OUTPUT_ROWS: usize = 2_000_000;
-/// The largest piece that an operator of a plan with a join makes at once, in bytes, if all rows are as wide as the widest.
+/// The largest piece that an operator of a plan with a join makes at once, in bytes, if all rows are as wide as the
+/// widest.
 const JOINED_BYTES: usize = 32 * 1024 * 1024;
 
 impl ReferenceTable {
@@ -131,7 +132,8 @@ impl SqlTransform {
             within(limit, in_batches_of(plan, rows_at_once)?, &with_batches_of(&self.context, rows_at_once)).await
         };
         let batches = AssertUnwindSafe(run).catch_unwind().await;
-        // A panic would repeat with every attempt. It becomes an error of the input, so that one record doesn't stop the others.
+        // A panic would repeat with every attempt. It becomes an error of the input, so that one record doesn't stop
+        // the others.
         batches.unwrap_or_else(|_| Err(DataFault::error("internal: the SQL plan panicked over this input")))
     }
 }

@@ -42,7 +42,8 @@ pub fn merge(sketches: &[&[u8]]) -> millstream_core::Result<Vec<u8>> {
     for sketch in sketches {
         if sketch.len() != REGISTERS {
             return Err(Error::stop(format!(
-                "an approx_distinct state has {} bytes instead of {REGISTERS}: something other than millstream has written the table",
+                "an approx_distinct state has {} bytes instead of {REGISTERS}: something other than millstream has \
+                 written the table",
                 sketch.len()
             )));
         }

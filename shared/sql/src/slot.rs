@@ -53,8 +53,8 @@ impl TableProvider for SlotTable {
     }
 }
 
-/// The place of a [`SlotTable`] in a physical plan, and its rows for one run. It tells the planner nothing about the number
-/// of rows.
+/// The place of a [`SlotTable`] in a physical plan, and its rows for one run. It tells the planner nothing about the
+/// number of rows.
 #[derive(Debug)]
 struct SlotExec {
     name: String,
@@ -123,11 +123,11 @@ impl ExecutionPlan for SlotExec {
     }
 }
 
-/// The plan with its slots filled: `rows` by table name; a table without an entry is empty. Rows may have more columns than
-/// the slot reads, in any order.
+/// The plan with its slots filled: `rows` by table name; a table without an entry is empty. Rows may have more columns
+/// than the slot reads, in any order.
 ///
-/// Every operator is re-created: a plain copy of a join shares its built side and its metrics with the plan, and would give
-/// every later batch, of every partition, the rows of the first one.
+/// Every operator is re-created: a plain copy of a join shares its built side and its metrics with the plan, and would
+/// give every later batch, of every partition, the rows of the first one.
 pub fn fill(plan: &Arc<dyn ExecutionPlan>, rows: &HashMap<&str, &[RecordBatch]>) -> Result<Arc<dyn ExecutionPlan>> {
     let filled = Arc::clone(plan).transform_up(|node| {
         let fresh = match node.downcast_ref::<SlotExec>() {

@@ -49,8 +49,8 @@ pub struct Lowered {
     pub direct: bool,
 }
 
-/// Lowers `aggregate`. Its states are named after `base`, which is already taken in `names`. `input` is the plan that it
-/// aggregates; `is_topic` tells which tables are topics.
+/// Lowers `aggregate`. Its states are named after `base`, which is already taken in `names`. `input` is the plan that
+/// it aggregates; `is_topic` tells which tables are topics.
 pub fn lower(
     aggregate: &AggregateFunction,
     input: &LogicalPlan,
@@ -151,8 +151,8 @@ impl Lowering<'_> {
         if data_type.is_nested() {
             let name = self.aggregate.func.name();
             return Err(SqlError::new(format!(
-                "{name}() of {} depends on the store, as stores order it differently: take {name}() of one of its fields, or \
-                 last_value(…) for the newest one",
+                "{name}() of {} depends on the store, as stores order it differently: take {name}() of one of its \
+                 fields, or last_value(…) for the newest one",
                 if data_type.is_list() { "a list" } else { "an object" }
             )));
         }
@@ -177,8 +177,8 @@ impl Lowering<'_> {
         Expr::AggregateFunction(AggregateFunction::new_udf(function, args, false, filter, order_by, None))
     }
 
-    /// A sum that can't wrap within a batch, and fails if it doesn't fit `result`: integers and wide decimals are summed in a
-    /// wider type. (DataFusion adds ten digits, enough for 10^10 rows; a batch has far fewer.)
+    /// A sum that can't wrap within a batch, and fails if it doesn't fit `result`: integers and wide decimals are
+    /// summed in a wider type. (DataFusion adds ten digits, enough for 10^10 rows; a batch has far fewer.)
     fn exact_sum(&self, result: &DataType) -> Result<Expr> {
         let (argument, data_type) = self.argument()?;
         let wide = match data_type {
@@ -243,8 +243,8 @@ impl Lowering<'_> {
     fn by_order(mut self, first: bool) -> Result<Lowered> {
         if !self.aggregate.params.order_by.is_empty() {
             return Err(SqlError::new(
-                "first_value and last_value order by event time, then position: leave ORDER BY out (and name the field of the \
-                event time with the topic's `event_time`)",
+                "first_value and last_value order by event time, then position: leave ORDER BY out (and name the field \
+                 of the event time with the topic's `event_time`)",
             ));
         }
         let order = order::position(self.input, self.is_topic)?;

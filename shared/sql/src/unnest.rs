@@ -22,8 +22,8 @@ use futures::{StreamExt, stream};
 
 use crate::size;
 
-/// The largest output of one piece, in bytes and in rows: an aggregate checks its memory only after each piece, and a row may
-/// be a group with a sketch of 4 KiB.
+/// The largest output of one piece, in bytes and in rows: an aggregate checks its memory only after each piece, and a
+/// row may be a group with a sketch of 4 KiB.
 const PIECE_BYTES: usize = 32 * 1024 * 1024;
 const PIECE_ROWS: usize = 16 * 1024;
 

@@ -26,8 +26,8 @@ pub fn instant() -> DataType {
 pub enum Window {
     /// `tumble(time, size)`: the start of the one window that holds the event.
     Tumble,
-    /// `hop(time, slide, size)` as the user writes it: a group for each window that holds the event. Planning replaces it by an
-    /// unnested [`Window::HopStarts`].
+    /// `hop(time, slide, size)` as the user writes it: a group for each window that holds the event. Planning replaces
+    /// it by an unnested [`Window::HopStarts`].
     Hop,
     /// The list of starts of all windows that hold the event.
     HopStarts,
@@ -113,7 +113,8 @@ impl ScalarUDFImpl for WindowFunction {
     }
 }
 
-/// Checks the lengths of a call of `tumble(time, size)` or `hop(time, slide, size)`. They are already computed constants.
+/// Checks the lengths of a call of `tumble(time, size)` or `hop(time, slide, size)`. They are already computed
+/// constants.
 ///
 /// # Errors
 /// What is wrong, and what to write.
@@ -124,14 +125,16 @@ pub fn check_lengths(window: Window, lengths: &[Expr]) -> std::result::Result<()
     };
     let lengths = lengths.iter().map(constant).collect::<std::result::Result<Vec<_>, _>>()?;
     match (window, lengths.as_slice()) {
-        (Window::Hop | Window::HopStarts, [slide, size]) if size < slide => Err(
-            "hop(time, slide, size): the slide comes first, and must not be longer than the size. Swap the two arguments; or, \
-            to leave out events between two windows, use tumble and WHERE"
-                .into(),
-        ),
-        (Window::Hop | Window::HopStarts, [slide, size]) if (size - 1) / slide >= MAX_WINDOWS_PER_EVENT => Err(format!(
-            "hop(time, slide, size): each event would be in more than {MAX_WINDOWS_PER_EVENT} windows. Make the slide longer"
-        )),
+        (Window::Hop | Window::HopStarts, [slide, size]) if size < slide => {
+            Err("hop(time, slide, size): the slide comes first, and must not be longer than the size. Swap the two \
+             arguments; or, to leave out events between two windows, use tumble and WHERE"
+                .into())
+        }
+        (Window::Hop | Window::HopStarts, [slide, size]) if (size - 1) / slide >= MAX_WINDOWS_PER_EVENT => {
+            Err(format!(
+                "hop(time, slide, size): each event would be in more than {MAX_WINDOWS_PER_EVENT} windows. Make the slide longer"
+            ))
+        }
         _ => Ok(()),
     }
 }

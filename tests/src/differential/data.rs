@@ -66,7 +66,8 @@ const TEXTS: [&str; 10] = ["a", "b", "c", "A", "", "null", "ä", "日本", "it's
 const NEW_YEAR_US: i64 = 1_704_067_200_000_000;
 const SECOND_US: i64 = 1_000_000;
 
-/// How much the values of a case vary. A small number of texts makes groups of several records; all times are around one point.
+/// How much the values of a case vary. A small number of texts makes groups of several records; all times are around
+/// one point.
 #[derive(Clone, Copy)]
 struct Lively {
     base_us: i64,

@@ -317,7 +317,8 @@ impl<'a> Worker<'a> {
         None
     }
 
-    /// Do the oracles differ, and does the function agree with the second one? Then the engines interpret the text differently.
+    /// Do the oracles differ, and does the function agree with the second one? Then the engines interpret the text
+    /// differently.
     async fn is_dialect(&mut self, case: &Case, difference: &Difference) -> bool {
         let What::Rows { got, .. } = &difference.what else { return false };
         let plain = plain::query(&case.tables(), &case.statement.print(Dialect::Plain)).await;

@@ -1,7 +1,7 @@
 //! Statements: a small tree that prints itself for millstream and for both oracles.
 //!
-//! The stream's side of every FROM is called `t`, in subqueries too. For the oracles it has two more columns: `_ord`, the
-//! record's place in the order of events, and `_v`, the version of the references that it is joined with.
+//! The stream's side of every FROM is called `t`, in subqueries too. For the oracles it has two more columns: `_ord`,
+//! the record's place in the order of events, and `_v`, the version of the references that it is joined with.
 
 use std::collections::BTreeSet;
 

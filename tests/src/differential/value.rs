@@ -1,5 +1,5 @@
-//! Types and values of generated records, as JSON, as DuckDB's SQL and as Arrow arrays. None of the codecs under test is
-//! used.
+//! Types and values of generated records, as JSON, as DuckDB's SQL and as Arrow arrays. None of the codecs under test
+//! is used.
 
 use std::{fmt::Write as _, sync::Arc};
 

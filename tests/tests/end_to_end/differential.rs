@@ -1,5 +1,5 @@
-//! Generated statements over generated records give the same results in both stores as in DuckDB. `tests/differential` runs
-//! more of them.
+//! Generated statements over generated records give the same results in both stores as in DuckDB. `tests/differential`
+//! runs more of them.
 
 use std::collections::BTreeSet;
 

@@ -7,8 +7,8 @@ use millstream_core::fault::POINTS;
 use millstream_tests::{Child, Scene, Setting, Store, Written, bank, say_goodbye};
 use tokio::sync::OnceCell;
 
-/// The fault point, the passage at which it kills, and the function, on Kafka and Postgres. The archive has fewer passages:
-/// each of its writes is a file.
+/// The fault point, the passage at which it kills, and the function, on Kafka and Postgres. The archive has fewer
+/// passages: each of its writes is a file.
 const ON_SERVICES: &[(&str, u32, &str)] = &[
     ("runner.before_decode", 1, "flow"),
     ("runner.before_decode", 6, "flow"),

@@ -73,8 +73,8 @@ async fn lambda_events_become_the_same_files() {
     scene.assert_archived(written, "Lambda").await;
 }
 
-/// Passes the whole log to a function as events with random cuts. Some events come twice, some records never, and three times
-/// the process is killed with an event in flight, which is then delivered again to a new process.
+/// Passes the whole log to a function as events with random cuts. Some events come twice, some records never, and three
+/// times the process is killed with an event in flight, which is then delivered again to a new process.
 async fn deliver(scene: &Scene, binary: &str, function: &str, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let api = LambdaRuntimeApi::start().await;

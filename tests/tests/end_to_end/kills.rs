@@ -43,8 +43,8 @@ async fn produce(scene: &Scene, seed: u64, done: &AtomicBool) -> Written {
     written
 }
 
-/// Kills 30 processes, audits after each kill, and returns the process after the last one. One in five is killed while it
-/// starts, the others while they work.
+/// Kills 30 processes, audits after each kill, and returns the process after the last one. One in five is killed while
+/// it starts, the others while they work.
 async fn kill(scene: &Scene, seed: u64) -> Child {
     let mut random = StdRng::seed_from_u64(seed);
     let function = scene.function("flow").await;

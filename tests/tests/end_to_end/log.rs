@@ -13,7 +13,8 @@ async fn a_topic_that_was_re_created_needs_a_new_generation() {
     scene.until_all_in("flow", &mut [&mut child]).await;
     child.drain().await;
     scene.assert_exact(&written, "before").await;
-    // The new topic is shorter than the fence's offset; longer; and longer with the same records and times at its beginning.
+    // The new topic is shorter than the fence's offset; longer; and longer with the same records and times at its
+    // beginning.
     for (seed, count, later_us) in [(62, 300, 3_600_000_000), (62, 9_000, 3_600_000_000), (61, 3_000, 0)] {
         delete_topic(scene.brokers(), &scene.topic).await;
         scene.systems.create_topics(&scene.pipeline).await.unwrap();

@@ -1,5 +1,5 @@
-//! The SQL crate's output in PostgreSQL's dialect agrees with its own computation: every aggregate through a view, with the
-//! tables in PostgreSQL and embedded.
+//! The SQL crate's output in PostgreSQL's dialect agrees with its own computation: every aggregate through a view, with
+//! the tables in PostgreSQL and embedded.
 
 use std::{path::Path, sync::Arc};
 
@@ -86,8 +86,8 @@ async fn a_view_shows_the_same_in_postgres_and_embedded() {
     assert_eq!(postgres, embedded);
 }
 
-/// Every operation that may stand above an aggregate, over values at the limits of their types. PostgreSQL's view must show a
-/// reader in another time zone the same values as the embedded store computes.
+/// Every operation that may stand above an aggregate, over values at the limits of their types. PostgreSQL's view must
+/// show a reader in another time zone the same values as the embedded store computes.
 const EDGES: &str = r#"
 name: edges
 topics:

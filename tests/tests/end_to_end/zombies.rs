@@ -29,8 +29,8 @@ async fn a_consumer_that_was_frozen_wakes_up_while_another_has_its_partitions() 
     brought_in(500, &mut [&mut first]).await;
     let mut second = Child::start("aggregate", &scene, "flow", &[]);
     takes(&mut second, 1).await;
-    // In each round, one process is frozen with batches in flight and more read ahead. The other takes all three partitions when
-    // the first one's session times out, and has just started on the rest when the first one wakes up.
+    // In each round, one process is frozen with batches in flight and more read ahead. The other takes all three
+    // partitions when the first one's session times out, and has just started on the rest when the first one wakes up.
     for round in 0..4 {
         let (zombie, successor) = if round % 2 == 0 { (&mut first, &mut second) } else { (&mut second, &mut first) };
         let before = scene.brought_in(&function).await;

@@ -60,7 +60,8 @@ fn name_of(folder: &Path) -> Result<String, Failure> {
     let name = identifier(last);
     match name.is_empty() || name.len() > 50 {
         true => Err(Failure::Usage(format!(
-            "the pipeline can't be named after `{}`: the last part of the folder must have a letter, and at most 50 letters",
+            "the pipeline can't be named after `{}`: the last part of the folder must have a letter, and at most 50 \
+             letters",
             folder.display()
         ))),
         false => Ok(name),

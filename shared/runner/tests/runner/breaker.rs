@@ -1,5 +1,5 @@
-//! If everything is refused, the mistake isn't in the records: the function stops before it has moved the whole topic into
-//! the dead letters.
+//! If everything is refused, the mistake isn't in the records: the function stops before it has moved the whole topic
+//! into the dead letters.
 
 use millstream_core::{Error, Late, Log, TopicPartition};
 use millstream_testkit::MemoryLog;
@@ -78,7 +78,8 @@ async fn late_events_stop_nothing() {
     assert_eq!(world.letter_offsets().len(), 12_000);
 }
 
-/// A record that can be decoded, late or not, shows that there is no general mistake: one bad record in six stops nothing.
+/// A record that can be decoded, late or not, shows that there is no general mistake: one bad record in six stops
+/// nothing.
 #[tokio::test]
 async fn bad_records_among_late_ones_stop_nothing() {
     let declared = Declared { late: Late::DeadLetter, lateness_ms: 1, ..Declared::default() };

@@ -95,7 +95,8 @@ async fn a_log_that_fails_temporarily_loses_nothing() {
     assert_eq!(member.texts().await, ["a", "b", "c", "d"]);
 }
 
-/// On Lambda the first record of a partition is what wakes the function: its fence must not be created after that record.
+/// On Lambda the first record of a partition is what wakes the function: its fence must not be created after that
+/// record.
 #[tokio::test]
 async fn a_first_delivery_is_not_lost_to_start_latest() {
     let world = World::with(Declared { start: Start::Latest, ..Declared::default() }, WORDS);
@@ -115,7 +116,8 @@ async fn start_latest_begins_after_the_existing_records() {
     assert_eq!(member.texts().await, ["g"]);
 }
 
-/// Some hosts skip a failed batch and may never deliver again. For them, a schedule sends an empty batch at the log's end.
+/// Some hosts skip a failed batch and may never deliver again. For them, a schedule sends an empty batch at the log's
+/// end.
 #[tokio::test]
 async fn an_empty_batch_at_the_end_of_the_log_catches_up() {
     let world = World::with(Declared { max_records: 2, ..Declared::default() }, WORDS);

@@ -98,9 +98,9 @@ impl Transform for Sums {
     }
 }
 
-/// Each value fits alone, but their sum doesn't fit the column. The records that no longer fit are refused, the same ones in
-/// every cut. (If one sum has values of both signs, it depends on the cut whether the total is ever too large: see
-/// ARCHITECTURE.md.)
+/// Each value fits alone, but their sum doesn't fit the column. The records that no longer fit are refused, the same
+/// ones in every cut. (If one sum has values of both signs, it depends on the cut whether the total is ever too large:
+/// see ARCHITECTURE.md.)
 #[tokio::test]
 async fn a_sum_that_overflows_refuses_the_record_that_no_longer_fits() {
     let declared = Declared { transform: Arc::new(Sums), table: PlainTransform::Count, ..Declared::default() };

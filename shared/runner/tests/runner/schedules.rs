@@ -108,7 +108,8 @@ async fn deliver(world: &World, members: &mut [Member; 2], step: &Delivery, high
     match outcome {
         Some(Ok(next)) => assert!(next >= end, "acknowledged up to {next}, delivered up to {end}"),
         Some(Err(_)) => {}
-        // Half of the dead ones come back as a new process; the other half only abandoned the call and keep their state.
+        // Half of the dead ones come back as a new process; the other half only abandoned the call and keep their
+        // state.
         None if polls.is_multiple_of(2) => members[step.to] = world.slow_member(1).await,
         None => {}
     }

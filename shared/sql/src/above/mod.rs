@@ -90,7 +90,8 @@ pub fn trace(above: &[LogicalPlan], aggregate: &DFSchema, root: &LogicalPlan) ->
     Ok(Outputs { columns: names.zip(from).collect(), aggregate_columns: aggregate.fields().len(), filtered })
 }
 
-/// Builds the view and the finisher. `finished` computes each column of the aggregate's output from the table's `columns`.
+/// Builds the view and the finisher. `finished` computes each column of the aggregate's output from the table's
+/// `columns`.
 pub async fn finish(
     state: &SessionState,
     above: &[LogicalPlan],
@@ -124,9 +125,9 @@ pub async fn finish(
     Ok((Some(FinishPlan { plan, schema: Arc::new(Schema::new(out)) }), Some(view)))
 }
 
-/// The nodes above the aggregate as one flat SELECT over the states: its columns, and which rows it keeps. Every column of
-/// the aggregate is replaced by the expression that finishes it: a name of the topic that was left here would fail later,
-/// in a view.
+/// The nodes above the aggregate as one flat SELECT over the states: its columns, and which rows it keeps. Every column
+/// of the aggregate is replaced by the expression that finishes it: a name of the topic that was left here would fail
+/// later, in a view.
 struct Flat {
     outputs: Vec<(String, Expr)>,
     filters: Vec<Expr>,

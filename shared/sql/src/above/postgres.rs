@@ -1,5 +1,5 @@
-//! Total expressions in PostgreSQL's SQL. Each operation of `total.rs` gives the same result here, value by value, whatever
-//! the reader's time zone, language or settings are.
+//! Total expressions in PostgreSQL's SQL. Each operation of `total.rs` gives the same result here, value by value,
+//! whatever the reader's time zone, language or settings are.
 
 use arrow::datatypes::DataType;
 use datafusion::{
@@ -42,7 +42,8 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text literal that is read the same in every database. In a plain literal, a setting decides what a backslash means.
+/// A text literal that is read the same in every database. In a plain literal, a setting decides what a backslash
+/// means.
 fn text(value: &str) -> String {
     let quoted = value.replace('\'', "''");
     if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
@@ -184,7 +185,9 @@ fn literal(value: &ScalarValue) -> Result<String> {
             format!("'{}'::{}", shown(value)?, type_name(&data_type)?)
         }
         _ => {
-            return Err(SqlError::new("this constant can't stand above an aggregate: cast it to string or to a number"));
+            return Err(SqlError::new(
+                "this constant can't stand above an aggregate: cast it to string or to a number",
+            ));
         }
     })
 }
@@ -200,7 +203,8 @@ fn shown(value: &ScalarValue) -> Result<String> {
     text.map_err(|_| SqlError::new("this constant can't be written as text"))
 }
 
-/// `body` over values that are computed once, under the names `a`, `b`, …. A value that `body` uses once is put in directly.
+/// `body` over values that are computed once, under the names `a`, `b`, …. A value that `body` uses once is put in
+/// directly.
 fn over(values: &[String], body: impl FnOnce(&[String]) -> String) -> String {
     let simple = |value: &String| {
         !value.contains(['(', ' ']) || value.starts_with('"') && value.ends_with('"') && !value.contains('(')

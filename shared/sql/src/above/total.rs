@@ -1,5 +1,5 @@
-//! The operations that may stand above an aggregate, made total: a result that can't be computed (a division by zero, an
-//! overflow, a value that the wanted type can't hold) is NULL for that group, and no group affects its neighbours.
+//! The operations that may stand above an aggregate, made total: a result that can't be computed (a division by zero,
+//! an overflow, a value that the wanted type can't hold) is NULL for that group, and no group affects its neighbours.
 //! `postgres.rs` has the same operations in SQL, one by one: change both together.
 
 use std::{cmp::Ordering, sync::Arc};

@@ -1,5 +1,5 @@
-//! The expressions that may stand above an aggregate: those that give the same result, value by value, in every store. All
-//! others are refused, with what to write instead.
+//! The expressions that may stand above an aggregate: those that give the same result, value by value, in every store.
+//! All others are refused, with what to write instead.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -114,8 +114,8 @@ impl<'a> WhiteList<'a> {
             Expr::ScalarFunction(function) => self.function(function),
             Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_) => {
                 Err(SqlError::new(
-                    "a subquery can't stand above an aggregate: the table is read long after the events came. Join the reference \
-                    in FROM, below the aggregate",
+                    "a subquery can't stand above an aggregate: the table is read long after the events came. Join the \
+                     reference in FROM, below the aggregate",
                 ))
             }
             other => Err(self.refuse(&other)),
@@ -160,8 +160,8 @@ impl<'a> WhiteList<'a> {
                 self.shift(*left, op, *right)
             }
             (Operator::Minus, _) if [&left_type, &right_type].iter().all(|side| is_time(side)) => Err(SqlError::new(
-                "an interval between two aggregates can't be computed in every store: write extract(epoch FROM …) of each and \
-                subtract them, which gives seconds",
+                "an interval between two aggregates can't be computed in every store: write extract(epoch FROM …) of \
+                 each and subtract them, which gives seconds",
             )),
             (Operator::StringConcat, _) if [&left_type, &right_type].iter().all(|side| is_text(side)) => {
                 Ok(Expr::BinaryExpr(BinaryExpr { left, op, right }))
