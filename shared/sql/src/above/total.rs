@@ -180,7 +180,7 @@ fn numbers(column: &ArrayRef) -> Result<Vec<Option<Number>>> {
             let wide = cast(column, &DataType::Decimal128(38, 0))?;
             wide.as_primitive::<Decimal128Type>().iter().map(|value| value.map(exact)).collect()
         }
-        other => return internal_err!("{other} is no number"),
+        other => return internal_err!("{other} is not a number"),
     })
 }
 
@@ -234,7 +234,7 @@ fn array(values: impl Iterator<Item = Option<Number>>, result: &DataType) -> Res
             let digits: ArrayRef = Arc::new(digits.with_precision_and_scale(38, 0)?);
             cast_with_options(&digits, integer, &CastOptions { safe: true, ..CastOptions::default() })?
         }
-        other => return Err(exec_datafusion_err!("{other} is no number")),
+        other => return Err(exec_datafusion_err!("{other} is not a number")),
     })
 }
 
