@@ -21,7 +21,7 @@ allowed). MILLSTREAM_LOG filters the log lines on stderr (such as `info`).";
 #[command(name = "millstream", version, after_help = EXIT_CODES, max_term_width = 110)]
 pub struct Cli {
     /// Options of every command.
-    /// #[command(flatten)]
+    #[command(flatten)]
     pub global: Global,
     /// The command; `dev` if left out.
     #[command(subcommand)]
@@ -29,7 +29,7 @@ pub struct Cli {
 }
 
 /// Options of every command.
-/// #[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct Global {
     /// The pipeline file or its folder [default: the current folder if it has a pipeline.yaml, else pipelines/bank]
     #[arg(short, long, global = true, value_name = "PATH")]

@@ -1,4 +1,4 @@
-//! Integer arithmetic that fails instead of wrapping: DataFusion's own `+`, `-` and `*` wrap, and so does the sign.
+//! Integer arithmetic that fails instead of wrapping: DataFusion's own `+`, `-` and `*` wrap, and so does negation.
 
 use arrow::{compute::kernels::numeric, datatypes::DataType};
 use datafusion::{

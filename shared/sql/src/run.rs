@@ -252,7 +252,7 @@ mod tests {
     use super::*;
     use crate::{Input, Statement, parse::parse, session::session};
 
-    /// Runs a statement over as many texts of 1 KB, within `limit` bytes.
+    /// Runs a statement over `texts` texts of 1 KB each, within `limit` bytes.
     async fn outcome(sql: &str, texts: usize, limit: usize) -> Result<Vec<RecordBatch>, DataFusionError> {
         let schema = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8, false)]));
         let inputs = vec![Input { name: "t".into(), schema: Arc::clone(&schema) }];
