@@ -7,11 +7,13 @@ const US_PER_DAY: i64 = 86_400_000_000;
 
 /// The first and the last date, in days since 1970.
 const DAYS: std::ops::RangeInclusive<i64> = -719_162..=2_932_896;
+/// The microseconds since 1970 of those days: compared per record, so without a division.
+const MICROSECONDS: std::ops::Range<i64> = *DAYS.start() * US_PER_DAY..(*DAYS.end() + 1) * US_PER_DAY;
 
 /// `us` if it is a time in the years 0001 to 9999.
 #[inline]
 pub(crate) fn within_us(us: i64) -> Option<i64> {
-    DAYS.contains(&us.div_euclid(US_PER_DAY)).then_some(us)
+    MICROSECONDS.contains(&us).then_some(us)
 }
 
 /// `days` if it is a date in the years 0001 to 9999.

@@ -33,13 +33,12 @@ impl Timeliness {
         let mut newest_us = before_us;
         let mut keep = Vec::with_capacity(decoded.index.len());
         for (time_us, index) in decoded.event_time.values().iter().zip(&decoded.index) {
-            let ahead = self.ahead(*time_us, timestamps_ms[*index]);
-            let reason = ahead.clone().or_else(|| self.late(*time_us, newest_us));
-            if ahead.is_none() {
+            let untimely = self.judge(*time_us, timestamps_ms[*index], newest_us);
+            if !matches!(untimely, Some(Untimely::Ahead { .. })) {
                 newest_us = newest_us.max(Some(*time_us));
             }
-            keep.push(reason.is_none());
-            decoded.bad.extend(reason.map(|reason| Bad { index: *index, reason }));
+            keep.push(untimely.is_none());
+            decoded.bad.extend(untimely.map(|untimely| Bad { index: *index, reason: self.reason(untimely) }));
         }
         if keep.iter().all(|keep| *keep) {
             return Ok((decoded, newest_us));
@@ -48,25 +47,43 @@ impl Timeliness {
         Ok((decoded.filter(&BooleanArray::from(keep))?, newest_us))
     }
 
-    /// Why an event is too far ahead of its record's timestamp; `None` if it isn't. In milliseconds, the precision of
-    /// timestamps.
-    fn ahead(&self, time_us: i64, timestamp_ms: i64) -> Option<String> {
-        let allowed_ms = self.ahead_ms.filter(|_| timestamp_ms >= FIRST_TIMESTAMP_MS)?;
-        let ahead_ms = time_us.div_euclid(1_000).saturating_sub(timestamp_ms);
-        (ahead_ms > allowed_ms).then(|| {
-            format!(
-                "ahead: dated {ahead_ms} ms after the record's own timestamp, {allowed_ms} ms are allowed (`ahead`)"
-            )
-        })
+    /// How an event misses its time, if it does. This runs per record, so it makes no text.
+    fn judge(&self, time_us: i64, timestamp_ms: i64, newest_us: Option<i64>) -> Option<Untimely> {
+        if let Some(allowed_ms) = self.ahead_ms
+            && timestamp_ms >= FIRST_TIMESTAMP_MS
+        {
+            // Timestamps have no more than milliseconds.
+            let ahead_ms = time_us.div_euclid(1_000).saturating_sub(timestamp_ms);
+            if ahead_ms > allowed_ms {
+                return Some(Untimely::Ahead { by_ms: ahead_ms });
+            }
+        }
+        let newest_us = newest_us.filter(|_| self.late == Late::DeadLetter)?;
+        let is_late = time_us < newest_us.saturating_sub(self.lateness_ms.saturating_mul(1_000));
+        is_late.then(|| Untimely::Late { by_ms: newest_us.saturating_sub(time_us) / 1_000 })
     }
 
-    /// Why an event is late; `None` if it isn't.
-    fn late(&self, time_us: i64, newest_us: Option<i64>) -> Option<String> {
-        let newest_us = newest_us.filter(|_| self.late == Late::DeadLetter)?;
-        let lateness_ms = self.lateness_ms;
-        (time_us < newest_us.saturating_sub(lateness_ms.saturating_mul(1_000))).then(|| {
-            let behind_ms = newest_us.saturating_sub(time_us) / 1_000;
-            format!("late: {behind_ms} ms behind the newest event of its partition, {lateness_ms} ms are allowed")
-        })
+    fn reason(&self, untimely: Untimely) -> String {
+        match untimely {
+            Untimely::Ahead { by_ms } => {
+                let allowed_ms = self.ahead_ms.unwrap_or_default();
+                format!(
+                    "ahead: dated {by_ms} ms after the record's own timestamp, {allowed_ms} ms are allowed (`ahead`)"
+                )
+            }
+            Untimely::Late { by_ms } => format!(
+                "late: {by_ms} ms behind the newest event of its partition, {} ms are allowed",
+                self.lateness_ms
+            ),
+        }
     }
+}
+
+/// How an event misses its time.
+#[derive(Clone, Copy)]
+enum Untimely {
+    /// It is dated this much after its record's own timestamp.
+    Ahead { by_ms: i64 },
+    /// It is this much older than the newest event of its partition.
+    Late { by_ms: i64 },
 }

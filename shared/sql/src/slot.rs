@@ -194,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn a_plan_keeps_nothing_of_earlier_batches() {
         for (sql, runs) in [
-            ("SELECT t.n FROM t JOIN r ON t.n = r.n WHERE t.n > 0", 20_000),
+            ("SELECT t.n FROM t JOIN r ON t.n = r.n WHERE t.n > 0", 100_000),
             ("SELECT t.n FROM t LEFT JOIN r ON t.n = r.n", 100),
             ("SELECT t.n, r.n AS m FROM t CROSS JOIN r", 100),
             ("SELECT t.n FROM t JOIN r ON t.n < r.n", 100),
