@@ -1,8 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
 use console::Term;
-use millstream_assembly::{Systems, partitions_differ};
+use millstream_assembly::{Making, Systems, partitions_differ};
 use millstream_core::Error;
+use millstream_host::Stop;
 use millstream_pipeline::Pipeline;
 use tokio::{
     sync::watch,
@@ -12,7 +13,7 @@ use tokio::{
 use crate::{
     DevArgs, Failure,
     context::Context,
-    interrupt::Interrupt,
+    interrupt,
     live::{Phase, Screen, Seen, Sight, State, Watcher, view},
     patience::{Patience, time_is_up},
     running::{self, Running},
@@ -25,14 +26,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// `millstream dev`: the whole pipeline in this process.
 pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure> {
     let pipeline = Arc::new(context.load(args.path.as_deref())?);
-    let mut interrupt = Interrupt::listen()?;
+    let interrupt = interrupt::listen()?;
     let started_us = context.clock.now_us();
     let deadline = args.for_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
     let patience = Patience::new(&interrupt, deadline);
     let mut connections = context.connections.clone();
-    // A trial run takes no partition away from a function in production, and commits nothing in its name.
+    // A trial run takes no partition from a function in production, and commits nothing in its name.
     connections.group_prefix = format!("dev.{}.", context.who);
-    // And writes over no table of it.
+    // And it writes to none of its tables.
     let beside_kafka = connections.kafka_brokers.is_some();
     connections.embed_tables = beside_kafka && connections.postgres_url.is_some() && !args.into_postgres;
     let systems = Arc::new(Systems::open(&pipeline, &connections, Arc::clone(&context.clock))?);
@@ -43,7 +44,7 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     if held_back(context, args) && !running::names(&pipeline).0.is_empty() {
         tracing::warn!("no records are made up beside a Kafka; --generate makes them, in its topics");
     }
-    let mut running = Running::new();
+    let mut running = Running::default();
     let starting = start(context, args, &pipeline, &systems, &patience, &mut running);
     let started = show_start(starting, &mut watcher, &mut display).await;
     started.inspect_err(|_| context.logs.release())?;
@@ -53,7 +54,7 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     let (telling, seen) = watch::channel(Seen::default());
     let asking = tokio::spawn(sight.look_on(telling));
     look_on(watcher, seen, looking)?;
-    let failed = watch_over(&mut running, &mut interrupt, deadline, &mut states, &mut display).await;
+    let failed = watch_over(&mut running, &interrupt, deadline, &mut states, &mut display).await;
 
     let drained = drain(&mut running, &mut states, &mut display).await;
     let elapsed_ms = (context.clock.now_us() - started_us) / 1_000;
@@ -72,12 +73,12 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     }
 }
 
-/// Are there no generators because nobody asked for made-up records in a Kafka's topics?
+/// Are there no generators because made-up records in a Kafka's topics must be asked for?
 fn held_back(context: &Context, args: &DevArgs) -> bool {
     context.connections.kafka_brokers.is_some() && !args.generate && !args.no_generate
 }
 
-/// A system that is away at the start is seen to be waited for.
+/// Shows that it waits for a system that is away at the start.
 async fn show_start(
     starting: impl Future<Output = millstream_core::Result<()>>,
     watcher: &mut Watcher,
@@ -109,16 +110,15 @@ async fn start(
         tracing::warn!("{differ}");
     }
     let (making, reading) = running::names(pipeline);
-    for name in reading {
-        running.start_function(systems, pipeline, name, patience).await?;
-    }
-    for name in making.into_iter().filter(|_| !args.no_generate && !held_back(context, args)) {
-        running.start_generator(context, systems, pipeline, name, args.rate, |_| {})?;
+    let made = making.into_iter().filter(|_| !args.no_generate && !held_back(context, args));
+    let how = Making { rate_per_s: args.rate, ..Making::new(Arc::clone(&context.clock)) };
+    for name in reading.into_iter().chain(made) {
+        running.start(systems, pipeline, name, &how, patience).await?;
     }
     Ok(())
 }
 
-/// Tells how things stand twice a second, on a thread of its own until nobody listens: when there is much to bring in, the
+/// Makes a state twice a second, on a thread of its own, as long as there is a receiver: when there is much to bring in, the
 /// functions keep all threads of the runtime busy.
 fn look_on(
     mut watcher: Watcher,
@@ -139,10 +139,10 @@ fn look_on(
     thread.spawn(move || runtime.block_on(look)).map_err(no_thread).map(drop)
 }
 
-/// Shows how it goes until it is time to end; the error, if that is why.
+/// Shows the states until it is time to end. Returns the error, if that is why.
 async fn watch_over(
     running: &mut Running,
-    interrupt: &mut Interrupt,
+    interrupt: &Stop,
     deadline: Option<Instant>,
     states: &mut watch::Receiver<State>,
     display: &mut Display,
@@ -184,7 +184,7 @@ fn again(context: &Context, args: &DevArgs) -> String {
     if folder.is_empty() { "millstream dev".to_owned() } else { format!("millstream dev {folder}") }
 }
 
-/// The live view, or plain lines where that is no terminal.
+/// The live view, or plain lines if stderr is not a terminal.
 enum Display {
     Live(Screen),
     Plain { looks: u32 },
@@ -200,11 +200,10 @@ impl Display {
         Ok(Self::Live(Screen::open()?))
     }
 
-    /// One last look, if it comes soon: the view stays on the screen, and it should be true, and of the same moment as the
-    /// summary.
+    /// Shows one last state, if it comes soon: the view stays on the screen, and should agree with the summary.
     async fn end(&mut self, states: &mut watch::Receiver<State>, elapsed_ms: i64) {
         for _ in 0..2 {
-            // The first one may have been under way when the last function ended.
+            // The first one may have been begun before the last function ended.
             let _ = tokio::time::timeout(2 * LOOK_EVERY, states.changed()).await;
             states.mark_unchanged();
         }
@@ -212,17 +211,17 @@ impl Display {
         self.show(&state, Phase::Ended);
     }
 
-    /// What is where; the live view shows it all the time.
+    /// Prints where the systems are; the live view shows it all the time.
     fn say_where(&self, systems: &Systems) {
         if let Self::Plain { .. } = self {
             systems.describe().iter().for_each(|(what, place)| eprintln!("{what}: {place}"));
         }
     }
 
-    /// A terminal that can't be drawn on is no reason to end the work.
+    /// A terminal that fails is not a reason to end the work.
     fn show(&mut self, state: &State, phase: Phase) {
         if state.pipeline.is_empty() {
-            return; // nothing was seen yet
+            return; // there is no state yet
         }
         let state = State { phase, ..state.clone() };
         match self {

@@ -15,19 +15,19 @@ use crate::{
     running::{Consuming, Running},
 };
 
-/// How long after one look at the systems comes the next.
+/// The pause between two looks at the systems.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Counting rows and asking sinks for fences costs them something: every so many looks is enough.
+/// Counting rows and asking sinks for fences costs them something, so only every fourth look does it.
 const CLOSE_EVERY: u64 = 4;
-/// A table that does not answer by then is left out of this look: the view goes on.
+/// A table that takes longer to answer is left out of this look, so that the view goes on.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What the systems said when they were last asked. Busy ones take their time: the view doesn't wait for them.
+/// What the systems answered when they were last asked. The view doesn't wait for the next answer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
-    /// None before the log has answered for the first time.
+    /// `None` before the log has answered for the first time.
     pub watermarks: Option<BTreeMap<TopicPartition, Watermarks>>,
-    /// Fences of partitions that this process hasn't written yet: from earlier runs, or written by others.
+    /// Fences of partitions that this process hasn't written yet: from earlier runs or other processes.
     pub fences: HashMap<(String, TopicPartition), i64>,
     pub tables: Vec<TableState>,
     pub dead_letters: DeadLetterState,
@@ -40,7 +40,7 @@ pub(crate) struct Sight {
     functions: Vec<Consuming>,
     seen: Seen,
     table_rows: BTreeMap<String, u64>,
-    /// How many letters there were when they were last looked through.
+    /// How many letters there were when the latest was last read.
     letters_read: Option<u64>,
 }
 
@@ -56,14 +56,15 @@ impl Sight {
         }
     }
 
-    /// Looks until nobody wants to know. A system that can't be asked now is asked again; the functions tell of it.
+    /// Looks again and again, as long as there is a receiver. A system that doesn't answer is asked again; the functions log
+    /// it.
     pub async fn look_on(mut self, told: watch::Sender<Seen>) {
         for looks in 0_u64.. {
             match self.watermarks().await {
                 Ok(watermarks) => self.seen.watermarks = Some(watermarks),
                 Err(error) => tracing::debug!(%error, "the live view can't see the log now"),
             }
-            // The numbers of the log need not wait for what costs more.
+            // The log's numbers don't wait for the slower answers.
             told.send_replace(self.seen.clone());
             if looks.is_multiple_of(CLOSE_EVERY) {
                 self.look_closer().await;
@@ -89,7 +90,7 @@ impl Sight {
         Ok(all)
     }
 
-    /// What costs more. Whatever fails is asked again the next time.
+    /// The answers that cost more. What fails is asked again the next time.
     async fn look_closer(&mut self) {
         for consuming in &self.functions {
             let written = consuming.function.runner.stats().partitions();
@@ -141,5 +142,5 @@ impl Sight {
 }
 
 pub(super) fn reads(consuming: &Consuming, partition: &TopicPartition) -> bool {
-    consuming.function.generations.contains_key(&partition.topic)
+    consuming.function.subscription.generation(&partition.topic).is_some()
 }

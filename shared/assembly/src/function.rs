@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use millstream_core::{Error, Limits, Result, Subscription, Table, TopicPartition};
 use millstream_pipeline::Pipeline;
@@ -6,21 +6,19 @@ use millstream_runner::Runner;
 use millstream_sql::ReferenceTable;
 use tokio::task::JoinSet;
 
-/// A function, ready to be run by a host.
+/// A function that reads topics, ready to be run by a host.
 pub struct Function {
     /// Its name, as `pipeline.function`.
     pub id: String,
     /// What brings batches into its sink.
     pub runner: Arc<Runner>,
-    /// Its consumer group and topics.
+    /// Its consumer group, and the topics it reads with their generation.
     pub subscription: Subscription,
-    /// The topics it reads, with their generation.
-    pub generations: BTreeMap<String, u32>,
     /// The table it writes.
     pub table: Table,
     /// The references that its SQL joins.
     pub references: Vec<Arc<ReferenceTable>>,
-    /// What loads them again; it ends with the function.
+    /// The tasks that load them again; they end with the function.
     pub(crate) refreshing: JoinSet<()>,
 }
 
@@ -35,11 +33,9 @@ impl Function {
     ) -> Self {
         let declared = &pipeline.functions[name];
         let generation = |topic: &String| pipeline.topics.get(topic).map_or(1, |topic| topic.generation);
-        let generations: BTreeMap<_, _> =
-            declared.from.iter().map(|topic| (topic.clone(), generation(topic))).collect();
-        let subscription =
-            Subscription { group, topics: generations.clone().into_iter().collect(), limits: declared.batch };
-        Self { id, runner, subscription, generations, table, references, refreshing: JoinSet::new() }
+        let topics = declared.from.iter().map(|topic| (topic.clone(), generation(topic))).collect();
+        let subscription = Subscription { group, topics, limits: declared.batch };
+        Self { id, runner, subscription, table, references, refreshing: JoinSet::new() }
     }
 
     /// Every partition of every topic that it reads.
@@ -48,7 +44,7 @@ impl Function {
     /// Those of the log.
     pub async fn partitions(&self, log: &dyn millstream_core::Log) -> Result<Vec<TopicPartition>> {
         let mut partitions = Vec::new();
-        for (topic, generation) in &self.generations {
+        for (topic, generation) in &self.subscription.topics {
             let count = log.partitions(topic).await?;
             partitions.extend((0..count).map(|partition| TopicPartition::new(topic, *generation, partition)));
         }
@@ -77,7 +73,7 @@ impl Function {
     }
 }
 
-/// A function that no host can run on a topic, because it reads none.
+/// The function reads no topic, so it has no table, no fence and no audit.
 #[derive(Debug)]
 pub struct NotRunnable {
     /// Its name in the file.

@@ -378,7 +378,7 @@ fn kafkas_timestamp_must_be_one_when_it_is_the_event_time() {
 #[test]
 fn a_set_up_that_cannot_work_stops_at_once() {
     let stops = |options: JsonOptions| match JsonDecoder::new(options) {
-        Err(Error::Stop(fault)) => fault.to_string(),
+        Err(Error::Stop(cause)) => cause.to_string(),
         other => panic!("{other:?}"),
     };
     assert!(stops(JsonOptions { columns: Some(vec!["nope".into()]), ..options() }).contains("`nope`"));
