@@ -192,13 +192,13 @@ async fn send(
         tell_bad(&skipped);
     }
     tell_bad(&passed);
-    let (behind, left_out) = (sent + passed.bad, skipped.bad + passed.bad);
+    let (done, left_out) = (sent + passed.bad, skipped.bad + passed.bad);
     let ended = outcome.err().or_else(|| {
-        let all = total.is_some_and(|total| behind == total);
+        let all = total.is_some_and(|total| done == total);
         (interrupt.is_requested() && !all).then(|| Error::retry("it was asked to end before the file did"))
     });
     if let Some(error) = ended {
-        return Err(error.context(unfinished(context, args, (sent, behind), total)).into());
+        return Err(error.context(unfinished(context, args, (sent, done), total)).into());
     }
     if context.json {
         return context.say(
@@ -210,7 +210,7 @@ async fn send(
 }
 
 /// How many records were sent, and how to go on from there.
-fn unfinished(context: &Context, args: &ProduceArgs, (sent, behind): (u64, u64), total: Option<u64>) -> String {
+fn unfinished(context: &Context, args: &ProduceArgs, (sent, done): (u64, u64), total: Option<u64>) -> String {
     let were = if sent == 1 { "was" } else { "were" };
     match total {
         None => format!("{} {were} sent", counted(sent, "record")),
@@ -218,7 +218,7 @@ fn unfinished(context: &Context, args: &ProduceArgs, (sent, behind): (u64, u64),
             "{} of {} {were} sent (those under way at the end may be there too); go on with `{}`",
             count(sent),
             counted(total, "record"),
-            again(context, args, args.skip + behind)
+            again(context, args, args.skip + done)
         ),
     }
 }

@@ -148,7 +148,7 @@ async fn as_a_service_it_makes_records_until_it_is_asked_to_end() {
 async fn what_a_person_must_correct_ends_it_with_a_message() {
     let shop = Shop::new();
     for (name, value, says) in [
-        ("MILLSTREAM_CREATE", "false", "topic orders does not exist"),
+        ("MILLSTREAM_CREATE", "false", "topic `orders` does not exist"),
         ("MILLSTREAM_FUNCTION", "nothing", "there is no function `nothing`"),
         ("MILLSTREAM_PERIOD_S", "soon", "MILLSTREAM_PERIOD_S"),
     ] {

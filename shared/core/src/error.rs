@@ -1,6 +1,6 @@
 use std::{error::Error as StdError, fmt, time::Duration};
 
-/// What went wrong, by what the caller does next. There are no more kinds than there are different things to do.
+/// What went wrong, by what the caller does next: one kind for each thing to do.
 ///
 /// A message names what happened, where, and what to do; it never holds a secret (adapters strip passwords before they
 /// build one) and never the value of a record.
@@ -11,9 +11,9 @@ pub enum Error {
     Retry(Cause),
     /// This input can't be processed, now or ever. The runner narrows it down to single records and dead-letters them.
     Poison(Cause),
-    /// More than can be done at once, within the memory or the time that there is; fewer records may well be. The outcome of
-    /// the failed call may be unknown. The runner reads the fence again and tries half as many; one record alone is
-    /// retried like [`Error::Retry`], and never becomes a dead letter.
+    /// More than can be done at once within the memory or the time available; fewer records may succeed. The outcome of the
+    /// failed call may be unknown. The runner reads the fence again and tries half as many; one record alone is retried like
+    /// [`Error::Retry`], and never becomes a dead letter.
     TooLarge(Cause),
     /// Another writer moved the fence, or this write had already been made: read the fence again and go on from there.
     /// The call that returns this changed nothing.

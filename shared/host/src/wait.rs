@@ -2,12 +2,12 @@ use std::cell::RefCell;
 
 use millstream_core::{Error, Result, Retries};
 
-/// Waits for a system that is away at the start: a database that is still starting is no reason to end. Calls until it
-/// succeeds, or until `end` says why there is no more time, which ends a call that is under way, too. `what` is what is
-/// waited for, in front of the messages.
+/// Waits for a system that is away at the start, such as a database that is still starting. Calls until a call succeeds, or
+/// until `end` returns why the wait must end, which also ends a call that is under way. `what` names what it waits for, in
+/// front of each message.
 ///
 /// # Errors
-/// What is not transient; what didn't succeed within `retries`; `Retry` when `end` was first, with the latest error beneath.
+/// What is not transient; what didn't succeed within `retries`; `Retry` when `end` came first, with the latest error beneath.
 pub async fn wait_for<T, C: Future<Output = Result<T>>>(
     what: &str,
     retries: Retries,
