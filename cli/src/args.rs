@@ -55,7 +55,7 @@ pub enum Command {
     /// even if MILLSTREAM_POSTGRES_URL is set, from which only references are read (--into-postgres writes the real
     /// tables). Missing topics are created (MILLSTREAM_CREATE), and broken records go to the pipeline's dead letters.
     Dev(DevArgs),
-    /// Run one function as a consumer group until SIGTERM or Ctrl-C
+    /// Run one function until SIGTERM or Ctrl-C, as its container does
     Run {
         /// The function's name in the pipeline file
         function: String,

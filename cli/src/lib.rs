@@ -28,24 +28,20 @@ mod patience;
 mod running;
 mod summary;
 
-use std::{ffi::OsString, process::ExitCode, time::Duration};
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
-use millstream_assembly::keep_panics_to_their_place;
-use millstream_core::{Error, fault};
+use millstream_host::shell;
 
 pub use args::{Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, NewArgs, ProduceArgs, ResetArgs};
 pub use failure::Failure;
 
 use context::Context;
 
-/// How long abandoned calls may take when everything else is done.
-const LAST_CALLS: Duration = Duration::from_secs(1);
-
-/// Runs the command of `args`. `get` returns settings; a main takes them from its environment.
+/// Runs the command that `args` ask for, with settings by `get`, which looks up an environment variable.
 pub fn main(args: impl IntoIterator<Item = OsString>, get: &dyn Fn(&str) -> Option<String>) -> ExitCode {
-    // This works with every log filter, and before the log is set up.
-    keep_panics_to_their_place(|place| {
+    // Not by the log: it may be filtered out there, and there is no log yet.
+    shell::prepare(get, |place| {
         eprintln!("error: a bug in millstream at {place}: please report it with this place");
     });
     let cli = match Cli::try_parse_from(args) {
@@ -56,9 +52,6 @@ pub fn main(args: impl IntoIterator<Item = OsString>, get: &dyn Fn(&str) -> Opti
             return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
         }
     };
-    if let Some(setting) = get("MILLSTREAM_FAULT") {
-        fault::arm(&setting);
-    }
     match run(cli, get) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -71,12 +64,5 @@ pub fn main(args: impl IntoIterator<Item = OsString>, get: &dyn Fn(&str) -> Opti
 fn run(cli: Cli, get: &dyn Fn(&str) -> Option<String>) -> Result<(), Failure> {
     let command = cli.command.unwrap_or_else(|| Command::Dev(DevArgs::default()));
     let context = Context::new(cli.global, &command, get)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::stop("can't start the runtime's threads or timers").caused_by(error))?;
-    let outcome = runtime.block_on(commands::run(&context, command));
-    // Doesn't wait for calls that a command has abandoned (to a broker that can't be reached).
-    runtime.shutdown_timeout(LAST_CALLS);
-    outcome
+    shell::block_on(commands::run(&context, command))
 }

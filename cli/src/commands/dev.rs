@@ -1,8 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
 use console::Term;
-use millstream_assembly::{Systems, partitions_differ};
+use millstream_assembly::{Making, Systems, partitions_differ};
 use millstream_core::Error;
+use millstream_host::Stop;
 use millstream_pipeline::Pipeline;
 use tokio::{
     sync::watch,
@@ -12,7 +13,7 @@ use tokio::{
 use crate::{
     DevArgs, Failure,
     context::Context,
-    interrupt::Interrupt,
+    interrupt,
     live::{Phase, Screen, Seen, Sight, State, Watcher, view},
     patience::{Patience, time_is_up},
     running::{self, Running},
@@ -25,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// `millstream dev`: the whole pipeline in this process.
 pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure> {
     let pipeline = Arc::new(context.load(args.path.as_deref())?);
-    let mut interrupt = Interrupt::listen()?;
+    let interrupt = interrupt::listen()?;
     let started_us = context.clock.now_us();
     let deadline = args.for_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
     let patience = Patience::new(&interrupt, deadline);
@@ -43,7 +44,7 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     if held_back(context, args) && !running::names(&pipeline).0.is_empty() {
         tracing::warn!("no records are made up when a Kafka is configured; --generate makes them, in its topics");
     }
-    let mut running = Running::new();
+    let mut running = Running::default();
     let starting = start(context, args, &pipeline, &systems, &patience, &mut running);
     let started = show_start(starting, &mut watcher, &mut display).await;
     started.inspect_err(|_| context.logs.release())?;
@@ -53,7 +54,7 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     let (telling, seen) = watch::channel(Seen::default());
     let asking = tokio::spawn(sight.look_on(telling));
     look_on(watcher, seen, looking)?;
-    let failed = watch_over(&mut running, &mut interrupt, deadline, &mut states, &mut display).await;
+    let failed = watch_over(&mut running, &interrupt, deadline, &mut states, &mut display).await;
 
     let drained = drain(&mut running, &mut states, &mut display).await;
     let elapsed_ms = (context.clock.now_us() - started_us) / 1_000;
@@ -109,11 +110,10 @@ async fn start(
         tracing::warn!("{differ}");
     }
     let (making, reading) = running::names(pipeline);
-    for name in reading {
-        running.start_function(systems, pipeline, name, patience).await?;
-    }
-    for name in making.into_iter().filter(|_| !args.no_generate && !held_back(context, args)) {
-        running.start_generator(context, systems, pipeline, name, args.rate, |_| {})?;
+    let made = making.into_iter().filter(|_| !args.no_generate && !held_back(context, args));
+    let how = Making { rate_per_s: args.rate, ..Making::new(Arc::clone(&context.clock)) };
+    for name in reading.into_iter().chain(made) {
+        running.start(systems, pipeline, name, &how, patience).await?;
     }
     Ok(())
 }
@@ -142,7 +142,7 @@ fn look_on(
 /// Shows the state until the run must end; returns the error if that is the reason.
 async fn watch_over(
     running: &mut Running,
-    interrupt: &mut Interrupt,
+    interrupt: &Stop,
     deadline: Option<Instant>,
     states: &mut watch::Receiver<State>,
     display: &mut Display,

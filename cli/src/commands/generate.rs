@@ -1,5 +1,6 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use millstream_assembly::{Acknowledged, Making};
 use millstream_core::{Position, TopicPartition};
 use millstream_pipeline::Uses;
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 use crate::{
     Failure, GenerateArgs,
     context::{Context, named},
-    interrupt::Interrupt,
+    interrupt,
     numbers::counted,
     patience::{Patience, time_is_up},
     running::Running,
@@ -23,18 +24,20 @@ pub(super) async fn generate(context: &Context, args: &GenerateArgs) -> Result<(
             "`{name}` reads a topic and makes no records: run it with `millstream run {name}`"
         )));
     }
-    let mut interrupt = Interrupt::listen()?;
+    let interrupt = interrupt::listen()?;
     let deadline = args.for_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
     let topic_name = &declared.into.name;
-    let systems = context.open_for(&pipeline, topic_name, &Patience::new(&interrupt, deadline)).await?;
-    let mut running = Running::new();
-    let (json, quiet) = (context.json, args.quiet);
-    let report = move |positions: &[Position]| {
-        if !quiet {
-            print_positions(positions, json);
-        }
+    let patience = Patience::new(&interrupt, deadline);
+    let systems = context.open_for(&pipeline, topic_name, &patience).await?;
+    let json = context.json;
+    let print: Acknowledged = Arc::new(move |positions| print_positions(positions, json));
+    let making = Making {
+        rate_per_s: args.rate,
+        acknowledged: (!args.quiet).then_some(print),
+        ..Making::new(Arc::clone(&context.clock))
     };
-    running.start_generator(context, &systems, &pipeline, name, args.rate, report)?;
+    let mut running = Running::default();
+    running.start(&systems, &pipeline, name, &making, &patience).await?;
     let failed = tokio::select! {
         () = interrupt.wait() => None,
         () = time_is_up(deadline) => None,

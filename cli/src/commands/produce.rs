@@ -9,6 +9,7 @@ use std::{
 use console::style;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use millstream_core::{Error, NewRecord, Position, Producer, Result};
+use millstream_host::Stop;
 use millstream_ingest::{Checked, Look, Outcome, Tempo};
 use millstream_pipeline::{Pipeline, Uses};
 use serde_json::json;
@@ -17,7 +18,7 @@ use super::generate::print_positions;
 use crate::{
     Failure, ProduceArgs,
     context::{Context, quoted},
-    interrupt::Interrupt,
+    interrupt,
     numbers::{count, counted, duration, rate},
     patience::Patience,
 };
@@ -34,7 +35,7 @@ pub(super) async fn produce(context: &Context, args: &ProduceArgs) -> Result<(),
         let (name, topic, names) = (&pipeline.name, &args.topic, names.join(", "));
         Failure::Usage(format!("pipeline {name} has no topic `{topic}`; it has {names}"))
     })?;
-    let interrupt = Interrupt::listen()?;
+    let interrupt = interrupt::listen()?;
     let key = args.key.clone().or_else(|| key_of(&pipeline, &args.topic));
     let look = if args.unchecked { Look::KeyAndTime } else { Look::Whole };
     let open = || millstream_ingest::from_file(&args.file, topic, key.as_deref(), look);
@@ -79,16 +80,12 @@ fn dry_run_of_a_stream(file: &Path) -> String {
 }
 
 /// Checks the whole file before anything is sent.
-fn check(
-    records: impl Iterator<Item = Result<NewRecord>>,
-    interrupt: &Interrupt,
-    quiet: bool,
-) -> Result<Checked, Failure> {
+fn check(records: impl Iterator<Item = Result<NewRecord>>, interrupt: &Stop, quiet: bool) -> Result<Checked, Failure> {
     let bar = bar(None, "{spinner} checking: {human_pos} lines", quiet);
-    let checked = Checked::of(records, || interrupt.asked(), |lines| bar.set_position(lines));
+    let checked = Checked::of(records, || interrupt.is_requested(), |lines| bar.set_position(lines));
     bar.finish_and_clear();
     let checked = checked?;
-    match interrupt.asked() {
+    match interrupt.is_requested() {
         true => Err(Error::retry("interrupted while checking the file; nothing was sent").into()),
         false => Ok(checked),
     }
@@ -135,7 +132,7 @@ async fn send(
     records: impl Iterator<Item = Result<NewRecord>> + Send,
     checked: Option<&Checked>,
     line: &(dyn Fn(u64) -> Option<u64> + Sync),
-    interrupt: Interrupt,
+    interrupt: Stop,
 ) -> Result<(), Failure> {
     let kafka = context.connections.kafka_brokers.is_some();
     // Bad lines of a stream are reported as they come; those of a file have already been reported.
@@ -186,7 +183,7 @@ async fn send(
     };
     let clock = Arc::clone(&context.clock);
     let started_us = clock.now_us();
-    let stopping = || interrupt.asked();
+    let stopping = || interrupt.is_requested();
     let outcome = millstream_ingest::produce(records, tempo(args), &args.topic, producer, clock, stopping, told).await;
     bar.finish_and_clear();
     let (sent, elapsed_ms) = (sent.load(Ordering::Relaxed), (context.clock.now_us() - started_us) / 1_000);
@@ -195,13 +192,13 @@ async fn send(
         tell_bad(&skipped);
     }
     tell_bad(&passed);
-    let (behind, left_out) = (sent + passed.bad, skipped.bad + passed.bad);
+    let (done, left_out) = (sent + passed.bad, skipped.bad + passed.bad);
     let ended = outcome.err().or_else(|| {
-        let all = total.is_some_and(|total| behind == total);
-        (interrupt.asked() && !all).then(|| Error::retry("interrupted before the end of the file"))
+        let all = total.is_some_and(|total| done == total);
+        (interrupt.is_requested() && !all).then(|| Error::retry("interrupted before the end of the file"))
     });
     if let Some(error) = ended {
-        return Err(error.context(unfinished(context, args, (sent, behind), total)).into());
+        return Err(error.context(unfinished(context, args, (sent, done), total)).into());
     }
     if context.json {
         return context.say(
@@ -212,8 +209,8 @@ async fn send(
     context.say(format!("{} sent to {} in {}{left_out}", counted(sent, "record"), args.topic, duration(elapsed_ms)))
 }
 
-/// How many records were sent, and how to continue.
-fn unfinished(context: &Context, args: &ProduceArgs, (sent, behind): (u64, u64), total: Option<u64>) -> String {
+/// How many records were sent, and how to go on from there.
+fn unfinished(context: &Context, args: &ProduceArgs, (sent, done): (u64, u64), total: Option<u64>) -> String {
     let were = if sent == 1 { "was" } else { "were" };
     match total {
         None => format!("{} {were} sent", counted(sent, "record")),
@@ -221,7 +218,7 @@ fn unfinished(context: &Context, args: &ProduceArgs, (sent, behind): (u64, u64),
             "{} of {} {were} sent (records in flight at the end may have arrived too); continue with `{}`",
             count(sent),
             counted(total, "record"),
-            again(context, args, args.skip + behind)
+            again(context, args, args.skip + done)
         ),
     }
 }

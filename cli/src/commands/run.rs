@@ -1,10 +1,11 @@
-use millstream_assembly::require_said;
-use millstream_pipeline::Uses;
+use std::sync::Arc;
+
+use millstream_assembly::{Making, require_said};
 
 use crate::{
     Failure,
     context::{Context, named},
-    interrupt::Interrupt,
+    interrupt,
     patience::Patience,
     running::Running,
     summary::Summary,
@@ -14,23 +15,18 @@ use crate::{
 pub(super) async fn run(context: &Context, function: &str) -> Result<(), Failure> {
     let pipeline = context.load(None)?;
     let (name, declared) = named(&pipeline, function)?;
-    if declared.uses == Uses::Ingest {
-        return Err(Failure::Usage(format!(
-            "`{name}` makes records and reads none: run it with `millstream generate {name}`"
-        )));
-    }
     if context.connections.kafka_brokers.is_some() {
         require_said(&context.connections, &pipeline, name).await?;
     }
-    let mut interrupt = Interrupt::listen()?;
+    let interrupt = interrupt::listen()?;
     let patience = Patience::new(&interrupt, None);
     let started_us = context.clock.now_us();
     let systems = context.open(&pipeline)?;
     if context.connections.create {
         patience.wait_for("topics", || systems.create_topics(&pipeline)).await?;
     }
-    let mut running = Running::new();
-    running.start_function(&systems, &pipeline, name, &patience).await?;
+    let mut running = Running::default();
+    running.start(&systems, &pipeline, name, &Making::new(Arc::clone(&context.clock)), &patience).await?;
     tracing::info!(function = name.as_str(), into = %declared.into, "started");
     let failed = tokio::select! {
         () = interrupt.wait() => None,

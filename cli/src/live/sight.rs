@@ -142,5 +142,5 @@ impl Sight {
 }
 
 pub(super) fn reads(consuming: &Consuming, partition: &TopicPartition) -> bool {
-    consuming.function.generations.contains_key(&partition.topic)
+    consuming.function.subscription.generation(&partition.topic).is_some()
 }

@@ -199,6 +199,25 @@ fn generate_prints_the_position_of_each_record() {
 }
 
 #[test]
+fn run_makes_records_until_it_is_asked_to_end() {
+    let data = data();
+    let mut command = millstream(&data, &["run", "quotes", "-p", "pipelines/stocks"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let has_records = || {
+        let topics = json(&run(&data, &["topics", "-p", "pipelines/stocks", "--json"]));
+        topics[0]["records"].as_i64() > Some(0)
+    };
+    assert!((0..200).any(|_| has_records()), "no record came");
+    let killed = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().expect("kill runs");
+    assert!(killed.success());
+    let output = child.wait_with_output().expect("it ends");
+    let (out, err) = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{out} {err}");
+    assert!(out.contains("  quotes: ") && out.contains(" records sent to topic.price"), "{out}");
+    assert!(out.contains("`millstream run quotes` goes on from here"), "{out}");
+}
+
+#[test]
 fn the_shipped_pipelines_pass_their_checks_and_tests() {
     let data = data();
     for pipeline in ["pipelines/bank", "pipelines/stocks"] {

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use millstream_core::{Error, Limits, Result, Subscription, Table, TopicPartition};
 use millstream_pipeline::Pipeline;
@@ -12,10 +12,8 @@ pub struct Function {
     pub id: String,
     /// Writes batches to its sink.
     pub runner: Arc<Runner>,
-    /// Its consumer group and topics.
+    /// Its consumer group, and the topics it reads with their generation.
     pub subscription: Subscription,
-    /// The topics that it reads, with their generations.
-    pub generations: BTreeMap<String, u32>,
     /// The table it writes.
     pub table: Table,
     /// The references that its SQL joins.
@@ -35,11 +33,9 @@ impl Function {
     ) -> Self {
         let declared = &pipeline.functions[name];
         let generation = |topic: &String| pipeline.topics.get(topic).map_or(1, |topic| topic.generation);
-        let generations: BTreeMap<_, _> =
-            declared.from.iter().map(|topic| (topic.clone(), generation(topic))).collect();
-        let subscription =
-            Subscription { group, topics: generations.clone().into_iter().collect(), limits: declared.batch };
-        Self { id, runner, subscription, generations, table, references, refreshing: JoinSet::new() }
+        let topics = declared.from.iter().map(|topic| (topic.clone(), generation(topic))).collect();
+        let subscription = Subscription { group, topics, limits: declared.batch };
+        Self { id, runner, subscription, table, references, refreshing: JoinSet::new() }
     }
 
     /// All partitions of the topics that it reads.
@@ -48,7 +44,7 @@ impl Function {
     /// The errors of the log.
     pub async fn partitions(&self, log: &dyn millstream_core::Log) -> Result<Vec<TopicPartition>> {
         let mut partitions = Vec::new();
-        for (topic, generation) in &self.generations {
+        for (topic, generation) in &self.subscription.topics {
             let count = log.partitions(topic).await?;
             partitions.extend((0..count).map(|partition| TopicPartition::new(topic, *generation, partition)));
         }

@@ -3,16 +3,17 @@
 //! ```no_run
 //! # async fn example() -> millstream_core::Result<()> {
 //! use std::sync::Arc;
-//! use millstream_assembly::Systems;
-//! use millstream_core::SystemClock;
-//! use millstream_host::{Retries, Stop, stream};
+//! use millstream_assembly::{Making, Systems};
+//! use millstream_core::{Retries, SystemClock};
+//! use millstream_host::{Host, Stop};
 //! use millstream_pipeline::{Connections, Pipeline};
 //!
 //! let pipeline = Pipeline::load("pipelines/bank".as_ref()).unwrap();
 //! let connections = Connections::read(&|_| None)?; // nothing set: everything is embedded
-//! let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock))?;
-//! let flow = systems.function(&pipeline, "flow").await?;
-//! stream::run(systems.source(), flow.subscription.clone(), flow.runner.clone(), Stop::default(), Retries::default()).await
+//! let clock = Arc::new(SystemClock);
+//! let systems = Systems::open(&pipeline, &connections, clock.clone())?;
+//! let flow = systems.ready(&pipeline, "flow", &Making::new(clock)).await?;
+//! millstream_host::run(Host::Stream, flow.work(&systems), Stop::default(), Retries::default()).await
 //! # }
 //! ```
 //!
@@ -24,13 +25,14 @@ mod compare;
 mod csv_cells;
 mod csv_table;
 mod decode;
+mod entry;
 mod fixtures;
 mod function;
 mod letters;
-mod log_filter;
-mod main_of;
+mod maker;
 mod partitions;
 mod plan;
+mod ready;
 mod reference;
 mod rows;
 mod shown;
@@ -44,12 +46,13 @@ mod type_name;
 pub use audit::{AuditProgress, AuditReport, Difference, audit, audit_telling};
 pub use csv_cells::{Cell, Records, cell_of};
 pub use csv_table::{read_csv, schema_of};
+pub use entry::function_main;
 pub use fixtures::{FixtureReport, ReadGiven, run_fixtures, tables_of_given};
 pub use function::{Function, NotRunnable};
-pub use log_filter::log_filter;
-pub use main_of::{Settings, function_main, keep_panics_to_their_place, log_to_stderr};
+pub use maker::{Acknowledged, Maker, Making};
 pub use partitions::{PartitionsDiffer, partitions_differ};
 pub use plan::{FunctionPlan, plan_function, require_said, sql_of};
+pub use ready::Ready;
 pub use rows::texts;
 pub use systems::{Systems, dead_letter_topic};
 pub use type_name::type_name;

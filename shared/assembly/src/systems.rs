@@ -258,6 +258,11 @@ impl Systems {
         }
     }
 
+    /// May topics and tables that are missing be created?
+    pub(crate) fn creates(&self) -> bool {
+        self.connections.create
+    }
+
     pub(crate) fn lake(&self) -> &Arc<dyn millstream_lake::ObjectStore> {
         &self.lake
     }

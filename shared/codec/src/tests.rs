@@ -380,7 +380,7 @@ fn kafkas_timestamp_must_be_valid_if_it_is_the_event_time() {
 #[test]
 fn invalid_options_are_refused() {
     let stops = |options: JsonOptions| match JsonDecoder::new(options) {
-        Err(Error::Stop(fault)) => fault.to_string(),
+        Err(Error::Stop(cause)) => cause.to_string(),
         other => panic!("{other:?}"),
     };
     assert!(stops(JsonOptions { columns: Some(vec!["nope".into()]), ..options() }).contains("`nope`"));

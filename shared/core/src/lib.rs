@@ -23,6 +23,7 @@ mod fence;
 mod log;
 pub mod merge;
 mod position;
+mod retries;
 mod settings;
 mod sink;
 mod table;
@@ -33,10 +34,11 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use dead_letter::{
     DeadLetter, DeadLetters, MAX_LETTER_KEY_BYTES, MAX_LETTER_REASON_BYTES, MAX_LETTER_VALUE_BYTES, MAX_LISTED_BYTES,
 };
-pub use error::{Error, Result};
+pub use error::{Cause, Error, Result};
 pub use fence::Fence;
 pub use log::{Handler, Limits, Log, NewRecord, Producer, Source, Subscription, TopicInfo, Topics, Watermarks};
 pub use position::{Position, TopicPartition};
+pub use retries::Retries;
 pub use settings::{Late, OnGap, Start, Tombstones};
 pub use sink::{Sink, Snapshot, WHOLE_TOPIC};
 pub use table::{Column, Combine, Merge, Role, Table, View};

@@ -137,6 +137,7 @@ impl Connections {
         for (variable, address, place) in [log].into_iter().chain(store) {
             if self.unsaid.contains(&variable) {
                 let does = match variable {
+                    KAFKA_BROKERS if function.from.is_empty() => format!("writes to {}", function.into),
                     KAFKA_BROKERS => format!("reads {}", function.from.join(", ")),
                     _ => format!("writes to {}", function.into),
                 };

@@ -141,14 +141,14 @@ impl Runner {
                 Err(Error::Fenced { .. }) => {
                     return Err(Error::retry("another writer keeps moving the fence of this partition"));
                 }
-                Err(Error::Poison(fault)) => narrow.poisoned(&work, fault.to_string()),
+                Err(Error::Poison(cause)) => narrow.poisoned(&work, cause.to_string()),
                 Err(Error::TooLarge(_)) if work.len() > 1 => {
                     narrow.too_large(&work);
                     // A write that timed out may still have succeeded.
                     self.known.forget(partition);
                     fence = self.fence(partition, delivered_from).await?;
                 }
-                Err(Error::TooLarge(fault)) => return Err(Error::Retry(fault)),
+                Err(Error::TooLarge(cause)) => return Err(Error::Retry(cause)),
                 Err(error) => return Err(error),
             }
         }
@@ -190,8 +190,8 @@ impl Runner {
         to.last_timestamp_ms = work.timestamps_ms().values().last().copied().or(fence.last_timestamp_ms);
         to.max_event_time_us = done.max_event_time_us;
         self.parts.sink.write(work.partition(), fence, &to, &done.rows).await.map_err(|error| match error {
-            Error::Poison(fault) if without_rows => {
-                Error::stop(format!("the sink refuses a write without rows: {fault}"))
+            Error::Poison(cause) if without_rows => {
+                Error::stop(format!("the sink refuses a write without rows: {cause}"))
             }
             error => error,
         })?;
@@ -211,7 +211,7 @@ impl Runner {
         fault::point("runner.before_dead_letters");
         // A failed dead-letter write isn't caused by one record, so narrowing down would loop forever.
         self.parts.dead_letters.put(&self.letters(work, &unsent)).await.map_err(|error| match error {
-            Error::Poison(fault) => Error::stop(format!("the dead letters refuse a letter: {fault}")),
+            Error::Poison(cause) => Error::stop(format!("the dead letters refuse a letter: {cause}")),
             error => error,
         })?;
         self.known.sent(work, &unsent);

@@ -15,7 +15,7 @@ async fn read_on(world: &World, member: &Member, batch: i64, end: i64) -> Option
     while next < end {
         match member.runner.process(world.read(next, (next + batch).min(end)).await).await {
             Ok(moved) => next = moved,
-            Err(Error::Stop(fault)) => return Some(fault.to_string()),
+            Err(Error::Stop(cause)) => return Some(cause.to_string()),
             Err(error) => panic!("{error}"),
         }
     }

@@ -1,7 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use millstream_core::{Batch, Handler, Limits, Log, Result, Source, Subscription, TopicPartition, Watermarks};
+use millstream_core::{
+    Batch, Error, Handler, Limits, Log, Result, Retries, Source, Subscription, TopicPartition, Watermarks,
+};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -13,15 +15,15 @@ use crate::{
     log::{Fetched, commit, find_partition},
 };
 
-/// How often an idle partition looks for what other processes have written, and asks whether to stop.
+/// How often an idle partition looks for records that other processes have written, and asks whether to stop.
 const POLL: Duration = Duration::from_millis(100);
 /// How often a batch that waits for more records looks for them.
 const FILL: Duration = Duration::from_millis(10);
-/// How often a call is tried that another process keeps from the file (5 s each) or that finds the disk full.
-const TRIES: usize = 20;
+/// While another process holds the file's lock, a call waits for 5 s and fails; while the disk is full, it fails at once.
+const RETRIES: Retries = Retries { first_pause: POLL, max_pause: POLL, max_attempts: 20 };
 
-/// Many partitions, one member: two members of a group that run at once both read all of it, and the sinks' fences let
-/// each record in once. A zombie costs work and no correctness, so there is no lease that could itself go wrong.
+/// Each member of a group reads all partitions. If two run at once, the sinks' fences keep the result exactly-once, at the
+/// cost of duplicate work: there is no lease that could itself fail.
 #[async_trait]
 impl Source for Embedded {
     async fn consume(&self, subscription: Subscription, handler: Arc<dyn Handler>) -> Result<()> {
@@ -70,24 +72,24 @@ impl Consumer {
         while let Some(batch) = self.next_batch(next).await? {
             next = batch.range().end;
             let committed = self.handler.handle(batch).await?;
-            self.patiently(|| commit(&self.store, &self.group, &self.partition, committed)).await?;
+            self.retry(|| commit(&self.store, &self.group, &self.partition, committed)).await?;
             self.handler.acknowledged(&self.partition, committed);
         }
         Ok(())
     }
 
-    /// Where the handler says, unless the log ends before that: then the topic was re-created, and the runner sees so by
+    /// Where the handler says, unless the log ends before that: then the topic was re-created, and the runner detects it by
     /// the records that are there now.
     async fn first_offset(&mut self) -> Result<i64> {
         // Before the handler compares the topic's id: if it is re-created in between, the next read says so.
         self.topic_row = self
-            .patiently(|| {
+            .retry(|| {
                 let partition = self.partition.clone();
                 self.store.connections.read(move |connection| Ok(find_partition(connection, &partition)?.0))
             })
             .await?;
         let start = self.handler.start(&self.partition).await?;
-        let held = self.patiently(|| self.store.watermarks(&self.partition)).await?;
+        let held = self.retry(|| self.store.watermarks(&self.partition)).await?;
         if start > held.high {
             tracing::warn!(partition = %self.partition, start, high = held.high, "the log ends before the fence");
             return Ok(held.low);
@@ -95,7 +97,7 @@ impl Consumer {
         Ok(start)
     }
 
-    /// The next batch, as soon as the limits end it; `None` when it is time to stop and nothing is in hand.
+    /// The next batch, as soon as the limits end it; `None` when it is time to stop and no record is in flight.
     async fn next_batch(&mut self, next: i64) -> Result<Option<Batch>> {
         let mut fetched = Fetched::new(self.partition.clone(), next);
         let mut deadline = None;
@@ -109,14 +111,14 @@ impl Consumer {
                 fetched = match self.extend(fetched).await? {
                     Some(fetched) => fetched,
                     None => {
-                        tracing::warn!(partition = %self.partition, "the topic was re-created: it begins again");
+                        tracing::warn!(partition = %self.partition, "the topic was re-created: starting again");
                         deadline = None;
                         Fetched::new(self.partition.clone(), self.first_offset().await?)
                     }
                 };
             }
             if fetched.is_empty() {
-                // It matters not which of the two ended: look again.
+                // Either of the two may have ended: look again.
                 let _ = timeout(POLL, self.sent.changed()).await;
                 continue;
             }
@@ -129,14 +131,14 @@ impl Consumer {
         }
     }
 
-    /// Adds what is there now. Where retention was faster the batch begins at the oldest record: the runner sees the gap
-    /// and does what the pipeline file says. `None` when it is another topic by now.
+    /// Adds the records that are there now. If retention was faster, the batch begins at the oldest record: the runner detects
+    /// the gap and does what the pipeline file says. `None` when the topic was re-created.
     async fn extend(&self, fetched: Fetched) -> Result<Option<Fetched>> {
         let (next, limits, topic_row) = (fetched.start, self.limits, self.topic_row);
         let mut fetched = Some(fetched);
-        self.patiently(|| {
+        self.retry(|| {
             let partition = self.partition.clone();
-            // A read that failed took the records in hand with it: the next one begins anew.
+            // A failed read has lost the records read so far: the next one starts again.
             let mut fetched = fetched.take().unwrap_or_else(|| Fetched::new(partition.clone(), next));
             self.store.connections.read(move |connection| {
                 let (row, Watermarks { low, .. }) = find_partition(connection, &partition)?;
@@ -157,17 +159,18 @@ impl Consumer {
         .await
     }
 
-    /// Calls again while another process keeps the file locked or the disk is full, up to [`TRIES`] times.
-    async fn patiently<T, F: Future<Output = Result<T>>>(&self, mut call: impl FnMut() -> F) -> Result<T> {
-        for _ in 1..TRIES {
-            match call().await {
-                Err(error) if error.is_retry() && !self.handler.stopping() => {
-                    tracing::warn!(partition = %self.partition, %error, "the embedded log can't be used now");
-                    sleep(POLL).await;
+    /// Calls again while another process keeps the file locked or the disk is full.
+    async fn retry<T, F: Future<Output = Result<T>>>(&self, call: impl FnMut() -> F) -> Result<T> {
+        let wait = |_, error: &Error, pause| {
+            tracing::warn!(partition = %self.partition, %error, "the embedded log can't be used now");
+            async move {
+                if self.handler.stopping() {
+                    return false;
                 }
-                outcome => return outcome,
+                sleep(pause).await;
+                true
             }
-        }
-        call().await
+        };
+        RETRIES.call(call, wait).await
     }
 }

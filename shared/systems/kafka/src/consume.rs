@@ -117,8 +117,8 @@ impl Member {
             return self.begin_again(&why);
         }
         self.fail(match why {
-            Error::Retry(fault) => Error::stop(format!(
-                "topic {}, partition {} can't be read on at offset {offset}, {MAX_BEGINNINGS} times in a row: {fault}",
+            Error::Retry(cause) => Error::stop(format!(
+                "topic {}, partition {} can't be read on at offset {offset}, {MAX_BEGINNINGS} times in a row: {cause}",
                 partition.topic, partition.partition
             )),
             why => why,

@@ -91,7 +91,7 @@ pub(crate) async fn prepare(pool: &Pool, table: &Table, create: bool) -> Result<
     let outcome = pool.within(CREATE_LIMIT, &what, work).await;
     pool.settle(client, outcome).await.map_err(|error| match error {
         // Rows that are there may refuse an index: no record is to blame, a person must act.
-        Error::Poison(fault) => Error::Stop(fault),
+        Error::Poison(cause) => Error::Stop(cause),
         other => other,
     })
 }

@@ -261,7 +261,7 @@ async fn a_table_that_does_not_fit_lists_how() {
     let says =
         async |table: &Table| match EmbeddedSink::new(sink.store.clone(), "p.words", table.clone()).prepare(true).await
         {
-            Err(Error::Stop(fault)) => fault.to_string(),
+            Err(Error::Stop(cause)) => cause.to_string(),
             other => panic!("{other:?}"),
         };
     let found = says(&table).await;

@@ -264,7 +264,7 @@ async fn an_offset_that_is_denied_for_a_moment_is_read_again_from_the_fence() {
 
 fn stop_text(result: Result<impl std::fmt::Debug>) -> String {
     match result {
-        Err(Error::Stop(fault)) => fault.to_string(),
+        Err(Error::Stop(cause)) => cause.to_string(),
         other => panic!("must be Stop, got {other:?}"),
     }
 }
@@ -430,7 +430,7 @@ async fn a_record_that_is_too_large_is_poison_and_the_next_one_goes_through() {
     .collect();
     for (value, limit) in [(noise, "50000"), (vec![0; 40 << 20], "33554432")] {
         match kafka.send(&topic, vec![record(0, value)]).await {
-            Err(Error::Poison(fault)) => assert!(fault.to_string().contains(limit), "{fault}"),
+            Err(Error::Poison(cause)) => assert!(cause.to_string().contains(limit), "{cause}"),
             other => panic!("must be Poison, got {other:?}"),
         }
     }

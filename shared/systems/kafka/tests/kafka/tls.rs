@@ -137,8 +137,8 @@ async fn a_listener_of_the_other_kind_is_named_in_time() {
         [(encrypted, plain, "PLAINTEXT broker listener?"), (not_encrypted, tls, "MILLSTREAM_KAFKA_SECURITY")]
     {
         match kafka.partitions("none").await {
-            Err(Error::Retry(fault)) => {
-                let text = fault.to_string();
+            Err(Error::Retry(cause)) => {
+                let text = cause.to_string();
                 assert!(text.contains(&brokers) && text.contains(hint), "{text}");
             }
             other => panic!("must be Retry, got {other:?}"),
