@@ -32,7 +32,7 @@ use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use millstream_assembly::keep_panics_to_their_place;
-use millstream_core::{Error, fault};
+use millstream_core::{Env, Error, fault};
 
 pub use args::{Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, NewArgs, ProduceArgs, ResetArgs};
 pub use failure::Failure;
@@ -42,8 +42,8 @@ use context::Context;
 /// How long calls that nobody waits for any more may take when everything else is done.
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
-/// Runs the command that `args` ask for, with settings by `get`, which a main makes from its environment.
-pub fn main(args: impl IntoIterator<Item = OsString>, get: &dyn Fn(&str) -> Option<String>) -> ExitCode {
+/// Runs the command that `args` ask for, with the settings of `env`, which a main makes from its environment.
+pub fn main(args: impl IntoIterator<Item = OsString>, env: &Env) -> ExitCode {
     // Whatever the log's filter is, and before there is a log.
     keep_panics_to_their_place(|place| {
         eprintln!("error: a defect of millstream at {place}: please report it with this place");
@@ -56,10 +56,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>, get: &dyn Fn(&str) -> Opti
             return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
         }
     };
-    if let Some(setting) = get("MILLSTREAM_FAULT") {
+    if let Some(setting) = env.get("MILLSTREAM_FAULT") {
         fault::arm(&setting);
     }
-    match run(cli, get) {
+    match run(cli, env) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print();
@@ -68,9 +68,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>, get: &dyn Fn(&str) -> Opti
     }
 }
 
-fn run(cli: Cli, get: &dyn Fn(&str) -> Option<String>) -> Result<(), Failure> {
+fn run(cli: Cli, env: &Env) -> Result<(), Failure> {
     let command = cli.command.unwrap_or_else(|| Command::Dev(DevArgs::default()));
-    let context = Context::new(cli.global, &command, get)?;
+    let context = Context::new(cli.global, &command, env)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -1,8 +1,8 @@
 use std::path::Path;
 
-use millstream_ingest::Events;
 use millstream_assembly::{partitions_differ, plan_function, type_name};
 use millstream_core::{Merge, Role, Table};
+use millstream_ingest::Events;
 use millstream_pipeline::{Diagnostic, Pipeline, Uses};
 use serde_json::{Value, json};
 
@@ -13,6 +13,7 @@ pub(super) async fn check(context: &Context, path: Option<&Path>) -> Result<(), 
     let file = context.found(path)?;
     let (plans, mistakes, warnings) = match Pipeline::load(&file) {
         Ok(pipeline) => {
+            context.connections.check(&pipeline)?;
             let (plans, mistakes) = plans(&pipeline).await;
             (plans, mistakes, warnings(context, &pipeline).await)
         }
@@ -43,8 +44,7 @@ pub(super) async fn check(context: &Context, path: Option<&Path>) -> Result<(), 
 /// What the embedded store says about the file, if there is one: it is no service. A store that can't be read is for
 /// those commands to complain about that need it.
 async fn warnings(context: &Context, pipeline: &Pipeline) -> Vec<String> {
-    let store = context.connections.data_dir.join("millstream.db");
-    if context.connections.kafka_brokers.is_some() || !store.is_file() {
+    if context.connections.log_is_connected() || !context.connections.database_file().is_file() {
         return Vec::new();
     }
     let Ok(systems) = context.open(pipeline) else { return Vec::new() };

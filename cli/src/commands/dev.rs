@@ -33,8 +33,7 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     // A trial run takes no partition away from a function in production, and commits nothing in its name.
     connections.group_prefix = format!("dev.{}.", context.who);
     // And writes over no table of it.
-    let beside_kafka = connections.kafka_brokers.is_some();
-    connections.embed_tables = beside_kafka && connections.postgres_url.is_some() && !args.into_postgres;
+    connections.embed_tables = !args.into_postgres;
     let systems = Arc::new(Systems::open(&pipeline, &connections, Arc::clone(&context.clock))?);
     let (clock, logs) = (Arc::clone(&context.clock), context.logs.clone());
     let mut watcher = Watcher::new(Arc::clone(&pipeline), Arc::clone(&systems), clock, logs, started_us);
@@ -74,7 +73,7 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
 
 /// Are there no generators because nobody asked for made-up records in a Kafka's topics?
 fn held_back(context: &Context, args: &DevArgs) -> bool {
-    context.connections.kafka_brokers.is_some() && !args.generate && !args.no_generate
+    context.connections.log_is_connected() && !args.generate && !args.no_generate
 }
 
 /// A system that is away at the start is seen to be waited for.

@@ -8,8 +8,8 @@ use std::{
 
 use console::style;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use millstream_ingest::{Checked, Look, Outcome, Tempo};
 use millstream_core::{Error, NewRecord, Position, Producer, Result};
+use millstream_ingest::{Checked, Look, Outcome, Tempo};
 use millstream_pipeline::{Pipeline, Uses};
 use serde_json::json;
 
@@ -137,7 +137,7 @@ async fn send(
     line: &(dyn Fn(u64) -> Option<u64> + Sync),
     interrupt: Interrupt,
 ) -> Result<(), Failure> {
-    let kafka = context.connections.kafka_brokers.is_some();
+    let kafka = context.connections.log_is_connected();
     // A stream's bad lines are told as they come; a file's were told.
     let skipped = Mutex::new(Checked::default());
     let records = records.filter_map(|record| match record {

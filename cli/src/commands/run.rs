@@ -17,8 +17,8 @@ pub(super) async fn run(context: &Context, function: &str) -> Result<(), Failure
     if declared.uses == Uses::Ingest {
         return Err(Failure::Usage(format!("`{name}` makes records and reads none: `millstream generate {name}`")));
     }
-    if context.connections.kafka_brokers.is_some() {
-        require_said(&context.connections, &pipeline, name).await?;
+    if context.connections.log_is_connected() {
+        require_said(&context.connections, &pipeline, name)?;
     }
     let mut interrupt = Interrupt::listen()?;
     let patience = Patience::new(&interrupt, None);

@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-use millstream_core::{Error, Result, SystemClock, fault};
+use millstream_core::{Env, Error, Result, SystemClock, fault};
 use millstream_host::{Retries, Stop, lambda, stream};
-use millstream_pipeline::{Connections, Pipeline, Uses, setting};
+use millstream_pipeline::{Pipeline, Uses};
 
-use crate::{Function, Systems, log_filter, require_said};
+use crate::{Connections, Function, Systems, log_filter, require_said};
 
 /// What a function binary reads from its environment, once.
 pub struct Settings {
@@ -22,19 +22,19 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings by `get`, which a main makes from its environment.
+    /// Reads the settings from `env`, which a main makes from its environment.
     ///
     /// # Errors
     /// `Stop` naming the variable that is wrong.
-    pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
-        if let Some(setting) = get("MILLSTREAM_FAULT") {
+    pub fn read(env: &Env) -> Result<Self> {
+        if let Some(setting) = env.get("MILLSTREAM_FAULT") {
             fault::arm(&setting);
         }
         Ok(Self {
-            pipeline: setting(get, "MILLSTREAM_PIPELINE")?.map_or_else(|| PathBuf::from("."), PathBuf::from),
-            function: setting(get, "MILLSTREAM_FUNCTION")?,
-            connections: Connections::read(get)?,
-            lambda: lambda::is_lambda(get),
+            pipeline: env.find_text("MILLSTREAM_PIPELINE")?.map_or_else(|| PathBuf::from("."), PathBuf::from),
+            function: env.find_text("MILLSTREAM_FUNCTION")?,
+            connections: Connections::read(env)?,
+            lambda: lambda::is_lambda(&|name| env.get(name)),
         })
     }
 }
@@ -46,8 +46,8 @@ pub fn function_main(uses: Uses) -> ExitCode {
     keep_panics_to_their_place(|place| {
         tracing::error!(place, "a defect of millstream: please report it with this place");
     });
-    let get = |name: &str| std::env::var(name).ok();
-    let filter = log_filter(&get);
+    let env = Env::new(|name| std::env::var(name).ok());
+    let filter = log_filter(&|name| env.get(name));
     log_to_stderr(filter.as_ref().ok().and_then(Option::as_deref).unwrap_or("info"), true);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -56,7 +56,7 @@ pub fn function_main(uses: Uses) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let done = filter.and_then(|_| Settings::read(&get)).and_then(|settings| runtime.block_on(run(uses, settings)));
+    let done = filter.and_then(|_| Settings::read(&env)).and_then(|settings| runtime.block_on(run(uses, settings)));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -98,10 +98,10 @@ async fn run(uses: Uses, settings: Settings) -> Result<()> {
         Error::stop(lines.join("\n"))
     })?;
     let name = settings.function.map_or_else(|| only_one(&pipeline, uses), Ok)?;
-    require_said(&settings.connections, &pipeline, &name).await?;
-    let systems = Systems::open(&pipeline, &settings.connections, Arc::new(SystemClock))?;
-    let [(_, log), (_, tables), (_, lake)] = systems.describe();
-    tracing::info!(function = %name, log, tables, lake, create = settings.connections.create, "starting");
+    require_said(&settings.connections, &pipeline, &name)?;
+    let systems = Systems::open_for(&pipeline, &name, &settings.connections, Arc::new(SystemClock))?;
+    let places: Vec<_> = systems.describe().iter().map(|(what, place)| format!("{what}: {place}")).collect();
+    tracing::info!(function = %name, systems = places.join(" · "), create = settings.connections.create, "starting");
     if settings.lambda {
         // Lambda starts a process again that could not start.
         let function = systems.function(&pipeline, &name).await?;

@@ -140,7 +140,7 @@ pub(crate) fn read(entry: &Entry, topics: &Topics, file_text: &str, report: &mut
     let into_node = fields.require("into", "its one sink, such as `postgres.totals`", report);
     let into = into_node.and_then(|node| target(node, uses, &fields, topics, report));
     let into_topic = match &into {
-        Some(Target { store: System::Topic, name }) => topics.get(name).and_then(Option::as_ref),
+        Some(Target { system: System::Topic, name }) => topics.get(name).and_then(Option::as_ref),
         _ => None,
     };
     let from = match uses {
