@@ -62,10 +62,12 @@ pub(crate) fn find_log() -> Linked<dyn LogStore> {
 #[cfg(not(feature = "kafka"))]
 fn unlinked_log() -> Linked<dyn LogStore> {
     const ADDRESS: Address = Address { variable: "MILLSTREAM_KAFKA_BROKERS", example: "host:port" };
-    let refuse = |env: &Env| match env.find_address(ADDRESS)? {
-        Some(_) => Err(not_linked("kafka")),
-        None => Ok(()),
-    };
+    fn refuse(env: &Env) -> Result<()> {
+        match env.find_address(ADDRESS)? {
+            Some(_) => Err(not_linked("kafka")),
+            None => Ok(()),
+        }
+    }
     Linked {
         holds: "log",
         address: ADDRESS,
@@ -152,4 +154,23 @@ fn tables<S: Connect + TableStore + 'static>(holds: &'static str, stand_in: Stan
 fn log<S: Connect + LogStore + 'static>() -> Linked<dyn LogStore> {
     let open = |env: &Env| Ok(S::open(env)?.map(|store| Arc::new(store) as Arc<dyn LogStore>));
     Linked { holds: "log", address: S::ADDRESS, stand_in: StandIn::Database, check: S::check, open }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The macro looks for a feature of this name, and no build has one.
+    #[test]
+    #[expect(unexpected_cfgs, reason = "a system that is never linked")]
+    fn a_system_that_is_not_linked_is_refused_with_its_feature() {
+        let found: Result<()> = if_linked!("abacus", ());
+        let error = found.unwrap_err();
+        assert!(matches!(error, Error::Stop(_)), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            "`abacus` is used, and this program was built without it: build it with the cargo feature `abacus` (cargo build \
+             --features abacus)"
+        );
+    }
 }

@@ -50,7 +50,7 @@ impl Systems {
     /// Those of [`Systems::open`].
     pub fn open_for(
         pipeline: &Pipeline,
-        function: &String,
+        function: &str,
         connections: &Connections,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
@@ -285,7 +285,7 @@ mod tests {
         let mut connections = Connections::read(&Env::of([BROKERS, ("MILLSTREAM_LAKE_URL", "s3://wrong")])).unwrap();
         connections.data_dir = folder.path().join("data");
         let open = |name: &str| {
-            Systems::open_for(&pipeline, &name.to_owned(), &connections, Arc::new(SystemClock))
+            Systems::open_for(&pipeline, name, &connections, Arc::new(SystemClock))
                 .map(|opened| opened.describe().into_iter().map(|(what, _)| what).collect::<Vec<_>>())
         };
         assert_eq!(open("g").unwrap(), ["log", "tables"]);

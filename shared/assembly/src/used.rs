@@ -13,9 +13,9 @@ pub(crate) struct Used {
 
 impl Used {
     /// The stores that these functions of the pipeline use. A function that it doesn't have uses none.
-    pub fn by<'a>(pipeline: &Pipeline, functions: impl IntoIterator<Item = &'a String>) -> Self {
+    pub fn by(pipeline: &Pipeline, functions: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let mut used = Self::default();
-        for declared in functions.into_iter().filter_map(|name| pipeline.functions.get(name)) {
+        for declared in functions.into_iter().filter_map(|name| pipeline.functions.get(name.as_ref())) {
             used.written.extend(written_by(declared));
             let joined = joined_by(pipeline, declared).filter_map(|(_, reference)| store_of(&reference.from));
             used.joined.extend(joined.map(|(system, _)| system));
