@@ -73,7 +73,7 @@ pub fn kafka(brokers: &str) -> Result<Kafka, Failure> {
         brokers: brokers.to_owned(),
         config: Default::default(),
         profile: Profile::Default,
-        compression: "gzip".into(),
+        compression: millstream_core::Compression::Gzip,
         client_id: "bench".into(),
     })?)
 }

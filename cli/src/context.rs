@@ -4,10 +4,10 @@ use std::{
     sync::Arc,
 };
 
-use millstream_assembly::Systems;
-use millstream_core::{Clock, Result, SystemClock};
+use millstream_assembly::{Connections, Systems};
+use millstream_core::{Clock, Env, Result, SystemClock};
 use millstream_host::shell::log_filter;
-use millstream_pipeline::{Connections, Function, Pipeline};
+use millstream_pipeline::{Function, Pipeline};
 use serde_json::Value;
 
 use crate::{Command, Failure, Global, logs::Logs, patience::Patience};
@@ -29,14 +29,14 @@ pub(crate) struct Context {
 const DEFAULT_PIPELINE: &str = "pipelines/bank";
 
 impl Context {
-    pub fn new(global: Global, command: &Command, get: &dyn Fn(&str) -> Option<String>) -> Result<Self, Failure> {
-        let filter = log_filter(get)?;
+    pub fn new(global: Global, command: &Command, env: &Env) -> Result<Self, Failure> {
+        let filter = log_filter(env)?;
         let filter = filter.as_deref().unwrap_or(match (global.verbose, command) {
             (0, Command::Run { .. }) | (1, _) => "info",
             (0, _) => "warn",
             _ => "debug",
         });
-        let mut connections = Connections::read(get)?;
+        let mut connections = Connections::read(env)?;
         connections.data_dir = global.data_dir.clone().unwrap_or(connections.data_dir);
         Ok(Self {
             pipeline: global.pipeline,
@@ -45,7 +45,7 @@ impl Context {
             verbose: global.verbose > 0,
             connections,
             clock: Arc::new(SystemClock),
-            who: who(get),
+            who: who(env),
             logs: Logs::start(filter),
         })
     }
@@ -129,9 +129,9 @@ pub(crate) fn quoted(word: &str) -> String {
     }
 }
 
-/// `user-host`, as part of a consumer group's name: letters, digits, `-` and `_`.
-fn who(get: &dyn Fn(&str) -> Option<String>) -> String {
-    let first = |names: &[&str]| names.iter().find_map(|name| get(name).filter(|value| !value.is_empty()));
+/// As part of a consumer group's name: letters, digits, `-` and `_`.
+fn who(env: &Env) -> String {
+    let first = |names: &[&str]| names.iter().find_map(|name| env.get(name).filter(|value| !value.is_empty()));
     let kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let user = first(&["USER", "LOGNAME", "USERNAME"]).unwrap_or_else(|| "somebody".to_owned());
     let host = first(&["HOSTNAME", "COMPUTERNAME"]).or_else(kernel).unwrap_or_else(|| "somewhere".to_owned());

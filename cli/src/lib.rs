@@ -31,6 +31,7 @@ mod summary;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
+use millstream_core::Env;
 use millstream_host::shell;
 
 pub use args::{Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, NewArgs, ProduceArgs, ResetArgs};
@@ -38,10 +39,10 @@ pub use failure::Failure;
 
 use context::Context;
 
-/// Runs the command that `args` ask for, with settings by `get`, which looks up an environment variable.
-pub fn main(args: impl IntoIterator<Item = OsString>, get: &dyn Fn(&str) -> Option<String>) -> ExitCode {
+/// Runs the command that `args` ask for, with the settings of `env`, which a main makes from its environment.
+pub fn main(args: impl IntoIterator<Item = OsString>, env: &Env) -> ExitCode {
     // Not by the log: it may be filtered out there, and there is no log yet.
-    shell::prepare(get, |place| {
+    shell::prepare(env, |place| {
         eprintln!("error: a bug in millstream at {place}: please report it with this place");
     });
     let cli = match Cli::try_parse_from(args) {
@@ -52,7 +53,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, get: &dyn Fn(&str) -> Opti
             return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
         }
     };
-    match run(cli, get) {
+    match run(cli, env) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print();
@@ -61,8 +62,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, get: &dyn Fn(&str) -> Opti
     }
 }
 
-fn run(cli: Cli, get: &dyn Fn(&str) -> Option<String>) -> Result<(), Failure> {
+fn run(cli: Cli, env: &Env) -> Result<(), Failure> {
     let command = cli.command.unwrap_or_else(|| Command::Dev(DevArgs::default()));
-    let context = Context::new(cli.global, &command, get)?;
+    let context = Context::new(cli.global, &command, env)?;
     shell::block_on(commands::run(&context, command))
 }

@@ -7,10 +7,10 @@ use std::{
     },
 };
 
-use millstream_assembly::{Function, Systems};
-use millstream_core::{Clock, DeadLetter, Limits, Log, Producer, SystemClock, TopicPartition};
+use millstream_assembly::{Connections, Function, Systems};
+use millstream_core::{Clock, Compression, DeadLetter, Env, Limits, Log, Producer, SystemClock, TopicPartition};
 use millstream_kafka::{Kafka, KafkaSettings, Profile};
-use millstream_pipeline::{Connections, Pipeline};
+use millstream_pipeline::Pipeline;
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList, admin::AdminClient, admin::AdminOptions, client::DefaultClientContext,
 };
@@ -131,7 +131,7 @@ impl Scene {
         set("MILLSTREAM_KAFKA_BROKERS", kafka);
         set("MILLSTREAM_POSTGRES_URL", postgres);
         let pipeline = Pipeline::load(folder.path()).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
-        let connections = Connections::read(&|name| environment.get(name).cloned()).unwrap();
+        let connections = Connections::read(&Env::of(environment.clone())).unwrap();
         let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
         if setting.create {
             systems.create_topics(&pipeline).await.unwrap();
@@ -353,13 +353,13 @@ pub fn unique(name: &str) -> String {
     format!("{name}_{}_{}", SystemClock.now_ms() % 1_000_000_000, NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A Kafka client of the test itself.
-pub fn kafka(brokers: &str, compression: &str) -> Kafka {
+/// A client of the tests' own.
+pub fn kafka(brokers: &str, compression: Compression) -> Kafka {
     let settings = KafkaSettings {
         brokers: brokers.to_owned(),
         config: BTreeMap::new(),
         profile: Profile::Default,
-        compression: compression.to_owned(),
+        compression,
         client_id: "millstream-tests".to_owned(),
     };
     Kafka::new(settings).unwrap()
@@ -370,7 +370,7 @@ pub async fn delete_topic(brokers: &str, topic: &str) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
     admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
-    let kafka = kafka(brokers, "none");
+    let kafka = kafka(brokers, Compression::None);
     until(PATIENCE, "the end of a topic", async || match kafka.partitions(topic).await {
         Err(error) if !error.is_retry() => Ok(()),
         other => Err(format!("it is still there: {other:?}")),

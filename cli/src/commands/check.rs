@@ -13,6 +13,7 @@ pub(super) async fn check(context: &Context, path: Option<&Path>) -> Result<(), 
     let file = context.found(path)?;
     let (plans, mistakes, warnings) = match Pipeline::load(&file) {
         Ok(pipeline) => {
+            context.connections.check(&pipeline)?;
             let (plans, mistakes) = plans(&pipeline).await;
             (plans, mistakes, warnings(context, &pipeline).await)
         }
@@ -43,8 +44,7 @@ pub(super) async fn check(context: &Context, path: Option<&Path>) -> Result<(), 
 /// Warnings from the embedded store, if there is one; reading it needs no service. If it can't be read, the commands
 /// that need it report that.
 async fn warnings(context: &Context, pipeline: &Pipeline) -> Vec<String> {
-    let store = context.connections.data_dir.join("millstream.db");
-    if context.connections.kafka_brokers.is_some() || !store.is_file() {
+    if context.connections.log_is_connected() || !context.connections.database_file().is_file() {
         return Vec::new();
     }
     let Ok(systems) = context.open(pipeline) else { return Vec::new() };

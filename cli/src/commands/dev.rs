@@ -34,8 +34,7 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     // A trial run must not take partitions away from a function in production, nor commit offsets in its group.
     connections.group_prefix = format!("dev.{}.", context.who);
     // It must not write its tables either.
-    let beside_kafka = connections.kafka_brokers.is_some();
-    connections.embed_tables = beside_kafka && connections.postgres_url.is_some() && !args.into_postgres;
+    connections.embed_tables = !args.into_postgres;
     let systems = Arc::new(Systems::open(&pipeline, &connections, Arc::clone(&context.clock))?);
     let (clock, logs) = (Arc::clone(&context.clock), context.logs.clone());
     let mut watcher = Watcher::new(Arc::clone(&pipeline), Arc::clone(&systems), clock, logs, started_us);
@@ -75,7 +74,7 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
 
 /// Are there no generators because a Kafka is configured and --generate is missing?
 fn held_back(context: &Context, args: &DevArgs) -> bool {
-    context.connections.kafka_brokers.is_some() && !args.generate && !args.no_generate
+    context.connections.log_is_connected() && !args.generate && !args.no_generate
 }
 
 /// Shows that the start waits for a system that can't be reached.

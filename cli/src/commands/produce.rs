@@ -134,7 +134,7 @@ async fn send(
     line: &(dyn Fn(u64) -> Option<u64> + Sync),
     interrupt: Stop,
 ) -> Result<(), Failure> {
-    let kafka = context.connections.kafka_brokers.is_some();
+    let kafka = context.connections.log_is_connected();
     // Bad lines of a stream are reported as they come; those of a file have already been reported.
     let skipped = Mutex::new(Checked::default());
     let records = records.filter_map(|record| match record {

@@ -23,7 +23,7 @@ use crate::{
 pub(super) async fn query(context: &Context, sql: &str, limit: usize) -> Result<(), Failure> {
     let pipeline = context.load(None)?;
     let names = tables_read(sql).map_err(wrong)?;
-    let functions = functions_of(context, &pipeline, &names)?;
+    let functions = functions_of(&pipeline, &names)?;
     let systems = context.open(&pipeline)?;
     let mut tables = Vec::new();
     for (name, function) in functions {
@@ -48,32 +48,22 @@ fn wrong(error: SqlError) -> Failure {
 }
 
 /// The function that writes each of the tables.
-fn functions_of<'a>(
-    context: &Context,
-    pipeline: &'a Pipeline,
-    names: &[String],
-) -> Result<BTreeMap<String, &'a str>, Failure> {
-    let mut known: BTreeMap<&str, (&str, System)> = BTreeMap::new();
+fn functions_of<'a>(pipeline: &'a Pipeline, names: &[String]) -> Result<BTreeMap<String, &'a str>, Failure> {
+    let mut known: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, function) in pipeline.functions.iter().filter(|(_, function)| function.into.system != System::Topic) {
         // If two tables have the same name, the database's is used.
         if function.into.system == System::Postgres || !known.contains_key(function.into.name.as_str()) {
-            known.insert(&function.into.name, (name, function.into.system));
+            known.insert(&function.into.name, name);
         }
     }
     let mut functions = BTreeMap::new();
     for name in names {
-        let Some((function, store)) = known.get(name.as_str()) else {
+        let Some(function) = known.get(name.as_str()) else {
             let known: Vec<_> = known.into_keys().collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             let of = &pipeline.name;
             return Err(Failure::Usage(format!("there is no table `{name}`; the functions of {of} write {known}")));
         };
-        if *store == System::Postgres && context.connections.postgres_url.is_some() {
-            return Err(Failure::Usage(format!(
-                "`{name}` is in PostgreSQL (MILLSTREAM_POSTGRES_URL): query it there, with psql \
-                 \"$MILLSTREAM_POSTGRES_URL\""
-            )));
-        }
         functions.insert(name.clone(), *function);
     }
     Ok(functions)

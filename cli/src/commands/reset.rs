@@ -1,12 +1,12 @@
 use std::{
     io::{BufRead as _, IsTerminal as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use millstream_assembly::{Systems, plan_function};
+use millstream_assembly::{EmbeddedFile, Home, Removal, Systems, plan_function};
 use millstream_core::Error;
-use millstream_embedded::{Embedded, Removal};
-use millstream_pipeline::{Function, Pipeline, System, Uses};
+use millstream_pipeline::{Function, Pipeline, Uses};
 use serde_json::json;
 
 use crate::{
@@ -25,8 +25,13 @@ pub(super) async fn reset(context: &Context, args: &ResetArgs) -> Result<(), Fai
         let place = context.connections.data_dir.display();
         return Err(Failure::Usage(format!("there is no data folder {place} (--data-dir): nothing to remove")));
     }
-    whole_folder_is_ours(context, &pipeline).await?;
+    let file = EmbeddedFile::of(&context.connections, Arc::clone(&context.clock));
+    nobody_else_has_it(&file)?;
+    // Nothing of it stays open while a person is asked.
     let plan = Plan::of(context, &pipeline, function).await?;
+    if plan.needs_file {
+        whole_folder_is_ours(context, &file, &pipeline).await?;
+    }
     if !context.json {
         plan.lines().iter().try_for_each(|line| context.say(line))?;
     }
@@ -36,10 +41,9 @@ pub(super) async fn reset(context: &Context, args: &ResetArgs) -> Result<(), Fai
     if !args.yes {
         confirm()?;
     }
-    // Another process may have opened it while the question was open.
-    nobody_else_has_it(context)?;
-    let systems = context.open(&pipeline)?;
-    plan.carry_out(&systems).await?;
+    // Somebody may have begun while the question stood.
+    nobody_else_has_it(&file)?;
+    plan.carry_out(&file).await?;
     match context.json {
         true => context.say_json(&json!({ "removed": plan.removed(), "kept": plan.kept })),
         false => context.say("removed"),
@@ -64,13 +68,9 @@ fn places<'a>(context: &Context, args: &'a ResetArgs) -> Result<(Option<&'a Path
     }
 }
 
-/// A table's name doesn't tell its pipeline: if another pipeline has written there too, its tables might be removed as
-/// well.
-async fn whole_folder_is_ours(context: &Context, pipeline: &Pipeline) -> Result<(), Failure> {
-    nobody_else_has_it(context)?;
-    let systems = context.open(pipeline)?;
-    let Some(embedded) = systems.embedded() else { return Ok(()) };
-    let mut others = embedded.pipelines().await?;
+/// A table's name does not say whose it is: where another pipeline has written too, its tables might go with ours.
+async fn whole_folder_is_ours(context: &Context, file: &EmbeddedFile, pipeline: &Pipeline) -> Result<(), Failure> {
+    let mut others = file.pipelines().await?;
     others.retain(|name| *name != pipeline.name);
     if others.is_empty() {
         return Ok(());
@@ -84,12 +84,11 @@ async fn whole_folder_is_ours(context: &Context, pipeline: &Pipeline) -> Result<
     .into())
 }
 
-fn nobody_else_has_it(context: &Context) -> Result<(), Failure> {
-    let file = context.connections.data_dir.join("millstream.db");
-    match Embedded::is_open(&file) {
+fn nobody_else_has_it(file: &EmbeddedFile) -> Result<(), Failure> {
+    match file.is_open() {
         true => Err(Error::stop(format!(
             "another process has {} open, such as a `dev`: end it first; nothing was removed",
-            file.display()
+            file.path.display()
         ))
         .into()),
         false => Ok(()),
@@ -117,25 +116,30 @@ fn confirm() -> Result<(), Failure> {
 #[derive(Default)]
 struct Plan {
     embedded: Removal,
+    /// Is anything of the pipeline in the embedded store's file?
+    needs_file: bool,
     folders: Vec<PathBuf>,
     kept: Vec<String>,
 }
 
 impl Plan {
     async fn of(context: &Context, pipeline: &Pipeline, function: Option<&str>) -> Result<Self, Failure> {
-        let mut plan = Self::default();
+        let systems = context.open(pipeline)?;
+        let log_is_embedded = !context.connections.log_is_connected();
+        let mut plan = Self { needs_file: log_is_embedded, ..Self::default() };
         let chosen = |name: &&String| function.is_none_or(|only| only == name.as_str());
         for name in pipeline.functions.keys().filter(chosen) {
             if pipeline.functions[name].uses != Uses::Ingest {
-                plan.function(context, pipeline, name).await?;
+                plan.function(context, &systems, pipeline, name).await?;
             }
         }
         if function.is_some() {
             return Ok(plan);
         }
         let topics: Vec<String> = pipeline.topics.keys().cloned().collect();
-        if context.connections.kafka_brokers.is_some() {
-            plan.kept.push(format!("the topics {} and the group offsets in Kafka", topics.join(", ")));
+        if !log_is_embedded {
+            let log = systems.log_place();
+            plan.kept.push(format!("the topics {} and the group offsets in {log}", topics.join(", ")));
         } else if plan.kept.is_empty() {
             plan.embedded.topics = topics;
         } else {
@@ -145,21 +149,22 @@ impl Plan {
         Ok(plan)
     }
 
-    async fn function(&mut self, context: &Context, pipeline: &Pipeline, name: &str) -> Result<(), Failure> {
+    async fn function(
+        &mut self,
+        context: &Context,
+        systems: &Systems,
+        pipeline: &Pipeline,
+        name: &str,
+    ) -> Result<(), Failure> {
         let (id, into) = (Function::id(&pipeline.name, name), &pipeline.functions[name].into);
-        match into.system {
-            System::Postgres if context.connections.postgres_url.is_some() => {
-                let table = &into.name;
-                self.kept.push(format!(
-                    "{into} in PostgreSQL; to start again there: DROP the table {table} (or the view {table} and the \
-                     table {table}_state), and DELETE FROM millstream_fences WHERE function = '{id}'"
-                ));
+        let Some((home, store)) = systems.home(into.system).zip(systems.store(into.system)) else { return Ok(()) };
+        match home {
+            Home::Connected => {
+                let (place, how) = (store.place(), store.how_to_reset(&id, &into.name));
+                self.kept.push(format!("{into} in {place}; to begin anew there: {how}"));
             }
-            System::Lake if context.connections.lake_url.is_some() => {
-                self.kept.push(format!("{into}: to start again, remove the folder {} of the lake", into.name));
-            }
-            System::Lake => self.folders.push(context.connections.data_dir.join("lake").join(&into.name)),
-            System::Postgres | System::Topic => {
+            Home::Folder(folder) => self.folders.push(folder.join(&into.name)),
+            Home::Database => {
                 let unknown = |wrong| {
                     Error::stop(format!(
                         "{wrong}\nso it is unknown which tables belong to the pipeline, and nothing was removed: correct it, or remove \
@@ -174,8 +179,9 @@ impl Plan {
                 }
             }
         }
-        // The log holds dead letters and offsets; the table's store holds the fences.
-        if context.connections.kafka_brokers.is_none() || context.connections.postgres_url.is_none() {
+        // The log holds dead letters and offsets, the store of the table the fences.
+        self.needs_file |= *home == Home::Database;
+        if !context.connections.log_is_connected() || *home == Home::Database {
             self.embedded.functions.push(id);
         }
         Ok(())
@@ -203,16 +209,16 @@ impl Plan {
         removed.chain(self.kept.iter().map(|what| format!("stays: {what}"))).collect()
     }
 
-    /// Folders first: if the removal fails midway, the database still lists what remains to be removed.
-    async fn carry_out(&self, systems: &Systems) -> Result<(), Error> {
+    /// Folders first: what is left when it breaks off in the middle still says that it is to be removed.
+    async fn carry_out(&self, file: &EmbeddedFile) -> Result<(), Error> {
         for folder in self.folders.iter().filter(|folder| folder.exists()) {
             std::fs::remove_dir_all(folder).map_err(|error| {
                 Error::stop(format!("the folder {} can't be removed", folder.display())).caused_by(error)
             })?;
         }
-        match systems.embedded() {
-            Some(embedded) => embedded.remove(self.embedded.clone()).await,
-            None => Ok(()),
+        match self.needs_file {
+            true => file.remove(self.embedded.clone()).await,
+            false => Ok(()),
         }
     }
 }

@@ -15,8 +15,8 @@ use crate::{
 pub(super) async fn run(context: &Context, function: &str) -> Result<(), Failure> {
     let pipeline = context.load(None)?;
     let (name, declared) = named(&pipeline, function)?;
-    if context.connections.kafka_brokers.is_some() {
-        require_said(&context.connections, &pipeline, name).await?;
+    if context.connections.log_is_connected() {
+        require_said(&context.connections, &pipeline, name)?;
     }
     let interrupt = interrupt::listen()?;
     let patience = Patience::new(&interrupt, None);

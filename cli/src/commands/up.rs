@@ -13,9 +13,9 @@ pub(super) async fn up(context: &Context, path: Option<&Path>, raise: bool) -> R
     let pipeline = context.load(path)?;
     let mut connections = context.connections.clone();
     connections.create = true;
-    if connections.kafka_brokers.is_some() {
+    if connections.log_is_connected() {
         for name in running::names(&pipeline).1 {
-            require_said(&connections, &pipeline, name).await?;
+            require_said(&connections, &pipeline, name)?;
         }
     }
     let systems = Systems::open(&pipeline, &connections, context.clock.clone())?;

@@ -5,8 +5,8 @@ use std::{
 };
 
 use millstream_assembly::Systems;
-use millstream_core::{Result, TopicPartition, Watermarks};
-use millstream_pipeline::{Pipeline, System};
+use millstream_core::{Result, TextRows, TopicPartition, Watermarks};
+use millstream_pipeline::Pipeline;
 use tokio::sync::watch;
 
 use super::{DeadLetterState, TableState, view};
@@ -103,16 +103,17 @@ impl Sight {
                 }
             }
         }
-        let mut kept = None;
-        if let Some(embedded) = self.systems.embedded()
-            && let Ok(counts) = embedded.counts().await
-        {
-            self.table_rows = counts.rows.into_iter().collect();
-            let ours = counts.dead_letters.iter().filter(|(id, _)| self.functions.iter().any(|f| f.function.id == *id));
-            kept = Some(ours.map(|(_, letters)| *letters).sum::<u64>());
+        let (letters, mut kept) = (self.systems.dead_letters(&self.pipeline), 0);
+        for consuming in &self.functions {
+            kept += letters.count(&consuming.function.id).await.ok().flatten().unwrap_or(0);
+            let table = &consuming.function.table;
+            let Some(store) = self.systems.store(consuming.into.system) else { continue };
+            if let Ok(Ok(Some(rows))) = tokio::time::timeout(LOOK, store.count_rows(table)).await {
+                self.table_rows.insert(table.public_name().to_owned(), rows);
+            }
         }
         let since_start = self.functions.iter().map(|consuming| consuming.function.runner.stats().dead_letters()).sum();
-        self.seen.dead_letters.total = kept.unwrap_or(0).max(since_start);
+        self.seen.dead_letters.total = kept.max(since_start);
         if self.letters_read != Some(self.seen.dead_letters.total) && self.seen.dead_letters.total > 0 {
             self.read_letters().await;
         }
@@ -130,11 +131,14 @@ impl Sight {
     /// The newest rows of each table.
     async fn tables(&self) -> Vec<TableState> {
         let mut tables = Vec::new();
-        for consuming in self.functions.iter().filter(|consuming| consuming.into.system == System::Postgres) {
+        for consuming in &self.functions {
             let table = &consuming.function.table;
             let name = table.public_name().to_owned();
-            let looking = self.systems.newest_rows(table, view::NEWEST_ROWS);
-            let Ok(Ok((columns, newest))) = tokio::time::timeout(LOOK, looking).await else { continue };
+            let Some(store) = self.systems.store(consuming.into.system) else { continue };
+            let looking = store.newest_rows(table, view::NEWEST_ROWS);
+            let Ok(Ok(Some(TextRows { columns, rows: newest }))) = tokio::time::timeout(LOOK, looking).await else {
+                continue;
+            };
             tables.push(TableState { rows: self.table_rows.get(&name).copied(), name, columns, newest });
         }
         tables

@@ -76,7 +76,7 @@ impl Watcher {
             functions: self.functions(now_us, watermarks, seen),
             tables: seen.tables.clone(),
             dead_letters,
-            systems: self.systems.describe().into(),
+            systems: self.systems.describe(),
             notices: self.logs.latest(view::NOTICES),
             phase: if seen.watermarks.is_some() { Phase::Running } else { Phase::Starting },
         }

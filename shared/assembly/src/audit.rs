@@ -19,6 +19,7 @@ use crate::{
     plan_function, reference, shown_rows,
     states::States,
     systems::timeliness,
+    used::joined_by,
 };
 
 /// How many differences are kept; all of them are counted.
@@ -145,7 +146,7 @@ pub async fn audit_telling(
     told: &mut (dyn FnMut(AuditProgress) + Send),
 ) -> Result<AuditReport> {
     let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
-    reference::load_all(systems, pipeline, &plan.references).await?;
+    reference::load_all(&systems.references(pipeline, &plan.references)?).await?;
     let declared = &pipeline.functions[name];
     let id = Declared::id(&pipeline.name, name);
     let table = plan.planned.table.clone();
@@ -186,11 +187,7 @@ pub async fn audit_telling(
 
 /// The note about references that may have changed since records were joined with them.
 fn refreshed(pipeline: &Pipeline, declared: &Declared) -> Option<String> {
-    let sql = declared.sql.as_ref().map_or("", |sql| sql.value.as_str());
-    let words = || sql.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
-    let joined = |name: &str| words().any(|word| word == name);
-    let names: Vec<String> =
-        pipeline.references.keys().filter(|name| joined(name)).map(|name| format!("`{name}`")).collect();
+    let names: Vec<String> = joined_by(pipeline, declared).map(|(name, _)| format!("`{name}`")).collect();
     (!names.is_empty()).then(|| {
         format!(
             "joined with {} as it is now: if a reference has changed since records were joined with it, rows can't be \

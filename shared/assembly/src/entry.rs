@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-use millstream_core::{Error, Result, Retries, SystemClock};
+use millstream_core::{Env, Error, Result, Retries, SystemClock};
 use millstream_host::{Host, Stop, detect, shell, stop_on_signals, wait_for};
-use millstream_pipeline::{Connections, Pipeline, Uses, setting};
+use millstream_pipeline::{Pipeline, Uses};
 
-use crate::{Making, Systems, require_said};
+use crate::{Connections, Making, Systems, require_said};
 
 /// The shortest period that a schedule of EventBridge can have.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(60);
@@ -29,17 +29,17 @@ struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings by `get`, which looks up an environment variable.
+    /// Reads the settings from `env`, which a main makes from its environment.
     ///
     /// # Errors
     /// `Stop` naming the variable that is wrong.
-    fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+    fn read(env: &Env) -> Result<Self> {
         Ok(Self {
-            pipeline: setting(get, "MILLSTREAM_PIPELINE")?.map_or_else(|| PathBuf::from("."), PathBuf::from),
-            function: setting(get, "MILLSTREAM_FUNCTION")?,
-            period: setting(get, "MILLSTREAM_PERIOD_S")?.map_or(Ok(DEFAULT_PERIOD), |text| period(&text))?,
-            connections: Connections::read(get)?,
-            host: detect(get),
+            pipeline: env.find_text("MILLSTREAM_PIPELINE")?.map_or_else(|| PathBuf::from("."), PathBuf::from),
+            function: env.find_text("MILLSTREAM_FUNCTION")?,
+            period: env.find_text("MILLSTREAM_PERIOD_S")?.map_or(Ok(DEFAULT_PERIOD), |text| period(&text))?,
+            connections: Connections::read(env)?,
+            host: detect(env),
         })
     }
 }
@@ -58,13 +58,13 @@ fn period(text: &str) -> Result<Duration> {
 /// named by the environment.
 #[expect(clippy::disallowed_methods, reason = "the edge: a function's main reads its environment here, once")]
 pub fn function_main(uses: Uses) -> ExitCode {
-    let get = |name: &str| std::env::var(name).ok();
-    shell::prepare(&get, |place| {
-        tracing::error!(place, "a defect of millstream: please report it with this place");
+    let env = Env::new(|name| std::env::var(name).ok());
+    shell::prepare(&env, |place| {
+        tracing::error!(place, "a bug in millstream: please report it with this place");
     });
-    let filter = shell::log_filter(&get);
+    let filter = shell::log_filter(&env);
     shell::log_json_to_stderr(filter.as_ref().ok().and_then(Option::as_deref).unwrap_or("info"));
-    let done = filter.and_then(|_| Settings::read(&get)).and_then(|settings| shell::block_on(run(uses, settings)));
+    let done = filter.and_then(|_| Settings::read(&env)).and_then(|settings| shell::block_on(run(uses, settings)));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -81,11 +81,11 @@ async fn run(uses: Uses, settings: Settings) -> Result<()> {
         Error::stop(lines.join("\n"))
     })?;
     let name = function.map_or_else(|| find_only_one(&pipeline, uses), Ok)?;
-    require_said(&connections, &pipeline, &name).await?;
+    require_said(&connections, &pipeline, &name)?;
     let clock = Arc::new(SystemClock);
-    let systems = Systems::open(&pipeline, &connections, clock.clone())?;
-    let [(_, log), (_, tables), (_, lake)] = systems.describe();
-    tracing::info!(function = %name, log, tables, lake, create = connections.create, "starting");
+    let systems = Systems::open_for(&pipeline, &name, &connections, clock.clone())?;
+    let places: Vec<_> = systems.describe().iter().map(|(what, place)| format!("{what}: {place}")).collect();
+    tracing::info!(function = %name, systems = places.join(" · "), create = connections.create, "starting");
     let making = Making { period, ..Making::new(clock) };
     let (stop, retries) = (stop_on(host)?, Retries::default());
     let ready = match host {
@@ -126,11 +126,11 @@ mod tests {
     #[test]
     fn a_period_is_seconds_that_an_invocation_can_have() {
         let read = |value: &str| {
-            let settings = Settings::read(&|name| (name == "MILLSTREAM_PERIOD_S").then(|| value.to_owned()));
+            let settings = Settings::read(&Env::of([("MILLSTREAM_PERIOD_S", value)]));
             settings.map(|settings| settings.period).map_err(|error| error.to_string())
         };
         assert_eq!(read("300"), Ok(Duration::from_secs(300)));
-        assert_eq!(Settings::read(&|_| None).unwrap().period, DEFAULT_PERIOD);
+        assert_eq!(Settings::read(&Env::default()).unwrap().period, DEFAULT_PERIOD);
         for wrong in ["0", "901", "1m", "-1", "1.5"] {
             assert!(read(wrong).unwrap_err().contains("MILLSTREAM_PERIOD_S"), "{wrong}");
         }

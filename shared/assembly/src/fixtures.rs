@@ -6,11 +6,13 @@ use arrow::{
     array::{Array as _, RecordBatch},
     datatypes::Schema,
 };
-use millstream_core::{DeadLetter, Error, Limits, ManualClock, NewRecord, Result};
-use millstream_pipeline::{Connections, ExpectedLetters, Fixture, Pipeline, Target, Topic};
+use millstream_core::{DeadLetter, Env, Error, Limits, ManualClock, NewRecord, Result};
+use millstream_pipeline::{ExpectedLetters, Fixture, Pipeline, Target, Topic};
 use tempfile::TempDir;
 
-use crate::{Function, Systems, csv_cells::cell_of, csv_table::csv_header, read_csv, rows::texts, schema_of};
+use crate::{
+    Connections, Function, Systems, csv_cells::cell_of, csv_table::csv_header, read_csv, rows::texts, schema_of,
+};
 
 /// The largest number of batches in the second run of a test: each batch is a commit.
 const MAX_BATCHES: usize = 500;
@@ -94,7 +96,7 @@ impl Ran {
     ) -> Result<Self> {
         let folder =
             tempfile::tempdir().map_err(|error| Error::stop("can't make a temporary folder").caused_by(error))?;
-        let mut connections = Connections::read(&|_| None)?;
+        let mut connections = Connections::read(&Env::default())?;
         connections.data_dir = folder.path().to_owned();
         // Records without a time of their own all get the same one, in 1970.
         let systems = Systems::open(pipeline, &connections, Arc::new(ManualClock::default()))?;

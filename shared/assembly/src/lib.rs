@@ -3,13 +3,13 @@
 //! ```no_run
 //! # async fn example() -> millstream_core::Result<()> {
 //! use std::sync::Arc;
-//! use millstream_assembly::{Making, Systems};
-//! use millstream_core::{Retries, SystemClock};
+//! use millstream_assembly::{Connections, Making, Systems};
+//! use millstream_core::{Env, Retries, SystemClock};
 //! use millstream_host::{Host, Stop};
-//! use millstream_pipeline::{Connections, Pipeline};
+//! use millstream_pipeline::Pipeline;
 //!
 //! let pipeline = Pipeline::load("pipelines/bank".as_ref()).unwrap();
-//! let connections = Connections::read(&|_| None)?; // nothing set: everything is embedded
+//! let connections = Connections::read(&Env::default())?; // nothing set: everything is embedded
 //! let clock = Arc::new(SystemClock);
 //! let systems = Systems::open(&pipeline, &connections, clock.clone())?;
 //! let flow = systems.ready(&pipeline, "flow", &Making::new(clock)).await?;
@@ -19,40 +19,52 @@
 //!
 //! Systems without a connection are embedded: the log and the tables in one SQLite file, the lake in a folder next to
 //! it.
+//!
+//! Each system is a cargo feature: `kafka`, `postgres`, `lake`, `embedded`. A binary links those that its functions use;
+//! a pipeline that uses another one is refused with the feature to build with.
 
 mod audit;
 mod compare;
+mod connections;
 mod csv_cells;
 mod csv_table;
 mod decode;
+mod embedded_file;
 mod entry;
 mod fixtures;
 mod function;
 mod letters;
 mod maker;
+mod open;
+mod opened;
 mod partitions;
 mod plan;
 mod ready;
 mod reference;
 mod rows;
-mod shown;
+mod said;
 mod shown_rows;
 mod states;
 mod systems;
 #[cfg(test)]
 mod tests;
 mod type_name;
+mod used;
 
 pub use audit::{AuditProgress, AuditReport, Difference, audit, audit_telling};
+pub use connections::Connections;
 pub use csv_cells::{Cell, Records, cell_of};
 pub use csv_table::{read_csv, schema_of};
+pub use embedded_file::{EmbeddedFile, Removal};
 pub use entry::function_main;
 pub use fixtures::{FixtureReport, ReadGiven, run_fixtures, tables_of_given};
 pub use function::{Function, NotRunnable};
 pub use maker::{Acknowledged, Maker, Making};
+pub use opened::Home;
 pub use partitions::{PartitionsDiffer, partitions_differ};
-pub use plan::{FunctionPlan, plan_function, require_said, sql_of};
+pub use plan::{FunctionPlan, plan_function, sql_of};
 pub use ready::Ready;
 pub use rows::texts;
+pub use said::require_said;
 pub use systems::{Systems, dead_letter_topic};
 pub use type_name::type_name;

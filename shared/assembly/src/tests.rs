@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use millstream_core::{NewRecord, SystemClock};
-use millstream_pipeline::{Connections, Pipeline, Topic};
+use millstream_core::{Env, NewRecord, SystemClock};
+use millstream_pipeline::{Pipeline, Topic};
 
-use crate::{Function, Systems, audit, run_fixtures, texts};
+use crate::{Connections, Function, Systems, audit, run_fixtures, texts};
 
 const PIPELINE: &str = r#"
 name: shop
@@ -44,7 +44,7 @@ impl Shop {
         std::fs::write(folder.path().join("daily.csv"), "day,orders\n2999-01-01T00:00:00Z,1\n1970-01-01T00:00:00Z,1\n")
             .unwrap();
         let pipeline = Pipeline::load(folder.path()).unwrap();
-        let mut connections = Connections::read(&|_| None).unwrap();
+        let mut connections = Connections::read(&Env::default()).unwrap();
         connections.data_dir = folder.path().join("data");
         let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
         systems.create_topics(&pipeline).await.unwrap();

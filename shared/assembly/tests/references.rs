@@ -6,9 +6,9 @@ mod audit;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use millstream_assembly::{Systems, audit, texts};
-use millstream_core::{NewRecord, SystemClock};
-use millstream_pipeline::{Connections, Pipeline};
+use millstream_assembly::{Connections, Systems, audit, texts};
+use millstream_core::{Env, NewRecord, SystemClock};
+use millstream_pipeline::Pipeline;
 
 const PIPELINE: &str = r#"
 name: shop
@@ -43,7 +43,7 @@ async fn a_reference_is_joined_and_reloaded() {
     std::fs::write(folder.path().join("pipeline.yaml"), PIPELINE).unwrap();
     write_products(folder.path(), "Tea");
     let pipeline = Pipeline::load(folder.path()).unwrap();
-    let mut connections = Connections::read(&|_| None).unwrap();
+    let mut connections = Connections::read(&Env::default()).unwrap();
     connections.data_dir = folder.path().join("data");
     let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
     systems.create_topics(&pipeline).await.unwrap();

@@ -55,6 +55,12 @@ pub trait DeadLetters: Send + Sync {
     /// The letters of the record at `position`: of one function, or of each that could not process it.
     async fn find(&self, function: Option<&str>, position: &Position) -> Result<Vec<DeadLetter>>;
 
+    /// How many letters of a function there are; `None` from a place where all of them would have to be read for it. Called
+    /// by the live view of `millstream dev`.
+    async fn count(&self, _function: &str) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Tells the position of every letter of a function, in no order and perhaps one of them twice. However many there
     /// are, none is held in memory, and a store does not read their values.
     async fn positions(&self, function: &str, visit: &mut (dyn FnMut(Position) + Send)) -> Result<()>;

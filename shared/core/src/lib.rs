@@ -17,6 +17,7 @@
 mod batch;
 mod clock;
 mod dead_letter;
+mod env;
 mod error;
 pub mod fault;
 mod fence;
@@ -26,6 +27,7 @@ mod position;
 mod retries;
 mod settings;
 mod sink;
+mod store;
 mod table;
 mod transform;
 
@@ -34,12 +36,14 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use dead_letter::{
     DeadLetter, DeadLetters, MAX_LETTER_KEY_BYTES, MAX_LETTER_REASON_BYTES, MAX_LETTER_VALUE_BYTES, MAX_LISTED_BYTES,
 };
+pub use env::{Address, Env, Secret};
 pub use error::{Cause, Error, Result};
 pub use fence::Fence;
 pub use log::{Handler, Limits, Log, NewRecord, Producer, Source, Subscription, TopicInfo, Topics, Watermarks};
 pub use position::{Position, TopicPartition};
 pub use retries::Retries;
-pub use settings::{Late, OnGap, Start, Tombstones};
+pub use settings::{Compression, Late, OnGap, Start, Tombstones};
 pub use sink::{Sink, Snapshot, WHOLE_TOPIC};
+pub use store::{Connect, LogStore, TableStore, TextRows};
 pub use table::{Column, Combine, Merge, Role, Table, View};
 pub use transform::{Bad, Decode, Decoded, META_COLUMNS, Transform, meta};

@@ -1,3 +1,5 @@
+use millstream_core::Env;
+
 /// Where a function's process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Host {
@@ -7,17 +9,18 @@ pub enum Host {
     Lambda,
 }
 
-/// Where this process runs. `get` looks up an environment variable: Lambda sets `AWS_LAMBDA_RUNTIME_API`.
+/// Where this process runs: Lambda sets `AWS_LAMBDA_RUNTIME_API`.
 ///
 /// ```
+/// use millstream_core::Env;
 /// use millstream_host::{Host, detect};
 ///
-/// let lambda = |name: &str| (name == "AWS_LAMBDA_RUNTIME_API").then(|| "127.0.0.1:9001".to_owned());
+/// let lambda = Env::of([("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001")]);
 /// assert_eq!(detect(&lambda), Host::Lambda);
-/// assert_eq!(detect(&|_| None), Host::Stream);
+/// assert_eq!(detect(&Env::default()), Host::Stream);
 /// ```
-pub fn detect(get: &dyn Fn(&str) -> Option<String>) -> Host {
-    match get("AWS_LAMBDA_RUNTIME_API") {
+pub fn detect(env: &Env) -> Host {
+    match env.get("AWS_LAMBDA_RUNTIME_API") {
         Some(_) => Host::Lambda,
         None => Host::Stream,
     }

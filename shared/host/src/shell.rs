@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use millstream_core::{Error, Result, fault};
+use millstream_core::{Env, Error, Result, fault};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 /// How long calls that were given up (to a broker that is away) may take when everything else is done.
@@ -24,15 +24,15 @@ pub enum LogFormat {
 }
 
 /// Prepares the process: its memory, what a panic says, and the fault point that a test has armed (`MILLSTREAM_FAULT`). A
-/// main calls it first, before there are threads. `get` looks up an environment variable.
+/// main calls it first, before there are threads.
 ///
 /// A panic's text may quote a record, and must be in no log: `tell_panic` gets the place where it happened and no more.
-pub fn prepare(get: &dyn Fn(&str) -> Option<String>, tell_panic: impl Fn(&str) + Send + Sync + 'static) {
+pub fn prepare(env: &Env, tell_panic: impl Fn(&str) + Send + Sync + 'static) {
     keep_memory_together();
     std::panic::set_hook(Box::new(move |panic| {
         tell_panic(&panic.location().map(ToString::to_string).unwrap_or_default());
     }));
-    if let Some(setting) = get("MILLSTREAM_FAULT") {
+    if let Some(setting) = env.get("MILLSTREAM_FAULT") {
         fault::arm(&setting);
     }
 }
@@ -85,8 +85,8 @@ pub fn log_json_to_stderr(filter: &str) {
 ///
 /// # Errors
 /// `Stop` that says what is allowed.
-pub fn log_filter(get: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>> {
-    let Some(filter) = get("MILLSTREAM_LOG").filter(|filter| !filter.trim().is_empty()) else { return Ok(None) };
+pub fn log_filter(env: &Env) -> Result<Option<String>> {
+    let Some(filter) = env.get("MILLSTREAM_LOG").filter(|filter| !filter.trim().is_empty()) else { return Ok(None) };
     let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
     for part in filter.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
@@ -107,11 +107,11 @@ mod tests {
 
     #[test]
     fn a_level_is_spelt_right_or_refused() {
-        let of = |value: &str| log_filter(&|name| (name == "MILLSTREAM_LOG").then(|| value.to_owned()));
+        let of = |value: &str| log_filter(&Env::of([("MILLSTREAM_LOG", value)]));
         for filter in ["info", "WARN", "info,millstream_kafka=debug", "off", " debug , rdkafka=off"] {
             assert_eq!(of(filter).unwrap().as_deref(), Some(filter));
         }
-        assert_eq!((of("").unwrap(), of(" ").unwrap(), log_filter(&|_| None).unwrap()), (None, None, None));
+        assert_eq!((of("").unwrap(), of(" ").unwrap(), log_filter(&Env::default()).unwrap()), (None, None, None));
         for filter in ["inof", "info,debg", "millstream_kafka=verbose", "=", "info;debug"] {
             let said = of(filter).unwrap_err().to_string();
             assert!(said.starts_with("MILLSTREAM_LOG: `") && said.contains("off, error, warn"), "{said}");

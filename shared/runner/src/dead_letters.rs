@@ -13,8 +13,8 @@ use millstream_core::{
 
 /// Dead letters in a topic: one record per letter, with the value unchanged and the rest in headers.
 ///
-/// A listing reads at most the newest 100,000 records of each partition of the topic.
-pub struct TopicDeadLetters<L> {
+/// A listing looks through the newest 100,000 records of each partition of the topic, and no further.
+pub struct TopicDeadLetters<L: ?Sized> {
     log: Arc<L>,
     topic: String,
 }
@@ -28,8 +28,8 @@ const MIN_STEP: usize = 16;
 /// How far a listing goes back in each partition at most, in offsets.
 const MAX_LOOKED_THROUGH: i64 = 100_000;
 
-impl<L: Log> TopicDeadLetters<L> {
-    /// Letters in `topic`, which must exist.
+impl<L: Log + ?Sized> TopicDeadLetters<L> {
+    /// Letters in `topic`, which must be there.
     pub fn new(log: Arc<L>, topic: impl Into<String>) -> Self {
         Self { log, topic: topic.into() }
     }
@@ -93,7 +93,7 @@ impl<L: Log> TopicDeadLetters<L> {
 }
 
 #[async_trait]
-impl<L: Log + Producer> DeadLetters for TopicDeadLetters<L> {
+impl<L: Log + Producer + ?Sized> DeadLetters for TopicDeadLetters<L> {
     async fn put(&self, letters: &[DeadLetter]) -> Result<()> {
         self.log.send(&self.topic, letters.iter().map(DeadLetter::to_record).collect()).await?;
         Ok(())

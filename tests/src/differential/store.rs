@@ -11,9 +11,9 @@ use arrow::{
     array::RecordBatch,
     datatypes::{Field, Schema},
 };
-use millstream_assembly::{Function, Systems};
-use millstream_core::{Batch, Limits, NewRecord, Source, SystemClock, TopicPartition};
-use millstream_pipeline::{Connections, Pipeline, Secret};
+use millstream_assembly::{Connections, Function, Systems};
+use millstream_core::{Batch, Env, Limits, NewRecord, Source, SystemClock, TopicPartition};
+use millstream_pipeline::Pipeline;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use rusqlite::types::ValueRef;
 
@@ -114,9 +114,9 @@ impl Scene {
     ) -> Result<Self, String> {
         let wrong = |error: millstream_core::Error| error.to_string();
         let pipeline = pipeline(case, cuts, folder)?;
-        let mut connections = Connections::read(&|_| None).map_err(wrong)?;
+        let url = postgres.filter(|_| kind == Kind::Postgres).map(|url| ("MILLSTREAM_POSTGRES_URL", url));
+        let mut connections = Connections::read(&Env::of(url)).map_err(wrong)?;
         connections.data_dir = folder.join("data");
-        connections.postgres_url = postgres.filter(|_| kind == Kind::Postgres).map(|url| Secret::new(url.to_owned()));
         let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).map_err(wrong)?;
         systems.create_topics(&pipeline).await.map_err(wrong)?;
         for (index, topic) in case.data.topics.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! Mistakes of producers and people: nothing panics, no other record is lost, and each error says what to do.
 
 use millstream_assembly::dead_letter_topic;
-use millstream_core::Log;
+use millstream_core::{Compression, Log};
 use millstream_testkit::conformance;
 use millstream_tests::{
     Child, PATIENCE, Record, Scene, Setting, Store, bank, delete_topic, kafka, postgres_client, until,
@@ -89,8 +89,8 @@ async fn bad_records_become_dead_letters_and_their_neighbours_go_through() {
             records.push(Record { value: Some(value), means: Some(means), ..beside });
         }
     }
-    // Uncompressed, so that 20 MB are sent as 20 MB.
-    let written = scene.write_by(&kafka(scene.brokers(), "none"), records).await;
+    // Uncompressed, so that 20 MB are 20 MB on their way.
+    let written = scene.write_by(&kafka(scene.brokers(), Compression::None), records).await;
     let expected = bad_values();
     assert_eq!(written.bad().len(), expected.len());
     let mut flow = Child::start("aggregate", &scene, "flow", &[]);
@@ -171,7 +171,7 @@ async fn a_missing_topic_of_dead_letters_is_named_or_created_at_start() {
     let said = refused_with(&scene, &[("MILLSTREAM_CREATE", "false".into())]).await;
     assert!(said.contains(&letters) && said.contains("millstream up"), "{said}");
     let mut child = Child::start("aggregate", &scene, "flow", &[]);
-    let kafka = kafka(scene.brokers(), "none");
+    let kafka = kafka(scene.brokers(), Compression::None);
     until(PATIENCE, "the topic of the dead letters", async || {
         child.assert_runs();
         kafka.partitions(&letters).await.map_err(|error| error.to_string())

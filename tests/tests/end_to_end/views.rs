@@ -3,9 +3,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use millstream_assembly::{Systems, schema_of, texts};
-use millstream_core::{NewRecord, SystemClock};
-use millstream_pipeline::{Connections, Pipeline, Secret};
+use millstream_assembly::{Connections, Systems, schema_of, texts};
+use millstream_core::{Env, NewRecord, SystemClock};
+use millstream_pipeline::{Pipeline, System};
 use millstream_tests::Store;
 
 const PIPELINE: &str = r#"
@@ -33,9 +33,9 @@ functions:
 async fn rows(folder: &Path, postgres_url: Option<String>) -> Vec<String> {
     std::fs::create_dir_all(folder).unwrap();
     let pipeline = Pipeline::parse(PIPELINE, &folder.join("pipeline.yaml")).unwrap();
-    let mut connections = Connections::read(&|_| None).unwrap();
+    let url = postgres_url.map(|url| ("MILLSTREAM_POSTGRES_URL", url));
+    let mut connections = Connections::read(&Env::of(url)).unwrap();
     connections.data_dir = folder.to_owned();
-    connections.postgres_url = postgres_url.clone().map(Secret::new);
     let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
     systems.create_topics(&pipeline).await.unwrap();
     let record = |number: i64| {
@@ -55,13 +55,7 @@ async fn rows(folder: &Path, postgres_url: Option<String>) -> Vec<String> {
     let report = millstream_assembly::audit(&systems, &pipeline, "all").await.unwrap();
     assert!(report.is_clean() && report.dead_letters == 0, "{report:?}");
     let schema = schema_of(&function.table);
-    let shown = match postgres_url {
-        Some(url) => {
-            let pool = millstream_postgres::pool(&url, 1).unwrap();
-            millstream_postgres::read_table(&pool, "trades", &schema).await.unwrap()
-        }
-        None => systems.embedded().unwrap().read_table("trades", schema).await.unwrap(),
-    };
+    let shown = systems.store(System::Postgres).unwrap().read_reference("trades", &schema).await.unwrap();
     let mut lines = Vec::new();
     for batch in &shown {
         let columns = texts(batch).unwrap();
@@ -356,9 +350,9 @@ async fn edges(folder: &Path, postgres_url: Option<String>) -> Vec<Vec<String>> 
         .collect();
     let text = EDGES.replace("COLUMNS", &columns.join(", "));
     let pipeline = Pipeline::parse(&text, &folder.join("pipeline.yaml")).unwrap();
-    let mut connections = Connections::read(&|_| None).unwrap();
+    let url = postgres_url.map(|url| ("MILLSTREAM_POSTGRES_URL", url));
+    let mut connections = Connections::read(&Env::of(url)).unwrap();
     connections.data_dir = folder.to_owned();
-    connections.postgres_url = postgres_url.clone().map(Secret::new);
     let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
     systems.create_topics(&pipeline).await.unwrap();
     let record = |value: String| NewRecord { value: Some(value.into_bytes()), ..NewRecord::default() };
@@ -372,13 +366,7 @@ async fn edges(folder: &Path, postgres_url: Option<String>) -> Vec<Vec<String>> 
         "expressions above aggregates never make a record a dead letter"
     );
     let schema = schema_of(&function.table);
-    let shown = match postgres_url {
-        Some(url) => {
-            let pool = millstream_postgres::pool(&url, 1).unwrap();
-            millstream_postgres::read_table(&pool, "edges", &schema).await.unwrap()
-        }
-        None => systems.embedded().unwrap().read_table("edges", schema).await.unwrap(),
-    };
+    let shown = systems.store(System::Postgres).unwrap().read_reference("edges", &schema).await.unwrap();
     let mut rows = Vec::new();
     for batch in &shown {
         let columns = texts(batch).unwrap();

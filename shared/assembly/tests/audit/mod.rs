@@ -2,9 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use millstream_assembly::{AuditReport, Systems, audit};
-use millstream_core::{NewRecord, SystemClock};
-use millstream_pipeline::{Connections, Pipeline};
+use millstream_assembly::{AuditReport, Connections, Systems, audit};
+use millstream_core::{Env, NewRecord, SystemClock};
+use millstream_embedded::Embedded;
+use millstream_pipeline::Pipeline;
 use tempfile::TempDir;
 
 /// A pipeline on embedded systems, whose store the test can change directly.
@@ -39,7 +40,7 @@ impl World {
         std::fs::write(folder.join("pipeline.yaml"), text).unwrap();
         std::fs::write(folder.join("cities.csv"), "buyer,city\nx,Oslo\n").unwrap();
         let pipeline = Pipeline::load(folder).unwrap();
-        let mut connections = Connections::read(&|_| None).unwrap();
+        let mut connections = Connections::read(&Env::default()).unwrap();
         connections.data_dir = folder.join("data");
         let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
         systems.create_topics(&pipeline).await.unwrap();
@@ -229,7 +230,8 @@ async fn data_of_an_earlier_generation_is_compared_only_where_rows_are_not_merge
     world.send("sales", 0, &old).await;
     world.run("income").await;
     world.run("kept").await;
-    world.systems.embedded().unwrap().delete_topic("sales").await.unwrap();
+    let file = world.folder.path().join("data/millstream.db");
+    Embedded::open(&file, Arc::new(SystemClock)).unwrap().delete_topic("sales").await.unwrap();
     let world = world.changed_to(&AMOUNTS.replace("partitions: 2", "partitions: 2, generation: 2")).await;
     world.send("sales", 0, &[r#"{"shop":"new","amount":3}"#]).await;
     world.run("income").await;

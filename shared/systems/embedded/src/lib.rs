@@ -45,6 +45,7 @@ mod partitioner;
 mod remove;
 mod schema;
 mod sink;
+mod store;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -61,7 +62,7 @@ use millstream_core::{Clock, Result};
 use tokio::sync::watch;
 
 use crate::connections::Connections;
-pub use crate::{remove::Removal, sink::EmbeddedSink, view::Counts};
+pub use crate::{remove::Removal, sink::EmbeddedSink};
 
 /// An open file. Cloning shares it.
 #[derive(Clone)]

@@ -100,12 +100,8 @@ impl Topics for Kafka {
 }
 
 impl Kafka {
-    /// What a consumer group has committed of a topic, by partition; none where it has committed nothing. For people to
-    /// look at: the fences are what counts.
-    ///
-    /// # Errors
-    /// `Stop` when the topic does not exist, `Retry` when the cluster can't be reached.
-    pub async fn group_offsets(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>> {
+    /// What a consumer group has committed of a topic, by partition.
+    pub(crate) async fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>> {
         let (kafka, group, topic) = (self.clone(), group.to_owned(), topic.to_owned());
         blocking(move || {
             let partitions = kafka.control.partitions(&topic)?;

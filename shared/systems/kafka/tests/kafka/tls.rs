@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use millstream_core::{Error, Log, Source, TopicPartition, Watermarks};
+use millstream_core::{Error, Log, LogStore, Source, TopicPartition, Watermarks};
 use millstream_kafka::{Kafka, KafkaSettings};
 use millstream_testkit::conformance::{self, LogUnderTest};
 use tokio::{
@@ -44,7 +44,7 @@ async fn all_clients_work(kafka: &Kafka) {
     let table = Arc::new(Table::default());
     kafka.consume(subscription(&topic, LIMITS), Member::new(&table, 10)).await.unwrap();
     assert_eq!(table.values.lock().unwrap()[&0], texts(0..10));
-    let committed = kafka.group_offsets(&format!("{topic}-group"), &topic).await.unwrap();
+    let committed = kafka.group_offsets(&format!("{topic}-group"), &topic, 1).await.unwrap();
     assert_eq!(committed, [Some(10)]);
 }
 
