@@ -3,11 +3,11 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use millstream_ingest::{Events, Pace};
 use millstream_assembly::{Function, Systems};
 use millstream_core::{Error, Position, Result};
 use millstream_host::{Retries, Stop, stream};
-use millstream_pipeline::{Pipeline, Target, Uses};
+use millstream_ingest::{Events, Pace};
+use millstream_pipeline::{Pipeline, Place};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::{context::Context, patience::Patience};
@@ -16,7 +16,7 @@ use crate::{context::Context, patience::Patience};
 #[derive(Clone, Debug)]
 pub(crate) struct Generating {
     pub name: String,
-    pub into: Target,
+    pub into: Place,
     sent: Arc<AtomicU64>,
 }
 
@@ -31,7 +31,7 @@ impl Generating {
 #[derive(Clone)]
 pub(crate) struct Consuming {
     pub name: String,
-    pub into: Target,
+    pub into: Place,
     pub function: Arc<Function>,
 }
 
@@ -93,13 +93,12 @@ impl Running {
         mut sent: impl FnMut(&[Position]) + Send + 'static,
     ) -> Result<()> {
         let declared = &pipeline.functions[name];
+        let making = declared.making().ok_or_else(|| Error::stop(format!("`{name}` makes no records")))?;
         let topic = &pipeline.topics[&declared.into.name];
         // The moment is chance enough: two starts are to make different records.
         let seed = context.clock.now_us().unsigned_abs();
-        let events = Events::new(topic, declared, seed).map_err(|error| of_function(name, error))?;
-        let of_file = declared.generate.as_ref().map(Pace::of);
-        let pace =
-            rate.map(Pace::PerSecond).or(of_file).ok_or_else(|| Error::stop(format!("`{name}` makes no records")))?;
+        let events = Events::new(topic, making, seed).map_err(|error| of_function(name, error))?;
+        let pace = rate.map_or_else(|| Pace::of(&making.generate), Pace::PerSecond);
         let count = Arc::new(AtomicU64::new(0));
         let (producer, clock) = (systems.producer(topic)?, Arc::clone(&context.clock));
         let (stop, counted) = (self.stop_generators.clone(), Arc::clone(&count));
@@ -148,9 +147,7 @@ impl Running {
 
 /// The functions of a pipeline that make records, and those that read them, by name.
 pub(crate) fn names(pipeline: &Pipeline) -> (Vec<&String>, Vec<&String>) {
-    let (making, reading): (Vec<_>, Vec<_>) =
-        pipeline.functions.iter().partition(|(_, function)| function.uses == Uses::Ingest);
-    (making.into_iter().map(|(name, _)| name).collect(), reading.into_iter().map(|(name, _)| name).collect())
+    (pipeline.makers().map(|(name, ..)| name).collect(), pipeline.readers().map(|(name, ..)| name).collect())
 }
 
 fn outcome(ended: Result<(String, Result<()>), JoinError>) -> Result<()> {

@@ -1,7 +1,6 @@
 use std::time::Duration;
 
 use millstream_core::{Position, TopicPartition};
-use millstream_pipeline::Uses;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -18,7 +17,7 @@ use crate::{
 pub(super) async fn generate(context: &Context, args: &GenerateArgs) -> Result<(), Failure> {
     let pipeline = context.load(None)?;
     let (name, declared) = named(&pipeline, &args.function)?;
-    if declared.uses != Uses::Ingest {
+    if declared.making().is_none() {
         return Err(Failure::Usage(format!("`{name}` reads a topic and makes no records: `millstream run {name}`")));
     }
     let mut interrupt = Interrupt::listen()?;

@@ -8,9 +8,8 @@ use std::{
 
 use console::style;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use millstream_ingest::{Checked, Look, Outcome, Tempo};
 use millstream_core::{Error, NewRecord, Position, Producer, Result};
-use millstream_pipeline::{Pipeline, Uses};
+use millstream_ingest::{Checked, Look, Outcome, Tempo};
 use serde_json::json;
 
 use super::generate::print_positions;
@@ -35,7 +34,8 @@ pub(super) async fn produce(context: &Context, args: &ProduceArgs) -> Result<(),
         Failure::Usage(format!("pipeline {name} has no topic `{topic}`; it has {names}"))
     })?;
     let interrupt = Interrupt::listen()?;
-    let key = args.key.clone().or_else(|| key_of(&pipeline, &args.topic));
+    // Records of a file go where those of the topic's own function would.
+    let key = args.key.clone().or_else(|| pipeline.key_of(&args.topic).map(str::to_owned));
     let look = if args.unchecked { Look::KeyAndTime } else { Look::Whole };
     let open = || millstream_ingest::from_file(&args.file, topic, key.as_deref(), look);
     let checked = match read_twice(&args.file) {
@@ -246,13 +246,6 @@ fn tempo(args: &ProduceArgs) -> Tempo {
         (None, Some(speed)) => Tempo::EventTime { speed },
         (None, None) => Tempo::Unpaced,
     }
-}
-
-/// The key of the function that makes this topic's records: records of a file are to go where its own would.
-fn key_of(pipeline: &Pipeline, topic: &str) -> Option<String> {
-    let writes =
-        |function: &&millstream_pipeline::Function| function.uses == Uses::Ingest && function.into.name == topic;
-    pipeline.functions.values().find(writes)?.key.clone()
 }
 
 /// Says once that a record is so old that its topic may delete it at once; only Kafka deletes by age.

@@ -54,7 +54,7 @@ fn functions_of<'a>(
     names: &[String],
 ) -> Result<BTreeMap<String, &'a str>, Failure> {
     let mut known: BTreeMap<&str, (&str, System)> = BTreeMap::new();
-    for (name, function) in pipeline.functions.iter().filter(|(_, function)| function.into.system != System::Topic) {
+    for (name, function) in pipeline.functions.iter().filter(|(_, function)| !function.into.system.is_log()) {
         // Of two with one name the database's is meant.
         if function.into.system == System::Postgres || !known.contains_key(function.into.name.as_str()) {
             known.insert(&function.into.name, (name, function.into.system));

@@ -6,7 +6,7 @@ use std::{
 use millstream_assembly::{Systems, plan_function};
 use millstream_core::Error;
 use millstream_embedded::{Embedded, Removal};
-use millstream_pipeline::{Function, Pipeline, System, Uses};
+use millstream_pipeline::{Function, Pipeline, System};
 use serde_json::json;
 
 use crate::{
@@ -122,10 +122,8 @@ impl Plan {
     async fn of(context: &Context, pipeline: &Pipeline, function: Option<&str>) -> Result<Self, Failure> {
         let mut plan = Self::default();
         let chosen = |name: &&String| function.is_none_or(|only| only == name.as_str());
-        for name in pipeline.functions.keys().filter(chosen) {
-            if pipeline.functions[name].uses != Uses::Ingest {
-                plan.function(context, pipeline, name).await?;
-            }
+        for name in pipeline.readers().map(|(name, ..)| name).filter(chosen) {
+            plan.function(context, pipeline, name).await?;
         }
         if function.is_some() {
             return Ok(plan);

@@ -1,5 +1,4 @@
 use millstream_assembly::require_said;
-use millstream_pipeline::Uses;
 
 use crate::{
     Failure,
@@ -14,7 +13,7 @@ use crate::{
 pub(super) async fn run(context: &Context, function: &str) -> Result<(), Failure> {
     let pipeline = context.load(None)?;
     let (name, declared) = named(&pipeline, function)?;
-    if declared.uses == Uses::Ingest {
+    if declared.reading().is_none() {
         return Err(Failure::Usage(format!("`{name}` makes records and reads none: `millstream generate {name}`")));
     }
     if context.connections.kafka_brokers.is_some() {

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use millstream_core::{Error, Limits, Result, Subscription, Table, TopicPartition};
-use millstream_pipeline::Pipeline;
+use millstream_pipeline::{Pipeline, Reading};
 use millstream_runner::Runner;
 use millstream_sql::ReferenceTable;
 use tokio::task::JoinSet;
@@ -27,18 +27,16 @@ pub struct Function {
 impl Function {
     pub(crate) fn new(
         pipeline: &Pipeline,
-        name: &str,
+        reading: &Reading,
         (id, group): (String, String),
         runner: Arc<Runner>,
         table: Table,
         references: Vec<Arc<ReferenceTable>>,
     ) -> Self {
-        let declared = &pipeline.functions[name];
         let generation = |topic: &String| pipeline.topics.get(topic).map_or(1, |topic| topic.generation);
-        let generations: BTreeMap<_, _> =
-            declared.from.iter().map(|topic| (topic.clone(), generation(topic))).collect();
+        let generations: BTreeMap<_, _> = reading.topics().map(|topic| (topic.clone(), generation(topic))).collect();
         let subscription =
-            Subscription { group, topics: generations.clone().into_iter().collect(), limits: declared.batch };
+            Subscription { group, topics: generations.clone().into_iter().collect(), limits: reading.batch };
         Self { id, runner, subscription, generations, table, references, refreshing: JoinSet::new() }
     }
 

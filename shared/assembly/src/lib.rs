@@ -48,7 +48,7 @@ pub use function::{Function, NotRunnable};
 pub use log_filter::log_filter;
 pub use main_of::{Settings, function_main, keep_panics_to_their_place, log_to_stderr};
 pub use partitions::{PartitionsDiffer, partitions_differ};
-pub use plan::{FunctionPlan, plan_function, require_said, sql_of};
+pub use plan::{FunctionPlan, plan_function, require_said};
 pub use rows::texts;
 pub use systems::{Systems, dead_letter_topic};
 pub use type_name::type_name;

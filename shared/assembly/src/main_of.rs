@@ -93,10 +93,7 @@ pub fn log_to_stderr(filter: &str, json: bool) {
 }
 
 async fn run(uses: Uses, settings: Settings) -> Result<()> {
-    let pipeline = Pipeline::load(&settings.pipeline).map_err(|mistakes| {
-        let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-        Error::stop(lines.join("\n"))
-    })?;
+    let pipeline = Pipeline::load(&settings.pipeline)?;
     let name = settings.function.map_or_else(|| only_one(&pipeline, uses), Ok)?;
     require_said(&settings.connections, &pipeline, &name).await?;
     let systems = Systems::open(&pipeline, &settings.connections, Arc::new(SystemClock))?;

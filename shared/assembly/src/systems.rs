@@ -1,10 +1,10 @@
 use std::sync::Arc;
 
-use millstream_core::{Clock, DeadLetters, Error, Log, Producer, Result, Sink, Source, Table, Topics};
+use millstream_core::{Clock, DeadLetters, Error, Late, Log, Producer, Result, Sink, Source, Table, Topics};
 use millstream_embedded::{Embedded, EmbeddedSink};
 use millstream_kafka::{Kafka, KafkaSettings, Profile};
 use millstream_lake::LakeSink;
-use millstream_pipeline::{Compression, Connections, Function as Declared, Pipeline, System, Target, Topic};
+use millstream_pipeline::{Compression, Connections, Function as Declared, Pipeline, Place, Reading, System, Topic};
 use millstream_postgres::{Pool, PostgresSink};
 use millstream_runner::{Parts, Runner, Timeliness, TopicDeadLetters};
 
@@ -152,7 +152,7 @@ impl Systems {
     ///
     /// # Errors
     /// `Stop` when the table can't be in that store.
-    pub fn sink(&self, function_id: &str, into: &Target, table: Table) -> Result<Arc<dyn Sink>> {
+    pub fn sink(&self, function_id: &str, into: &Place, table: Table) -> Result<Arc<dyn Sink>> {
         Ok(match (into.system, &self.tables) {
             (System::Postgres, TableSystem::Postgres(pool)) => {
                 Arc::new(PostgresSink::new(pool.clone(), function_id, table)?)
@@ -206,9 +206,7 @@ impl Systems {
 
     fn assemble(&self, pipeline: &Pipeline, name: &str, plan: FunctionPlan) -> Result<Function> {
         let declared = &pipeline.functions[name];
-        if declared.from.is_empty() {
-            return Err(NotRunnable { function: name.to_owned() }.into());
-        }
+        let reading = declared.reading().ok_or_else(|| NotRunnable { function: name.to_owned() })?;
         let id = Declared::id(&pipeline.name, name);
         let FunctionPlan { planned, decoders, references } = plan;
         let runner = Runner::new(Parts {
@@ -218,16 +216,16 @@ impl Systems {
             sink: self.sink(&id, &declared.into, planned.table.clone())?,
             dead_letters: self.dead_letters(pipeline),
             log: self.source(),
-            start: declared.start,
-            on_gap: declared.on_gap,
-            timeliness: timeliness(declared),
-            limits: declared.batch,
+            start: reading.start,
+            on_gap: reading.on_gap,
+            timeliness: timeliness(reading),
+            limits: reading.batch,
         });
         let group = match self.log {
             LogSystem::Kafka(_) => format!("{}{id}", self.connections.group_prefix),
             LogSystem::Embedded(_) => id.clone(),
         };
-        Ok(Function::new(pipeline, name, (id, group), Arc::new(runner), planned.table, references))
+        Ok(Function::new(pipeline, reading, (id, group), Arc::new(runner), planned.table, references))
     }
 
     /// The newest rows of a function's table, newest first, as text for a person: the names of the columns, then at most
@@ -264,8 +262,9 @@ impl Systems {
 }
 
 /// Which events a function takes for late, and which for too far ahead.
-pub(crate) fn timeliness(declared: &Declared) -> Timeliness {
-    Timeliness { ahead_ms: declared.ahead_ms, late: declared.late, lateness_ms: declared.lateness_ms }
+pub(crate) fn timeliness(reading: &Reading) -> Timeliness {
+    let late = if reading.lateness_ms.is_some() { Late::DeadLetter } else { Late::Merge };
+    Timeliness { ahead_ms: reading.ahead_ms, late, lateness_ms: reading.lateness_ms.unwrap_or_default() }
 }
 
 fn kafka(connections: &Connections, compression: Compression) -> Result<Kafka> {

@@ -1,5 +1,7 @@
 //! A pipeline as a whole, with everything embedded.
 
+mod appended;
+
 use std::sync::Arc;
 
 use millstream_core::{NewRecord, SystemClock};

@@ -18,7 +18,7 @@ use crate::{column::Column, epoch_scale, time};
 /// Encodes rows as JSON objects that a [`crate::JsonDecoder`] of the same schema reads back unchanged.
 ///
 /// Fields come in the schema's order and null ones are left out. Decimals are JSON numbers in plain notation with all
-/// their decimals (`12.50`), timestamps RFC 3339 with `Z` or numbers of the field's [`crate::EPOCH`] unit, binary is
+/// their decimals (`12.50`), timestamps RFC 3339 with `Z` or numbers of the field's [`millstream_core::EPOCH_METADATA`] unit, binary is
 /// base64.
 #[derive(Debug)]
 pub struct JsonEncoder {

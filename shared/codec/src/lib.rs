@@ -41,7 +41,7 @@
 //! | float, double | a number, rounded to the nearest; one too large is refused; `-0` is `0` |
 //! | decimal(p,s) | a number, or a string that holds one; exponents allowed; exact: what does not fit is refused, never rounded |
 //! | timestamp | a string by RFC 3339, years 0001 to 9999; without a zone it is UTC; digits beyond microseconds are cut off |
-//! | timestamp with [`EPOCH`] | a number of seconds, milliseconds or microseconds since 1970, in the same years; digits beyond microseconds are cut off |
+//! | timestamp with [`millstream_core::EPOCH_METADATA`] | a number of seconds, milliseconds or microseconds since 1970, in the same years; digits beyond microseconds are cut off |
 //! | date | `"YYYY-MM-DD"`, years 0001 to 9999 |
 //! | string | a string |
 //! | binary | a string of base64 (RFC 4648, section 4, padded) |
@@ -73,6 +73,7 @@ pub use decoder::{JsonDecoder, JsonOptions};
 pub use encoder::JsonEncoder;
 pub use meta::full_schema;
 pub use millstream_core::Tombstones;
+use millstream_core::{EPOCH_METADATA, Error, Result};
 
 /// The longest value that is looked at, in bytes; Kafka's own default limit is 1 MiB (`message.max.bytes`).
 pub const MAX_VALUE_BYTES: usize = 8 << 20;
@@ -87,23 +88,20 @@ pub const MAX_LIST_ITEMS: usize = 1_000_000;
 /// How many items the lists of one batch may have in all; a batch with more is too large, and is decoded in parts.
 pub const MAX_BATCH_LIST_ITEMS: usize = 2 * MAX_LIST_ITEMS;
 
-/// The metadata key of a timestamp field that comes as a number since 1970: its value is the unit, `s`, `ms` or `us`.
-/// A timestamp field without it is RFC 3339 text.
-pub const EPOCH: &str = "millstream.epoch";
-
 fn epoch_unit(field: &arrow::datatypes::Field) -> Option<&str> {
-    field.metadata().get(EPOCH).map(String::as_str)
+    field.metadata().get(EPOCH_METADATA).map(String::as_str)
 }
 
 /// How many decimals the unit of an epoch field has down to microseconds; `None` for a field that is text.
-fn epoch_scale(field: &arrow::datatypes::Field) -> millstream_core::Result<Option<u8>> {
+fn epoch_scale(field: &arrow::datatypes::Field) -> Result<Option<u8>> {
     match epoch_unit(field) {
         None => Ok(None),
         Some("s") => Ok(Some(6)),
         Some("ms") => Ok(Some(3)),
         Some("us") => Ok(Some(0)),
         Some(other) => {
-            Err(millstream_core::Error::stop(format!("{EPOCH} is `{other}`; it must be one of `s`, `ms` and `us`")))
+            let message = format!("{EPOCH_METADATA} is `{other}`; it must be one of `s`, `ms` and `us`");
+            Err(Error::stop(message))
         }
     }
 }

@@ -26,6 +26,7 @@ mod position;
 mod settings;
 mod sink;
 mod table;
+mod timestamp;
 mod transform;
 
 pub use batch::{Batch, BatchBuilder, Delivery, Header};
@@ -40,4 +41,5 @@ pub use position::{Position, TopicPartition};
 pub use settings::{Late, OnGap, Start, Tombstones};
 pub use sink::{Sink, Snapshot, WHOLE_TOPIC};
 pub use table::{Column, Combine, Merge, Role, Table, View};
+pub use timestamp::{EPOCH_METADATA, timestamp_type};
 pub use transform::{Bad, Decode, Decoded, META_COLUMNS, Transform, meta};

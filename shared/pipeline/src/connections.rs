@@ -136,8 +136,10 @@ impl Connections {
         let log = (KAFKA_BROKERS, "host:port", "a SQLite file");
         for (variable, address, place) in [log].into_iter().chain(store) {
             if self.unsaid.contains(&variable) {
+                let topics: Vec<&str> =
+                    function.reading().iter().flat_map(|reading| reading.topics()).map(String::as_str).collect();
                 let does = match variable {
-                    KAFKA_BROKERS => format!("reads {}", function.from.join(", ")),
+                    KAFKA_BROKERS if !topics.is_empty() => format!("reads {}", topics.join(", ")),
                     _ => format!("writes to {}", function.into),
                 };
                 return Err(self.not_said(variable, name, &does, address, place));
