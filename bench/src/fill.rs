@@ -79,9 +79,9 @@ pub fn kafka(brokers: &str) -> Result<Kafka, Failure> {
 }
 
 pub fn events(topic: &str, seed: u64) -> Result<Events, Failure> {
-    let pipeline = Pipeline::parse(&pipeline_text("fill", topic), "pipeline.yaml".as_ref())
-        .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-    Ok(Events::new(&pipeline.topics[topic], &pipeline.functions["generate"], seed)?)
+    let pipeline = Pipeline::parse(&pipeline_text("fill", topic), "pipeline.yaml".as_ref())?;
+    let making = pipeline.functions["generate"].making().ok_or("the function `generate` makes no records")?;
+    Ok(Events::new(&pipeline.topics[topic], making, seed)?)
 }
 
 /// Creates the topic and sends `count` transactions, 10,000 for each second of event time. One in `broken_every` is

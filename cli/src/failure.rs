@@ -2,7 +2,7 @@ use std::io;
 
 use console::style;
 use millstream_core::Error;
-use millstream_pipeline::Diagnostic;
+use millstream_pipeline::Diagnostics;
 
 /// The exit code of a wrong command line.
 pub(crate) const USAGE: u8 = 2;
@@ -15,7 +15,7 @@ pub enum Failure {
     /// The command line is wrong.
     Usage(String),
     /// The pipeline file is wrong.
-    Pipeline(Vec<Diagnostic>),
+    Pipeline(Diagnostics),
     /// A system or a setting failed.
     System(Error),
     /// The reader of stdout has closed it.
@@ -40,7 +40,7 @@ impl Failure {
         match self {
             Self::Differences | Self::Closed => {}
             Self::Usage(message) => eprintln!("{error} {message}"),
-            Self::Pipeline(mistakes) => mistakes.iter().for_each(|mistake| eprintln!("{mistake}")),
+            Self::Pipeline(mistakes) => eprintln!("{mistakes}"),
             Self::System(problem) => eprintln!("{error} {problem}"),
         }
     }
@@ -64,6 +64,8 @@ impl From<io::Error> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use millstream_pipeline::Pipeline;
+
     use super::*;
 
     #[test]
@@ -71,7 +73,7 @@ mod tests {
         let of = |failure: Failure| failure.exit_code();
         assert_eq!(of(Failure::Differences), 1);
         assert_eq!(of(Failure::Usage(String::new())), 2);
-        assert_eq!(of(Failure::Pipeline(Vec::new())), 3);
+        assert_eq!(of(Failure::Pipeline(Pipeline::parse("", "p.yaml".as_ref()).unwrap_err())), 3);
         assert_eq!(of(Error::stop("a").into()), 3);
         assert_eq!(of(Error::poison("a").into()), 3);
         assert_eq!(of(Error::retry("a").into()), 4);

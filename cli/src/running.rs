@@ -3,7 +3,7 @@ use std::sync::Arc;
 use millstream_assembly::{Function, Maker, Making, Ready, Systems};
 use millstream_core::{Error, Result, Retries};
 use millstream_host::Stop;
-use millstream_pipeline::{Pipeline, Target, Uses};
+use millstream_pipeline::{Pipeline, Place};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::patience::Patience;
@@ -12,7 +12,7 @@ use crate::patience::Patience;
 #[derive(Clone)]
 pub(crate) struct Generating {
     pub name: String,
-    pub into: Target,
+    pub into: Place,
     maker: Arc<Maker>,
 }
 
@@ -27,7 +27,7 @@ impl Generating {
 #[derive(Clone)]
 pub(crate) struct Consuming {
     pub name: String,
-    pub into: Target,
+    pub into: Place,
     pub function: Arc<Function>,
 }
 
@@ -117,9 +117,7 @@ impl Group {
 
 /// The functions of a pipeline that make records, and those that read them, by name.
 pub(crate) fn names(pipeline: &Pipeline) -> (Vec<&String>, Vec<&String>) {
-    let (making, reading): (Vec<_>, Vec<_>) =
-        pipeline.functions.iter().partition(|(_, function)| function.uses == Uses::Ingest);
-    (making.into_iter().map(|(name, _)| name).collect(), reading.into_iter().map(|(name, _)| name).collect())
+    (pipeline.makers().map(|(name, ..)| name).collect(), pipeline.readers().map(|(name, ..)| name).collect())
 }
 
 fn outcome(ended: Result<(String, Result<()>), JoinError>) -> Result<()> {

@@ -298,7 +298,7 @@ impl Scene {
 
     /// The limits of a batch of a function.
     pub fn limits(&self, function: &str) -> Limits {
-        self.pipeline.functions[function].batch
+        self.pipeline.functions[function].reading().unwrap().batch
     }
 }
 

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use millstream_assembly::{AuditProgress, AuditReport, Systems, audit_telling};
 use millstream_core::Clock;
-use millstream_pipeline::{Function, Pipeline, Uses};
+use millstream_pipeline::{Function, Pipeline};
 use serde_json::{Value, json};
 
 use super::produce::bar;
@@ -23,7 +23,7 @@ pub(super) async fn audit(context: &Context, function: Option<&str>) -> Result<(
         None => running::names(&pipeline).1,
         Some(function) => {
             let (name, declared) = named(&pipeline, function)?;
-            if declared.uses == Uses::Ingest {
+            if declared.reading().is_none() {
                 let message = format!("`{name}` reads no topic, so there is nothing to audit");
                 return Err(Failure::Usage(message));
             }

@@ -3,7 +3,7 @@ use std::path::Path;
 use millstream_assembly::{partitions_differ, plan_function, type_name};
 use millstream_core::{Merge, Role, Table};
 use millstream_ingest::Events;
-use millstream_pipeline::{Diagnostic, Pipeline, Uses};
+use millstream_pipeline::{Diagnostic, Pipeline, Work};
 use serde_json::{Value, json};
 
 use crate::{Failure, context::Context, grid::Grid, numbers::counted};
@@ -17,7 +17,7 @@ pub(super) async fn check(context: &Context, path: Option<&Path>) -> Result<(), 
             let (plans, mistakes) = plans(&pipeline).await;
             (plans, mistakes, warnings(context, &pipeline).await)
         }
-        Err(mistakes) => (Vec::new(), mistakes, Vec::new()),
+        Err(mistakes) => (Vec::new(), mistakes.into(), Vec::new()),
     };
     if context.json {
         let mistake = |wrong: &Diagnostic| json!({ "file": wrong.file, "line": wrong.line, "column": wrong.column, "message": wrong.message });
@@ -64,17 +64,18 @@ struct Plan {
 async fn plans(pipeline: &Pipeline) -> (Vec<Plan>, Vec<Diagnostic>) {
     let (mut plans, mut mistakes) = (Vec::new(), Vec::new());
     for (name, function) in &pipeline.functions {
-        let table = if function.uses == Uses::Ingest {
-            let topic = &pipeline.topics[&function.into.name];
-            let wrong = Events::new(topic, function, 0).err();
-            wrong.map_or(Ok(None), |wrong| {
-                let message = format!("function `{name}`: {wrong}");
-                Err(Diagnostic { file: pipeline.file.clone(), line: 0, column: 0, message })
-            })
-        } else {
-            plan_function(pipeline, name).await.map(|plan| Some(plan.planned.table))
+        let table = match &function.work {
+            Work::Make(making) => {
+                let wrong = Events::new(&pipeline.topics[&function.into.name], making, 0).err();
+                wrong.map_or(Ok(None), |wrong| {
+                    let message = format!("function `{name}`: {wrong}");
+                    Err(Diagnostic { file: pipeline.file.clone(), line: 0, column: 0, message })
+                })
+            }
+            Work::Read(_) => plan_function(pipeline, name).await.map(|plan| Some(plan.planned.table)),
         };
-        let (from, into) = (function.from.clone(), function.into.to_string());
+        let from = function.reading().map(|reading| reading.topics().cloned().collect()).unwrap_or_default();
+        let into = function.into.to_string();
         match table {
             Ok(table) => plans.push(Plan { name: name.clone(), from, into, table }),
             Err(mistake) => mistakes.push(mistake),

@@ -2,7 +2,6 @@ use std::{sync::Arc, time::Duration};
 
 use millstream_assembly::{Acknowledged, Making};
 use millstream_core::{Position, TopicPartition};
-use millstream_pipeline::Uses;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -19,7 +18,7 @@ use crate::{
 pub(super) async fn generate(context: &Context, args: &GenerateArgs) -> Result<(), Failure> {
     let pipeline = context.load(None)?;
     let (name, declared) = named(&pipeline, &args.function)?;
-    if declared.uses != Uses::Ingest {
+    if declared.making().is_none() {
         return Err(Failure::Usage(format!(
             "`{name}` reads a topic and makes no records: run it with `millstream run {name}`"
         )));

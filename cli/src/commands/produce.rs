@@ -11,7 +11,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use millstream_core::{Error, NewRecord, Position, Producer, Result};
 use millstream_host::Stop;
 use millstream_ingest::{Checked, Look, Outcome, Tempo};
-use millstream_pipeline::{Pipeline, Uses};
 use serde_json::json;
 
 use super::generate::print_positions;
@@ -36,7 +35,8 @@ pub(super) async fn produce(context: &Context, args: &ProduceArgs) -> Result<(),
         Failure::Usage(format!("pipeline {name} has no topic `{topic}`; it has {names}"))
     })?;
     let interrupt = interrupt::listen()?;
-    let key = args.key.clone().or_else(|| key_of(&pipeline, &args.topic));
+    // Records of a file go to the same partitions as those of the function that makes this topic's records.
+    let key = args.key.clone().or_else(|| pipeline.key_of(&args.topic).map(str::to_owned));
     let look = if args.unchecked { Look::KeyAndTime } else { Look::Whole };
     let open = || millstream_ingest::from_file(&args.file, topic, key.as_deref(), look);
     let checked = match read_twice(&args.file) {
@@ -243,13 +243,6 @@ fn tempo(args: &ProduceArgs) -> Tempo {
         (None, Some(speed)) => Tempo::EventTime { speed },
         (None, None) => Tempo::Unpaced,
     }
-}
-
-/// The key of the function that makes this topic's records: records of a file must go to the same partitions.
-fn key_of(pipeline: &Pipeline, topic: &str) -> Option<String> {
-    let writes =
-        |function: &&millstream_pipeline::Function| function.uses == Uses::Ingest && function.into.name == topic;
-    pipeline.functions.values().find(writes)?.key.clone()
 }
 
 /// Warns once if a record is so old that its topic may delete it at once; only Kafka deletes by age.

@@ -50,7 +50,7 @@ fn wrong(error: SqlError) -> Failure {
 /// The function that writes each of the tables.
 fn functions_of<'a>(pipeline: &'a Pipeline, names: &[String]) -> Result<BTreeMap<String, &'a str>, Failure> {
     let mut known: BTreeMap<&str, &str> = BTreeMap::new();
-    for (name, function) in pipeline.functions.iter().filter(|(_, function)| function.into.system != System::Topic) {
+    for (name, function) in pipeline.functions.iter().filter(|(_, function)| !function.into.system.is_log()) {
         // If two tables have the same name, the database's is used.
         if function.into.system == System::Postgres || !known.contains_key(function.into.name.as_str()) {
             known.insert(&function.into.name, name);

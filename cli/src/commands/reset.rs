@@ -6,7 +6,7 @@ use std::{
 
 use millstream_assembly::{EmbeddedFile, Home, Removal, Systems, plan_function};
 use millstream_core::Error;
-use millstream_pipeline::{Function, Pipeline, Uses};
+use millstream_pipeline::{Function, Pipeline};
 use serde_json::json;
 
 use crate::{
@@ -128,10 +128,8 @@ impl Plan {
         let log_is_embedded = !context.connections.log_is_connected();
         let mut plan = Self { needs_file: log_is_embedded, ..Self::default() };
         let chosen = |name: &&String| function.is_none_or(|only| only == name.as_str());
-        for name in pipeline.functions.keys().filter(chosen) {
-            if pipeline.functions[name].uses != Uses::Ingest {
-                plan.function(context, &systems, pipeline, name).await?;
-            }
+        for name in pipeline.readers().map(|(name, ..)| name).filter(chosen) {
+            plan.function(context, &systems, pipeline, name).await?;
         }
         if function.is_some() {
             return Ok(plan);

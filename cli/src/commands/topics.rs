@@ -54,8 +54,7 @@ async fn standing(pipeline: &Pipeline, systems: &Systems, name: &str, there: boo
         held.push(log.watermarks(&TopicPartition::new(name, generation, partition)).await?);
     }
     let mut groups = Vec::new();
-    for (function, _) in pipeline.functions.iter().filter(|(_, function)| function.from.iter().any(|from| from == name))
-    {
+    for (function, ..) in pipeline.readers().filter(|(_, _, reading)| reading.topics().any(|topic| topic == name)) {
         let id = Function::id(&pipeline.name, function);
         let committed = systems.group_offsets(&id, name, generation).await?;
         groups.push(Group { name: id, committed });

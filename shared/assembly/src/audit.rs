@@ -9,10 +9,10 @@ use arrow::{
 use millstream_core::{
     Batch, Combine, Decoded, Error, Fence, Limits, Log, Position, Result, Snapshot, Table, TopicPartition,
 };
-use millstream_pipeline::{Function as Declared, Pipeline};
+use millstream_pipeline::{Function as Declared, Pipeline, Reading};
 
 use crate::{
-    FunctionPlan, Systems,
+    FunctionPlan, NotRunnable, Systems,
     compare::{Balance, ByKey, Doubtful},
     decode::decode,
     letters::Letters,
@@ -148,6 +148,7 @@ pub async fn audit_telling(
     let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
     reference::load_all(&systems.references(pipeline, &plan.references)?).await?;
     let declared = &pipeline.functions[name];
+    let reading = declared.reading().ok_or_else(|| NotRunnable { function: name.to_owned() })?;
     let id = Declared::id(&pipeline.name, name);
     let table = plan.planned.table.clone();
     let sink = systems.sink(&id, &declared.into, table.clone())?;
@@ -160,10 +161,10 @@ pub async fn audit_telling(
     let mut report = AuditReport { function: id.clone(), fences: stored.fences.clone(), ..AuditReport::default() };
     report.rows = stored.rows.iter().map(|rows| rows.num_rows() as u64).sum();
     report.notes.extend(refreshed(pipeline, declared));
-    report.notes.extend(unfenced(pipeline, declared, source.as_ref(), &stored.fences).await?);
-    let (fences, gone) = known_fences(pipeline, declared, &stored.fences);
+    report.notes.extend(unfenced(pipeline, reading, source.as_ref(), &stored.fences).await?);
+    let (fences, gone) = known_fences(pipeline, reading, &stored.fences);
     same_topics(source.as_ref(), &id, &fences).await?;
-    let log = Reading { plan: &plan, declared, letters: &letters, log: source.as_ref(), fences: &fences };
+    let log = LogReader { plan: &plan, reading, letters: &letters, log: source.as_ref(), fences: &fences };
     match &table.combine {
         None => {
             let rows = std::mem::take(&mut stored.rows);
@@ -200,12 +201,12 @@ fn refreshed(pipeline: &Pipeline, declared: &Declared) -> Option<String> {
 /// The note about partitions that the function hasn't started.
 async fn unfenced(
     pipeline: &Pipeline,
-    declared: &Declared,
+    reading: &Reading,
     log: &dyn Log,
     fences: &[(TopicPartition, Fence)],
 ) -> Result<Option<String>> {
     let mut names = Vec::new();
-    for name in &declared.from {
+    for name in reading.topics() {
         for partition in 0..log.partitions(name).await? {
             let partition = TopicPartition::new(name, pipeline.topics[name].generation, partition);
             if fences.iter().all(|(fenced, _)| *fenced != partition) {
@@ -222,12 +223,13 @@ async fn unfenced(
 /// generation, or a topic that the function no longer reads.
 fn known_fences(
     pipeline: &Pipeline,
-    declared: &Declared,
+    reading: &Reading,
     fences: &[(TopicPartition, Fence)],
 ) -> (Vec<(TopicPartition, Fence)>, Vec<String>) {
     let (mut known, mut gone) = (Vec::new(), Vec::new());
     for (partition, fence) in fences {
-        let current = pipeline.topics.get(&partition.topic).filter(|_| declared.from.contains(&partition.topic));
+        let current =
+            pipeline.topics.get(&partition.topic).filter(|_| reading.topics().any(|topic| *topic == partition.topic));
         let what = match current {
             Some(topic) if topic.generation == partition.generation => {
                 known.push((partition.clone(), fence.clone()));
@@ -270,7 +272,7 @@ fn inseparable(table: &Table, gone: &[String]) -> Error {
 }
 
 async fn appended(
-    log: &Reading<'_>,
+    log: &LogReader<'_>,
     table: &Table,
     stored: Vec<RecordBatch>,
     gone: &[String],
@@ -298,7 +300,7 @@ async fn appended(
 }
 
 async fn merged(
-    log: &Reading<'_>,
+    log: &LogReader<'_>,
     table: &Table,
     combine: &Arc<dyn Combine>,
     stored: &Snapshot,
@@ -342,7 +344,7 @@ impl Expected<'_> {
 /// What is needed to read the log.
 struct Reading<'a> {
     plan: &'a FunctionPlan,
-    declared: &'a Declared,
+    reading: &'a Reading,
     letters: &'a Letters,
     log: &'a dyn Log,
     fences: &'a [(TopicPartition, Fence)],
@@ -388,7 +390,7 @@ impl Reading<'_> {
 
 /// One pass over the log.
 struct Pass<'a, 'e> {
-    of: &'a Reading<'a>,
+    of: &'a LogReader<'a>,
     expected: &'a mut Expected<'e>,
     reversed: bool,
     report: &'a mut AuditReport,
@@ -411,7 +413,7 @@ impl Pass<'_, '_> {
                 fence.start_offset, held.low
             )));
         }
-        let mut limits = Limits { max_wait_ms: 0, ..self.of.declared.batch };
+        let mut limits = Limits { max_wait_ms: 0, ..self.of.reading.batch };
         if self.reversed {
             limits.max_records = limits.max_records.div_ceil(2);
         }
@@ -439,7 +441,7 @@ impl Pass<'_, '_> {
             return Ok(newest_us);
         };
         let (timely, seen_us) =
-            timeliness(self.of.declared).split(decode(decoder.as_ref(), batch)?, batch, newest_us)?;
+            timeliness(self.of.reading).split(decode(decoder.as_ref(), batch)?, batch, newest_us)?;
         let (decoded, refused) = self.without_refused(batch, timely)?;
         let Decoded { rows, bad, .. } = decoded;
         let rows = if self.reversed { reversed(&rows)? } else { rows };

@@ -76,10 +76,7 @@ pub fn function_main(uses: Uses) -> ExitCode {
 
 async fn run(uses: Uses, settings: Settings) -> Result<()> {
     let Settings { pipeline, function, period, connections, host } = settings;
-    let pipeline = Pipeline::load(&pipeline).map_err(|mistakes| {
-        let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-        Error::stop(lines.join("\n"))
-    })?;
+    let pipeline = Pipeline::load(&pipeline)?;
     let name = function.map_or_else(|| find_only_one(&pipeline, uses), Ok)?;
     require_said(&connections, &pipeline, &name)?;
     let clock = Arc::new(SystemClock);

@@ -7,7 +7,7 @@ use arrow::{
     datatypes::Schema,
 };
 use millstream_core::{DeadLetter, Env, Error, Limits, ManualClock, NewRecord, Result};
-use millstream_pipeline::{ExpectedLetters, Fixture, Pipeline, Target, Topic};
+use millstream_pipeline::{ExpectedLetters, Fixture, Pipeline, Place, Topic};
 use tempfile::TempDir;
 
 use crate::{
@@ -56,7 +56,7 @@ pub async fn tables_of_given(
     pipeline: &Pipeline,
     given: &BTreeMap<String, std::path::PathBuf>,
     read_given: ReadGiven<'_>,
-) -> Result<BTreeMap<Target, String>> {
+) -> Result<BTreeMap<Place, String>> {
     let ran = Ran::of(pipeline, given, read_given, Cut::Large).await?;
     let mut tables = BTreeMap::new();
     for (target, function) in &ran.functions {
@@ -81,7 +81,7 @@ enum Cut {
 
 /// The state after the records of a test have gone through all functions.
 struct Ran {
-    functions: BTreeMap<Target, Function>,
+    functions: BTreeMap<Place, Function>,
     letters: Vec<DeadLetter>,
     /// The folder of the embedded stores, which is deleted on drop.
     _folder: TempDir,
@@ -104,17 +104,16 @@ impl Ran {
         let mut most = 0;
         for (name, path) in given {
             let topic = &pipeline.topics[name];
-            let key = pipeline.functions.values().filter(|f| &f.into.name == name).find_map(|f| f.key.as_deref());
-            let records = read_given(&pipeline.path(path), topic, key)?;
+            let records = read_given(&pipeline.path(path), topic, pipeline.key_of(name))?;
             most = most.max(records.len());
             systems.producer(topic)?.send(name, records).await?;
         }
         let mut functions = BTreeMap::new();
-        for (name, declared) in pipeline.functions.iter().filter(|(_, declared)| !declared.from.is_empty()) {
+        for (name, declared, reading) in pipeline.readers() {
             let function = systems.function(pipeline, name).await?;
             let limits = match cut {
-                Cut::Large => declared.batch,
-                Cut::ByRecord => Limits { max_records: most.div_ceil(MAX_BATCHES).max(1), ..declared.batch },
+                Cut::Large => reading.batch,
+                Cut::ByRecord => Limits { max_records: most.div_ceil(MAX_BATCHES).max(1), ..reading.batch },
             };
             function.drain_by(systems.source().as_ref(), limits).await?;
             functions.insert(declared.into.clone(), function);

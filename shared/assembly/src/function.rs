@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc};
 
 use millstream_core::{Error, Limits, Result, Subscription, Table, TopicPartition};
-use millstream_pipeline::Pipeline;
+use millstream_pipeline::{Pipeline, Reading};
 use millstream_runner::Runner;
 use millstream_sql::ReferenceTable;
 use tokio::task::JoinSet;
@@ -25,16 +25,15 @@ pub struct Function {
 impl Function {
     pub(crate) fn new(
         pipeline: &Pipeline,
-        name: &str,
+        reading: &Reading,
         (id, group): (String, String),
         runner: Arc<Runner>,
         table: Table,
         references: Vec<Arc<ReferenceTable>>,
     ) -> Self {
-        let declared = &pipeline.functions[name];
         let generation = |topic: &String| pipeline.topics.get(topic).map_or(1, |topic| topic.generation);
-        let topics = declared.from.iter().map(|topic| (topic.clone(), generation(topic))).collect();
-        let subscription = Subscription { group, topics, limits: declared.batch };
+        let topics = reading.topics().map(|topic| (topic.clone(), generation(topic))).collect();
+        let subscription = Subscription { group, topics, limits: reading.batch };
         Self { id, runner, subscription, table, references, refreshing: JoinSet::new() }
     }
 

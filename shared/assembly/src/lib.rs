@@ -62,7 +62,7 @@ pub use function::{Function, NotRunnable};
 pub use maker::{Acknowledged, Maker, Making};
 pub use opened::Home;
 pub use partitions::{PartitionsDiffer, partitions_differ};
-pub use plan::{FunctionPlan, plan_function, sql_of};
+pub use plan::{FunctionPlan, plan_function};
 pub use ready::Ready;
 pub use rows::texts;
 pub use said::require_said;

@@ -58,15 +58,15 @@ impl Maker {
     /// `Stop` when the function makes no records, or when its settings or those of the log can't be right.
     pub(crate) fn new(systems: &Systems, pipeline: &Pipeline, name: &str, making: &Making) -> Result<Self> {
         let declared = &pipeline.functions[name];
+        let making_of = declared.making().ok_or_else(|| Error::stop(format!("`{name}` makes no records")))?;
         let topic = &pipeline.topics[&declared.into.name];
         // The clock is a good enough seed: two starts make different records.
-        let events = Events::new(topic, declared, making.clock.now_us().unsigned_abs())?;
-        let of_file = declared.generate.as_ref().map(Pace::of);
-        let pace = making.rate_per_s.map(Pace::PerSecond).or(of_file);
+        let events = Events::new(topic, making_of, making.clock.now_us().unsigned_abs())?;
+        let pace = making.rate_per_s.map_or_else(|| Pace::of(&making_of.generate), Pace::PerSecond);
         Ok(Self {
             id: Declared::id(&pipeline.name, name),
             events: Mutex::new(events),
-            pace: pace.ok_or_else(|| Error::stop(format!("`{name}` makes no records")))?,
+            pace,
             topic: declared.into.name.clone(),
             producer: systems.producer(topic)?,
             making: making.clone(),

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use millstream_core::Result;
 use millstream_host::Work;
-use millstream_pipeline::{Pipeline, Uses};
+use millstream_pipeline::Pipeline;
 
 use crate::{Function, Maker, Making, Systems};
 
@@ -41,7 +41,7 @@ impl Systems {
     /// `Stop` when the pipeline file, a table or a setting is wrong; those of the systems.
     pub async fn ready(&self, pipeline: &Pipeline, name: &str, making: &Making) -> Result<Ready> {
         let maker = match pipeline.functions.get(name) {
-            Some(declared) if declared.uses == Uses::Ingest => declared,
+            Some(declared) if declared.making().is_some() => declared,
             _ => return Ok(Ready::Reader(Arc::new(self.function(pipeline, name).await?))),
         };
         if self.creates() {

@@ -16,9 +16,9 @@ use crate::{
 pub fn require_said(connections: &Connections, pipeline: &Pipeline, name: &str) -> Result<()> {
     let Some(declared) = pipeline.functions.get(name) else { return Ok(()) };
     let require = Require { connections, name };
-    let does = match declared.from.is_empty() {
-        true => format!("writes to {}", declared.into),
-        false => format!("reads {}", declared.from.join(", ")),
+    let does = match declared.reading() {
+        None => format!("writes to {}", declared.into),
+        Some(reading) => format!("reads {}", reading.topics().cloned().collect::<Vec<_>>().join(", ")),
     };
     require.address(&find_log(), &does)?;
     if let Some(system) = written_by(declared) {

@@ -4,8 +4,8 @@ use arrow::{
     array::RecordBatch,
     datatypes::{Schema, SchemaRef},
 };
-use millstream_core::{Clock, DeadLetters, Error, LogStore, Producer, Result, Sink, Source, Table, TableStore, Topics};
-use millstream_pipeline::{Function as Declared, Pipeline, System, Target, Topic};
+use millstream_core::{Clock, DeadLetters, Error, Late, LogStore, Producer, Result, Sink, Source, Table, TableStore, Topics};
+use millstream_pipeline::{Function as Declared, Pipeline, Place, Reading, System, Topic};
 use millstream_runner::{Parts, Runner, Timeliness, TopicDeadLetters};
 use millstream_sql::ReferenceTable;
 
@@ -128,7 +128,7 @@ impl Systems {
         self.written.get(&system).map(|open| &open.home)
     }
 
-    fn store_of(&self, into: &Target) -> Result<&Arc<dyn TableStore>> {
+    fn store_of(&self, into: &Place) -> Result<&Arc<dyn TableStore>> {
         let missing = || Error::stop(format!("internal: the store of {into} is not open"));
         self.store(into.system).ok_or_else(missing)
     }
@@ -137,7 +137,7 @@ impl Systems {
     ///
     /// # Errors
     /// `Stop` when the table can't be in that store.
-    pub fn sink(&self, function_id: &str, into: &Target, table: Table) -> Result<Arc<dyn Sink>> {
+    pub fn sink(&self, function_id: &str, into: &Place, table: Table) -> Result<Arc<dyn Sink>> {
         self.store_of(into)?.sink(function_id, table)
     }
 
@@ -199,9 +199,7 @@ impl Systems {
 
     fn assemble(&self, pipeline: &Pipeline, name: &str, plan: FunctionPlan) -> Result<Function> {
         let declared = &pipeline.functions[name];
-        if declared.from.is_empty() {
-            return Err(NotRunnable { function: name.to_owned() }.into());
-        }
+        let reading = declared.reading().ok_or_else(|| NotRunnable { function: name.to_owned() })?;
         let id = Declared::id(&pipeline.name, name);
         let FunctionPlan { planned, decoders, references } = plan;
         let runner = Runner::new(Parts {
@@ -211,16 +209,16 @@ impl Systems {
             sink: self.sink(&id, &declared.into, planned.table.clone())?,
             dead_letters: self.dead_letters(pipeline),
             log: self.source(),
-            start: declared.start,
-            on_gap: declared.on_gap,
-            timeliness: timeliness(declared),
-            limits: declared.batch,
+            start: reading.start,
+            on_gap: reading.on_gap,
+            timeliness: timeliness(reading),
+            limits: reading.batch,
         });
         let group = match self.connections.log_is_connected() {
             true => format!("{}{id}", self.connections.group_prefix),
             false => id.clone(),
         };
-        Ok(Function::new(pipeline, name, (id, group), Arc::new(runner), planned.table, references))
+        Ok(Function::new(pipeline, reading, (id, group), Arc::new(runner), planned.table, references))
     }
 
     /// May missing topics and tables be created?
@@ -239,8 +237,9 @@ impl Systems {
 }
 
 /// Which events a function takes for late, and which for too far ahead.
-pub(crate) fn timeliness(declared: &Declared) -> Timeliness {
-    Timeliness { ahead_ms: declared.ahead_ms, late: declared.late, lateness_ms: declared.lateness_ms }
+pub(crate) fn timeliness(reading: &Reading) -> Timeliness {
+    let late = if reading.lateness_ms.is_some() { Late::DeadLetter } else { Late::Merge };
+    Timeliness { ahead_ms: reading.ahead_ms, late, lateness_ms: reading.lateness_ms.unwrap_or_default() }
 }
 
 #[cfg(test)]

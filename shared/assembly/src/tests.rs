@@ -1,5 +1,7 @@
 //! Whole pipelines, with everything embedded.
 
+mod appended;
+
 use std::sync::Arc;
 
 use millstream_core::{Env, NewRecord, SystemClock};

@@ -26,7 +26,7 @@ impl Used {
 
 /// The store that a function writes to; `None` for one that writes to a topic.
 pub(crate) fn written_by(declared: &Function) -> Option<System> {
-    Some(declared.into.system).filter(|system| *system != System::Topic)
+    Some(declared.into.system).filter(|system| !system.is_log())
 }
 
 /// The references that a function's SQL may join: those whose names are among its words.
@@ -34,7 +34,7 @@ pub(crate) fn joined_by<'a>(
     pipeline: &'a Pipeline,
     declared: &'a Function,
 ) -> impl Iterator<Item = (&'a String, &'a Reference)> {
-    let sql = declared.sql.as_ref().map_or("", |sql| sql.value.as_str());
+    let sql = declared.reading().map_or("", |reading| reading.sql.text.as_str());
     let words = || sql.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
     pipeline.references.iter().filter(move |(name, _)| words().any(|word| word.eq_ignore_ascii_case(name)))
 }

@@ -22,7 +22,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct JsonOptions {
     /// The topic's fields. Types: boolean, 16, 32 and 64-bit integers, both floats, UTF-8, binary (base64 in JSON),
-    /// `Decimal128`, `Date32`, timestamps in microseconds, structs and lists of these. See [`crate::EPOCH`].
+    /// `Decimal128`, `Date32`, timestamps in microseconds, structs and lists of these. See [`millstream_core::EPOCH_METADATA`].
     pub schema: SchemaRef,
     /// The wanted columns, from the schema and [`META_COLUMNS`]. The output has those of the schema in its order, then
     /// the meta columns in theirs; the order here doesn't matter. `None` means the whole schema without meta columns.

@@ -73,6 +73,7 @@ pub use decoder::{JsonDecoder, JsonOptions};
 pub use encoder::JsonEncoder;
 pub use meta::full_schema;
 pub use millstream_core::Tombstones;
+use millstream_core::{EPOCH_METADATA, Error, Result};
 
 /// The longest value that is decoded, in bytes; Kafka's own default limit is 1 MiB (`message.max.bytes`).
 pub const MAX_VALUE_BYTES: usize = 8 << 20;
@@ -87,23 +88,20 @@ pub const MAX_LIST_ITEMS: usize = 1_000_000;
 /// How many items the lists of one batch may have in total; a batch with more is `TooLarge`, and is decoded in parts.
 pub const MAX_BATCH_LIST_ITEMS: usize = 2 * MAX_LIST_ITEMS;
 
-/// The metadata key of a timestamp field that is a number since 1970: its value is the unit, `s`, `ms` or `us`.
-/// A timestamp field without it is RFC 3339 text.
-pub const EPOCH: &str = "millstream.epoch";
-
 fn epoch_unit(field: &arrow::datatypes::Field) -> Option<&str> {
-    field.metadata().get(EPOCH).map(String::as_str)
+    field.metadata().get(EPOCH_METADATA).map(String::as_str)
 }
 
-/// How many digits the unit of an epoch field has down to microseconds (s: 6, ms: 3, us: 0); `None` for a text field.
-fn epoch_scale(field: &arrow::datatypes::Field) -> millstream_core::Result<Option<u8>> {
+/// How many decimals the unit of an epoch field has down to microseconds; `None` for a field that is text.
+fn epoch_scale(field: &arrow::datatypes::Field) -> Result<Option<u8>> {
     match epoch_unit(field) {
         None => Ok(None),
         Some("s") => Ok(Some(6)),
         Some("ms") => Ok(Some(3)),
         Some("us") => Ok(Some(0)),
         Some(other) => {
-            Err(millstream_core::Error::stop(format!("{EPOCH} is `{other}`; it must be one of `s`, `ms` and `us`")))
+            let message = format!("{EPOCH_METADATA} is `{other}`; it must be one of `s`, `ms` and `us`");
+            Err(Error::stop(message))
         }
     }
 }

@@ -5,9 +5,9 @@ use arrow::{
         Array as _, ArrayRef, BinaryBuilder, Int32Array, Int64Array, StringArray, StringBuilder,
         TimestampMicrosecondArray,
     },
-    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+    datatypes::{DataType, Field, Schema, SchemaRef},
 };
-use millstream_core::{Batch, META_COLUMNS, TopicPartition, meta};
+use millstream_core::{Batch, META_COLUMNS, TopicPartition, meta, timestamp_type};
 
 /// The topic's fields, followed by all [`META_COLUMNS`]: the columns that a function's SQL may name.
 ///
@@ -24,7 +24,7 @@ pub(crate) fn field(name: &str) -> Field {
     let data_type = match name {
         meta::PARTITION => DataType::Int32,
         meta::OFFSET => DataType::Int64,
-        meta::TIMESTAMP => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        meta::TIMESTAMP => timestamp_type(),
         meta::ORDER => DataType::Binary,
         _ => DataType::Utf8,
     };

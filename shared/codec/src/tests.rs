@@ -12,17 +12,16 @@ use arrow::{
         TimestampMicrosecondType,
     },
 };
-use millstream_core::{Batch, BatchBuilder, Decode, Decoded, Error, META_COLUMNS, TopicPartition};
+use millstream_core::{
+    Batch, BatchBuilder, Decode, Decoded, EPOCH_METADATA, Error, META_COLUMNS, TopicPartition, timestamp_type,
+};
 use proptest::prelude::*;
 
 use crate::*;
 
-fn utc() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
-}
-
 fn epoch(name: &str, unit: &str) -> Field {
-    Field::new(name, utc(), true).with_metadata(HashMap::from([(EPOCH.to_owned(), unit.to_owned())]))
+    Field::new(name, timestamp_type(), true)
+        .with_metadata(HashMap::from([(EPOCH_METADATA.to_owned(), unit.to_owned())]))
 }
 
 fn schema() -> SchemaRef {
@@ -34,7 +33,7 @@ fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("branch", DataType::Utf8, false),
         Field::new("amount", DataType::Decimal128(18, 2), true),
-        Field::new("at", utc(), true),
+        Field::new("at", timestamp_type(), true),
         Field::new("count", DataType::Int32, true),
         Field::new("big", DataType::Int64, true),
         Field::new("rate", DataType::Float64, true),

@@ -29,6 +29,7 @@ mod settings;
 mod sink;
 mod store;
 mod table;
+mod timestamp;
 mod transform;
 
 pub use batch::{Batch, BatchBuilder, Delivery, Header};
@@ -46,4 +47,5 @@ pub use settings::{Compression, Late, OnGap, Start, Tombstones};
 pub use sink::{Sink, Snapshot, WHOLE_TOPIC};
 pub use store::{Connect, LogStore, TableStore, TextRows};
 pub use table::{Column, Combine, Merge, Role, Table, View};
+pub use timestamp::{EPOCH_METADATA, timestamp_type};
 pub use transform::{Bad, Decode, Decoded, META_COLUMNS, Transform, meta};

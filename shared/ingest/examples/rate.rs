@@ -30,9 +30,9 @@ const PORTION: usize = 20_000;
 const PORTIONS: usize = 50;
 
 fn main() -> Result<()> {
-    let pipeline = Pipeline::parse(PIPELINE, "pipeline.yaml".as_ref())
-        .map_err(|mistakes| Error::stop(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
-    let mut events = Events::new(&pipeline.topics["transaction"], &pipeline.functions["make"], 1)?;
+    let pipeline = Pipeline::parse(PIPELINE, "pipeline.yaml".as_ref())?;
+    let making = pipeline.functions["make"].making().ok_or_else(|| Error::stop("`make` makes no records"))?;
+    let mut events = Events::new(&pipeline.topics["transaction"], making, 1)?;
     let began_us = SystemClock.now_us();
     let mut bytes = 0;
     for _ in 0..PORTIONS {

@@ -4,7 +4,7 @@ use arrow::{
 };
 use millstream_codec::JsonEncoder;
 use millstream_core::{Error, NewRecord, Result};
-use millstream_pipeline::{Function, Generator, Topic};
+use millstream_pipeline::{Generator, Making, Topic};
 
 use crate::{
     keys::{Key, Keys},
@@ -27,16 +27,12 @@ pub struct Events {
 }
 
 impl Events {
-    /// The events that `function` makes for `topic`.
+    /// The events that a function makes for `topic`.
     ///
     /// # Errors
-    /// `Stop` when the function generates nothing, or a `walk` would have more than a million walks because its key
-    /// takes too many values.
-    pub fn new(topic: &Topic, function: &Function, seed: u64) -> Result<Self> {
-        let generate = function
-            .generate
-            .as_ref()
-            .ok_or_else(|| Error::stop("the function has no `generate:` to make records by"))?;
+    /// `Stop` when a `walk` would have more than a million walks because its key takes too many values.
+    pub fn new(topic: &Topic, making: &Making, seed: u64) -> Result<Self> {
+        let generate = &making.generate;
         let generator = |name: &str| generate.fields.iter().find(|(field, _)| field == name).map(|(_, made)| made);
         let mut makers = Vec::new();
         for (at, field) in topic.schema.fields().iter().enumerate() {
@@ -45,13 +41,13 @@ impl Events {
             let seed = seed.wrapping_add((at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
             makers.push(Maker::new(field.clone(), generator(field.name()), in_turn, seed)?);
         }
-        let key = function.key.as_ref().map(|name| {
+        let key = making.key.as_ref().map(|name| {
             let at = topic.schema.index_of(name);
             let at = at.map_err(|_| Error::stop(format!("the key `{name}` is not a field of the topic")))?;
             Ok::<_, Error>((at, Keys::new(topic.schema.field(at))?))
         });
         let walks = generate.fields.iter().find(|(_, made)| matches!(made, Generator::Walk { .. }));
-        if let (Some((walk, _)), Some(key)) = (walks, &function.key) {
+        if let (Some((walk, _)), Some(key)) = (walks, &making.key) {
             check_walks(walk, key, generator(key))?;
         }
         let per_turn = match generate.for_each.as_deref().and_then(generator) {

@@ -30,10 +30,10 @@
 //!     into: topic.transaction
 //! "#;
 //! let pipeline = Pipeline::parse(text, "bank/pipeline.yaml".as_ref()).unwrap();
-//! let (topic, make) = (&pipeline.topics["transaction"], &pipeline.functions["make"]);
+//! let (topic, make) = (&pipeline.topics["transaction"], pipeline.functions["make"].making().unwrap());
 //!
 //! let mut events = Events::new(topic, make, 42)?;
-//! let pace = Pace::of(make.generate.as_ref().unwrap());
+//! let pace = Pace::of(&make.generate);
 //! let log = Arc::new(MemoryLog::with_topic("transaction", 3));
 //! let acknowledged = AtomicUsize::new(0);
 //! let sent = |positions: &[_]| drop(acknowledged.fetch_add(positions.len(), Relaxed));

@@ -7,18 +7,18 @@ use std::sync::{
 
 use async_trait::async_trait;
 use millstream_core::{Clock, Error, NewRecord, Position, Producer, Result, TopicPartition};
-use millstream_pipeline::{Function, Pipeline, Topic};
+use millstream_pipeline::{Making, Pipeline, Topic};
 use tokio::time::Instant;
 
 /// The one topic and the one function of a pipeline. `schema` and `fields` are YAML mappings on one line, `rest`
 /// further lines of `generate:`.
-pub(crate) fn described(schema: &str, rest: &str, fields: &str, key: &str) -> (Topic, Function) {
+pub(crate) fn described(schema: &str, rest: &str, fields: &str, key: &str) -> (Topic, Making) {
     let text = format!(
         "name: test\ntopics:\n  t:\n    partitions: 2\n    schema: {schema}\n    event_time: at\n\
          functions:\n  make:\n    uses: ingest\n    generate:\n      {rest}\n      fields: {fields}\n    key: {key}\n    into: topic.t\n"
     );
     let pipeline = Pipeline::parse(&text, "test/pipeline.yaml".as_ref()).unwrap_or_else(|errors| panic!("{errors:?}"));
-    (pipeline.topics["t"].clone(), pipeline.functions["make"].clone())
+    (pipeline.topics["t"].clone(), pipeline.functions["make"].making().unwrap().clone())
 }
 
 /// Shows tokio's time, which stands still under `start_paused` until everything sleeps.

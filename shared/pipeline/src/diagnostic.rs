@@ -1,7 +1,10 @@
 use std::{
     fmt,
+    ops::Deref,
     path::{Path, PathBuf},
 };
+
+use millstream_core::Error;
 
 /// A mistake in a pipeline file: where it is, what is wrong and what is allowed there.
 ///
@@ -36,6 +39,46 @@ impl fmt::Display for Diagnostic {
 
 impl std::error::Error for Diagnostic {}
 
+/// All mistakes of a pipeline file, at least one, in the order of the file. Prints one a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostics(Vec<Diagnostic>);
+
+impl Deref for Diagnostics {
+    type Target = [Diagnostic];
+
+    fn deref(&self) -> &[Diagnostic] {
+        &self.0
+    }
+}
+
+impl From<Diagnostic> for Diagnostics {
+    fn from(mistake: Diagnostic) -> Self {
+        Self(vec![mistake])
+    }
+}
+
+impl From<Diagnostics> for Vec<Diagnostic> {
+    fn from(mistakes: Diagnostics) -> Self {
+        mistakes.0
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// A person must correct the file: `Stop`.
+impl From<Diagnostics> for Error {
+    fn from(mistakes: Diagnostics) -> Self {
+        Self::stop(mistakes.to_string())
+    }
+}
+
 /// A place in the file: line and column from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mark {
@@ -43,7 +86,7 @@ pub(crate) struct Mark {
     pub column: usize,
 }
 
-/// Collects what is wrong, so that one run shows all mistakes.
+/// Collects mistakes, so that one run shows all of them.
 #[derive(Default)]
 pub(crate) struct Report(Vec<(Mark, String)>);
 
@@ -57,7 +100,7 @@ impl Report {
     }
 
     /// In the order of the file.
-    pub fn into_diagnostics(mut self, file: &Path) -> Vec<Diagnostic> {
+    pub fn into_diagnostics(mut self, file: &Path) -> Diagnostics {
         self.0.sort();
         self.0.dedup();
         let diagnostic = |(mark, message): (Mark, String)| Diagnostic {
@@ -66,28 +109,37 @@ impl Report {
             column: mark.column,
             message,
         };
-        self.0.into_iter().map(diagnostic).collect()
+        Diagnostics(self.0.into_iter().map(diagnostic).collect())
     }
 }
 
 /// `; allowed: a, b, c (did you mean `b`?)`
-pub(crate) fn allowed<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn list_allowed<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.into_iter().collect();
-    match nearest(given, &names) {
+    match find_nearest(given, &names) {
         _ if names.is_empty() => "; there are none".to_owned(),
         Some(name) => format!("; allowed: {} (did you mean `{name}`?)", names.join(", ")),
         None => format!("; allowed: {}", names.join(", ")),
     }
 }
 
+/// "a, b or c"
+pub(crate) fn join_or(names: &[impl AsRef<str>]) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    match names.as_slice() {
+        [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+        _ => names.concat(),
+    }
+}
+
 /// The name that was probably meant: one slip away, or one for every three characters.
-pub(crate) fn nearest<'a>(given: &str, names: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn find_nearest<'a>(given: &str, names: &[&'a str]) -> Option<&'a str> {
     let (distance, name) = names.iter().map(|name| (distance(given, name), *name)).min()?;
     (distance <= 1.max(given.chars().count() / 3)).then_some(name)
 }
 
-/// How many insertions, deletions, replacements and swaps of neighbours make `a` into `b`, case aside (optimal string
-/// alignment). Names longer than 64 characters are not compared: nobody mistypes those into something short.
+/// How many insertions, deletions, replacements and swaps of neighbours turn `a` into `b`, ignoring case (optimal string
+/// alignment). Names longer than 64 characters are not compared.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
     if a.len() > 64 || b.len() > 64 {
@@ -124,9 +176,15 @@ mod tests {
     }
 
     #[test]
+    fn choices_are_joined_by_or() {
+        let joined = [join_or(&[] as &[&str]), join_or(&["a"]), join_or(&["a", "b"]), join_or(&["a", "b", "c"])];
+        assert_eq!(joined, ["", "a", "a or b", "a, b or c"]);
+    }
+
+    #[test]
     fn only_what_is_near_is_suggested() {
-        assert_eq!(allowed("form", ["from", "into"]), "; allowed: from, into (did you mean `from`?)");
-        assert_eq!(allowed("zebra", ["from", "into"]), "; allowed: from, into");
-        assert_eq!(allowed("zebra", []), "; there are none");
+        assert_eq!(list_allowed("form", ["from", "into"]), "; allowed: from, into (did you mean `from`?)");
+        assert_eq!(list_allowed("zebra", ["from", "into"]), "; allowed: from, into");
+        assert_eq!(list_allowed("zebra", []), "; there are none");
     }
 }

@@ -1,31 +1,43 @@
 //! Reading a mapping's fields, with the same wording for the same mistake everywhere.
 
+use std::ops::RangeInclusive;
+
 use crate::{
-    diagnostic::{Mark, Report, allowed, nearest},
+    diagnostic::{Mark, Report, find_nearest, list_allowed},
     node::{Entry, Node, Value},
+    shape::{Mapping, Shape},
 };
 
-/// A mapping whose fields are known: unknown, duplicate and empty ones have been reported when it was opened.
+/// A mapping with known fields, as the file has it. Opening it reports unknown, duplicate and empty fields.
 pub(crate) struct Fields<'a> {
     /// What it is, for messages: "function `flow`".
     pub place: String,
     /// Where a missing field is reported.
     pub mark: Mark,
+    mapping: &'static Mapping,
     entries: Vec<&'a Entry>,
-    /// Fields that are absent because of a mistake that has been reported: empty or misspelt.
+    /// Fields that are missing because of a mistake that has been reported: empty or misspelt.
     excused: Vec<&'a str>,
 }
 
 impl<'a> Fields<'a> {
-    /// `mark` is where the thing itself is named; none when `node` is no mapping.
-    pub fn open(node: &'a Node, mark: Mark, place: String, names: &[&'a str], report: &mut Report) -> Option<Self> {
-        let entries = entries(node, &place, report)?;
+    /// Opens `node`, which should be a `mapping`; `mark` is where the thing itself is named. None when `node` isn't a
+    /// mapping at all.
+    pub fn open(
+        node: &'a Node,
+        mark: Mark,
+        place: String,
+        mapping: &'static Mapping,
+        report: &mut Report,
+    ) -> Option<Self> {
+        let entries = read_entries(node, &place, report)?;
+        let names = mapping.names();
         let (mut known, mut excused) = (Vec::new(), Vec::new());
         for entry in entries {
             if !names.contains(&entry.key.as_str()) {
-                let allowed = allowed(&entry.key, names.iter().copied());
+                let allowed = list_allowed(&entry.key, names.iter().copied());
                 report.at(entry.mark, format!("unknown field `{}` in {place}{allowed}", entry.key));
-                excused.extend(nearest(&entry.key, names));
+                excused.extend(find_nearest(&entry.key, &names));
             } else if matches!(entry.node.value, Value::Null) {
                 report.at(entry.mark, format!("`{}` in {place} is empty; give it a value or leave it out", entry.key));
                 excused.push(&entry.key);
@@ -33,7 +45,12 @@ impl<'a> Fields<'a> {
                 known.push(entry);
             }
         }
-        Some(Self { place, mark, entries: known, excused })
+        Some(Self { place, mark, mapping, entries: known, excused })
+    }
+
+    /// The names of the fields that are there.
+    pub fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.entries.iter().map(|entry| entry.key.as_str())
     }
 
     /// The field, if it is there.
@@ -46,7 +63,7 @@ impl<'a> Fields<'a> {
         self.entries.iter().find(|entry| entry.key == name).copied()
     }
 
-    /// The field; its absence is reported with a `hint` at what to write.
+    /// The field; that it is missing is reported, with a `hint` at what to write.
     pub fn require(&self, name: &str, hint: &str, report: &mut Report) -> Option<&'a Node> {
         let found = self.get(name);
         if found.is_none() && !self.excused.contains(&name) {
@@ -63,65 +80,71 @@ impl<'a> Fields<'a> {
     }
 
     /// "`from` in function `flow`", for messages.
-    pub fn what(&self, name: &str) -> String {
+    pub fn label(&self, name: &str) -> String {
         format!("`{name}` in {}", self.place)
     }
 
     /// A text field, if it is there and is text.
     pub fn text(&self, name: &str, report: &mut Report) -> Option<String> {
-        text(self.get(name)?, &self.what(name), report)
+        text(self.get(name)?, &self.label(name), report)
     }
 
     /// One of the named values, or the default when it is absent (or wrong, and reported).
     pub fn choice<T: Copy + Default>(&self, name: &str, choices: &[(&str, T)], report: &mut Report) -> T {
-        self.get(name).and_then(|node| choice(node, &self.what(name), choices, report)).unwrap_or_default()
+        self.get(name).and_then(|node| choice(node, &self.label(name), choices, report)).unwrap_or_default()
     }
 
-    /// A whole number within `range`, if it is there.
-    pub fn integer(&self, name: &str, range: std::ops::RangeInclusive<i64>, report: &mut Report) -> Option<i64> {
-        integer(self.get(name)?, &self.what(name), range, report)
+    /// A whole number in the field's range, if it is there.
+    pub fn integer(&self, name: &str, report: &mut Report) -> Option<i64> {
+        integer(self.get(name)?, &self.label(name), &self.range(name), report)
     }
 
-    /// A length of time in milliseconds, at most `max_ms`, if it is there.
-    pub fn duration_ms(&self, name: &str, max_ms: i64, report: &mut Report) -> Option<i64> {
+    /// The range of a field that is a number, a length of time or a size.
+    fn range(&self, name: &str) -> RangeInclusive<i64> {
+        match self.mapping.find(name).map(|field| &field.shape) {
+            Some(Shape::Integer(range) | Shape::Duration(range) | Shape::Bytes(range)) => range.clone(),
+            _ => {
+                debug_assert!(false, "`{name}` has no range");
+                i64::MIN..=i64::MAX
+            }
+        }
+    }
+
+    /// A length of time in milliseconds, in the field's range, if it is there.
+    pub fn duration_ms(&self, name: &str, report: &mut Report) -> Option<i64> {
         let node = self.get(name)?;
+        let range = self.range(name);
         let given = node.scalar().unwrap_or_default();
         let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-        match with_unit(&given, &units).filter(|ms| (0..=max_ms).contains(ms)) {
-            Some(ms) => Some(ms),
-            None => {
-                let most = readable_ms(max_ms);
-                let what = self.what(name);
-                report.at(
-                    node.mark,
-                    format!("{what} must be a length of time of at most {most}: a number and ms, s, m, h or d, such as `10s`; it is {}", shown(node)),
-                );
-                None
-            }
+        let read = with_unit(&given, &units).filter(|ms| range.contains(ms));
+        if read.is_none() {
+            let (label, limits) = (self.label(name), readable_range_ms(&range));
+            let form = "a number and ms, s, m, h or d, such as `10s`";
+            let given = describe_value(node);
+            report.at(node.mark, format!("{label} must be a length of time {limits}: {form}; it is {given}"));
         }
+        read
     }
 
-    /// A size in bytes within `range`, if it is there.
-    pub fn bytes(&self, name: &str, range: std::ops::RangeInclusive<i64>, report: &mut Report) -> Option<i64> {
+    /// A size in bytes, in the field's range, if it is there.
+    pub fn bytes(&self, name: &str, report: &mut Report) -> Option<i64> {
         let node = self.get(name)?;
+        let range = self.range(name);
         let given = node.scalar().unwrap_or_default();
         let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1), ("", 1)];
-        match with_unit(&given, &units).filter(|bytes| range.contains(bytes)) {
-            Some(bytes) => Some(bytes),
-            None => {
-                let (what, start, end) = (self.what(name), range.start(), range.end());
-                report.at(
-                    node.mark,
-                    format!("{what} must be a size from {start} to {end} bytes: a number, alone or with KiB, MiB or GiB, such as `16MiB`; it is {}", shown(node)),
-                );
-                None
-            }
+        let read = with_unit(&given, &units).filter(|bytes| range.contains(bytes));
+        if read.is_none() {
+            let (label, start, end) = (self.label(name), range.start(), range.end());
+            let form = "a number, alone or with KiB, MiB or GiB, such as `16MiB`";
+            let given = describe_value(node);
+            report.at(node.mark, format!("{label} must be a size from {start} to {end} bytes: {form}; it is {given}"));
         }
+        read
     }
 }
 
-/// The entries of a mapping without duplicates, which are reported; none when it is no mapping.
-pub(crate) fn entries<'a>(node: &'a Node, place: &str, report: &mut Report) -> Option<Vec<&'a Entry>> {
+/// The entries of a mapping without duplicates, which are reported; none when it isn't a mapping.
+pub(crate) fn read_entries<'a>(node: &'a Node, place: &str, report: &mut Report) -> Option<Vec<&'a Entry>> {
     let Value::Map(entries) = &node.value else {
         report.at(node.mark, format!("{place} must be a mapping (`field: value`); it is {}", node.kind()));
         return None;
@@ -141,58 +164,43 @@ pub(crate) fn entries<'a>(node: &'a Node, place: &str, report: &mut Report) -> O
 }
 
 /// A text; numbers and booleans must be quoted to be one.
-pub(crate) fn text(node: &Node, what: &str, report: &mut Report) -> Option<String> {
+pub(crate) fn text(node: &Node, label: &str, report: &mut Report) -> Option<String> {
     match &node.value {
         Value::Text(text) => Some(text.clone()),
         _ => {
-            report.at(node.mark, format!("{what} must be text; it is {}", shown(node)));
+            report.at(node.mark, format!("{label} must be text; it is {}", describe_value(node)));
             None
         }
     }
 }
 
 /// One of the named values.
-pub(crate) fn choice<T: Copy>(node: &Node, what: &str, choices: &[(&str, T)], report: &mut Report) -> Option<T> {
+pub(crate) fn choice<T: Copy>(node: &Node, label: &str, choices: &[(&str, T)], report: &mut Report) -> Option<T> {
     let given = node.scalar();
     let found = given.as_deref().and_then(|given| choices.iter().find(|(name, _)| *name == given));
     if found.is_none() {
-        let allowed = allowed(given.as_deref().unwrap_or_default(), choices.iter().map(|(name, _)| *name));
-        report.at(node.mark, format!("{what} can't be {}{allowed}", shown(node)));
+        let allowed = list_allowed(given.as_deref().unwrap_or_default(), choices.iter().map(|(name, _)| *name));
+        report.at(node.mark, format!("{label} can't be {}{allowed}", describe_value(node)));
     }
     found.map(|(_, value)| *value)
 }
 
 /// A whole number within `range`.
-pub(crate) fn integer(
-    node: &Node,
-    what: &str,
-    range: std::ops::RangeInclusive<i64>,
-    report: &mut Report,
-) -> Option<i64> {
+pub(crate) fn integer(node: &Node, label: &str, range: &RangeInclusive<i64>, report: &mut Report) -> Option<i64> {
     let number = match &node.value {
         Value::Number(number) => number.parse().ok().filter(|number| range.contains(number)),
         _ => None,
     };
     if number.is_none() {
-        let (start, end) = (range.start(), range.end());
-        report.at(node.mark, format!("{what} must be a whole number from {start} to {end}; it is {}", shown(node)));
+        let (start, end, given) = (range.start(), range.end(), describe_value(node));
+        report.at(node.mark, format!("{label} must be a whole number from {start} to {end}; it is {given}"));
     }
     number
 }
 
-/// Is it a lower-case name that needs no quotes in any SQL: `[a-z_][a-z0-9_]{0,62}` (PostgreSQL keeps 63 bytes)?
-pub(crate) fn is_name(text: &str) -> bool {
-    text.len() <= 63
-        && text.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
-        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-}
-
-/// What [`is_name`] asks for, in words.
-pub(crate) const NAME_RULE: &str = "up to 63 lower-case letters, digits and underscores that don't begin with a digit";
-
 /// A value for a message: short scalars as they are, anything else by its kind. Never a long text: a secret pasted into
 /// the wrong field should not end up in a log.
-pub(crate) fn shown(node: &Node) -> String {
+pub(crate) fn describe_value(node: &Node) -> String {
     match node.scalar() {
         Some(text) if text.chars().count() <= 40 => format!("`{}`", text.escape_debug()),
         _ => node.kind().to_owned(),
@@ -211,11 +219,30 @@ fn with_unit(text: &str, units: &[(&str, i64)]) -> Option<i64> {
     number.parse::<i64>().ok()?.checked_mul(*factor)
 }
 
-fn readable_ms(ms: i64) -> String {
-    [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")]
-        .iter()
-        .find(|(factor, _)| ms % factor == 0)
-        .map_or_else(|| format!("{ms}ms"), |(factor, unit)| format!("{}{unit}", ms / factor))
+/// A length of time in the largest unit that holds it exactly: `90s`.
+pub(crate) fn readable_ms(ms: i64) -> String {
+    readable(ms, &[(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")], "ms")
+}
+
+/// A size in the largest unit that holds it exactly: `16MiB`.
+pub(crate) fn readable_bytes(bytes: i64) -> String {
+    readable(bytes, &[(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")], "B")
+}
+
+fn readable(value: i64, units: &[(i64, &str)], smallest: &str) -> String {
+    match units.iter().find(|(factor, _)| value != 0 && value % factor == 0) {
+        Some((factor, unit)) => format!("{}{unit}", value / factor),
+        None => format!("{value}{smallest}"),
+    }
+}
+
+/// "of at most 5m", "from 1s to 7d".
+pub(crate) fn readable_range_ms(range: &RangeInclusive<i64>) -> String {
+    let (start, end) = (range.start(), readable_ms(*range.end()));
+    match start {
+        0 => format!("of at most {end}"),
+        start => format!("from {} to {end}", readable_ms(*start)),
+    }
 }
 
 #[cfg(test)]
@@ -241,16 +268,8 @@ mod tests {
             assert_eq!(with_unit(text, &units), expected, "{text}");
         }
         assert_eq!((readable_ms(86_400_000), readable_ms(90_000)), ("1d".into(), "90s".into()));
-    }
-
-    #[test]
-    fn names_are_what_every_sql_reads_without_quotes() {
-        for good in ["a", "_x", "transaction_flow", "t2"] {
-            assert!(is_name(good), "{good}");
-        }
-        let long = "x".repeat(64);
-        for bad in ["", "2t", "Flow", "a-b", "a.b", "é", long.as_str()] {
-            assert!(!is_name(bad), "{bad}");
-        }
+        assert_eq!((readable_bytes(16 << 20), readable_bytes(1_025)), ("16MiB".into(), "1025B".into()));
+        assert_eq!(readable_range_ms(&(0..=60_000)), "of at most 1m");
+        assert_eq!(readable_range_ms(&(1..=60_000)), "from 1ms to 1m");
     }
 }

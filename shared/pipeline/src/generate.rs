@@ -1,28 +1,26 @@
-use arrow::datatypes::DataType;
 use serde_json::Value as Json;
 
-use crate::{
-    Topic,
-    diagnostic::{Mark, Report, allowed},
-    fields::{self, Fields, shown},
-    node::{Node, Value},
-};
+use crate::shape::{Field, Form, Mapping, Presence, Shape};
 
-/// How records are made up: the built-in source of `ingest`.
+mod read;
+
+pub(crate) use read::read_generate;
+
+/// How records are made: the built-in source of `ingest`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generate {
-    /// Records a second; with `every_ms`, what that comes to.
+    /// Records per second; with `every_ms`, what that amounts to.
     pub rate_per_s: f64,
-    /// Milliseconds from one round to the next, for records in rounds; none for a steady stream.
+    /// Milliseconds from one round of records to the next; none for a steady stream.
     pub every_ms: Option<u64>,
     /// With `every_ms`: each round has one record for every value of this field's [`Generator::OneOf`], in its order. A
     /// round without it is one record.
     pub for_each: Option<String>,
-    /// How each field is made up, in the schema's order. A field that is missing here is null.
+    /// How each field is made, in the schema's order. A field that is missing here is null.
     pub fields: Vec<(String, Generator)>,
 }
 
-/// How a field is made up.
+/// How a field is made.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Generator {
     /// One of these values, all equally likely; of the field's type as JSON writes it.
@@ -33,7 +31,7 @@ pub enum Generator {
         min: i128,
         /// The largest value.
         max: i128,
-        /// Digits behind the point, from the field's type.
+        /// Digits after the decimal point, from the field's type.
         scale: i8,
     },
     /// A whole number, all values equally likely.
@@ -46,13 +44,13 @@ pub enum Generator {
     /// A decimal that changes by at most `step` from record to record: one walk for each value of the function's `key`
     /// field. All numbers count units of the field's scale.
     Walk {
-        /// Where each walk begins.
+        /// Where each walk starts.
         start: i128,
         /// The largest change.
         step: i128,
         /// The floor.
         min: i128,
-        /// Digits behind the point, from the field's type.
+        /// Digits after the decimal point, from the field's type.
         scale: i8,
     },
     /// The clock's time, in the form that the field's type asks for.
@@ -63,281 +61,94 @@ pub enum Generator {
     Text(String),
 }
 
-pub(crate) const GENERATE_FIELDS: [&str; 4] = ["rate_per_s", "every", "for_each", "fields"];
-pub(crate) const RANGE_FIELDS: [&str; 2] = ["min", "max"];
-pub(crate) const WALK_FIELDS: [&str; 3] = ["start", "step", "min"];
 const MAX_RATE_PER_S: f64 = 1_000_000.0;
 const MAX_EVERY_MS: i64 = 24 * 60 * 60 * 1_000;
+const MAX_VALUES: usize = 10_000;
 
-/// Reads `generate:` of a function that writes to `topic` (none when that is wrong, and reported).
-pub(crate) fn read(node: &Node, function: &Fields<'_>, topic: Option<&Topic>, report: &mut Report) -> Option<Generate> {
-    let mark = function.entry("generate").map_or(node.mark, |entry| entry.mark);
-    let fields = Fields::open(node, mark, function.what("generate"), &GENERATE_FIELDS, report)?;
-    let rate_per_s = rate_per_s(&fields, report);
-    let every_ms = fields.duration_ms("every", MAX_EVERY_MS, report);
-    match (fields.get("rate_per_s"), fields.get("every")) {
-        (Some(_), Some(_)) => {
-            fields.refuse(&["rate_per_s"], "with `every`, records come in rounds; keep one of the two", report);
-        }
-        (None, None) => {
-            fields.require("rate_per_s", "how many records a second, or `every: 10s` for rounds", report);
-        }
-        _ => {}
-    }
-    if every_ms == Some(0) {
-        report.at(
-            fields.get("every").map_or(mark, |node| node.mark),
-            format!("{} must be longer than 0", fields.what("every")),
-        );
-    }
-    let made = fields.require("fields", "how each field is made up", report)?;
-    let made = generators(made, &fields, topic?, report)?;
-    let for_each = for_each(&fields, &made, report);
-    let records = for_each.as_ref().map_or(1, |(_, values)| *values);
-    let round_rate = every_ms.map(|ms| records as f64 * 1_000.0 / ms.max(1) as f64);
-    Some(Generate {
-        rate_per_s: round_rate.or(rate_per_s)?,
-        every_ms: every_ms.map(|ms| ms as u64),
-        for_each: for_each.map(|(name, _)| name),
-        fields: made,
-    })
+pub(crate) static GENERATE: Mapping = Mapping {
+    name: "Generate",
+    doc: "How records are made.",
+    fields: &[
+        Field {
+            name: "rate_per_s",
+            shape: Shape::PositiveUpTo(MAX_RATE_PER_S),
+            presence: Presence::Optional,
+            doc: "Records per second, in a steady stream.",
+        },
+        Field {
+            name: "every",
+            shape: Shape::Duration(1..=MAX_EVERY_MS),
+            presence: Presence::Optional,
+            doc: "Instead of `rate_per_s`: the time from one round of records to the next.",
+        },
+        Field {
+            name: "for_each",
+            shape: Shape::Text,
+            presence: Presence::Optional,
+            doc: "With `every`: a round has one record for each value of this field's `one_of`. Without it, a round is one record.",
+        },
+        Field {
+            name: "fields",
+            shape: Shape::Named(&Shape::Mapping(&GENERATOR)),
+            presence: Presence::Required,
+            doc: "How each field is made. Every not-null field of the topic must be here.",
+        },
+    ],
+    form: Form::Fields,
+};
+
+static GENERATOR: Mapping = Mapping {
+    name: "Generator",
+    doc: "How a field is made: one of these, such as `now` or `one_of: [A, B]`.",
+    fields: &[
+        generator("now", Shape::Nothing, "The current time."),
+        generator("sequence", Shape::Nothing, "1, 2, 3, …; from 1 again after a restart."),
+        generator(
+            "one_of",
+            Shape::List(
+                &Shape::Either(&[Shape::Text, Shape::Integer(i64::MIN..=i64::MAX), Shape::Boolean]),
+                1..=MAX_VALUES,
+            ),
+            "One of these values, all equally likely.",
+        ),
+        generator("text", Shape::Text, "Always the same text."),
+        generator("decimal", Shape::Mapping(&RANGE), "A decimal, all values equally likely."),
+        generator("integer", Shape::Mapping(&RANGE), "A whole number, all values equally likely."),
+        generator(
+            "walk",
+            Shape::Mapping(&WALK),
+            "A decimal that changes a little from record to record: one walk for each value of the function's `key` field.",
+        ),
+    ],
+    form: Form::OneField,
+};
+
+const fn generator(name: &'static str, shape: Shape, doc: &'static str) -> Field {
+    Field { name, shape, presence: Presence::Optional, doc }
 }
 
-fn rate_per_s(fields: &Fields<'_>, report: &mut Report) -> Option<f64> {
-    let node = fields.get("rate_per_s")?;
-    let rate = match &node.value {
-        Value::Number(number) => number.parse().ok().filter(|rate| *rate > 0.0 && *rate <= MAX_RATE_PER_S),
-        _ => None,
-    };
-    if rate.is_none() {
-        let what = fields.what("rate_per_s");
-        report
-            .at(node.mark, format!("{what} must be a number above 0, at most {MAX_RATE_PER_S}; it is {}", shown(node)));
-    }
-    rate
-}
+static RANGE: Mapping = Mapping {
+    name: "Range",
+    doc: "All values from `min` to `max`, both included.",
+    fields: &[
+        Field { name: "min", shape: Shape::Exact, presence: Presence::Required, doc: "The smallest value." },
+        Field { name: "max", shape: Shape::Exact, presence: Presence::Required, doc: "The largest value." },
+    ],
+    form: Form::Fields,
+};
 
-/// The field of `for_each`, and how many values it has.
-fn for_each(fields: &Fields<'_>, made: &[(String, Generator)], report: &mut Report) -> Option<(String, usize)> {
-    let node = fields.get("for_each")?;
-    let name = fields.text("for_each", report)?;
-    if fields.get("every").is_none() {
-        fields.refuse(&["for_each"], "only rounds (`every: 10s`) have a record for each value", report);
-    }
-    match made.iter().find(|(field, _)| *field == name) {
-        Some((_, Generator::OneOf(values))) => Some((name, values.len())),
-        _ => {
-            let lists = made.iter().filter(|(_, generator)| matches!(generator, Generator::OneOf(_)));
-            let allowed = allowed(&name, lists.map(|(field, _)| field.as_str()));
-            report.at(
-                node.mark,
-                format!("{} must be a field made by `one_of`; it is `{name}`{allowed}", fields.what("for_each")),
-            );
-            None
-        }
-    }
-}
-
-fn generators(
-    node: &Node,
-    generate: &Fields<'_>,
-    topic: &Topic,
-    report: &mut Report,
-) -> Option<Vec<(String, Generator)>> {
-    let place = generate.what("fields");
-    let given = fields::entries(node, &place, report)?;
-    let mark = generate.entry("fields").map_or(node.mark, |entry| entry.mark);
-    for entry in &given {
-        if topic.schema.field_with_name(&entry.key).is_err() {
-            let allowed = allowed(&entry.key, topic.schema.fields().iter().map(|field| field.name().as_str()));
-            report.at(entry.mark, format!("{place} makes `{}`, which is not a field of its topic{allowed}", entry.key));
-        }
-    }
-    let mut made = Vec::new();
-    for field in topic.schema.fields() {
-        match given.iter().find(|entry| entry.key == *field.name()) {
-            Some(entry) => {
-                let what = format!("`{}` in {place}", field.name());
-                let generator = generator(&entry.node, entry.mark, &what, field.data_type(), report);
-                made.extend(generator.map(|generator| (field.name().clone(), generator)));
-            }
-            None if !field.is_nullable() => {
-                report.at(
-                    mark,
-                    format!("{place} doesn't make `{}`, which the topic's schema says is not null", field.name()),
-                );
-            }
-            None => {}
-        }
-    }
-    Some(made)
-}
-
-/// The generators that can make a field of this type, as the file names them.
-fn fitting(data_type: &DataType) -> &'static [&'static str] {
-    match data_type {
-        DataType::Utf8 => &["one_of", "text"],
-        DataType::Int32 | DataType::Int64 => &["one_of", "integer", "sequence"],
-        DataType::Boolean => &["one_of"],
-        DataType::Decimal128(..) => &["decimal", "walk"],
-        DataType::Timestamp(..) => &["now"],
-        _ => &[],
-    }
-}
-
-fn generator(node: &Node, mark: Mark, what: &str, data_type: &DataType, report: &mut Report) -> Option<Generator> {
-    let (name, argument) = match &node.value {
-        Value::Text(name) => (name.as_str(), None),
-        Value::Map(entries) if entries.len() == 1 => (entries[0].key.as_str(), Some(&entries[0].node)),
-        _ => {
-            let form = "`now`, `sequence`, or one of `{ one_of: [A, B] }`, `{ decimal: { min: 0.01, max: 100 } }` and the like";
-            report.at(node.mark, format!("{what} must be {form}; it is {}", shown(node)));
-            return None;
-        }
-    };
-    let fitting = fitting(data_type);
-    if !fitting.contains(&name) {
-        let allowed = allowed(name, fitting.iter().copied());
-        report
-            .at(node.mark, format!("{what} can't be made by `{name}`, given its type in the topic's schema{allowed}"));
-        return None;
-    }
-    match (name, argument) {
-        ("now", None) => Some(Generator::Now),
-        ("sequence", None) => Some(Generator::Sequence),
-        ("now" | "sequence", Some(argument)) => {
-            report.at(argument.mark, format!("{what}: `{name}` takes nothing; write just `{name}`"));
-            None
-        }
-        (_, None) => {
-            report.at(node.mark, format!("{what}: `{name}` needs a value: `{{ {name}: … }}`"));
-            None
-        }
-        ("one_of", Some(argument)) => one_of(argument, what, data_type, report),
-        ("text", Some(argument)) => fields::text(argument, what, report).map(Generator::Text),
-        (_, Some(argument)) => number(name, argument, mark, what, data_type, report),
-    }
-}
-
-fn one_of(node: &Node, what: &str, data_type: &DataType, report: &mut Report) -> Option<Generator> {
-    let Value::List(nodes) = &node.value else {
-        report.at(node.mark, format!("{what}: `one_of` needs a list of values; it is {}", shown(node)));
-        return None;
-    };
-    if nodes.is_empty() || nodes.len() > 10_000 {
-        report.at(node.mark, format!("{what}: `one_of` needs 1 to 10000 values; it has {}", nodes.len()));
-        return None;
-    }
-    let what = format!("a value of `one_of` for {what}");
-    let value = |node: &Node, report: &mut Report| match (data_type, &node.value) {
-        (DataType::Boolean, Value::Bool(bool)) => Some(Json::from(*bool)),
-        (DataType::Boolean, _) => {
-            report.at(node.mark, format!("{what} must be true or false; it is {}", shown(node)));
-            None
-        }
-        (DataType::Int32, _) => {
-            fields::integer(node, &what, i64::from(i32::MIN)..=i64::from(i32::MAX), report).map(Json::from)
-        }
-        (DataType::Int64, _) => fields::integer(node, &what, i64::MIN..=i64::MAX, report).map(Json::from),
-        _ => fields::text(node, &what, report).map(Json::from),
-    };
-    let values: Vec<_> = nodes.iter().map(|node| value(node, report)).collect();
-    values.into_iter().collect::<Option<_>>().map(Generator::OneOf)
-}
-
-/// `decimal`, `integer` and `walk`.
-fn number(
-    name: &str,
-    node: &Node,
-    mark: Mark,
-    what: &str,
-    data_type: &DataType,
-    report: &mut Report,
-) -> Option<Generator> {
-    let names: &[&str] = if name == "walk" { &WALK_FIELDS } else { &RANGE_FIELDS };
-    let fields = Fields::open(node, mark, format!("`{name}` for {what}"), names, report)?;
-    let (precision, scale) = match data_type {
-        DataType::Decimal128(precision, scale) => (*precision, *scale),
-        DataType::Int32 => (10, 0),
-        _ => (19, 0),
-    };
-    let mut value = |name: &str, default: Option<i128>| {
-        let node = match (fields.get(name), default) {
-            (None, Some(default)) => return Some(default),
-            _ => fields.require(name, "a number", report)?,
-        };
-        let value = unscaled(&node.scalar().unwrap_or_default(), precision, scale);
-        if value.is_none() {
-            let before = i16::from(precision) - i16::from(scale);
-            let what = fields.what(name);
-            report.at(node.mark, format!("{what} must be a number with up to {before} digits before the point and {scale} behind it; it is {}", shown(node)));
-        }
-        value
-    };
-    if name == "walk" {
-        let (start, step, min) = (value("start", None), value("step", None), value("min", Some(0)));
-        let (start, step, min) = (start?, step?, min?);
-        if step <= 0 || min > start {
-            report.at(mark, format!("{} needs a `step` above 0 and a `start` not below `min`", fields.place));
-            return None;
-        }
-        return Some(Generator::Walk { start, step, min, scale });
-    }
-    let (min, max) = (value("min", None), value("max", None));
-    let (min, max) = (min?, max?);
-    if min > max {
-        report.at(mark, format!("{} has a `min` above its `max`", fields.place));
-        return None;
-    }
-    if name == "decimal" {
-        return Some(Generator::Decimal { min, max, scale });
-    }
-    let fits = |value: i128| match data_type {
-        DataType::Int32 => i32::try_from(value).ok().map(i64::from),
-        _ => i64::try_from(value).ok(),
-    };
-    let range = fits(min).zip(fits(max));
-    if range.is_none() {
-        report.at(mark, format!("{} goes beyond the field's type", fields.place));
-    }
-    range.map(|(min, max)| Generator::Integer { min, max })
-}
-
-/// `12.5` as 1250 at scale 2: exact, or none.
-fn unscaled(text: &str, precision: u8, scale: i8) -> Option<i128> {
-    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let scale = usize::try_from(scale).ok()?;
-    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || !is_digits(whole) || !is_digits(fraction) || fraction.len() > scale {
-        return None;
-    }
-    let value: i128 = format!("{whole}{fraction:0<scale$}").parse().ok()?;
-    let fits = value < 10_i128.checked_pow(u32::from(precision))?;
-    fits.then_some(if negative { -value } else { value })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn decimals_are_read_exactly() {
-        for (text, expected) in [
-            ("0.01", Some(1)),
-            ("10000", Some(1_000_000)),
-            ("-12.5", Some(-1_250)),
-            ("99999.99", Some(9_999_999)),
-            ("100000", None),
-            ("0.001", None),
-            ("", None),
-            (".5", None),
-            ("1e3", None),
-            ("+1", None),
-        ] {
-            assert_eq!(unscaled(text, 7, 2), expected, "{text}");
-        }
-        assert_eq!(unscaled(&"9".repeat(38), 38, 0), Some(10_i128.pow(38) - 1));
-        assert_eq!(unscaled(&"9".repeat(60), 38, 0), None);
-    }
-}
+static WALK: Mapping = Mapping {
+    name: "Walk",
+    doc: "A random walk.",
+    fields: &[
+        Field { name: "start", shape: Shape::Exact, presence: Presence::Required, doc: "Where each walk starts." },
+        Field {
+            name: "step",
+            shape: Shape::Exact,
+            presence: Presence::Required,
+            doc: "The largest change from record to record.",
+        },
+        Field { name: "min", shape: Shape::Exact, presence: Presence::Default("0"), doc: "The smallest value." },
+    ],
+    form: Form::Fields,
+};

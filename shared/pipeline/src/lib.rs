@@ -1,7 +1,7 @@
 //! The pipeline file: what a team writes, read and checked once, for every command, function and test.
 //!
 //! ```
-//! use millstream_pipeline::{Function, Pipeline, System};
+//! use millstream_pipeline::{Function, Pipeline};
 //!
 //! let text = r#"
 //! name: shop
@@ -21,36 +21,51 @@
 //! "#;
 //! let pipeline = Pipeline::parse(text, "shop/pipeline.yaml".as_ref()).unwrap();
 //! let sales = &pipeline.functions["sales"];
-//! assert_eq!((sales.into.system, sales.into.name.as_str()), (System::Postgres, "sales"));
-//! assert_eq!(sales.sql.as_ref().unwrap().line, 13, "where an error in the SQL is reported");
+//! assert_eq!(sales.into.to_string(), "postgres.sales");
+//! let reading = sales.reading().unwrap();
+//! assert_eq!(reading.from[0].to_string(), "topic.orders");
+//! assert_eq!(reading.sql.line, 13, "where an error in the SQL is reported");
 //! assert_eq!(Function::id(&pipeline.name, "sales"), "shop.sales");
 //!
 //! let mistakes = Pipeline::parse(&text.replace("from:", "form:"), "shop/pipeline.yaml".as_ref()).unwrap_err();
 //! assert!(mistakes[0].to_string().starts_with("shop/pipeline.yaml:11:5: unknown field `form` in function `sales`"));
 //! ```
 //!
-//! All mistakes of a file are told at once, each with its line and column, what is allowed there, and what was probably
-//! meant. Whether the SQL itself is right is for `millstream-sql`, which knows it; [`Located`] tells it where the SQL
-//! stands. Terraform and Bicep read the same file with readers of their own, so it is plain YAML 1.2 with nothing clever.
+//! All mistakes of a file are reported at once, each with its line and column, what is allowed there, and what was probably
+//! meant. `millstream-sql` checks the SQL itself; [`Statement`] says where in the file it is. Terraform and Bicep read the
+//! same file with readers of their own, so it is plain YAML 1.2 with nothing clever.
+//!
+//! What can be in a file is written down once, as data: the kinds of functions, the systems, and the fields of each mapping.
+//! The reader, [`Pipeline::json_schema`] and [`Pipeline::documentation`] all follow from these rows.
 //!
 //! Addresses and secrets are never in that file: each system reads its own from the environment.
 
 mod diagnostic;
+mod documentation;
 mod fields;
+mod fixture;
 mod function;
 mod generate;
+mod kinds;
+mod names;
 mod node;
 mod pipeline;
+mod place;
 mod reference;
 mod schema;
+mod shape;
+mod systems;
 mod topic;
 mod types;
 
-pub use diagnostic::Diagnostic;
-pub use function::{Function, Located, System, Target, Uses};
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use fixture::{ExpectedLetters, Fixture};
+pub use function::{Function, Making, Reading, Statement, Work};
 pub use generate::{Generate, Generator};
+pub use kinds::Uses;
 pub use millstream_core::{Compression, Late, Limits as Batch, OnGap, Start, Tombstones};
 pub use pipeline::{MAX_FILE_BYTES, Pipeline};
-pub use reference::{ExpectedLetters, Fixture, Reference, ReferenceFrom};
+pub use place::Place;
+pub use reference::{Reference, ReferenceFrom};
+pub use systems::System;
 pub use topic::{Format, Topic};
-pub use types::EPOCH_METADATA;

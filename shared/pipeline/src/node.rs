@@ -1,4 +1,4 @@
-//! YAML as a tree in which every key and value knows its place, so that all mistakes can be told at once.
+//! YAML as a tree in which every key and value knows its place, so that all mistakes can be reported at once.
 
 use std::{borrow::Cow, fmt};
 
@@ -10,23 +10,23 @@ use serde_saphyr::{DuplicateKeyPolicy, MessageFormatter as _, Spanned, UserMessa
 
 use crate::diagnostic::Mark;
 
-/// Deeper nesting than any pipeline needs (a schema may go 20 levels down). It bounds the recursion of every reader: the
-/// parser takes some 40 KB of stack a level in a debug build, of the 2 MB that a thread has.
+/// Deeper nesting than any pipeline needs (a schema can be 20 levels deep). It bounds the recursion of every reader: in a
+/// debug build the parser needs some 40 KB of stack for each level, and a thread has 2 MB.
 const MAX_DEPTH: usize = 24;
 
-/// A value and where it begins.
+/// A value and where it starts.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub mark: Mark,
     pub value: Value,
 }
 
-/// What a value is, before anybody knows what it should be.
+/// A value of any kind.
 #[derive(Debug)]
 pub(crate) enum Value {
     Null,
     Bool(bool),
-    /// The number without an exponent, so that decimals are read exactly.
+    /// The digits without an exponent, so that decimals are read exactly.
     Number(String),
     Text(String),
     List(Vec<Node>),
@@ -46,10 +46,10 @@ impl Node {
     pub fn parse(text: &str) -> Result<Self, (Mark, String)> {
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! { max_depth: MAX_DEPTH },
-            // Far above what sharing a schema by an anchor takes; far below what a bomb of aliases needs to hurt.
+            // Far more than sharing a schema by an anchor needs; far too little for a bomb of aliases.
             alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 100_000 },
             duplicate_keys: DuplicateKeyPolicy::PassThrough,
-            // YAML 1.2, as Terraform and Bicep read it: `NO` is Norway and no boolean.
+            // YAML 1.2, as Terraform and Bicep read it: `NO` is Norway, not a boolean.
             strict_booleans: true,
             with_snippet: false,
         };
@@ -81,8 +81,8 @@ impl Node {
         }
     }
 
-    /// Where the first character of a text's content stands in the file: the parser points to an opening quote, and in a
-    /// block to the first line that isn't blank, though the blank ones above belong to the text.
+    /// Where the first character of a text's content is in the file. The parser points to an opening quote, and in a block
+    /// to the first line that isn't blank, though the blank lines above it belong to the text.
     pub fn content_mark(&self, file_text: &str) -> Mark {
         let Mark { line, column } = self.mark;
         let first =
@@ -99,7 +99,7 @@ impl Node {
 }
 
 fn mark(location: serde_saphyr::Location) -> Mark {
-    // An unknown place is 0:0; the beginning of the file is the nearest that can be said.
+    // An unknown place is 0:0; the start of the file is the nearest one that exists.
     Mark { line: location.line().max(1) as usize, column: location.column().max(1) as usize }
 }
 
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_content_of_a_block_begins_below_its_header() {
+    fn the_content_of_a_block_starts_below_its_header() {
         for (text, expected) in [
             ("a:\n  sql: |\n    SELECT 1\n    FROM x\n", (3, 5)),
             ("a:\n  sql: >-  # folded\n\n      SELECT 1\n", (3, 7)),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_yaml_is_told_with_its_place() {
+    fn invalid_yaml_is_reported_with_its_place() {
         let bomb = "[".repeat(100_000);
         for text in ["a: [1, 2", "a: b: c", "a:\n\tb: 1", "\"a", "a: &x [*x]", "a: *y", bomb.as_str()] {
             let (mark, message) = Node::parse(text).unwrap_err();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_a_null() {
+    fn an_empty_document_is_a_null() {
         for text in ["", "# only a comment\n", "---\n", "  \n"] {
             assert!(matches!(Node::parse(text).unwrap().value, Value::Null), "{text:?}");
         }

@@ -6,18 +6,25 @@ use std::{
 };
 
 use crate::{
-    Diagnostic, Fixture, Function, Reference, System, Target, Topic,
+    Diagnostic, Diagnostics, Fixture, Function, Making, Place, Reading, Reference, Topic,
     diagnostic::{Mark, Report},
-    fields::{self, Fields, NAME_RULE, is_name},
-    function::{self, Topics},
+    documentation,
+    fields::{self, Fields},
+    fixture::{self, FIXTURE},
+    function::{self, FUNCTION, Topics},
+    names::{NAME_PATTERN, NAME_RULE, is_name},
     node::{Entry, Node, Value},
-    reference, schema, topic,
+    reference::{self, REFERENCE},
+    schema,
+    shape::{Field, Form, Mapping, Presence, Shape},
+    topic::{self, TOPIC},
 };
 
 /// The largest pipeline file that is read.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
+const TOO_LARGE: &str = "the file is larger than 1 MiB, so it can't be a pipeline file";
 
-/// A pipeline file, read and checked: every name in it that refers to something refers to something that is there.
+/// A pipeline file, read and checked: every name in it that refers to something refers to something that exists.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pipeline {
     /// Its name, the first half of every function's id.
@@ -30,26 +37,62 @@ pub struct Pipeline {
     pub references: BTreeMap<String, Reference>,
     /// The tests that `millstream test` runs.
     pub tests: Vec<Fixture>,
-    /// The file itself: mistakes are told of it, and all paths in it are relative to its folder.
+    /// The file itself: mistakes are reported for it, and all paths in it are relative to its folder.
     pub file: PathBuf,
 }
 
-pub(crate) const PIPELINE_FIELDS: [&str; 5] = ["name", "topics", "functions", "references", "tests"];
+pub(crate) static PIPELINE: Mapping = Mapping {
+    name: "Pipeline",
+    doc: "A millstream pipeline: topics, functions between them and their sinks, reference tables, tests.",
+    fields: &[
+        Field {
+            name: "name",
+            shape: Shape::Pattern(|| format!("^{NAME_PATTERN}$"), "a name"),
+            presence: Presence::Required,
+            doc: "The first half of every function's id (`bank.flow`): lower-case letters, digits, underscores.",
+        },
+        Field {
+            name: "topics",
+            shape: Shape::Named(&Shape::Mapping(&TOPIC)),
+            presence: Presence::Required,
+            doc: "The topics that the functions read and write, by name.",
+        },
+        Field {
+            name: "functions",
+            shape: Shape::Named(&Shape::Mapping(&FUNCTION)),
+            presence: Presence::Required,
+            doc: "The functions by name; each is deployed on its own.",
+        },
+        Field {
+            name: "references",
+            shape: Shape::Named(&Shape::Mapping(&REFERENCE)),
+            presence: Presence::Optional,
+            doc: "Tables that SQL joins by name, held in memory.",
+        },
+        Field {
+            name: "tests",
+            shape: Shape::List(&Shape::Mapping(&FIXTURE), 0..=usize::MAX),
+            presence: Presence::Optional,
+            doc: "What `millstream test` runs, without any service.",
+        },
+    ],
+    form: Form::Fields,
+};
 
 impl Pipeline {
     /// Reads a pipeline file; a folder means its `pipeline.yaml`.
     ///
     /// # Errors
     /// Every mistake that was found, in the order of the file.
-    pub fn load(path: &Path) -> Result<Self, Vec<Diagnostic>> {
+    pub fn load(path: &Path) -> Result<Self, Diagnostics> {
         let file = if path.is_dir() { path.join("pipeline.yaml") } else { path.to_owned() };
-        let of_file = |message: String| vec![Diagnostic::of_file(&file, message)];
+        let of_file = |message: String| Diagnostics::from(Diagnostic::of_file(&file, message));
         let mut bytes = Vec::new();
         File::open(&file)
             .and_then(|open| open.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
             .map_err(|error| of_file(format!("the pipeline file can't be read: {error}")))?;
         if bytes.len() as u64 > MAX_FILE_BYTES {
-            return Err(of_file("the file is larger than 1 MiB; that is no pipeline file".to_owned()));
+            return Err(of_file(TOO_LARGE.to_owned()));
         }
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
@@ -58,22 +101,22 @@ impl Pipeline {
         Self::parse(&text, &file)
     }
 
-    /// Reads the text of a pipeline file. `file` is what diagnostics say, and its folder is where fixtures are looked for.
+    /// Reads the text of a pipeline file. `file` is what diagnostics name, and its folder is where
+    /// fixtures are looked for.
     ///
     /// # Errors
     /// Every mistake that was found, in the order of the file.
-    pub fn parse(text: &str, file: &Path) -> Result<Self, Vec<Diagnostic>> {
+    pub fn parse(text: &str, file: &Path) -> Result<Self, Diagnostics> {
         if text.len() as u64 > MAX_FILE_BYTES {
-            let message = "the file is larger than 1 MiB; that is no pipeline file";
-            return Err(vec![Diagnostic::of_file(file, message.to_owned())]);
+            return Err(Diagnostic::of_file(file, TOO_LARGE.to_owned()).into());
         }
         let mut report = Report::default();
         let pipeline = match Node::parse(text) {
             Ok(Node { value: Value::Null, .. }) => {
                 let message = "the file is empty; a pipeline has `name`, `topics` and `functions`";
-                return Err(vec![Diagnostic::of_file(file, message.to_owned())]);
+                return Err(Diagnostic::of_file(file, message.to_owned()).into());
             }
-            Ok(node) => read(&node, text, file, &mut report),
+            Ok(node) => read_pipeline(&node, text, file, &mut report),
             Err((mark, message)) => {
                 report.at(mark, message);
                 None
@@ -90,7 +133,28 @@ impl Pipeline {
         schema::json_schema()
     }
 
-    /// A path of this file, from where the program runs.
+    /// All that can be in the file, as Markdown.
+    pub fn documentation() -> String {
+        documentation::documentation()
+    }
+
+    /// The functions that make records.
+    pub fn makers(&self) -> impl Iterator<Item = (&String, &Function, &Making)> {
+        self.functions.iter().filter_map(|(name, function)| Some((name, function, function.making()?)))
+    }
+
+    /// The functions that read topics.
+    pub fn readers(&self) -> impl Iterator<Item = (&String, &Function, &Reading)> {
+        self.functions.iter().filter_map(|(name, function)| Some((name, function, function.reading()?)))
+    }
+
+    /// The field that is the key of a topic's records, if a function of this file makes them.
+    pub fn key_of(&self, topic: &str) -> Option<&str> {
+        let mut makers = self.makers().filter(|(_, function, _)| function.into.name == topic);
+        makers.find_map(|(_, _, making)| making.key.as_deref())
+    }
+
+    /// A path of this file, relative to where the program runs.
     pub fn path(&self, relative: &Path) -> PathBuf {
         folder_of(&self.file).join(relative)
     }
@@ -101,29 +165,30 @@ fn folder_of(file: &Path) -> &Path {
     file.parent().unwrap_or(Path::new(""))
 }
 
-fn read(node: &Node, text: &str, file: &Path, report: &mut Report) -> Option<Pipeline> {
+fn read_pipeline(node: &Node, text: &str, file: &Path, report: &mut Report) -> Option<Pipeline> {
     let folder = folder_of(file);
-    let fields = Fields::open(node, Mark { line: 1, column: 1 }, "the pipeline".to_owned(), &PIPELINE_FIELDS, report)?;
-    let name = name(&fields, report);
-    let topics: Topics = section(&fields, "topics", true, report)
+    let fields = Fields::open(node, Mark { line: 1, column: 1 }, "the pipeline".to_owned(), &PIPELINE, report)?;
+    let name = read_name(&fields, report);
+    let topics: Topics = required_section(&fields, "topics", report)
         .into_iter()
-        .map(|entry| (entry.key.clone(), topic::read(entry, report)))
+        .map(|entry| (entry.key.clone(), topic::read_topic(entry, report)))
         .collect();
     let mut functions = BTreeMap::new();
     let mut sinks = BTreeMap::new();
-    for entry in section(&fields, "functions", true, report) {
-        if let Some((function, mark)) = function::read(entry, &topics, text, report) {
-            one_writer(&entry.key, &function.into, mark, &mut sinks, report);
+    let entries = required_section(&fields, "functions", report);
+    for entry in &entries {
+        if let Some((function, mark)) = function::read_function(entry, &topics, text, report) {
+            check_one_writer(&entry.key, &function.into, mark, &mut sinks, report);
             functions.insert(entry.key.clone(), function);
         }
     }
-    let references: Vec<(String, Option<Reference>)> = section(&fields, "references", false, report)
+    let references: Vec<(String, Option<Reference>)> = section(&fields, "references", report)
         .into_iter()
-        .map(|entry| (entry.key.clone(), reference::read(entry, &topics, folder, report)))
+        .map(|entry| (entry.key.clone(), reference::read_reference(entry, &topics, folder, report)))
         .collect();
-    let all_read = section_len(&fields, "functions") == functions.len();
-    let targets = all_read.then(|| functions.values().map(|function| &function.into).collect::<Vec<_>>());
-    let tests = tests(&fields, &topics, targets.as_deref(), folder, report);
+    let all_read = entries.len() == functions.len();
+    let sinks = all_read.then(|| functions.values().map(|function| &function.into).collect::<Vec<_>>());
+    let tests = read_tests(&fields, &topics, sinks.as_deref(), folder, report);
     Some(Pipeline {
         name: name?,
         topics: topics.into_iter().map(|(name, topic)| topic.map(|topic| (name, topic))).collect::<Option<_>>()?,
@@ -134,7 +199,7 @@ fn read(node: &Node, text: &str, file: &Path, report: &mut Report) -> Option<Pip
     })
 }
 
-fn name(fields: &Fields<'_>, report: &mut Report) -> Option<String> {
+fn read_name(fields: &Fields<'_>, report: &mut Report) -> Option<String> {
     let node = fields.require("name", "the first half of every function's id, such as `bank`", report)?;
     let name = fields.text("name", report)?;
     if !is_name(&name) {
@@ -143,58 +208,51 @@ fn name(fields: &Fields<'_>, report: &mut Report) -> Option<String> {
     Some(name)
 }
 
+/// The entries of a mapping by name, which must be there.
+fn required_section<'a>(fields: &Fields<'a>, name: &str, report: &mut Report) -> Vec<&'a Entry> {
+    fields.require(name, "a mapping of names to what they are", report);
+    section(fields, name, report)
+}
+
 /// The entries of a mapping by name.
-fn section<'a>(fields: &Fields<'a>, name: &str, required: bool, report: &mut Report) -> Vec<&'a Entry> {
-    let node = match required {
-        true => fields.require(name, "a mapping of names to what they are", report),
-        false => fields.get(name),
-    };
-    node.and_then(|node| fields::entries(node, &fields.what(name), report)).unwrap_or_default()
+fn section<'a>(fields: &Fields<'a>, name: &str, report: &mut Report) -> Vec<&'a Entry> {
+    let entries = fields.get(name).and_then(|node| fields::read_entries(node, &fields.label(name), report));
+    entries.unwrap_or_default()
 }
 
-fn section_len(fields: &Fields<'_>, name: &str) -> usize {
-    match fields.get(name).map(|node| &node.value) {
-        Some(Value::Map(entries)) => entries.len(),
-        _ => 0,
-    }
-}
-
-/// Two functions that merged into one table would each keep a fence over the other's rows. A PostgreSQL table whose SQL
-/// needs a view keeps its states in `<name>_state`, so that name is taken too.
-fn one_writer(
+/// Two functions that merge into one table would each have a fence over the other's rows. In a system that merges, a table
+/// whose SQL needs a view keeps its states in `NAME_state`, so that name is taken too.
+fn check_one_writer(
     name: &str,
-    into: &Target,
+    into: &Place,
     mark: Mark,
-    sinks: &mut BTreeMap<Target, (String, Mark)>,
+    sinks: &mut BTreeMap<Place, (String, Mark)>,
     report: &mut Report,
 ) {
-    if into.system == System::Topic {
+    if into.system.is_log() {
         return;
     }
-    if let Some((other, first)) = sinks.get(into) {
-        let line = first.line;
-        report.at(
-            mark,
-            format!("`{into}` is written by function `{other}` (line {line}) and by function `{name}`; a table has one writer"),
-        );
+    if let Some((other, Mark { line, .. })) = sinks.get(into) {
+        let writers = format!("by function `{other}` (line {line}) and by function `{name}`");
+        report.at(mark, format!("`{into}` is written {writers}; a table has one writer"));
         return;
     }
-    let sibling = |name: &str| Target { system: into.system, name: name.to_owned() };
-    let above = into.name.strip_suffix("_state").map(sibling);
-    let below = sibling(&format!("{}_state", into.name));
-    if into.system == System::Postgres
-        && let Some(other) = above.iter().chain([&below]).find(|other| sinks.contains_key(other))
+    let sibling = |name: &str| Place { system: into.system, name: name.to_owned() };
+    let shorter = into.name.strip_suffix("_state").map(sibling);
+    let longer = sibling(&format!("{}_state", into.name));
+    if into.system.merges()
+        && let Some(other) = shorter.iter().chain([&longer]).find(|other| sinks.contains_key(other))
     {
-        let why = "the shorter name's table may keep its states in the longer's";
+        let why = "the table with the shorter name can keep its states in the other one";
         report.at(mark, format!("`{into}` and `{other}` can't both be tables: {why}; rename one of them"));
     }
     sinks.insert(into.clone(), (name.to_owned(), mark));
 }
 
-fn tests(
+fn read_tests(
     fields: &Fields<'_>,
     topics: &Topics,
-    targets: Option<&[&Target]>,
+    sinks: Option<&[&Place]>,
     folder: &Path,
     report: &mut Report,
 ) -> Vec<Fixture> {
@@ -202,10 +260,10 @@ fn tests(
         None => return Vec::new(),
         Some(Node { value: Value::List(nodes), .. }) => nodes,
         Some(node) => {
-            report.at(node.mark, format!("{} must be a list; it is {}", fields.what("tests"), node.kind()));
+            report.at(node.mark, format!("{} must be a list; it is {}", fields.label("tests"), node.kind()));
             return Vec::new();
         }
     };
-    let read = |(index, node)| reference::read_fixture(node, index + 1, topics, targets, folder, report);
+    let read = |(index, node)| fixture::read_fixture(node, index + 1, topics, sinks, folder, report);
     nodes.iter().enumerate().filter_map(read).collect()
 }

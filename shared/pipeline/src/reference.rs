@@ -1,16 +1,14 @@
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use arrow::datatypes::SchemaRef;
 
 use crate::{
-    Target,
-    diagnostic::{Report, allowed},
-    fields::{self, Fields, NAME_RULE, is_name, shown},
-    function::{self, Topics},
-    node::{Entry, Node, Value},
+    diagnostic::{Report, list_allowed},
+    fields::{self, Fields, describe_value},
+    function::Topics,
+    names::{NAME_RULE, is_name},
+    node::{Entry, Node},
+    shape::{Field, Form, Mapping, Presence, Shape},
     types,
 };
 
@@ -19,7 +17,7 @@ use crate::{
 pub struct Reference {
     /// Where its rows come from.
     pub from: ReferenceFrom,
-    /// Milliseconds after which it is loaded again; none loads it once, at start.
+    /// Milliseconds after which it is loaded again; none when it is loaded once, at start.
     pub refresh_ms: Option<i64>,
     /// Its columns, declared so that `millstream check` needs no service.
     pub schema: SchemaRef,
@@ -28,7 +26,7 @@ pub struct Reference {
 /// Where a reference's rows come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReferenceFrom {
-    /// A CSV or Parquet file beside the pipeline file, relative to its folder: it is deployed with the function.
+    /// A CSV or Parquet file next to the pipeline file, relative to its folder: it is deployed with the function.
     File(PathBuf),
     /// A table in PostgreSQL.
     Postgres(String),
@@ -36,38 +34,43 @@ pub enum ReferenceFrom {
     Lake(PathBuf),
 }
 
-/// A test that `millstream test` runs without any service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fixture {
-    /// What it shows, if the file says so.
-    pub name: Option<String>,
-    /// Per topic, the records that are in it: a JSON Lines or CSV file, relative to the pipeline's folder.
-    pub given: BTreeMap<String, PathBuf>,
-    /// Per sink, the rows that are in it afterwards: a CSV file, relative to the pipeline's folder.
-    pub expect: BTreeMap<Target, PathBuf>,
-    /// Per topic, its records that are dead letters afterwards. Those of a topic that is not named are not expected.
-    pub dead_letters: BTreeMap<String, ExpectedLetters>,
-}
-
-/// The records of a topic that some function can't process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ExpectedLetters {
-    /// So many, whatever the reason.
-    Count(usize),
-    /// One for each of these texts, which is a part of its reason.
-    Reasons(Vec<String>),
-}
-
-pub(crate) const REFERENCE_FIELDS: [&str; 4] = ["from", "file", "refresh", "schema"];
-pub(crate) const FIXTURE_FIELDS: [&str; 3] = ["name", "given", "expect"];
-const DEAD_LETTERS: &str = "dead_letters";
-/// The most dead letters that a test can expect.
-const MAX_LETTERS: i64 = 10_000;
 const TABLE_FILES: [&str; 2] = ["csv", "parquet"];
 const MAX_REFRESH_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 
+pub(crate) static REFERENCE: Mapping = Mapping {
+    name: "Reference",
+    doc: "A table that SQL joins by name, held in memory.",
+    fields: &[
+        Field {
+            name: "from",
+            shape: Shape::Text,
+            presence: Presence::Optional,
+            doc: "`postgres.TABLE`, or a file in the lake: `lake.FILE.parquet`.",
+        },
+        Field {
+            name: "file",
+            shape: Shape::Text,
+            presence: Presence::Optional,
+            doc: "Instead of `from`: a CSV or Parquet file next to the pipeline file. In CSV an empty cell is null and `\"\"` the empty string. Replace the file by renaming a new one into its place, so that it is never read half written.",
+        },
+        Field {
+            name: "refresh",
+            shape: Shape::Duration(1_000..=MAX_REFRESH_MS),
+            presence: Presence::Optional,
+            doc: "How often it is loaded again. Without it, it is loaded once, at start.",
+        },
+        Field {
+            name: "schema",
+            shape: Shape::Named(&Shape::FieldType),
+            presence: Presence::Required,
+            doc: "Its columns in order, each with its type. A value that doesn't fit exactly is an error, never rounded or null.",
+        },
+    ],
+    form: Form::Fields,
+};
+
 /// Reads one entry of `references:`.
-pub(crate) fn read(entry: &Entry, topics: &Topics, folder: &Path, report: &mut Report) -> Option<Reference> {
+pub(crate) fn read_reference(entry: &Entry, topics: &Topics, folder: &Path, report: &mut Report) -> Option<Reference> {
     let name = &entry.key;
     if !is_name(name) {
         report.at(entry.mark, format!("`{name}` can't be the name of a reference; use {NAME_RULE}"));
@@ -75,24 +78,21 @@ pub(crate) fn read(entry: &Entry, topics: &Topics, folder: &Path, report: &mut R
     if topics.contains_key(name) {
         report.at(entry.mark, format!("`{name}` is a topic and a reference; SQL couldn't tell them apart"));
     }
-    let fields = Fields::open(&entry.node, entry.mark, format!("reference `{name}`"), &REFERENCE_FIELDS, report)?;
-    let from = from(&fields, folder, report);
-    let refresh_ms = fields.duration_ms("refresh", MAX_REFRESH_MS, report);
-    if let (Some(0..1_000), Some(node)) = (refresh_ms, fields.get("refresh")) {
-        report.at(node.mark, format!("{} must be at least 1s", fields.what("refresh")));
-    }
+    let fields = Fields::open(&entry.node, entry.mark, format!("reference `{name}`"), &REFERENCE, report)?;
+    let from = read_from(&fields, folder, report);
+    let refresh_ms = fields.duration_ms("refresh", report);
     let schema = fields
         .require("schema", "its columns and their types, such as `{ id: string, name: string }`", report)
-        .and_then(|node| types::schema(node, &fields.place, report));
+        .and_then(|node| types::read_schema(node, &fields.place, report));
     Some(Reference { from: from?, refresh_ms, schema: schema? })
 }
 
-fn from(fields: &Fields<'_>, folder: &Path, report: &mut Report) -> Option<ReferenceFrom> {
+fn read_from(fields: &Fields<'_>, folder: &Path, report: &mut Report) -> Option<ReferenceFrom> {
     if let Some(node) = fields.get("file") {
         fields.refuse(&["from"], "it has a `file`; keep one of the two", report);
-        return file(node, &fields.what("file"), &TABLE_FILES, folder, report).map(ReferenceFrom::File);
+        return read_path(node, &fields.label("file"), &TABLE_FILES, folder, report).map(ReferenceFrom::File);
     }
-    let hint = "`postgres.TABLE` or `lake.FILE.parquet`, or `file: PATH.csv` for one beside this file";
+    let hint = "`postgres.TABLE` or `lake.FILE.parquet`, or `file: PATH.csv` for one next to this file";
     let node = fields.require("from", hint, report)?;
     let text = fields.text("from", report)?;
     match text.split_once('.') {
@@ -101,95 +101,30 @@ fn from(fields: &Fields<'_>, folder: &Path, report: &mut Report) -> Option<Refer
             Some(ReferenceFrom::Lake(path.into()))
         }
         _ => {
-            report.at(node.mark, format!("{} must be {hint}; it is {}", fields.what("from"), shown(node)));
+            report.at(node.mark, format!("{} must be {hint}; it is {}", fields.label("from"), describe_value(node)));
             None
         }
     }
 }
 
-/// Reads one element of `tests:`; `number` counts from 1. `targets` are those of all functions, none when a function is
-/// wrong.
-pub(crate) fn read_fixture(
+/// Reads the path of a file next to the pipeline file, which must exist and have one of the extensions.
+pub(crate) fn read_path(
     node: &Node,
-    number: usize,
-    topics: &Topics,
-    targets: Option<&[&Target]>,
+    label: &str,
+    extensions: &[&str],
     folder: &Path,
     report: &mut Report,
-) -> Option<Fixture> {
-    let fields = Fields::open(node, node.mark, format!("test {number}"), &FIXTURE_FIELDS, report)?;
-    let name = fields.text("name", report);
-    let (mut given, mut expect) = (BTreeMap::new(), BTreeMap::new());
-    let hint = "a file of records for each topic, such as `{ orders: fixtures/orders.jsonl }`";
-    for entry in files(&fields, "given", hint, report) {
-        if !topics.contains_key(&entry.key) {
-            function::unknown_topic(entry.mark, &fields.what("given"), &entry.key, topics, report);
-        }
-        let path = file(&entry.node, &fields.what("given"), &["jsonl", "csv"], folder, report);
-        given.extend(path.map(|path| (entry.key.clone(), path)));
-    }
-    let hint = "a file of rows for each sink, such as `{ postgres.totals: fixtures/totals.csv }`";
-    let mut dead_letters = BTreeMap::new();
-    for entry in files(&fields, "expect", hint, report) {
-        if entry.key == DEAD_LETTERS {
-            dead_letters = letters(entry, &fields.what("expect"), topics, report);
-            continue;
-        }
-        let target =
-            targets.and_then(|all| function::expected(&entry.key, entry.mark, &fields.what("expect"), all, report));
-        let path = file(&entry.node, &fields.what("expect"), &["csv"], folder, report);
-        expect.extend(target.zip(path));
-    }
-    Some(Fixture { name, given, expect, dead_letters })
-}
-
-/// Reads `{ orders: 2 }` or `{ orders: ["is late", "is missing"] }`.
-fn letters(entry: &Entry, place: &str, topics: &Topics, report: &mut Report) -> BTreeMap<String, ExpectedLetters> {
-    let what = format!("`{DEAD_LETTERS}` of {place}");
-    let mut letters = BTreeMap::new();
-    for entry in fields::entries(&entry.node, &what, report).unwrap_or_default() {
-        if !topics.contains_key(&entry.key) {
-            function::unknown_topic(entry.mark, &what, &entry.key, topics, report);
-        }
-        let expected = match &entry.node.value {
-            Value::List(reasons) => {
-                let part = |node| fields::text(node, &format!("a part of a reason in {what}"), report);
-                Some(ExpectedLetters::Reasons(reasons.iter().filter_map(part).collect()))
-            }
-            Value::Number(_) => fields::integer(&entry.node, &what, 0..=MAX_LETTERS, report)
-                .map(|count| ExpectedLetters::Count(count as usize)),
-            _ => {
-                let hint = "how many records of the topic, or a list with a part of each one's reason";
-                report.at(entry.node.mark, format!("{what} must be {hint}; it is {}", shown(&entry.node)));
-                None
-            }
-        };
-        letters.extend(expected.map(|expected| (entry.key.clone(), expected)));
-    }
-    letters
-}
-
-fn files<'a>(fields: &Fields<'a>, name: &str, hint: &str, report: &mut Report) -> Vec<&'a Entry> {
-    let node = fields.require(name, hint, report);
-    let entries = node.and_then(|node| fields::entries(node, &fields.what(name), report)).unwrap_or_default();
-    if let (Some(node), true) = (node, entries.is_empty()) {
-        report.at(node.mark, format!("{} names no file; it needs {hint}", fields.what(name)));
-    }
-    entries
-}
-
-/// A file beside the pipeline file that exists and ends as it should.
-fn file(node: &Node, what: &str, extensions: &[&str], folder: &Path, report: &mut Report) -> Option<PathBuf> {
-    let path = PathBuf::from(fields::text(node, what, report)?);
-    let shown = path.display();
+) -> Option<PathBuf> {
+    let path = PathBuf::from(fields::text(node, label, report)?);
+    let (shown, full) = (path.display(), folder.join(&path));
     if !is_inside(&path) {
-        report.at(node.mark, format!("{what} must be a path within the pipeline's folder; it is `{shown}`"));
+        report.at(node.mark, format!("{label} must be a path within the pipeline's folder; it is `{shown}`"));
     } else if !has_extension(&path, extensions) {
         let given = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        let allowed = allowed(given, extensions.iter().copied());
-        report.at(node.mark, format!("{what} is `{shown}`, whose ending says nothing known{allowed}"));
-    } else if !folder.join(&path).is_file() {
-        report.at(node.mark, format!("{what} is `{shown}`, but there is no file `{}`", folder.join(&path).display()));
+        let allowed = list_allowed(given, extensions.iter().copied());
+        report.at(node.mark, format!("{label} is `{shown}`, with an unknown file extension{allowed}"));
+    } else if !full.is_file() {
+        report.at(node.mark, format!("{label} is `{shown}`, but there is no file `{}`", full.display()));
     }
     Some(path)
 }
@@ -198,7 +133,7 @@ fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     path.extension().and_then(|extension| extension.to_str()).is_some_and(|extension| extensions.contains(&extension))
 }
 
-/// Relative, and never up: what is deployed is the folder.
+/// Is it relative, and never goes up? Only the folder is deployed.
 fn is_inside(path: &Path) -> bool {
     use std::path::Component;
     path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))

@@ -2,21 +2,17 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use arrow::datatypes::{DataType, Field, Fields as ArrowFields, Schema, SchemaRef, TimeUnit};
-use millstream_core::META_COLUMNS;
+use arrow::datatypes::{DataType, Field, Fields as ArrowFields, Schema, SchemaRef};
+use millstream_core::{EPOCH_METADATA, META_COLUMNS, timestamp_type};
 
 use crate::{
-    diagnostic::{Mark, Report, allowed},
-    fields::{entries, shown},
-    node::{Node, Value},
+    diagnostic::{Mark, Report, list_allowed},
+    fields::{describe_value, read_entries},
+    node::{Entry, Node, Value},
 };
 
-/// The key of a field's metadata that says in which unit since 1970 its timestamps are numbers: `s`, `ms` or `us`. A
-/// timestamp field without it is RFC 3339 text.
-pub const EPOCH_METADATA: &str = "millstream.epoch";
-
-/// What a type can be, as a message says it.
-const TYPES: [&str; 13] = [
+/// The types, as a message lists them.
+pub(crate) const TYPES: [&str; 13] = [
     "string",
     "boolean",
     "int",
@@ -32,7 +28,10 @@ const TYPES: [&str; 13] = [
     "binary",
 ];
 
-/// What other systems call a type, and its name here.
+/// [`TYPES`] with an optional ` not null`, as a regular expression.
+pub(crate) const TYPE_PATTERN: &str = r"^ *(string|boolean|int|bigint|float|double|date|binary|timestamp( *\( *(s|ms|us) *\))?|decimal *\( *[0-9]+ *, *[0-9]+ *\))( +not +null)? *$";
+
+/// What other systems call a type, and its name in this file.
 const INSTEAD: [(&[&str], &str); 7] = [
     (&["varchar", "text", "char", "str"], "string"),
     (&["integer", "int4", "int32"], "int"),
@@ -44,109 +43,107 @@ const INSTEAD: [(&[&str], &str); 7] = [
 ];
 
 /// Reads `schema:` in the order in which the fields are written.
-pub(crate) fn schema(node: &Node, place: &str, report: &mut Report) -> Option<SchemaRef> {
-    let fields = fields(node, &format!("the schema of {place}"), report)?;
-    for field in &fields {
-        if META_COLUMNS.contains(&field.1.name().as_str()) {
+pub(crate) fn read_schema(node: &Node, place: &str, report: &mut Report) -> Option<SchemaRef> {
+    let fields = read_fields(node, &format!("the schema of {place}"), report)?;
+    for (mark, field) in &fields {
+        let name = field.name();
+        if META_COLUMNS.contains(&name.as_str()) {
             let reserved = META_COLUMNS.join(", ");
-            let name = field.1.name();
-            report.at(field.0, format!("the field name `{name}` is reserved in {place}; every topic has {reserved}"));
+            report.at(*mark, format!("the field name `{name}` is reserved in {place}; every topic has {reserved}"));
         }
     }
     Some(Arc::new(Schema::new(fields.into_iter().map(|(_, field)| field).collect::<Vec<_>>())))
 }
 
-fn fields(node: &Node, place: &str, report: &mut Report) -> Option<Vec<(Mark, Field)>> {
-    let entries = entries(node, place, report)?;
+fn read_fields(node: &Node, place: &str, report: &mut Report) -> Option<Vec<(Mark, Field)>> {
+    let entries = read_entries(node, place, report)?;
     if entries.is_empty() {
         report.at(node.mark, format!("{place} has no fields; write `name: type` for each"));
     }
-    let field = |entry: &crate::node::Entry, report: &mut Report| {
+    let read = |entry: &Entry, report: &mut Report| {
         if entry.key.is_empty() {
             report.at(entry.mark, format!("a field of {place} has an empty name"));
         }
-        field(&entry.key, &entry.node, place, report).map(|field| (entry.mark, field))
+        read_field(&entry.key, &entry.node, place, report).map(|field| (entry.mark, field))
     };
-    // In `{ a: decimal(18,2) }` YAML ends the value at the comma: the rest is no field, and is told with the first part.
-    let is_rest = |entry: &&crate::node::Entry| matches!(entry.node.value, Value::Null) && entry.key.contains(')');
+    // In `{ a: decimal(18,2) }` YAML ends the value at the comma. The rest isn't a field; it is reported with the first part.
+    let is_rest = |entry: &&Entry| matches!(entry.node.value, Value::Null) && entry.key.contains(')');
     let entries = entries.into_iter().filter(|entry| !is_rest(entry));
-    // Every field is read before any failure counts, so that all mistakes are told.
-    entries.map(|entry| field(entry, report)).collect::<Vec<_>>().into_iter().collect()
+    // Every field is read before any failure counts, so that all mistakes are reported.
+    entries.map(|entry| read(entry, report)).collect::<Vec<_>>().into_iter().collect()
 }
 
-fn field(name: &str, node: &Node, place: &str, report: &mut Report) -> Option<Field> {
+fn read_field(name: &str, node: &Node, place: &str, report: &mut Report) -> Option<Field> {
     match &node.value {
         Value::Map(_) => {
-            let children = fields(node, &format!("`{name}` in {place}"), report)?;
+            let children = read_fields(node, &format!("`{name}` in {place}"), report)?;
             let children: ArrowFields = children.into_iter().map(|(_, child)| child).collect();
             Some(Field::new(name, DataType::Struct(children), true))
         }
         Value::List(items) => match items.as_slice() {
             [item] => {
-                let item = field("item", item, &format!("the list `{name}` in {place}"), report)?;
+                let item = read_field("item", item, &format!("the list `{name}` in {place}"), report)?;
                 Some(Field::new(name, DataType::List(Arc::new(item)), true))
             }
             _ => {
-                let count = items.len();
-                report.at(
-                    node.mark,
-                    format!("the list `{name}` in {place} must name the one type of its elements, such as `[string]`; it names {count}"),
-                );
+                let rule = "must name the one type of its elements, such as `[string]`";
+                report.at(node.mark, format!("the list `{name}` in {place} {rule}; it names {}", items.len()));
                 None
             }
         },
-        Value::Text(text) => match scalar(name, text) {
+        Value::Text(text) => match parse_scalar(name, text) {
             Ok(field) => Some(field),
-            Err(Wrong::Unknown(given)) => {
-                let instead = INSTEAD.iter().find(|(names, _)| names.contains(&given.as_str()));
-                let allowed = match instead {
-                    Some((_, ours)) => format!(": write {ours}; allowed: {}", TYPES.join(", ")),
-                    None => allowed(&given, TYPES),
-                };
-                report.at(
-                    node.mark,
-                    format!(
-                        "the type of `{name}` in {place} can't be {}{allowed}, each also with ` not null`",
-                        shown(node)
-                    ),
-                );
-                None
-            }
-            Err(Wrong::Decimal) => {
-                let cut = if text.contains(')') {
-                    ""
-                } else {
-                    "; inside `{ }` a comma ends a value: quote it, \"decimal(18,2)\""
-                };
-                let rule = "decimal(p,s) with 1 to 38 digits, s of them (0 to p) behind the point";
-                report.at(
-                    node.mark,
-                    format!("the type of `{name}` in {place} must be {rule}; it is {}{cut}", shown(node)),
-                );
+            Err(wrong) => {
+                let label = format!("the type of `{name}` in {place}");
+                report.at(node.mark, format!("{label} {}", wrong.message(text, &describe_value(node))));
                 None
             }
         },
         _ => {
-            let types = TYPES.join(", ");
-            report.at(node.mark, format!("the type of `{name}` in {place} can't be {}; allowed: {types}", shown(node)));
+            let (types, given) = (TYPES.join(", "), describe_value(node));
+            report.at(node.mark, format!("the type of `{name}` in {place} can't be {given}; allowed: {types}"));
             None
         }
     }
 }
 
+/// What is wrong with the text of a type.
 enum Wrong {
+    /// There is no type of this name.
     Unknown(String),
+    /// A decimal without digits, or with too many.
     Decimal,
 }
 
+impl Wrong {
+    /// What follows "the type of …"; `given` is the text as a message quotes it.
+    fn message(&self, text: &str, given: &str) -> String {
+        match self {
+            Self::Unknown(name) => {
+                let ours = INSTEAD.iter().find(|(theirs, _)| theirs.contains(&name.as_str()));
+                let allowed = match ours {
+                    Some((_, ours)) => format!(": write {ours}; allowed: {}", TYPES.join(", ")),
+                    None => list_allowed(name, TYPES),
+                };
+                format!("can't be {given}{allowed}, each also with ` not null`")
+            }
+            Self::Decimal => {
+                let is_cut = !text.contains(')');
+                let hint = if is_cut { "; inside `{ }` a comma ends a value: quote it, \"decimal(18,2)\"" } else { "" };
+                let rule = "decimal(p,s) with 1 to 38 digits, s of them (0 to p) after the decimal point";
+                format!("must be {rule}; it is {given}{hint}")
+            }
+        }
+    }
+}
+
 /// Reads `decimal(18,2) not null` and the like; case and inner blanks don't matter.
-fn scalar(name: &str, text: &str) -> Result<Field, Wrong> {
+fn parse_scalar(name: &str, text: &str) -> Result<Field, Wrong> {
     let words = text.to_ascii_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
     let (base, nullable) = match words.strip_suffix(" not null") {
         Some(base) => (base, false),
         None => (words.as_str(), true),
     };
-    let timestamp = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let mut epoch = None;
     let data_type = match base.replace(' ', "").as_str() {
         "string" => DataType::Utf8,
@@ -157,13 +154,13 @@ fn scalar(name: &str, text: &str) -> Result<Field, Wrong> {
         "double" => DataType::Float64,
         "date" => DataType::Date32,
         "binary" => DataType::Binary,
-        "timestamp" => timestamp(),
+        "timestamp" => timestamp_type(),
         "timestamp(s)" | "timestamp(ms)" | "timestamp(us)" => {
             epoch = base.split(['(', ')']).nth(1).map(|unit| unit.trim().to_owned());
-            timestamp()
+            timestamp_type()
         }
         other => match other.strip_prefix("decimal") {
-            Some(digits) => decimal(digits).ok_or(Wrong::Decimal)?,
+            Some(digits) => parse_decimal(digits).ok_or(Wrong::Decimal)?,
             None => return Err(Wrong::Unknown(base.to_owned())),
         },
     };
@@ -171,7 +168,7 @@ fn scalar(name: &str, text: &str) -> Result<Field, Wrong> {
     Ok(Field::new(name, data_type, nullable).with_metadata(metadata))
 }
 
-fn decimal(digits: &str) -> Option<DataType> {
+fn parse_decimal(digits: &str) -> Option<DataType> {
     let (precision, scale) = digits.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
     let (precision, scale) = (precision.parse::<u8>().ok()?, scale.parse::<u8>().ok()?);
     let fits = (1..=38).contains(&precision) && scale <= precision;
@@ -184,7 +181,7 @@ mod tests {
 
     fn read(yaml: &str) -> Result<SchemaRef, Vec<String>> {
         let mut report = Report::default();
-        let schema = schema(&Node::parse(yaml).unwrap(), "topic `t`", &mut report);
+        let schema = read_schema(&Node::parse(yaml).unwrap(), "topic `t`", &mut report);
         match (schema, report.is_empty()) {
             (Some(schema), true) => Ok(schema),
             _ => Err(report.into_diagnostics("x".as_ref()).iter().map(ToString::to_string).collect()),
@@ -199,7 +196,7 @@ mod tests {
              raw: binary, who: {name: string not null, tags: [string]}, items: [{price: \"decimal(4,4)\"}]}",
         )
         .unwrap();
-        let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let utc = timestamp_type();
         let expected = [
             ("z", DataType::Utf8, true),
             ("a", DataType::Boolean, false),
@@ -227,10 +224,10 @@ mod tests {
     }
 
     #[test]
-    fn wrong_types_are_told_all_at_once() {
+    fn wrong_types_are_reported_all_at_once() {
         let all = "string, boolean, int, bigint, float, double, decimal(p,s), date, timestamp, timestamp(s), \
                    timestamp(ms), timestamp(us), binary";
-        let decimal = "must be decimal(p,s) with 1 to 38 digits, s of them (0 to p) behind the point; it is";
+        let decimal = "must be decimal(p,s) with 1 to 38 digits, s of them (0 to p) after the decimal point; it is";
         assert_eq!(
             read("a: strin\nb: decimal()\nc: decimal(39,2)\nd: [int, int]\ne: 5\nf: {g: \"decimal(2,3)\", h: decimal(18,2) not null}\n_offset: int\n")
                 .unwrap_err(),

@@ -13,13 +13,13 @@ fn mistakes(text: &str) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("in.jsonl"), "").unwrap();
     fs::write(folder.path().join("out.csv"), "").unwrap();
-    let found = Pipeline::parse(text, &folder.path().join("pipeline.yaml")).err().unwrap_or_default();
+    let found = Pipeline::parse(text, &folder.path().join("pipeline.yaml")).err().map(Vec::from).unwrap_or_default();
     let prefix = format!("{}/", folder.path().display());
     found.iter().map(|mistake| mistake.to_string().replace(&prefix, "").replace("pipeline.yaml:", "")).collect()
 }
 
 #[test]
-fn every_mistake_is_told_with_its_place_and_what_is_allowed() {
+fn every_mistake_is_reported_with_its_place_and_what_is_allowed() {
     assert_eq!(mistakes(GOOD), [] as [&str; 0]);
     let (mut cases, mut wrong) = (0, String::new());
     for case in include_str!("mistakes.txt").split("\n\n").filter(|case| case.starts_with("- ")) {
@@ -37,11 +37,11 @@ fn every_mistake_is_told_with_its_place_and_what_is_allowed() {
         cases += 1;
     }
     assert!(cases > 80, "only {cases} cases were read");
-    assert!(wrong.is_empty(), "these came out otherwise:\n{wrong}");
+    assert!(wrong.is_empty(), "these came out differently:\n{wrong}");
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let text =
         GOOD.replace("partitions: 3", "partitions: none").replace("uses: archive", "uses: archiv").replace("5m", "5");
     let places: Vec<String> =
@@ -50,7 +50,7 @@ fn all_mistakes_are_told_at_once() {
 }
 
 #[test]
-fn the_message_begins_with_a_place_that_can_be_clicked() {
+fn the_message_starts_with_a_place_that_can_be_clicked() {
     let text = GOOD.replace("from: payment\n", "form: payment\n");
     let found = Pipeline::parse(&text, Path::new("bank/pipeline.yaml")).unwrap_err();
     assert_eq!(
@@ -61,7 +61,7 @@ fn the_message_begins_with_a_place_that_can_be_clicked() {
 }
 
 #[test]
-fn files_that_are_no_pipeline_are_told_apart() {
+fn files_that_are_not_a_pipeline_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let load = |bytes: &[u8]| {
         let file = folder.path().join("pipeline.yaml");
@@ -74,7 +74,7 @@ fn files_that_are_no_pipeline_are_told_apart() {
     assert_eq!(load(b""), empty);
     assert_eq!(load(b"# only a comment\n"), empty);
     assert_eq!(load(b"name: \xff"), "the file is not UTF-8 text; the first wrong byte is number 7");
-    let large = "the file is larger than 1 MiB; that is no pipeline file";
+    let large = "the file is larger than 1 MiB, so it can't be a pipeline file";
     assert_eq!(load(&vec![b'#'; MAX_FILE_BYTES as usize + 1]), large);
     assert_eq!(load(&vec![b'#'; MAX_FILE_BYTES as usize]), empty);
 

@@ -22,12 +22,9 @@ use datafusion::{
     },
     optimizer::AnalyzerRule,
 };
+use millstream_core::timestamp_type;
 
-use crate::{
-    error::SqlError,
-    rewrite,
-    window::{instant, length_us},
-};
+use crate::{error::SqlError, rewrite, window::length_us};
 
 /// The units that a timestamp can be cut to.
 pub const UNITS: [&str; 10] =
@@ -116,11 +113,11 @@ impl ScalarUDFImpl for DateTrunc {
         if !matches!(unit, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8) || !is_time {
             return plan_err!("write date_trunc('day', time), where time is a timestamp");
         }
-        Ok(vec![DataType::Utf8, instant()])
+        Ok(vec![DataType::Utf8, timestamp_type()])
     }
 
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
-        Ok(instant())
+        Ok(timestamp_type())
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -169,7 +166,7 @@ impl ScalarUDFImpl for ToChar {
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         types.iter().try_for_each(in_utc)?;
         match types {
-            [DataType::Timestamp(..) | DataType::Null, _] => Ok(vec![instant(), DataType::Utf8]),
+            [DataType::Timestamp(..) | DataType::Null, _] => Ok(vec![timestamp_type(), DataType::Utf8]),
             [DataType::Date32, _] => Ok(vec![DataType::Date32, DataType::Utf8]),
             _ => plan_err!("write to_char(time, '%Y-%m-%d'), where time is a timestamp or a date"),
         }
@@ -209,14 +206,14 @@ impl ScalarUDFImpl for DateBin {
         match types {
             [DataType::Interval(_), times @ ..] if (1..=2).contains(&times.len()) && times.iter().all(is_time) => {
                 let size = DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano);
-                Ok(std::iter::once(size).chain(times.iter().map(|_| instant())).collect())
+                Ok(std::iter::once(size).chain(times.iter().map(|_| timestamp_type())).collect())
             }
             _ => plan_err!("write date_bin(INTERVAL '15 minutes', time), where time is a timestamp"),
         }
     }
 
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
-        Ok(instant())
+        Ok(timestamp_type())
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -16,7 +16,7 @@ use datafusion::{
     logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, simplify::SimplifyContext},
     optimizer::{Analyzer, simplify_expressions::ExprSimplifier},
 };
-use millstream_core::{Column, Role, Table, Transform};
+use millstream_core::{Column, Role, Table, Transform, timestamp_type};
 
 use crate::{
     above::{Finisher, ROW, View, finish},
@@ -32,7 +32,6 @@ use crate::{
     session::{session, typing},
     states::{self, column},
     unnest,
-    window::instant,
 };
 
 /// A topic as a table: its fields, then the meta columns.
@@ -230,7 +229,7 @@ pub(crate) fn stored(data_type: &DataType, name: &str) -> Result<DataType> {
         }
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
         DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_) => DataType::Binary,
-        DataType::Timestamp(..) => instant(),
+        DataType::Timestamp(..) => timestamp_type(),
         DataType::Dictionary(_, value) => stored(value, name)?,
         DataType::Decimal256(..) => {
             return Err(SqlError::new(format!("column `{name}` has more than 38 digits: cast it to decimal(38, s)")));

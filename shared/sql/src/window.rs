@@ -4,24 +4,20 @@ use std::sync::Arc;
 
 use arrow::{
     array::{ArrayRef, AsArray, ListBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder},
-    datatypes::{DataType, Field, TimeUnit, TimestampMicrosecondType},
+    datatypes::{DataType, Field, TimestampMicrosecondType},
 };
 use datafusion::{
     common::{DataFusionError, Result, ScalarValue, internal_err, plan_err},
     logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
+use millstream_core::timestamp_type;
 
 use crate::fault::DataFault;
 
 /// The largest number of windows that may hold one event: `size / slide` of a `hop`.
 pub const MAX_WINDOWS_PER_EVENT: i64 = 1_000;
 
-/// The type of event times and window starts.
-pub fn instant() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
-}
-
-/// The window functions.
+/// Which function it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Window {
     /// `tumble(time, size)`: the start of the one window that holds the event.
@@ -82,7 +78,7 @@ impl ScalarUDFImpl for WindowFunction {
         if types.len() != intervals + 1 || !is_time(&types[0]) {
             return plan_err!("write {usage}, where time is a timestamp");
         }
-        let mut coerced = vec![instant()];
+        let mut coerced = vec![timestamp_type()];
         coerced
             .extend(std::iter::repeat_n(DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano), intervals));
         Ok(coerced)
@@ -90,8 +86,8 @@ impl ScalarUDFImpl for WindowFunction {
 
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
         Ok(match self.window {
-            Window::Tumble | Window::Hop => instant(),
-            Window::HopStarts => DataType::List(Arc::new(Field::new_list_field(instant(), true))),
+            Window::Tumble | Window::Hop => timestamp_type(),
+            Window::HopStarts => DataType::List(Arc::new(Field::new_list_field(timestamp_type(), true))),
         })
     }
 
@@ -171,7 +167,7 @@ fn tumble(times: &TimestampMicrosecondArray, size_us: i64) -> Result<TimestampMi
 }
 
 fn hop(times: &TimestampMicrosecondArray, slide_us: i64, size_us: i64) -> Result<ArrayRef> {
-    let mut lists = ListBuilder::new(TimestampMicrosecondBuilder::new().with_data_type(instant()));
+    let mut lists = ListBuilder::new(TimestampMicrosecondBuilder::new().with_data_type(timestamp_type()));
     for time in times {
         match time {
             // An event without a time is in the window NULL, as with tumble.

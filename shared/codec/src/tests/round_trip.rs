@@ -94,8 +94,11 @@ proptest! {
 
 #[test]
 fn the_text_is_plain() {
-    let fields =
-        vec![Field::new("amount", DataType::Decimal128(18, 2), true), Field::new("at", utc(), true), epoch("s", "s")];
+    let fields = vec![
+        Field::new("amount", DataType::Decimal128(18, 2), true),
+        Field::new("at", timestamp_type(), true),
+        epoch("s", "s"),
+    ];
     let schema = Arc::new(Schema::new(fields));
     let us = TimestampMicrosecondArray::from(vec![1_700_000_000_500_000]).with_timezone("UTC");
     let amount = Decimal128Array::from(vec![-5]).with_precision_and_scale(18, 2).unwrap();

@@ -7,7 +7,7 @@ use crate::testing::described;
 
 const NOW_US: i64 = 1_700_000_000_123_456;
 
-fn bank() -> (Topic, Function) {
+fn bank() -> (Topic, Making) {
     described(
         "{branch: string not null, amount: 'decimal(18,2) not null', small: int, large: bigint, n: bigint, ok: boolean, \
          who: string, note: string, at: timestamp not null, ms: timestamp(ms)}",

@@ -9,8 +9,8 @@ use std::{
 
 use arrow::datatypes::{DataType, FieldRef, Schema};
 use csv::{ErrorKind, Reader, ReaderBuilder, StringRecord, Trim};
-use millstream_codec::{EPOCH, MAX_VALUE_BYTES};
-use millstream_core::{Error, Result};
+use millstream_codec::MAX_VALUE_BYTES;
+use millstream_core::{EPOCH_METADATA, Error, Result};
 use serde_json::Value as Json;
 
 use super::{bad_line, stop};
@@ -134,7 +134,7 @@ impl Column {
     fn new(field: &FieldRef) -> Self {
         let is_text = match field.data_type() {
             DataType::Utf8 | DataType::Binary | DataType::Date32 => true,
-            DataType::Timestamp(..) => !field.metadata().contains_key(EPOCH),
+            DataType::Timestamp(..) => !field.metadata().contains_key(EPOCH_METADATA),
             _ => false,
         };
         Self {

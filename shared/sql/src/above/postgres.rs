@@ -195,7 +195,7 @@ fn literal(value: &ScalarValue) -> Result<String> {
 fn shown(value: &ScalarValue) -> Result<String> {
     let column = value.to_array()?;
     let column = if matches!(column.data_type(), DataType::Timestamp(..)) {
-        arrow::compute::cast(&column, &crate::window::instant())
+        arrow::compute::cast(&column, &millstream_core::timestamp_type())
     } else {
         Ok(column)
     };

@@ -19,13 +19,13 @@ use datafusion::{
     },
     optimizer::simplify_expressions::ExprSimplifier,
 };
+use millstream_core::timestamp_type;
 
 use super::total::{Op, Total, total};
 use crate::{
     calendar,
     error::{Result, SqlError},
     sketch, types,
-    window::instant,
 };
 
 /// Functions that every store computes in the same way. The others that are allowed are operations of `total.rs`.
@@ -89,7 +89,7 @@ impl<'a> WhiteList<'a> {
         match expr {
             // A constant timestamp has nanoseconds.
             Expr::Literal(value, _) if matches!(value.data_type(), DataType::Timestamp(..)) => {
-                Ok(Expr::Literal(value.cast_to(&instant())?, None))
+                Ok(Expr::Literal(value.cast_to(&timestamp_type())?, None))
             }
             Expr::Column(_) | Expr::Literal(..) | Expr::Not(_) => Ok(expr),
             Expr::Alias(alias) => Ok(*alias.expr),
@@ -213,8 +213,8 @@ impl<'a> WhiteList<'a> {
         };
         let by_us = length_us(interval)?;
         let by_us = if op == Operator::Minus { -by_us } else { by_us };
-        let time = self.cast(time, &instant())?;
-        Ok(total(Op::Shift(by_us), vec![time], instant()))
+        let time = self.cast(time, &timestamp_type())?;
+        Ok(total(Op::Shift(by_us), vec![time], timestamp_type()))
     }
 
     fn case(&self, case: Case) -> Result<Expr> {
@@ -260,7 +260,7 @@ impl<'a> WhiteList<'a> {
     /// A time or a date as a time; NULL outside the years 1 to 9999.
     fn known_time(&self, expr: Expr) -> Result<Expr> {
         let op = if self.type_of(&expr)? == DataType::Date32 { Op::Cast } else { Op::Shift(0) };
-        Ok(total(op, vec![expr], instant()))
+        Ok(total(op, vec![expr], timestamp_type()))
     }
 
     fn number(&self, data_type: &DataType, what: &str) -> Result<()> {
@@ -327,7 +327,7 @@ impl<'a> WhiteList<'a> {
         };
         let types = function.args.iter().map(|arg| self.type_of(arg)).collect::<Result<Vec<_>>>()?;
         let fits = match function.func.name() {
-            "date_trunc" => constant(&calendar::UNITS) && types.get(1) == Some(&instant()),
+            "date_trunc" => constant(&calendar::UNITS) && types.get(1) == Some(&timestamp_type()),
             "date_part" => {
                 constant(&FIELDS) && matches!(types.get(1), Some(DataType::Timestamp(..) | DataType::Date32))
             }

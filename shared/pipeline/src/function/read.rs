@@ -1,0 +1,149 @@
+use std::collections::BTreeMap;
+
+use millstream_core::{Late, Limits};
+
+use super::{AHEAD_MS, BATCH, FUNCTION, Function, LATES, Making, ON_GAPS, Reading, STARTS, Statement, Work};
+use crate::{
+    Place, System, Topic,
+    diagnostic::{Mark, Report, list_allowed},
+    fields::{self, Fields},
+    generate,
+    kinds::{self, Reads, Sql},
+    names::{NAME_RULE, is_name},
+    node::Entry,
+    place,
+};
+
+/// The topics of the file by name; none for one that is declared but wrong.
+pub(crate) type Topics = BTreeMap<String, Option<Topic>>;
+
+/// Reads one entry of `functions:`. The mark is that of `into`.
+pub(crate) fn read_function(
+    entry: &Entry,
+    topics: &Topics,
+    file_text: &str,
+    report: &mut Report,
+) -> Option<(Function, Mark)> {
+    let name = &entry.key;
+    if !is_name(name) {
+        report.at(entry.mark, format!("`{name}` can't be the name of a function; use {NAME_RULE}"));
+    }
+    let fields = Fields::open(&entry.node, entry.mark, format!("function `{name}`"), &FUNCTION, report)?;
+    let hint = format!("which kind of function it is: {}", kinds::names());
+    let kind = fields
+        .require("uses", &hint, report)
+        .and_then(|node| fields::choice(node, &fields.label("uses"), &kinds::choices(), report));
+    if let Some(kind) = kind {
+        kind.check_fields(&fields, report);
+    }
+    let into_node = fields.require("into", "its one sink, such as `postgres.totals`", report);
+    let into = into_node.and_then(|node| place::read_sink(node, kind, &fields, topics, report));
+    let work = match kind.map(|kind| kind.reads.as_ref()) {
+        Some(None) => {
+            let topic = into.as_ref().filter(|into| into.system == System::Topic);
+            let topic = topic.and_then(|into| topics.get(&into.name)?.as_ref());
+            read_making(&fields, topic, report).map(Work::Make)
+        }
+        Some(Some(reads)) => read_reading(reads, &fields, topics, file_text, report).map(Work::Read),
+        None => {
+            // Its topics can be wrong too, whatever kind it is.
+            fields.get("from").and_then(|node| place::read_sources(node, usize::MAX, &fields, topics, report));
+            None
+        }
+    };
+    Some((Function { uses: kind?.uses, into: into?, work: work? }, into_node?.mark))
+}
+
+fn read_making(fields: &Fields<'_>, topic: Option<&Topic>, report: &mut Report) -> Option<Making> {
+    let generate = fields
+        .require("generate", "how its records are made", report)
+        .and_then(|node| generate::read_generate(node, fields, topic, report));
+    let key = read_key(fields, topic, report);
+    Some(Making { generate: generate?, key })
+}
+
+fn read_key(fields: &Fields<'_>, topic: Option<&Topic>, report: &mut Report) -> Option<String> {
+    let mark = fields.get("key")?.mark;
+    let key = fields.text("key", report)?;
+    let schema = &topic?.schema;
+    if schema.field_with_name(&key).is_err() {
+        let allowed = list_allowed(&key, schema.fields().iter().map(|field| field.name().as_str()));
+        report.at(mark, format!("{} is `{key}`, which is not a field of its topic{allowed}", fields.label("key")));
+    }
+    Some(key)
+}
+
+fn read_reading(
+    reads: &Reads,
+    fields: &Fields<'_>,
+    topics: &Topics,
+    file_text: &str,
+    report: &mut Report,
+) -> Option<Reading> {
+    let from = fields
+        .require("from", "the topic that it reads, or a list of topics", report)
+        .and_then(|node| place::read_sources(node, reads.most_topics, fields, topics, report));
+    let sql = read_sql(reads, from.as_deref(), fields, file_text, report);
+    let (lateness_ms, ahead_ms) = if reads.judges_time {
+        (read_lateness(fields, report), Some(fields.duration_ms("ahead", report).unwrap_or(AHEAD_MS)))
+    } else {
+        (None, None)
+    };
+    let (start, on_gap) = (fields.choice("start", &STARTS, report), fields.choice("on_gap", &ON_GAPS, report));
+    let batch = read_batch(reads.batch, fields, report);
+    Some(Reading { from: from?, sql: sql?, start, on_gap, lateness_ms, ahead_ms, batch })
+}
+
+/// The statement of the file, or the default for `from` (none when that is wrong, and reported).
+fn read_sql(
+    reads: &Reads,
+    from: Option<&[Place]>,
+    fields: &Fields<'_>,
+    file_text: &str,
+    report: &mut Report,
+) -> Option<Statement> {
+    let node = match (&reads.sql, from) {
+        (Sql::Required(hint), _) => fields.require("sql", hint, report)?,
+        (Sql::Default(_), Some([_, _, ..])) => {
+            fields.require("sql", "it reads several topics; write a SELECT, or one function for each topic", report)?
+        }
+        (Sql::Default(default), Some([topic])) if fields.get("sql").is_none() => {
+            let Mark { line, column } = fields.mark;
+            return Some(Statement { text: default(&topic.name), line, column, is_default: true });
+        }
+        (Sql::Default(_), _) => fields.get("sql")?,
+    };
+    let text = fields.text("sql", report)?;
+    if text.trim().is_empty() {
+        report.at(node.mark, format!("{} is empty; write a SELECT over its topic", fields.label("sql")));
+        return None;
+    }
+    let Mark { line, column } = node.content_mark(file_text);
+    Some(Statement { text, line, column, is_default: false })
+}
+
+/// `late` and `lateness`, which has a meaning only for dead letters.
+fn read_lateness(fields: &Fields<'_>, report: &mut Report) -> Option<i64> {
+    let chosen = fields.get("late").map(|node| fields::choice(node, &fields.label("late"), &LATES, report));
+    let lateness_ms = fields.duration_ms("lateness", report).unwrap_or(0);
+    if matches!(chosen, None | Some(Some(Late::Merge))) {
+        let reason = "late records are merged however late they are; set `late: dead-letter` if they shouldn't be";
+        fields.refuse(&["lateness"], reason, report);
+    }
+    (chosen == Some(Some(Late::DeadLetter))).then_some(lateness_ms)
+}
+
+fn read_batch(default: Limits, fields: &Fields<'_>, report: &mut Report) -> Limits {
+    let batch = fields
+        .entry("batch")
+        .and_then(|entry| Fields::open(&entry.node, entry.mark, fields.label("batch"), &BATCH, report));
+    let Some(batch) = batch else { return default };
+    let records = batch.integer("max_records", report);
+    let bytes = batch.bytes("max_bytes", report);
+    let wait_ms = batch.duration_ms("max_wait", report);
+    Limits {
+        max_records: records.map_or(default.max_records, |records| records as usize),
+        max_bytes: bytes.map_or(default.max_bytes, |bytes| bytes as usize),
+        max_wait_ms: wait_ms.map_or(default.max_wait_ms, |ms| ms as u64),
+    }
+}

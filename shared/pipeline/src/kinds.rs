@@ -1,0 +1,190 @@
+//! The kinds of functions, one row each. A new kind is a variant of [`Uses`], a row of [`KINDS`], and a main in
+//! `functions/KIND`; `cargo test -p millstream-pipeline -- --ignored` then writes the JSON Schema and the documentation
+//! again.
+
+use millstream_core::Limits;
+
+use crate::{
+    diagnostic::{Report, join_or},
+    fields::Fields,
+    systems::Writes,
+};
+
+/// Which kind a function is: which crate of `functions/` runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uses {
+    /// Makes records and writes them to a topic.
+    Ingest,
+    /// Sums windows of topics into a table that merges rows.
+    Aggregate,
+    /// Keeps every record of its topics as rows of a table or of files.
+    Archive,
+}
+
+/// What the file can say about a kind of function.
+pub(crate) struct Kind {
+    pub uses: Uses,
+    /// Its name in the file.
+    pub name: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+    /// What its sink must be able to take.
+    pub writes: Writes,
+    /// How it reads topics; none for a kind that makes records.
+    pub reads: Option<Reads>,
+}
+
+/// How a kind of function reads topics.
+pub(crate) struct Reads {
+    /// How many topics one function can read.
+    pub most_topics: usize,
+    pub sql: Sql,
+    /// What ends a batch where the file doesn't say.
+    pub batch: Limits,
+    /// Does it judge whether an event is late, or too far ahead? Otherwise it takes every record.
+    pub judges_time: bool,
+}
+
+/// Where a function's statement comes from.
+pub(crate) enum Sql {
+    /// From the file, which must have this.
+    Required(&'static str),
+    /// From the file, or else this one for the function's only topic.
+    Default(fn(topic: &str) -> String),
+}
+
+const MIB: usize = 1 << 20;
+const MAX_TOPICS: usize = 1_000;
+
+/// All kinds, in the order in which messages list them.
+pub(crate) static KINDS: [Kind; 3] = [
+    Kind {
+        uses: Uses::Ingest,
+        name: "ingest",
+        doc: "Makes records and writes them to a topic.",
+        writes: Writes::Records,
+        reads: None,
+    },
+    Kind {
+        uses: Uses::Aggregate,
+        name: "aggregate",
+        doc: "Sums windows of topics into a table that merges rows.",
+        writes: Writes::MergedRows,
+        reads: Some(Reads {
+            most_topics: MAX_TOPICS,
+            sql: Sql::Required("a SELECT with GROUP BY over its topic"),
+            // Small, to keep latency low.
+            batch: Limits { max_records: 32_000, max_bytes: 16 * MIB, max_wait_ms: 100 },
+            judges_time: true,
+        }),
+    },
+    Kind {
+        uses: Uses::Archive,
+        name: "archive",
+        doc: "Keeps every record of its topics as rows of a table or of files.",
+        writes: Writes::AppendedRows,
+        reads: Some(Reads {
+            most_topics: MAX_TOPICS,
+            sql: Sql::Default(every_field),
+            // Large, so that files are worth reading.
+            batch: Limits { max_records: 100_000, max_bytes: 32 * MIB, max_wait_ms: 10_000 },
+            judges_time: false,
+        }),
+    },
+];
+
+/// Every field of a topic, with the record's position.
+fn every_field(topic: &str) -> String {
+    format!("SELECT *, _partition, _offset, _timestamp FROM \"{}\"", topic.replace('"', "\"\""))
+}
+
+impl Uses {
+    /// Its name in the file.
+    pub fn name(self) -> &'static str {
+        self.kind().name
+    }
+
+    /// May its statement merge rows?
+    pub fn merges(self) -> bool {
+        self.kind().writes == Writes::MergedRows
+    }
+
+    fn kind(self) -> &'static Kind {
+        let [ingest, aggregate, archive] = &KINDS;
+        match self {
+            Self::Ingest => ingest,
+            Self::Aggregate => aggregate,
+            Self::Archive => archive,
+        }
+    }
+}
+
+/// The kinds by name.
+pub(crate) fn choices() -> Vec<(&'static str, &'static Kind)> {
+    KINDS.iter().map(|kind| (kind.name, kind)).collect()
+}
+
+/// The names of all kinds: "ingest, aggregate or archive".
+pub(crate) fn names() -> String {
+    join_or(&KINDS.each_ref().map(|kind| kind.name))
+}
+
+/// The fields of a function that only some kinds have.
+const MAKING: [&str; 2] = ["generate", "key"];
+const READING: [&str; 5] = ["from", "sql", "start", "on_gap", "batch"];
+const JUDGING_TIME: [&str; 3] = ["late", "lateness", "ahead"];
+
+impl Kind {
+    /// Why a function of this kind can't have the field; none when it can.
+    pub fn refusal(&self, field: &str) -> Option<String> {
+        let name = self.name;
+        match &self.reads {
+            None if READING.contains(&field) || JUDGING_TIME.contains(&field) => {
+                Some(format!("a function that uses `{name}` reads no topic"))
+            }
+            Some(_) if MAKING.contains(&field) => Some(format!("a function that uses `{name}` makes no records")),
+            Some(reads) if !reads.judges_time && JUDGING_TIME.contains(&field) => {
+                Some(format!("a function that uses `{name}` keeps every record, early or late"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Must a function of this kind have the field?
+    pub fn requires(&self, field: &str) -> bool {
+        match &self.reads {
+            None => field == "generate",
+            Some(reads) => field == "from" || field == "sql" && matches!(reads.sql, Sql::Required(_)),
+        }
+    }
+
+    /// Reports every field that a function of this kind can't have.
+    pub fn check_fields(&self, fields: &Fields<'_>, report: &mut Report) {
+        for name in fields.names() {
+            if let Some(reason) = self.refusal(name) {
+                fields.refuse(&[name], &reason, report);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::function::FUNCTION;
+
+    #[test]
+    fn every_kind_finds_its_own_row() {
+        for kind in &KINDS {
+            assert_eq!((kind.uses.name(), kind.uses.kind().uses), (kind.name, kind.uses));
+        }
+        assert_eq!(names(), "ingest, aggregate or archive");
+    }
+
+    #[test]
+    fn the_fields_of_only_some_kinds_are_fields_of_a_function() {
+        for name in MAKING.iter().chain(&READING).chain(&JUDGING_TIME) {
+            assert!(FUNCTION.find(name).is_some(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The systems that a pipeline file can name, one row each.
+
+use crate::{
+    diagnostic::join_or,
+    names::{NAME_PATTERN, TOPIC_PATTERN},
+};
+
+/// A system of a pipeline file, as in `SYSTEM.NAME`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum System {
+    /// The log, which holds topics.
+    Topic,
+    /// PostgreSQL, or the embedded store when no PostgreSQL is connected.
+    Postgres,
+    /// Parquet files in the lake.
+    Lake,
+}
+
+/// What a file can say about a system.
+pub(crate) struct Row {
+    pub system: System,
+    /// Its name in the file.
+    pub name: &'static str,
+    /// What it is.
+    pub doc: &'static str,
+    pub holds: Holds,
+    /// What functions can write to it.
+    pub takes: &'static [Writes],
+}
+
+/// What a system holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holds {
+    /// A log's topics: functions can read them.
+    Topics,
+    /// Tables: functions can only write them.
+    Tables,
+}
+
+/// What a function hands to its sink.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writes {
+    /// Records of a topic.
+    Records,
+    /// Rows that may be merged into those with the same key.
+    MergedRows,
+    /// Rows that are added.
+    AppendedRows,
+}
+
+/// All systems, in the order in which messages list them.
+pub(crate) static SYSTEMS: [Row; 3] = [
+    Row {
+        system: System::Topic,
+        name: "topic",
+        doc: "A topic that the file declares, in Kafka or in the embedded log.",
+        holds: Holds::Topics,
+        takes: &[Writes::Records],
+    },
+    Row {
+        system: System::Postgres,
+        name: "postgres",
+        doc: "A table in PostgreSQL, or in the embedded store when no PostgreSQL is connected.",
+        holds: Holds::Tables,
+        takes: &[Writes::MergedRows, Writes::AppendedRows],
+    },
+    Row {
+        system: System::Lake,
+        name: "lake",
+        doc: "A folder of Parquet files in the lake. Files never change, so rows can't be merged there.",
+        holds: Holds::Tables,
+        takes: &[Writes::AppendedRows],
+    },
+];
+
+impl System {
+    /// Its name in the file.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// Does it hold topics, which functions can read?
+    pub fn is_log(self) -> bool {
+        self.row().holds == Holds::Topics
+    }
+
+    /// Can it merge rows into those with the same key?
+    pub fn merges(self) -> bool {
+        self.row().takes.contains(&Writes::MergedRows)
+    }
+
+    pub(crate) fn row(self) -> &'static Row {
+        let [topic, postgres, lake] = &SYSTEMS;
+        match self {
+            Self::Topic => topic,
+            Self::Postgres => postgres,
+            Self::Lake => lake,
+        }
+    }
+}
+
+impl Row {
+    /// How a place in it is written, such as `postgres.TABLE`.
+    pub fn example(&self) -> String {
+        format!("`{}.{}`", self.name, if self.holds == Holds::Topics { "TOPIC" } else { "TABLE" })
+    }
+
+    /// The names that its tables or topics can have, as a regular expression.
+    pub fn name_pattern(&self) -> &'static str {
+        match self.holds {
+            Holds::Topics => TOPIC_PATTERN,
+            Holds::Tables => NAME_PATTERN,
+        }
+    }
+}
+
+impl Writes {
+    /// What a function does that writes this.
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::Records => "makes records",
+            Self::MergedRows => "merges rows",
+            Self::AppendedRows => "appends rows",
+        }
+    }
+
+    /// How places are written that take this: "`postgres.TABLE` or `lake.TABLE`".
+    pub fn examples(self) -> String {
+        let takers = SYSTEMS.iter().filter(|row| row.takes.contains(&self));
+        join_or(&takers.map(Row::example).collect::<Vec<_>>())
+    }
+}
+
+/// The row with this name.
+pub(crate) fn find(name: &str) -> Option<&'static Row> {
+    SYSTEMS.iter().find(|row| row.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_system_finds_its_own_row() {
+        for row in &SYSTEMS {
+            assert_eq!((row.system.name(), find(row.name).map(|row| row.system)), (row.name, Some(row.system)));
+        }
+    }
+}
