@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use millstream_assembly::Systems;
-use millstream_core::{SystemClock, TopicPartition};
+use millstream_assembly::{Connections, Systems};
+use millstream_core::{Env, SystemClock, TopicPartition};
 use millstream_emulators::{InvocationError, LambdaRuntimeApi};
-use millstream_pipeline::{Connections, Pipeline};
+use millstream_pipeline::Pipeline;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -45,7 +45,7 @@ impl Shop {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("pipeline.yaml"), PIPELINE).unwrap();
         let pipeline = Pipeline::load(folder.path()).unwrap();
-        let mut connections = Connections::read(&|_| None).unwrap();
+        let mut connections = Connections::read(&Env::default()).unwrap();
         connections.data_dir = folder.path().join("data");
         let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
         Self { folder, systems }

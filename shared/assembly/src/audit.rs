@@ -342,7 +342,7 @@ impl Expected<'_> {
 }
 
 /// What is needed to read the log.
-struct Reading<'a> {
+struct LogReader<'a> {
     plan: &'a FunctionPlan,
     reading: &'a Reading,
     letters: &'a Letters,
@@ -350,7 +350,7 @@ struct Reading<'a> {
     fences: &'a [(TopicPartition, Fence)],
 }
 
-impl Reading<'_> {
+impl LogReader<'_> {
     /// The rows that the log gives, by key.
     async fn table(
         &self,

@@ -4,7 +4,9 @@ use arrow::{
     array::RecordBatch,
     datatypes::{Schema, SchemaRef},
 };
-use millstream_core::{Clock, DeadLetters, Error, Late, LogStore, Producer, Result, Sink, Source, Table, TableStore, Topics};
+use millstream_core::{
+    Clock, DeadLetters, Error, Late, LogStore, Producer, Result, Sink, Source, Table, TableStore, Topics,
+};
 use millstream_pipeline::{Function as Declared, Pipeline, Place, Reading, System, Topic};
 use millstream_runner::{Parts, Runner, Timeliness, TopicDeadLetters};
 use millstream_sql::ReferenceTable;

@@ -2,9 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use millstream_assembly::{Function, Systems};
-use millstream_core::{NewRecord, SystemClock};
-use millstream_pipeline::{Connections, Pipeline, Secret};
+use millstream_assembly::{Connections, Function, Systems};
+use millstream_core::{Env, NewRecord, SystemClock};
+use millstream_pipeline::Pipeline;
 use millstream_tests::Store;
 
 const PIPELINE: &str = r#"
@@ -27,9 +27,8 @@ struct Trades {
 impl Trades {
     async fn open(folder: &Path, postgres_url: String) -> Self {
         let pipeline = Pipeline::parse(PIPELINE, &folder.join("pipeline.yaml")).unwrap();
-        let mut connections = Connections::read(&|_| None).unwrap();
+        let mut connections = Connections::read(&Env::of([("MILLSTREAM_POSTGRES_URL", postgres_url)])).unwrap();
         connections.data_dir = folder.to_owned();
-        connections.postgres_url = Some(Secret::new(postgres_url));
         let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
         systems.create_topics(&pipeline).await.unwrap();
         let record = |number: i64| NewRecord {

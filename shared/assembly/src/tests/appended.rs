@@ -19,7 +19,7 @@ functions:
 
 async fn open(folder: &std::path::Path) -> (Pipeline, Systems) {
     let pipeline = Pipeline::parse(ARCHIVE, &folder.join("pipeline.yaml")).unwrap();
-    let mut connections = Connections::read(&|_| None).unwrap();
+    let mut connections = Connections::read(&Env::default()).unwrap();
     connections.data_dir = folder.join("data");
     let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
     systems.create_topics(&pipeline).await.unwrap();
