@@ -116,11 +116,8 @@ impl Mapping {
 impl Shape {
     fn collect(&self, all: &mut Vec<&'static Mapping>) {
         match self {
-            Self::Mapping(mapping) => {
-                if all.iter().all(|known| known.name != mapping.name) {
-                    all.push(mapping);
-                }
-            }
+            Self::Mapping(mapping) if all.iter().all(|known| known.name != mapping.name) => all.push(mapping),
+            Self::Mapping(_) => {}
             Self::Named(shape) | Self::List(shape, _) => shape.collect(all),
             Self::Either(shapes) => shapes.iter().for_each(|shape| shape.collect(all)),
             _ => {}

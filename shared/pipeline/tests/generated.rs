@@ -1,5 +1,4 @@
 //! The JSON Schema and the documentation are what the code says.
-#![expect(clippy::unwrap_used, reason = "a helper of tests, which may panic")]
 
 use std::{fs, path::Path};
 
