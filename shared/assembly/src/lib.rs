@@ -19,7 +19,6 @@
 //! What is not connected is embedded: the log and the tables in one SQLite file, the lake in a folder beside it.
 
 mod audit;
-mod compare;
 mod csv_cells;
 mod csv_table;
 mod decode;
@@ -33,8 +32,6 @@ mod plan;
 mod reference;
 mod rows;
 mod shown;
-mod shown_rows;
-mod states;
 mod systems;
 #[cfg(test)]
 mod tests;

@@ -39,5 +39,5 @@ pub use log::{Handler, Limits, Log, NewRecord, Producer, Source, Subscription, T
 pub use position::{Position, TopicPartition};
 pub use settings::{Late, OnGap, Start, Tombstones};
 pub use sink::{Sink, Snapshot, WHOLE_TOPIC};
-pub use table::{Column, Combine, Merge, Role, Table, View};
+pub use table::{Column, Combine, Merge, Role, Table, View, quote_identifier};
 pub use transform::{Bad, Decode, Decoded, META_COLUMNS, Transform, meta};

@@ -7,6 +7,8 @@ use datafusion::{
     logical_expr::{BinaryExpr, Case, Expr, ExprSchemable, Operator, expr::ScalarFunction},
 };
 
+use millstream_core::quote_identifier;
+
 use super::total::{MAX_ADDEND, MAX_DOUBLE, MAX_EXACT, MIN_DOUBLE, Op, Total, shiftable};
 use crate::{
     error::{Result, SqlError},
@@ -38,10 +40,6 @@ pub fn type_name(data_type: &DataType) -> Result<String> {
     })
 }
 
-pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// A text in any database: whether a backslash is one is a setting where the text does not say it.
 fn text(value: &str) -> String {
     let quoted = value.replace('\'', "''");
@@ -52,7 +50,7 @@ impl Postgres<'_> {
     pub fn sql(&self, expr: &Expr) -> Result<String> {
         let of = |expr: &Expr| self.sql(expr);
         Ok(match expr {
-            Expr::Column(column) => quoted(&column.name),
+            Expr::Column(column) => quote_identifier(&column.name),
             Expr::Literal(value, _) => literal(value)?,
             Expr::Not(inner) => format!("(NOT {})", of(inner)?),
             Expr::IsNull(inner) => format!("({} IS NULL)", of(inner)?),
@@ -175,19 +173,19 @@ fn literal(value: &ScalarValue) -> Result<String> {
         ScalarValue::Float32(Some(value)) => format!("'{value:e}'::real"),
         ScalarValue::Float64(Some(value)) => format!("'{value:e}'::float8"),
         // Years from 1 to 9999 are written alike.
-        value if matches!(data_type, DataType::Timestamp(..)) => format!("'{}'::timestamptz", shown(value)?),
+        value if matches!(data_type, DataType::Timestamp(..)) => format!("'{}'::timestamptz", value_text(value)?),
         value
             if matches!(data_type, DataType::Date32)
                 || data_type.is_integer()
                 || matches!(data_type, DataType::Decimal128(..)) =>
         {
-            format!("'{}'::{}", shown(value)?, type_name(&data_type)?)
+            format!("'{}'::{}", value_text(value)?, type_name(&data_type)?)
         }
         _ => return Err(SqlError::new("this constant can't stand above an aggregate: cast it to text or a number")),
     })
 }
 
-fn shown(value: &ScalarValue) -> Result<String> {
+fn value_text(value: &ScalarValue) -> Result<String> {
     let column = value.to_array()?;
     let column = if matches!(column.data_type(), DataType::Timestamp(..)) {
         arrow::compute::cast(&column, &crate::window::instant())

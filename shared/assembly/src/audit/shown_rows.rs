@@ -1,15 +1,18 @@
-//! What readers see of a table of states, held against what the function keeps.
+//! What readers see of a table of states, compared with what the function keeps.
 
 use arrow::{array::RecordBatch, compute::concat_batches};
 use millstream_core::{Column, Combine, Error, Result, Role, Sink, Snapshot, Table};
 
-use crate::{AuditReport, Difference, compare::Balance};
+use super::{
+    balance::Balance,
+    report::{AuditReport, Difference},
+};
 
 /// How often states and view are read again when the function has written in between.
 const TRIES: usize = 5;
 
 /// The view, or the finished table, as a table that is only read.
-pub(crate) fn public(table: &Table) -> Table {
+pub(super) fn public(table: &Table) -> Table {
     let column = |(name, data_type): &(String, arrow::datatypes::DataType)| Column {
         name: name.clone(),
         data_type: data_type.clone(),
@@ -21,7 +24,7 @@ pub(crate) fn public(table: &Table) -> Table {
 }
 
 /// Finishes the stored states and compares them with what the view shows. `stored` is what was read of the states before.
-pub(crate) async fn compare(
+pub(super) async fn compare(
     table: &Table,
     combine: &dyn Combine,
     states: &dyn Sink,
@@ -62,12 +65,11 @@ async fn compare_rows(
 ) -> Result<()> {
     let Some(view) = &table.view else { return Ok(()) };
     // Where each row is finished by itself, batches may stay apart.
-    let stored = match table.keys().all(|key| view.together.contains(&key.name)) {
-        true => stored,
-        false => vec![
-            concat_batches(&table.schema(), &stored)
-                .map_err(|error| Error::stop("internal: states can't be put together").caused_by(error))?,
-        ],
+    let stored = if table.keys().all(|key| view.together.contains(&key.name)) {
+        stored
+    } else {
+        let all = concat_batches(&table.schema(), &stored);
+        vec![all.map_err(|error| Error::stop("internal: states can't be put together").caused_by(error))?]
     };
     let mut balance = Balance::new(&public(table))?;
     for rows in stored {
