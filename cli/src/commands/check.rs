@@ -1,8 +1,8 @@
 use std::path::Path;
 
-use millstream_ingest::Events;
 use millstream_assembly::{partitions_differ, plan_function, type_name};
 use millstream_core::{Merge, Role, Table};
+use millstream_ingest::Events;
 use millstream_pipeline::{Diagnostic, Pipeline, Uses};
 use serde_json::{Value, json};
 

@@ -1,9 +1,9 @@
 use std::path::Path;
 
 use console::style;
-use millstream_ingest::Look;
 use millstream_assembly::FixtureReport;
 use millstream_core::{Error, NewRecord, Result};
+use millstream_ingest::Look;
 use millstream_pipeline::Topic;
 use serde_json::{Value, json};
 
