@@ -1,32 +1,6 @@
 use std::collections::BTreeMap;
 
-use millstream_core::NewRecord;
-
-use crate::bank::{self, Sums, Transaction};
-
-/// A record to be written, and what it means.
-#[derive(Clone, Debug)]
-pub struct Record {
-    /// Decides the partition.
-    pub key: String,
-    /// The value as it stands in the topic.
-    pub value: Option<Vec<u8>>,
-    /// Its timestamp, in microseconds since 1970.
-    pub at_us: i64,
-    /// The transaction that it holds; none for a bad record.
-    pub means: Option<Transaction>,
-}
-
-impl Record {
-    pub(crate) fn to_new(&self) -> NewRecord {
-        NewRecord {
-            key: Some(self.key.clone().into_bytes()),
-            value: self.value.clone(),
-            timestamp_ms: Some(self.at_us / 1_000),
-            ..NewRecord::default()
-        }
-    }
-}
+use crate::bank::{self, Record, Sums, Transaction};
 
 /// What a log holds, by partition and offset.
 #[derive(Clone, Debug, Default)]

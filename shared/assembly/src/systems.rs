@@ -6,7 +6,8 @@ use millstream_kafka::{Kafka, KafkaSettings, Profile};
 use millstream_lake::LakeSink;
 use millstream_pipeline::{Compression, Connections, Function as Declared, Pipeline, System, Target, Topic};
 use millstream_postgres::{Pool, PostgresSink};
-use millstream_runner::{Parts, Runner, Timeliness, TopicDeadLetters};
+use millstream_runner::{Parts, Runner, Timeliness};
+use millstream_topic::TopicDeadLetters;
 
 use crate::{Function, FunctionPlan, NotRunnable, plan_function, reference};
 

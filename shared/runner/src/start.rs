@@ -1,8 +1,8 @@
 use std::sync::PoisonError;
 
-use millstream_core::{Batch, Fence, Result, Start, TopicPartition};
+use millstream_core::{Fence, Result, Start, TopicPartition};
 
-use crate::Runner;
+use crate::runner::Runner;
 
 impl Runner {
     /// The offset at which a partition is to be read: the fence, created from the function's `start` if there is none.
@@ -76,12 +76,4 @@ impl Runner {
         };
         Ok(partition.partition < first)
     }
-}
-
-/// The records below the fence are a redelivery, or of another topic of the same name: then all of them are newer than the
-/// last one known.
-pub(crate) fn looks_new(batch: &Batch, fence: &Fence) -> bool {
-    let below = batch.offsets().values().partition_point(|offset| *offset < fence.next_offset);
-    let oldest_ms = batch.timestamps_ms().values()[..below].iter().min();
-    fence.last_timestamp_ms.zip(oldest_ms).is_some_and(|(known_ms, oldest_ms)| *oldest_ms > known_ms)
 }

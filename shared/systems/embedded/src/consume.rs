@@ -8,10 +8,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::{
-    Embedded,
-    log::{Fetched, commit, find_partition},
-};
+use crate::{Embedded, fetched::Fetched, group_offsets::commit, topics::find_partition};
 
 /// How often an idle partition looks for what other processes have written, and asks whether to stop.
 const POLL: Duration = Duration::from_millis(100);
@@ -20,8 +17,8 @@ const FILL: Duration = Duration::from_millis(10);
 /// How often a call is tried that another process keeps from the file (5 s each) or that finds the disk full.
 const TRIES: usize = 20;
 
-/// Many partitions, one member: two members of a group that run at once both read all of it, and the sinks' fences let
-/// each record in once. A zombie costs work and no correctness, so there is no lease that could itself go wrong.
+/// Each member reads all partitions; fences keep the result exactly-once, at the cost of duplicate work. So no lease is
+/// needed, which could itself fail.
 #[async_trait]
 impl Source for Embedded {
     async fn consume(&self, subscription: Subscription, handler: Arc<dyn Handler>) -> Result<()> {
@@ -76,10 +73,10 @@ impl Consumer {
         Ok(())
     }
 
-    /// Where the handler says, unless the log ends before that: then the topic was re-created, and the runner sees so by
+    /// Where the handler says, unless the log ends before that. Then the topic was re-created, which the runner detects by
     /// the records that are there now.
     async fn first_offset(&mut self) -> Result<i64> {
-        // Before the handler compares the topic's id: if it is re-created in between, the next read says so.
+        // Before the handler compares the topic's id: if the topic is re-created in between, the next read finds that out.
         self.topic_row = self
             .patiently(|| {
                 let partition = self.partition.clone();
@@ -95,7 +92,7 @@ impl Consumer {
         Ok(start)
     }
 
-    /// The next batch, as soon as the limits end it; `None` when it is time to stop and nothing is in hand.
+    /// The next batch, as soon as the limits end it; `None` when it is time to stop and no record waits.
     async fn next_batch(&mut self, next: i64) -> Result<Option<Batch>> {
         let mut fetched = Fetched::new(self.partition.clone(), next);
         let mut deadline = None;
@@ -109,14 +106,14 @@ impl Consumer {
                 fetched = match self.extend(fetched).await? {
                     Some(fetched) => fetched,
                     None => {
-                        tracing::warn!(partition = %self.partition, "the topic was re-created: it begins again");
+                        tracing::warn!(partition = %self.partition, "the topic was re-created: restarting from its fence");
                         deadline = None;
                         Fetched::new(self.partition.clone(), self.first_offset().await?)
                     }
                 };
             }
             if fetched.is_empty() {
-                // It matters not which of the two ended: look again.
+                // Either may have ended the wait: check again.
                 let _ = timeout(POLL, self.sent.changed()).await;
                 continue;
             }
@@ -129,24 +126,24 @@ impl Consumer {
         }
     }
 
-    /// Adds what is there now. Where retention was faster the batch begins at the oldest record: the runner sees the gap
-    /// and does what the pipeline file says. `None` when it is another topic by now.
+    /// Adds what is there now. Where retention was faster, the batch begins at the oldest record: the runner sees the gap and
+    /// does what the pipeline file says. `None` when the topic was re-created.
     async fn extend(&self, fetched: Fetched) -> Result<Option<Fetched>> {
         let (next, limits, topic_row) = (fetched.start, self.limits, self.topic_row);
         let mut fetched = Some(fetched);
         self.patiently(|| {
             let partition = self.partition.clone();
-            // A read that failed took the records in hand with it: the next one begins anew.
+            // A failed read has lost the records fetched before it: the next one starts afresh.
             let mut fetched = fetched.take().unwrap_or_else(|| Fetched::new(partition.clone(), next));
             self.store.connections.read(move |connection| {
                 let (row, Watermarks { low, .. }) = find_partition(connection, &partition)?;
                 if row != topic_row {
                     return Ok(None);
                 }
-                match fetched.end < low {
-                    true if !fetched.is_empty() => fetched.full = true,
-                    true => fetched = Fetched::new(partition, low),
-                    false => {}
+                if fetched.end < low && fetched.is_empty() {
+                    fetched = Fetched::new(partition, low);
+                } else if fetched.end < low {
+                    fetched.full = true;
                 }
                 if !fetched.full {
                     fetched.extend(connection, i64::MAX, limits)?;
