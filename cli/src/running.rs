@@ -3,10 +3,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use millstream_ingest::{Events, Pace};
 use millstream_assembly::{Function, Systems};
 use millstream_core::{Error, Position, Result};
 use millstream_host::{Retries, Stop, stream};
-use millstream_ingest::{Events, Pace};
 use millstream_pipeline::{Pipeline, Target, Uses};
 use tokio::task::{JoinError, JoinSet};
 

@@ -8,8 +8,8 @@ use std::{
 
 use console::style;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use millstream_core::{Error, NewRecord, Position, Producer, Result};
 use millstream_ingest::{Checked, Look, Outcome, Tempo};
+use millstream_core::{Error, NewRecord, Position, Producer, Result};
 use millstream_pipeline::{Pipeline, Uses};
 use serde_json::json;
 

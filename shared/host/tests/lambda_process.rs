@@ -11,8 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use millstream_core::{Batch, BatchBuilder, Error, Result, TopicPartition};
-use millstream_emulators::{InvocationError, LambdaRuntimeApi, kafka_event};
 use millstream_host::lambda::{self, Process};
+use millstream_emulators::{InvocationError, LambdaRuntimeApi, kafka_event};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);

@@ -1,7 +1,7 @@
 //! How many records a second one thread makes: `cargo run --release -p millstream-ingest --example rate`.
 
-use millstream_core::{Clock as _, Error, Result, SystemClock};
 use millstream_ingest::Events;
+use millstream_core::{Clock as _, Error, Result, SystemClock};
 use millstream_pipeline::Pipeline;
 
 const PIPELINE: &str = r#"

@@ -6,8 +6,8 @@ use std::{
 use arrow::array::{Array, AsArray};
 use async_trait::async_trait;
 use millstream_core::{Batch, BatchBuilder, Error, Limits, OnGap, Result, Start, TopicPartition};
-use millstream_emulators::kafka_event;
 use millstream_runner::{Parts, Runner, Timeliness};
+use millstream_emulators::kafka_event;
 use millstream_testkit::{MemoryDeadLetters, MemoryLog, MemorySink, PlainDecode, PlainTransform};
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
