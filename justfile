@@ -1,11 +1,11 @@
-# The build lies outside the clone, as in tests/run.
+# The build is outside the clone, as in tests/run.
 export CARGO_TARGET_DIR := env("CARGO_TARGET_DIR", env("MILLSTREAM_CACHE", env("HOME") / ".cache/millstream") / "target")
 
 # List the recipes
 default:
     @just --list
 
-# Run a pipeline here, with nothing else installed: events become a table
+# Run a pipeline here, without any service: events become a table
 run pipeline="pipelines/bank":
     cargo run -- dev {{ pipeline }}
 
@@ -13,15 +13,15 @@ run pipeline="pipelines/bank":
 test *args:
     tests/run {{ args }}
 
-# The tests that need no service
+# The tests that don't need services
 unit *args:
     cargo test --workspace --lib --locked --features millstream-core/faults -- {{ args }}
 
-# Generated statements in both stores against DuckDB: a long run
+# Compare generated statements in both stores with DuckDB: a long run
 differential *args:
     tests/differential {{ args }}
 
-# Start Kafka, PostgreSQL and PgBouncer and keep them; source the env file that is printed, stop with `just services-stop DIR`
+# Start Kafka, PostgreSQL and PgBouncer and keep them running; source the printed env file, stop with `just services-stop DIR`
 services *names:
     @tests/services start {{ names }}
 
@@ -35,10 +35,10 @@ lint:
     cargo clippy --workspace --all-targets --locked --features millstream-core/faults -- -D warnings
     tests/directions
 
-# The workloads, beside the bare consumer (the floor)
+# The workloads, compared with the bare consumer (the floor)
 bench *args:
     bench/run
 
-# Licences, sources and doubled crates (needs cargo-deny)
+# Licences, sources and duplicate crates (needs cargo-deny)
 deny:
     cargo deny check bans licenses sources

@@ -10,9 +10,9 @@ import sys
 import duckdb
 
 MACROS = [
-    # A decimal's digits without its point.
+    # A decimal's digits without its decimal point.
     "CREATE MACRO unscaled(d) AS CAST(replace(CAST(d AS VARCHAR), '.', '') AS HUGEINT)",
-    # The text of n / 10^scale.
+    # n / 10^scale as text.
     "CREATE MACRO padded(n, scale) AS lpad(CAST(abs(n) AS VARCHAR), CAST(greatest(length(CAST(abs(n) AS VARCHAR)), scale + 1) AS INTEGER), '0')",
     "CREATE MACRO decimal_text(n, scale) AS (CASE WHEN n < 0 THEN '-' ELSE '' END) || "
     "CASE WHEN scale = 0 THEN padded(n, 0) ELSE left(padded(n, scale), -scale) || '.' || right(padded(n, scale), scale) END",

@@ -15,15 +15,15 @@ use crate::{
     process::{Measured, Usage},
 };
 
-/// No run takes longer.
+/// The time limit of a run.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// How often PostgreSQL is asked until the first row is there, and after it: each question takes time from what is measured
-/// on a small machine, so the second is as seldom as half a percent of a run allows.
+/// How often PostgreSQL is polled until the first row is visible, and after it. On a small machine each query slows
+/// down the measured process, so the second interval is as long as an error of half a percent of a run allows.
 const FIRST_POLL: Duration = Duration::from_millis(5);
 const POLL: Duration = Duration::from_millis(20);
 
-/// One run of one side.
+/// The result of one run of one side.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     seconds: f64,
@@ -74,7 +74,7 @@ pub async fn w1(
         let run = median(broken_drains);
         line("… some broken", &run);
         println!(
-            "{} of {events} broken: exactly these are dead letters; {:.0} % of the rate without",
+            "{} of {events} broken: exactly these are dead letters; {:.0} % of the rate without broken records",
             broken.dead_letters(),
             100.0 * drain.seconds / run.seconds
         );
@@ -88,11 +88,11 @@ pub async fn w1(
     Ok(())
 }
 
-/// A topic with records waiting.
+/// A topic with a backlog of records.
 struct Backlog {
     topic: String,
     events: u64,
-    /// One record in so many is broken; 0 for none.
+    /// One record in this many is broken; 0 means none.
     broken_every: u64,
 }
 
@@ -138,7 +138,7 @@ async fn drain(place: &Place, backlog: &Backlog, round: &str) -> Result<Run, Fai
     while seconds == 0.0 {
         measured.alive()?;
         if measured.elapsed() > PATIENCE {
-            return Err("the drain does not end".into());
+            return Err("the drain does not finish".into());
         }
         let done = database.done().await;
         if first_row_s.is_none() && done > 0 {
@@ -155,13 +155,13 @@ async fn drain(place: &Place, backlog: &Backlog, round: &str) -> Result<Run, Fai
     }
     let letters = fill::dead_letters(place, &name).await?;
     if letters != backlog.dead_letters() {
-        return Err(format!("{letters} dead letters where {} are due", backlog.dead_letters()).into());
+        return Err(format!("{letters} dead letters instead of {}", backlog.dead_letters()).into());
     }
     drop(measured);
     Ok(Run { seconds, usage, first_row_s: first_row_s.unwrap_or(seconds) })
 }
 
-/// The function's own binary, as it is deployed.
+/// The function's binary, as it is deployed.
 pub fn aggregate(place: &Place, folder: &std::path::Path, postgres_url: &str) -> Command {
     let mut command = Command::new(&place.aggregate);
     command
@@ -174,7 +174,7 @@ pub fn aggregate(place: &Place, folder: &std::path::Path, postgres_url: &str) ->
     command
 }
 
-/// A database of one run.
+/// The database of one run.
 pub struct Database {
     pub url: String,
     pub client: Client,
@@ -191,13 +191,13 @@ impl Database {
 
     /// How many records are in the sink; 0 while there is no fence.
     pub async fn done(&self) -> u64 {
-        // What is kept for a topic as a whole is no partition's (-1).
+        // Rows with partition -1 belong to a whole topic.
         let sum = "SELECT coalesce(sum(next_offset), 0)::bigint FROM millstream_fences WHERE partition >= 0";
         let fences = self.client.query_one(sum, &[]).await;
         fences.map_or(0, |row| row.get::<_, i64>(0) as u64)
     }
 
-    /// The table must have as many windows and groups as the events do.
+    /// Checks that the table has as many windows and groups as the events.
     async fn check(&self, events: u64) -> Result<(), Failure> {
         let row = self
             .client
@@ -206,7 +206,7 @@ impl Database {
         let (windows, rows): (i64, i64) = (row.get(0), row.get(1));
         let due = (events as i64 - 1) / (2 * fill::EVENTS_PER_S as i64) + 1;
         if windows != due || rows > due * 40 {
-            return Err(format!("{windows} windows and {rows} rows where {due} windows are due").into());
+            return Err(format!("{windows} windows and {rows} rows; {due} windows were expected").into());
         }
         Ok(())
     }

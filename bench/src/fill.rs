@@ -1,4 +1,4 @@
-//! The transactions of `pipelines/bank`, made and sent.
+//! Makes and sends the transactions of `pipelines/bank`.
 
 use std::path::Path;
 
@@ -10,15 +10,15 @@ use millstream_ingest::Events;
 
 use crate::{Failure, Place};
 
-/// Events a second of event time: how many fall into one 2-second window.
+/// Events per second of event time: this decides how many fall into one 2-second window.
 pub const EVENTS_PER_S: u64 = 10_000;
 
 const PORTION: u64 = 20_000;
 /// 2026-01-01T00:00:00Z.
 const FIRST_US: i64 = 1_767_225_600_000_000;
 
-/// The bank pipeline with a topic of its own. Each run has a name of its own, so that no member of an earlier run is waited
-/// for in its consumer group.
+/// The bank pipeline with its own topic. Each run has its own name, so that its consumer group doesn't wait for members
+/// of an earlier run.
 pub fn pipeline_text(name: &str, topic: &str) -> String {
     format!(
         r#"name: {name}
@@ -50,14 +50,14 @@ functions:
     )
 }
 
-/// Writes the pipeline into `folder`, and creates the topic of its dead letters as `millstream up` does.
+/// Writes the pipeline into `folder`, and creates the topic of its dead letters like `millstream up`.
 pub async fn pipeline(place: &Place, folder: &Path, name: &str, topic: &str) -> Result<(), Failure> {
     std::fs::write(folder.join("pipeline.yaml"), pipeline_text(name, topic))?;
     kafka(&place.brokers)?.create_topic(&format!("{name}.dead-letters"), 1, &[]).await?;
     Ok(())
 }
 
-/// Is this record broken, of which one in `broken_every` is?
+/// Is this record broken, if one in `broken_every` is?
 pub fn is_broken(number: u64, broken_every: u64) -> bool {
     broken_every > 0 && number % broken_every == broken_every / 2
 }
@@ -73,7 +73,7 @@ pub fn kafka(brokers: &str) -> Result<Kafka, Failure> {
         brokers: brokers.to_owned(),
         config: Default::default(),
         profile: Profile::Default,
-        compression: "gzip".into(),
+        compression: millstream_core::Compression::Gzip,
         client_id: "bench".into(),
     })?)
 }
@@ -84,8 +84,8 @@ pub fn events(topic: &str, seed: u64) -> Result<Events, Failure> {
     Ok(Events::new(&pipeline.topics[topic], &pipeline.functions["generate"], seed)?)
 }
 
-/// Creates the topic and sends `count` transactions, 10,000 for each second of event time; one in `broken_every` is cut
-/// short.
+/// Creates the topic and sends `count` transactions, 10,000 for each second of event time. One in `broken_every` is
+/// truncated.
 pub async fn topic(brokers: &str, topic: &str, count: u64, broken_every: u64) -> Result<(), Failure> {
     let kafka = kafka(brokers)?;
     kafka.create_topic(topic, 3, &[]).await?;
@@ -109,7 +109,7 @@ pub async fn topic(brokers: &str, topic: &str, count: u64, broken_every: u64) ->
             }
         }
         sent += portion;
-        // The next portion is made while this one is under way.
+        // The next portion is made while this one is being sent.
         if let Some(waiting) = waiting.take() {
             waiting.await??;
         }

@@ -1,4 +1,4 @@
-//! A bare librdkafka consumer group through rust-rdkafka's plain `BaseConsumer`: reads and does nothing with it.
+//! A bare librdkafka consumer group through rust-rdkafka's plain `BaseConsumer`: it reads records and drops them.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use rdkafka::{
 
 use crate::Failure;
 
-/// No record for so long means that fewer are there than were asked for.
+/// If no record comes for this long, the topic has fewer than requested.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Reads `records` records, prints how many came within how many seconds of the first, and waits to be killed, so that
-/// whoever started it can read what it used.
+/// Reads `records` records, prints their number and the seconds since the first one, and waits to be killed, so that
+/// the parent process can read its resource usage.
 pub fn read(brokers: &str, topic: &str, records: u64) -> Result<(), Failure> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)

@@ -1,4 +1,4 @@
-//! From produce to visible row, at a steady rate.
+//! Measures the time from produce to visible row, at a steady rate.
 
 use std::{
     collections::VecDeque,
@@ -15,12 +15,12 @@ use crate::{
     process::Measured,
 };
 
-/// Records are sent every so often.
+/// The interval between sends.
 const TICK: Duration = Duration::from_millis(10);
-/// Latencies before this are of start-up: not counted.
+/// Latencies before this belong to the start-up, and are not counted.
 const WARM_UP: Duration = Duration::from_secs(3);
 
-/// A record on its way: when it was handed to the producer, and where it stands.
+/// A record in flight: the time when it was passed to the producer, and its position.
 struct Sent {
     at: Instant,
     partition: i32,
@@ -44,8 +44,8 @@ pub async fn measure(place: &Place, rate: u64, seconds: u64) -> Result<(), Failu
     let at = |share: f64| latencies_ms[((latencies_ms.len() - 1) as f64 * share) as usize];
     let usage = measured.usage()?;
     println!(
-        "latency at {rate} events/s, produce to visible row: p50 {:.0} ms, p99 {:.0} ms, max {:.0} ms ({} events; seen by \
-         asking PostgreSQL every 2 ms; {:.0} MiB)",
+        "latency at {rate} events/s, produce to visible row: p50 {:.0} ms, p99 {:.0} ms, max {:.0} ms ({} events; \
+         polled from PostgreSQL every 2 ms; {:.0} MiB)",
         at(0.5),
         at(0.99),
         at(1.0),
@@ -76,11 +76,11 @@ async fn produce(
         }
         let (kafka, topic, sent) = (kafka.clone(), topic.clone(), sent.clone());
         let at = Instant::now();
-        // Acknowledgements overlap: the pace does not depend on them.
+        // Acknowledgements overlap: the rate doesn't depend on them.
         tokio::spawn(async move {
             match kafka.send(&topic, records).await {
                 Ok(positions) => positions.into_iter().for_each(|position| {
-                    // The receiver is gone only when the measurement has failed.
+                    // The receiver is gone only if the measurement has failed.
                     let _ = sent.send(Sent { at, partition: position.partition.partition, offset: position.offset });
                 }),
                 Err(error) => eprintln!("{error}"),
@@ -90,7 +90,7 @@ async fn produce(
     Ok(())
 }
 
-/// Waits for each record's fence; ends when all are seen.
+/// Waits for the fence to pass each record; ends when all are seen.
 async fn watch(
     database: &Database,
     measured: &mut Measured,
@@ -116,7 +116,7 @@ async fn watch(
                 }
             }
         }
-        // What is kept for a topic as a whole is no partition's (-1).
+        // Rows with partition -1 belong to a whole topic.
         let select = "SELECT partition, next_offset FROM millstream_fences WHERE partition >= 0";
         let fences = database.client.query(select, &[]).await;
         for row in fences.unwrap_or_default() {
@@ -134,5 +134,5 @@ async fn watch(
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    if latencies_ms.is_empty() { Err("too short: all of it was warm-up".into()) } else { Ok(latencies_ms) }
+    if latencies_ms.is_empty() { Err("too short: the whole run was warm-up".into()) } else { Ok(latencies_ms) }
 }

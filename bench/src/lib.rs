@@ -1,1 +1,1 @@
-//! The workloads, side by side with the floor.
+//! The workloads, compared with the floor.

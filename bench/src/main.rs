@@ -1,11 +1,11 @@
-//! The workloads, side by side in one run with a bare librdkafka consumer that only reads the same topic: the floor.
+//! The workloads, in one run with the floor: a bare librdkafka consumer that only reads the same topic.
 //!
 //! ```text
 //! bench/run                                  # starts a Kafka and a PostgreSQL, runs everything, stops them
 //! millstream-bench w1 --events 5000000      # one workload, on the services of MILLSTREAM_TEST_KAFKA and …_POSTGRES
 //! ```
 //!
-//! The machine is noisy and the broker shares it: compare the ratios of one run, not figures of two.
+//! The machine is noisy, and the broker runs on it too: compare the ratios within one run, not the figures of two runs.
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock, and a main its environment")]
 
@@ -19,7 +19,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-/// Anything that ends a measurement.
+/// Any error that ends a measurement.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Parser)]
@@ -30,31 +30,31 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Workload {
-    /// Transactions waiting in 3 partitions → 2-second sums in PostgreSQL, against the floor.
+    /// A backlog in 3 partitions → 2-second sums in PostgreSQL, compared with the floor.
     W1 {
-        /// How many transactions wait.
+        /// How many transactions the backlog has.
         #[arg(long, default_value_t = 5_000_000)]
         events: u64,
-        /// How often each side runs; the median counts.
+        /// How many times each side runs; the median counts.
         #[arg(long, default_value_t = 3)]
         rounds: usize,
-        /// Drains a second topic as well, in which one record in so many is broken; 0 for none.
+        /// Also drains a second topic, in which one record in this many is broken; 0 for no second topic.
         #[arg(long, default_value_t = 0)]
         broken_every: u64,
-        /// Another build of `aggregate`, drained in turns with this one: is the new one as fast as the old one?
+        /// Another build of `aggregate`, run in turns with this one: compares a new build with an old one.
         #[arg(long)]
         against: Option<PathBuf>,
     },
-    /// From produce to visible row, at a steady rate.
+    /// The time from produce to visible row, at a steady rate.
     Latency {
-        /// Transactions a second.
+        /// Transactions per second.
         #[arg(long, default_value_t = 1_000)]
         rate: u64,
-        /// Seconds of it.
+        /// The duration in seconds.
         #[arg(long, default_value_t = 20)]
         seconds: u64,
     },
-    /// The floor alone: reads records of a topic and does nothing with them.
+    /// Only the floor: reads records of a topic and drops them.
     #[command(hide = true)]
     Floor { brokers: String, topic: String, records: u64 },
 }

@@ -1,4 +1,4 @@
-//! A child process under measurement.
+//! A measured child process.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -7,18 +7,18 @@ use std::{
 
 use crate::Failure;
 
-/// A running child with the moment of its start; killed when dropped.
+/// A running child with the time of its start; killed on drop.
 pub struct Measured {
     child: Child,
     pub began: Instant,
 }
 
-/// What a process has used.
+/// The resource usage of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     /// User and system time in seconds.
     pub cpu_s: f64,
-    /// The most memory that was resident, in MiB.
+    /// The peak resident memory, in MiB.
     pub peak_mib: f64,
 }
 
@@ -28,7 +28,7 @@ impl Measured {
         Ok(Self { child: command.stdin(Stdio::null()).spawn()?, began })
     }
 
-    /// What it prints, where that was asked for.
+    /// Its stdout, if it is piped.
     pub fn stdout(&mut self) -> Result<std::process::ChildStdout, Failure> {
         self.child.stdout.take().ok_or_else(|| "its output is not piped".into())
     }
@@ -45,11 +45,11 @@ impl Measured {
         }
     }
 
-    /// What it has used so far, by /proc.
+    /// Its usage so far, from /proc.
     pub fn usage(&self) -> Result<Usage, Failure> {
         let pid = self.child.id();
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The fields after the command's name, which may hold spaces: utime and stime are the 14th and 15th of all.
+        // The fields after the command's name, which may contain spaces: utime and stime are fields 14 and 15.
         let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
         let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;

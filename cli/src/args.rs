@@ -5,38 +5,39 @@ use clap_complete::Shell;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    it went well
+  0    success
   1    audit, test or check found differences or mistakes
   2    the command line is wrong
   3    a person must act; the message says what
-  4    passing trouble, such as a broker that can't be reached, or a file that was sent half: try again later
+  4    transient trouble, such as a broker that can't be reached, or a file that was only partly sent: try again later
   130  ended at once by a second Ctrl-C or SIGTERM
 
 Settings (environment): MILLSTREAM_KAFKA_BROKERS and MILLSTREAM_POSTGRES_URL connect real systems; what is not
-set is embedded in the data folder, but beside a Kafka `run` and `up` want it said (`embedded`). MILLSTREAM_LOG filters the log lines on stderr (such as `info`).";
+set is embedded in the data folder, but if a Kafka is set, `run` and `up` need the others set too (`embedded` is
+allowed). MILLSTREAM_LOG filters the log lines on stderr (such as `info`).";
 
 /// Turns event streams into tables and files, exactly once, with no state but the sinks'.
 #[derive(Debug, Parser)]
 #[command(name = "millstream", version, after_help = EXIT_CODES, max_term_width = 110)]
 pub struct Cli {
-    /// What holds for every command.
+    /// Options of every command.
     #[command(flatten)]
     pub global: Global,
-    /// What to do; `dev` when left out.
+    /// The command; `dev` if left out.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What holds for every command.
+/// Options of every command.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Global {
     /// The pipeline file or its folder [default: the current folder if it has a pipeline.yaml, else pipelines/bank]
     #[arg(short, long, global = true, value_name = "PATH")]
     pub pipeline: Option<PathBuf>,
-    /// Results for machines: one JSON document on stdout, or JSON lines
+    /// Print results for machines: one JSON document on stdout, or JSON lines
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say more: log lines, the positions of sent records; twice for even more
+    /// Print more: log lines, the positions of sent records; twice for even more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Where embedded stores keep their files [env: MILLSTREAM_DATA_DIR] [default: .millstream]
@@ -44,29 +45,29 @@ pub struct Global {
     pub data_dir: Option<PathBuf>,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a whole pipeline here, generators and all, with a live view (what happens without a command)
+    /// Run a whole pipeline here, including its generators, with a live view (the default command)
     ///
-    /// Beside a Kafka (MILLSTREAM_KAFKA_BROKERS) it is a trial that leaves what others run alone: it reads in consumer
-    /// groups of its own, makes up no records unless told to (--generate), and embeds the tables though
-    /// MILLSTREAM_POSTGRES_URL is set, from which only references are read (--into-postgres writes the real ones).
-    /// Topics that are missing are created (MILLSTREAM_CREATE), and broken records go to the pipeline's dead letters.
+    /// If a Kafka is configured (MILLSTREAM_KAFKA_BROKERS), this is a trial that doesn't affect running functions: it
+    /// reads in consumer groups of its own, makes up no records (unless --generate is given), and embeds the tables
+    /// even if MILLSTREAM_POSTGRES_URL is set, from which only references are read (--into-postgres writes the real
+    /// tables). Missing topics are created (MILLSTREAM_CREATE), and broken records go to the pipeline's dead letters.
     Dev(DevArgs),
-    /// Run one function as a consumer group until SIGTERM or Ctrl-C
+    /// Run one function until SIGTERM or Ctrl-C, as its container does
     Run {
         /// The function's name in the pipeline file
         function: String,
     },
-    /// Make a folder with a pipeline that runs at once, as a beginning of your own
+    /// Create a folder with a pipeline that runs at once, as a start for your own
     New(NewArgs),
-    /// Create the topics and tables that are missing
+    /// Create missing topics and tables
     Up {
         /// The pipeline file or its folder
         #[arg(value_name = "PIPELINE")]
         path: Option<PathBuf>,
-        /// Give topics that have fewer partitions than the file declares as many; keys may move to other partitions
+        /// Add partitions to topics that have fewer than the file declares; keys may move to other partitions
         #[arg(long)]
         raise_partitions: bool,
     },
@@ -82,51 +83,52 @@ pub enum Command {
         #[arg(value_name = "PIPELINE")]
         path: Option<PathBuf>,
     },
-    /// Topics: partitions, records, and how far each function has committed
+    /// List topics: partitions, records, and the offset that each function has committed
     Topics {
-        /// All topics of the log, not only the pipeline's
+        /// List all topics of the log, not only the pipeline's
         #[arg(long)]
         all: bool,
     },
     /// Send the records of a CSV or JSON Lines file to a topic of the pipeline
     ///
-    /// The whole file is checked against the topic's schema before anything is sent: a bad line anywhere, and nothing is.
-    /// (What can be read only once, such as a named pipe, is checked line by line and ends at its first bad one.) When it
-    /// ends half-way it says how many records were sent, and the command that goes on behind them.
+    /// The whole file is checked against the topic's schema first. If any line is bad, nothing is sent. (Input that can
+    /// be read only once, such as a named pipe, is checked line by line, and ends at its first bad line.) If sending
+    /// ends early, the command prints how many records were sent, and the command that sends the rest.
     Produce(ProduceArgs),
-    /// Run one ingest function: make its records, and print where each acknowledged one stands
+    /// Run one ingest function: make its records, and print the position of each acknowledged one
     Generate(GenerateArgs),
-    /// Read the whole log once more, compute what the sink should hold, and compare row by row
+    /// Read the whole log again, compute what the sink should hold, and compare row by row
     ///
-    /// Both the rows that a function keeps and what readers see of them are compared, up to the fences: what is in the log
-    /// beyond them is not in the table yet. NULL and empty text differ, 0.0 and -0.0 don't. Floats that are computed from
-    /// several records depend on their order in the last digits: they are equal within a 1e-9th of the larger one, and
-    /// where that is not enough (large numbers that cancel out) within four times what the same records give in reversed
-    /// order (10,000 rows at most; more are differences). References are joined as they are now: where they have changed since the records came in, what they add can
-    /// differ, and the audit says so. Memory: some three times the table.
+    /// The audit compares both the stored rows of a function and what readers see, up to the fences: later records are
+    /// not in the table yet. NULL and empty text differ; 0.0 and -0.0 don't. Floats that are computed from several
+    /// records depend on their order in the last digits: they are equal if they differ by at most 1e-9 of the larger
+    /// one. If they differ by more (large numbers that cancel out), four times the change that the reversed order makes
+    /// is allowed (for at most 10,000 rows; further ones are differences). References are joined as they are now: if
+    /// they have changed since the records were joined with them, rows can differ, and the audit reports that. Memory:
+    /// some three times the table.
     Audit {
-        /// The function's name in the pipeline file [default: all that read topics, one after the other]
+        /// The function's name in the pipeline file [default: all functions that read topics, one after the other]
         function: Option<String>,
     },
-    /// Ask the pipeline's tables by a SELECT: those that are embedded, and those in the lake
+    /// Query the pipeline's tables with a SELECT: embedded tables, and tables in the lake
     ///
-    /// A table is named as after `postgres.` or `lake.` in the pipeline file. It is read whole into memory, as its readers
-    /// see it, and asked by the engine that runs the functions: decimals and times mean what they do there.
+    /// A table has the name that follows `postgres.` or `lake.` in the pipeline file. It is read whole into memory, as
+    /// readers see it, and queried by the engine that runs the functions: decimals and times work as they do there.
     Query {
         /// The SELECT
         sql: String,
-        /// At most so many rows
+        /// Print at most this many rows
         #[arg(long, default_value_t = 1_000, value_name = "N")]
         limit: usize,
     },
-    /// Remove what is embedded of a pipeline, or of one function, so that it begins anew
+    /// Remove the embedded data of a pipeline, or of one function, so that it starts from the beginning
     ///
-    /// Of a function: its table, fences, dead letters and group offset; it reads the log once more when it runs again.
-    /// Of a whole pipeline also its topics with their records, if the log is embedded. Nothing in Kafka or PostgreSQL is
-    /// touched: what is to be done there is said. It refuses while another process has the data folder open, and when
-    /// another pipeline has written there: which tables are whose is not known.
+    /// For a function: its table, fences, dead letters and group offset. It reads the log again when it runs the next
+    /// time. For a whole pipeline, also its topics with their records, if the log is embedded. Nothing in Kafka or
+    /// PostgreSQL is touched: the command prints what to do there. It refuses while another process has the data folder
+    /// open, and if another pipeline has written there: it can't tell which tables belong to which pipeline.
     Reset(ResetArgs),
-    /// Records that could not be processed
+    /// Show records that could not be processed
     DeadLetters {
         /// What to do with them
         #[command(subcommand)]
@@ -141,78 +143,80 @@ pub enum Command {
     },
 }
 
-/// How `dev` runs.
+/// Options of `dev`.
 #[derive(Args, Debug, Default)]
 pub struct DevArgs {
     /// The pipeline file or its folder
     #[arg(value_name = "PIPELINE")]
     pub path: Option<PathBuf>,
-    /// Generated records per second, in place of the pipeline file's rate
+    /// Generated records per second, instead of the pipeline file's rate
     #[arg(long, value_name = "N", value_parser = positive)]
     pub rate: Option<f64>,
-    /// Drain and end after so many seconds, as Ctrl-C does
+    /// Drain and end after this many seconds, like Ctrl-C
     #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
     pub for_s: Option<f64>,
-    /// Start no generator: only bring in what is in the log and what others send; so it is beside a Kafka
+    /// Start no generators: only process the records in the log and new ones from elsewhere; the default if a Kafka is
+    /// configured
     #[arg(long, conflicts_with = "generate")]
     pub no_generate: bool,
-    /// Start the generators beside a Kafka too: made-up records go into its topics
+    /// Start the generators even if a Kafka is configured: made-up records go into its topics
     #[arg(long)]
     pub generate: bool,
-    /// Beside a Kafka, write the functions' real tables in PostgreSQL, under the functions' own fences and names
+    /// If a Kafka is configured, write the functions' real tables in PostgreSQL, with the functions' own fences and
+    /// names
     #[arg(long)]
     pub into_postgres: bool,
-    /// One line a second in place of the live view
+    /// Print one line a second instead of the live view
     #[arg(long)]
     pub plain: bool,
 }
 
-/// What `new` makes.
+/// Options of `new`.
 #[derive(Args, Debug)]
 pub struct NewArgs {
-    /// The folder to make; its last part is the pipeline's name
+    /// The folder to create; its last part is the pipeline's name
     pub folder: PathBuf,
     /// Guess the topic's schema from these records: *.csv, *.jsonl or *.ndjson
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
 }
 
-/// What `reset` removes.
+/// Options of `reset`.
 #[derive(Args, Debug)]
 pub struct ResetArgs {
-    /// The pipeline file or its folder; beside -p, the function
+    /// The pipeline file or its folder; with -p, the function
     #[arg(value_name = "PIPELINE")]
     pub path: Option<PathBuf>,
-    /// One function only
+    /// Reset only this function
     pub function: Option<String>,
-    /// Don't ask: for scripts
+    /// Don't ask for confirmation (for scripts)
     #[arg(long, short)]
     pub yes: bool,
 }
 
-/// What `produce` sends, and how fast.
+/// Options of `produce`.
 #[derive(Args, Debug)]
 pub struct ProduceArgs {
     /// A topic of the pipeline
     pub topic: String,
     /// The records: *.csv, *.jsonl or *.ndjson
     pub file: PathBuf,
-    /// Records per second [default: as fast as the topic takes them]
+    /// Records per second [default: as fast as possible]
     #[arg(long, value_name = "N", value_parser = positive, conflicts_with = "pace")]
     pub rate: Option<f64>,
-    /// The pace of the records' own timestamps, or FACTOR times as fast
+    /// Send at the pace of the records' own timestamps, or FACTOR times as fast
     #[arg(long, value_name = "FACTOR", value_parser = positive, num_args = 0..=1, default_missing_value = "1")]
     pub pace: Option<f64>,
-    /// The field whose value is the record's key [default: as the function that writes to the topic has it]
+    /// The field whose value is the record's key [default: the key of the function that writes to the topic]
     #[arg(long, value_name = "FIELD")]
     pub key: Option<String>,
-    /// Leave out the first N records: those that an earlier run has sent
+    /// Skip the first N records, which an earlier run has sent
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub skip: u64,
-    /// Send the good lines of a file that has bad ones, or records that the topic refuses; they are told, and left out
+    /// Skip bad lines, and records that the topic refuses, and send the others; skipped ones are reported
     #[arg(long)]
     pub skip_bad: bool,
-    /// Look at key and time of JSON lines only, and send them as they are: to see what becomes of bad records
+    /// Check only the key and time of JSON lines, and send them unchanged: to see what happens to bad records
     #[arg(long)]
     pub unchecked: bool,
     /// Check the file and send nothing
@@ -220,39 +224,39 @@ pub struct ProduceArgs {
     pub dry_run: bool,
 }
 
-/// What `generate` runs.
+/// Options of `generate`.
 #[derive(Args, Debug)]
 pub struct GenerateArgs {
     /// The ingest function's name in the pipeline file
     pub function: String,
-    /// Records per second, in place of the pipeline file's rate
+    /// Records per second, instead of the pipeline file's rate
     #[arg(long, value_name = "N", value_parser = positive)]
     pub rate: Option<f64>,
-    /// End after so many seconds, as Ctrl-C does
+    /// End after this many seconds, like Ctrl-C
     #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
     pub for_s: Option<f64>,
-    /// Print the sum at the end only
+    /// Print only the total at the end
     #[arg(short, long)]
     pub quiet: bool,
 }
 
-/// What to do with dead letters.
+/// The commands for dead letters.
 #[derive(Debug, Subcommand)]
 pub enum DeadLettersCommand {
-    /// Where each of the newest stands and why it is there
+    /// List the newest ones, with position and reason
     List {
-        /// Those of one function only
+        /// List only those of one function
         #[arg(long, short)]
         function: Option<String>,
-        /// At most so many
+        /// List at most this many
         #[arg(long, default_value_t = 100, value_name = "N")]
         limit: usize,
     },
-    /// All of one, its bytes too
+    /// Show one completely, including its bytes
     Show {
         /// `topic/generation/partition/offset`, as `list` prints it
         position: String,
-        /// The function whose letter it is, when several could not process the record
+        /// The function that could not process the record, if there are several
         #[arg(long, short)]
         function: Option<String>,
     },
@@ -265,7 +269,7 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A hundred years are enough, and fit every timer.
+/// A hundred years: enough, and within the range of every timer.
 const MAX_SECONDS: f64 = 100.0 * 365.0 * 86_400.0;
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -303,8 +307,8 @@ mod tests {
     }
 
     #[test]
-    fn the_help_says_the_exit_codes() {
+    fn the_help_lists_the_exit_codes() {
         let help = Cli::command().render_long_help().to_string();
-        assert!(help.contains("3    a person must act") && help.contains("4    passing trouble"), "{help}");
+        assert!(help.contains("3    a person must act") && help.contains("4    transient trouble"), "{help}");
     }
 }

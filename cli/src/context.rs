@@ -4,9 +4,10 @@ use std::{
     sync::Arc,
 };
 
-use millstream_assembly::{Systems, log_filter};
-use millstream_core::{Clock, Result, SystemClock};
-use millstream_pipeline::{Connections, Function, Pipeline};
+use millstream_assembly::{Connections, Systems};
+use millstream_core::{Clock, Env, Result, SystemClock};
+use millstream_host::shell::log_filter;
+use millstream_pipeline::{Function, Pipeline};
 use serde_json::Value;
 
 use crate::{Command, Failure, Global, logs::Logs, patience::Patience};
@@ -19,23 +20,23 @@ pub(crate) struct Context {
     pub verbose: bool,
     pub connections: Connections,
     pub clock: Arc<dyn Clock>,
-    /// Who runs the command, and where: `user-host`, as far as the environment says.
+    /// The user and the machine that run the command: `user-host`, as far as the environment says.
     pub who: String,
     pub logs: Logs,
 }
 
-/// The pipeline of whoever says none and stands in no pipeline's folder: the one that ships.
+/// Used when no pipeline is given and the current folder has none: the one that ships.
 const DEFAULT_PIPELINE: &str = "pipelines/bank";
 
 impl Context {
-    pub fn new(global: Global, command: &Command, get: &dyn Fn(&str) -> Option<String>) -> Result<Self, Failure> {
-        let filter = log_filter(get)?;
+    pub fn new(global: Global, command: &Command, env: &Env) -> Result<Self, Failure> {
+        let filter = log_filter(env)?;
         let filter = filter.as_deref().unwrap_or(match (global.verbose, command) {
             (0, Command::Run { .. }) | (1, _) => "info",
             (0, _) => "warn",
             _ => "debug",
         });
-        let mut connections = Connections::read(get)?;
+        let mut connections = Connections::read(env)?;
         connections.data_dir = global.data_dir.clone().unwrap_or(connections.data_dir);
         Ok(Self {
             pipeline: global.pipeline,
@@ -44,7 +45,7 @@ impl Context {
             verbose: global.verbose > 0,
             connections,
             clock: Arc::new(SystemClock),
-            who: who(get),
+            who: who(env),
             logs: Logs::start(filter),
         })
     }
@@ -62,7 +63,7 @@ impl Context {
         self.pipeline.is_some()
     }
 
-    /// What the command line says.
+    /// The pipeline that the command line names.
     fn named<'a>(&'a self, positional: Option<&'a Path>) -> Option<&'a Path> {
         positional.or(self.pipeline.as_deref())
     }
@@ -70,7 +71,7 @@ impl Context {
     /// The pipeline file, where there is one.
     ///
     /// # Errors
-    /// `Usage` when none was named and none is where it is looked for.
+    /// `Usage` when the command line names no pipeline, and there is none in the usual places.
     pub fn found(&self, positional: Option<&Path>) -> Result<PathBuf, Failure> {
         let file = self.file(positional);
         if self.named(positional).is_none() && !file.is_file() {
@@ -86,7 +87,7 @@ impl Context {
         Pipeline::load(&self.found(positional)?).map_err(Failure::Pipeline)
     }
 
-    /// The global arguments that say what is worked on, as they were given.
+    /// The global arguments that name the pipeline and the data folder, as they were given.
     pub fn global_args(&self) -> impl Iterator<Item = String> {
         let given = [("-p", &self.pipeline), ("--data-dir", &self.data_dir)];
         given
@@ -94,7 +95,7 @@ impl Context {
             .filter_map(|(name, path)| Some(format!("{name} {}", quoted(&path.as_ref()?.to_string_lossy()))))
     }
 
-    /// The systems of the pipeline, with one topic of it made ready.
+    /// The systems of the pipeline, with one of its topics created if it is missing and may be created.
     pub async fn open_for(&self, pipeline: &Pipeline, topic: &str, patience: &Patience) -> Result<Systems> {
         let systems = self.open(pipeline)?;
         if self.connections.create {
@@ -119,7 +120,7 @@ impl Context {
     }
 }
 
-/// A word as a shell takes it for one: in quotes, where it has letters that mean something there.
+/// A word for a shell: in quotes if it has characters that mean something there.
 pub(crate) fn quoted(word: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-./:@%+,=".contains(letter);
     match !word.is_empty() && word.chars().all(plain) {
@@ -129,8 +130,8 @@ pub(crate) fn quoted(word: &str) -> String {
 }
 
 /// As part of a consumer group's name: letters, digits, `-` and `_`.
-fn who(get: &dyn Fn(&str) -> Option<String>) -> String {
-    let first = |names: &[&str]| names.iter().find_map(|name| get(name).filter(|value| !value.is_empty()));
+fn who(env: &Env) -> String {
+    let first = |names: &[&str]| names.iter().find_map(|name| env.get(name).filter(|value| !value.is_empty()));
     let kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let user = first(&["USER", "LOGNAME", "USERNAME"]).unwrap_or_else(|| "somebody".to_owned());
     let host = first(&["HOSTNAME", "COMPUTERNAME"]).or_else(kernel).unwrap_or_else(|| "somewhere".to_owned());

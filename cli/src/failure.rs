@@ -7,23 +7,23 @@ use millstream_pipeline::Diagnostic;
 /// The exit code of a wrong command line.
 pub(crate) const USAGE: u8 = 2;
 
-/// Why a command did not go well.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
     /// An audit, a test or a check found something, and has printed it.
     Differences,
-    /// The command line asks for what can't be.
+    /// The command line is wrong.
     Usage(String),
     /// The pipeline file is wrong.
     Pipeline(Vec<Diagnostic>),
-    /// A system or a setting is in the way.
+    /// A system or a setting failed.
     System(Error),
-    /// Who reads stdout has gone: there is nobody to tell.
+    /// The reader of stdout has closed it.
     Closed,
 }
 
 impl Failure {
-    /// The stable exit codes: 1 differences, 2 usage, 3 a person must act, 4 passing trouble.
+    /// The stable exit codes: 1 differences, 2 usage, 3 a person must act, 4 transient trouble.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Closed => 0,
@@ -34,7 +34,7 @@ impl Failure {
         }
     }
 
-    /// Says it on stderr, unless it has been said.
+    /// Prints the failure on stderr, unless it has been printed.
     pub(crate) fn print(&self) {
         let error = style("error:").red().bold().for_stderr();
         match self {
@@ -53,11 +53,11 @@ impl From<Error> for Failure {
 }
 
 impl From<io::Error> for Failure {
-    /// Of writing to stdout, the only thing that commands write to themselves.
+    /// From an error of writing to stdout, the only output that commands write themselves.
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::Closed,
-            _ => Self::System(Error::stop("stdout can't be written to").caused_by(error)),
+            _ => Self::System(Error::stop("can't write to stdout").caused_by(error)),
         }
     }
 }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_exit_codes_are_the_promised_ones() {
+    fn the_exit_codes_are_stable() {
         let of = |failure: Failure| failure.exit_code();
         assert_eq!(of(Failure::Differences), 1);
         assert_eq!(of(Failure::Usage(String::new())), 2);

@@ -5,7 +5,7 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }
 
-/// Lines of cells that stand below each other.
+/// A table of cells in aligned columns.
 #[derive(Debug)]
 pub(crate) struct Grid {
     right: Vec<bool>,
@@ -13,7 +13,7 @@ pub(crate) struct Grid {
 }
 
 impl Grid {
-    /// The heads of the columns; one that begins with `>` is of numbers, which stand at the right.
+    /// The heads of the columns. A head with a leading `>` is for numbers, which are right-aligned.
     pub fn new(heads: &[&str]) -> Self {
         let right = heads.iter().map(|head| head.starts_with('>')).collect();
         let heads = heads.iter().map(|head| head.trim_start_matches('>').to_owned());
@@ -24,12 +24,12 @@ impl Grid {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// Are there no rows below the heads?
+    /// Does the grid have no rows?
     pub fn is_empty(&self) -> bool {
         self.rows.len() < 2
     }
 
-    /// The lines, the heads dimmed where there is colour. `stderr` says for which of the two outputs.
+    /// The lines, with dimmed heads if colours are on. `stderr` tells which of the two outputs they are for.
     pub fn lines(&self, indent: &str, stderr: bool) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let cell_width = |row: &Vec<String>, column: usize| row.get(column).map_or(0, |cell| measure_text_width(cell));
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_stand_at_the_right_and_nothing_trails() {
+    fn numbers_are_right_aligned_without_trailing_spaces() {
         let mut grid = Grid::new(&["topic", ">records", "note"]);
         grid.row(["a".to_owned(), "12,345,678".to_owned(), String::new()]);
         grid.row(["größer".to_owned(), "1".to_owned(), "x".to_owned()]);

@@ -1,4 +1,4 @@
-//! What the records of a file look like, guessed from a sample of them.
+//! Guesses the schema of a file's records from a sample.
 
 mod scalars;
 mod seen;
@@ -17,24 +17,24 @@ use crate::Failure;
 
 pub(crate) use self::types::{Field, Kind};
 
-/// The sample: at most so many records of at most so many bytes.
+/// The sample: at most this many records and bytes.
 const MAX_RECORDS: usize = 10_000;
 
 const MAX_BYTES: u64 = 64 << 20;
 
-/// Records of the file that become a test.
+/// How many records of the file become a test.
 const FIXTURE_RECORDS: usize = 20;
 
-/// A guess at a file.
+/// The guessed schema of a file.
 #[derive(Debug)]
 pub(crate) struct Guess {
-    /// The fields that have a type, in the order in which they came.
+    /// The fields with a type, in the order of their first occurrence.
     pub fields: Vec<Field>,
-    /// Fields that are left out, with the reason.
+    /// The fields that are left out, with the reason.
     pub left_out: Vec<String>,
-    /// Records looked at.
+    /// The number of records in the sample.
     pub records: usize,
-    /// The file's first records, as they are.
+    /// The file's first records, unchanged.
     pub fixture: String,
 }
 
@@ -52,7 +52,7 @@ impl Guess {
         guess.map_err(wrong)
     }
 
-    /// The field that says when an event happened: the one that is named so, or the only time there is.
+    /// The field with the time of the event: the one with a typical name, or the only time field.
     pub fn event_time(&self) -> Option<&Field> {
         let is_time = |field: &&Field| field.kind.is("timestamp") && !field.nullable;
         let times: Vec<&Field> = self.fields.iter().filter(is_time).collect();
@@ -65,9 +65,9 @@ impl Guess {
 fn sample(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
-    read.map_err(|error| format!("it can't be read: {error}"))?;
+    read.map_err(|error| format!("can't read it: {error}"))?;
     if bytes.len() as u64 > MAX_BYTES {
-        // The last line is cut in its middle.
+        // The last line may be incomplete.
         let end = bytes.iter().rposition(|byte| *byte == b'\n').ok_or("it has no lines")?;
         bytes.truncate(end + 1);
     }
@@ -81,8 +81,8 @@ fn of_json_lines(text: &str) -> Result<Guess, String> {
     for (at, line) in lines {
         match serde_json::from_str(line) {
             Ok(value @ Value::Object(_)) => record.json(&value),
-            Ok(_) => return Err(format!("line {}: a record is a JSON object", at + 1)),
-            Err(error) => return Err(format!("line {}: this is no JSON object: {error}", at + 1)),
+            Ok(_) => return Err(format!("line {}: a record must be a JSON object", at + 1)),
+            Err(error) => return Err(format!("line {}: this is not a JSON object: {error}", at + 1)),
         }
         if record.objects <= FIXTURE_RECORDS {
             fixture += line;
@@ -123,12 +123,12 @@ fn finish(record: Seen, fixture: String) -> Result<Guess, String> {
         return Err("it has no records to guess a schema from".to_owned());
     }
     if record.too_many_fields {
-        return Err(format!("a schema is not guessed from a record like this: {TOO_MANY_FIELDS}"));
+        return Err(format!("can't guess a schema from a record like this: {TOO_MANY_FIELDS}"));
     }
     let mut left_out = Vec::new();
     let fields = record.into_fields("", &mut left_out);
     if fields.is_empty() {
-        return Err(format!("no field has one type throughout: {}", left_out.join("; ")));
+        return Err(format!("no field has the same type in all records: {}", left_out.join("; ")));
     }
     Ok(Guess { fields, left_out, records, fixture })
 }

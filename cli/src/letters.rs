@@ -1,9 +1,9 @@
 use millstream_core::{DeadLetter, DeadLetters, Result};
 
-/// The newest letters of these functions (`pipeline.function`), in the order in which they were kept, the newest first.
+/// The newest letters of these functions (`pipeline.function`), newest first, by the time at which they were stored.
 ///
-/// All functions' letters stand in one place: they are read once, and not once for each function. Others may have written
-/// there too: until there are enough, more is asked for, as far as the place lists at all.
+/// All functions' letters are in one store, which is read once and not once per function. Other pipelines may have
+/// written there too, so this asks for more letters until there are enough, up to the limit of the store's listing.
 pub(crate) async fn newest(
     store: &dyn DeadLetters,
     is_ours: impl Fn(&str) -> bool,

@@ -9,9 +9,9 @@
 //! assert!(matches!(cli.command, Some(Command::Audit { function }) if function.as_deref() == Some("flow")));
 //! ```
 //!
-//! Results go to stdout (with `--json` for machines), progress and logs to stderr, and what became of it is in the exit
-//! code: see [`Failure::exit_code`]. Each command is a file of `commands/`; the live view of `dev` is in `live/`, where
-//! what is shown is a pure function of a [`live::State`].
+//! Results go to stdout (with `--json` for machines), progress and logs to stderr, and the exit code tells the outcome:
+//! see [`Failure::exit_code`]. Each command is a file in `commands/`. The live view of `dev` is in `live/`: the text on
+//! the screen is a pure function of a [`live::State`].
 
 mod args;
 mod commands;
@@ -28,38 +28,32 @@ mod patience;
 mod running;
 mod summary;
 
-use std::{ffi::OsString, process::ExitCode, time::Duration};
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
-use millstream_assembly::keep_panics_to_their_place;
-use millstream_core::{Error, fault};
+use millstream_core::Env;
+use millstream_host::shell;
 
 pub use args::{Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, NewArgs, ProduceArgs, ResetArgs};
 pub use failure::Failure;
 
 use context::Context;
 
-/// How long calls that nobody waits for any more may take when everything else is done.
-const LAST_CALLS: Duration = Duration::from_secs(1);
-
-/// Runs the command that `args` ask for, with settings by `get`, which a main makes from its environment.
-pub fn main(args: impl IntoIterator<Item = OsString>, get: &dyn Fn(&str) -> Option<String>) -> ExitCode {
-    // Whatever the log's filter is, and before there is a log.
-    keep_panics_to_their_place(|place| {
-        eprintln!("error: a defect of millstream at {place}: please report it with this place");
+/// Runs the command that `args` ask for, with the settings of `env`, which a main makes from its environment.
+pub fn main(args: impl IntoIterator<Item = OsString>, env: &Env) -> ExitCode {
+    // Not by the log: it may be filtered out there, and there is no log yet.
+    shell::prepare(env, |place| {
+        eprintln!("error: a bug in millstream at {place}: please report it with this place");
     });
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no mistakes: clap prints them on stdout. A closed pipe is nobody's concern here.
+            // Help and version are not errors: clap prints them on stdout. A closed pipe is ignored.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
         }
     };
-    if let Some(setting) = get("MILLSTREAM_FAULT") {
-        fault::arm(&setting);
-    }
-    match run(cli, get) {
+    match run(cli, env) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print();
@@ -68,15 +62,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, get: &dyn Fn(&str) -> Opti
     }
 }
 
-fn run(cli: Cli, get: &dyn Fn(&str) -> Option<String>) -> Result<(), Failure> {
+fn run(cli: Cli, env: &Env) -> Result<(), Failure> {
     let command = cli.command.unwrap_or_else(|| Command::Dev(DevArgs::default()));
-    let context = Context::new(cli.global, &command, get)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::stop("the system gives no threads or timers").caused_by(error))?;
-    let outcome = runtime.block_on(commands::run(&context, command));
-    // What a command has begun and given up on (a call to a broker that is away) is not waited for.
-    runtime.shutdown_timeout(LAST_CALLS);
-    outcome
+    let context = Context::new(cli.global, &command, env)?;
+    shell::block_on(commands::run(&context, command))
 }

@@ -4,27 +4,25 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use millstream_host::shell::{LogFormat, log_to};
+use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that are kept while a live view has the terminal.
 const KEPT_LINES: usize = 20;
 
-/// Where log lines go: to stderr, or into a live view's keeping, which they would tear apart.
+/// Where log lines go: to stderr, or to the live view, which shows the latest of them in its place on the terminal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Logs(Arc<Mutex<Option<VecDeque<String>>>>);
 
 impl Logs {
-    /// Sends the log lines that `filter` lets through to stderr; a second call leaves the first one's way.
+    /// Sends the log lines that `filter` lets through to stderr.
     pub fn start(filter: &str) -> Self {
         let logs = Self::default();
-        let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| "warn".into());
-        let ansi = console::colors_enabled_stderr();
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(logs.clone()).with_ansi(ansi);
-        let _ = log.compact().try_init();
+        log_to(logs.clone(), filter, LogFormat::Plain { colours: console::colors_enabled_stderr() });
         logs
     }
 
-    /// From now on lines are kept, the latest of them, and not printed.
+    /// From now on the latest lines are kept, and none is printed.
     pub fn keep(&self) {
         *self.kept() = Some(VecDeque::new());
     }

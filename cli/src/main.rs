@@ -1,8 +1,10 @@
-//! The `millstream` command; all of it is in the library.
+//! The `millstream` command; its code is in the library.
 
 use std::process::ExitCode;
 
+use millstream_core::Env;
+
 #[expect(clippy::disallowed_methods, reason = "the edge: the command reads its environment here, once")]
 fn main() -> ExitCode {
-    millstream_cli::main(std::env::args_os(), &|name| std::env::var(name).ok())
+    millstream_cli::main(std::env::args_os(), &Env::new(|name| std::env::var(name).ok()))
 }

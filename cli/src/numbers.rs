@@ -1,4 +1,4 @@
-/// A count with its thousands apart: `1,234,567`.
+/// A count with thousands separators: `1,234,567`.
 pub(crate) fn count(number: impl TryInto<i128>) -> String {
     let number: i128 = number.try_into().unwrap_or(0);
     let digits = number.unsigned_abs().to_string();
@@ -12,12 +12,12 @@ pub(crate) fn count(number: impl TryInto<i128>) -> String {
     text
 }
 
-/// A count of things, in the plural where it is one: `1 row`, `2 rows`.
+/// A count of things, pluralised if needed: `1 row`, `2 rows`.
 pub(crate) fn counted(number: u64, what: &str) -> String {
     format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
-/// Things per second: whole ones from 10 on.
+/// Things per second; without a fraction from 10 on.
 pub(crate) fn rate(per_s: f64) -> String {
     match per_s {
         per_s if per_s < 0.05 => "0".to_owned(),
@@ -26,7 +26,7 @@ pub(crate) fn rate(per_s: f64) -> String {
     }
 }
 
-/// How long, for a person: `8.5 s`, `2 min 05 s`, `3 h 20 min`.
+/// A duration for people: `8.5 s`, `2 min 05 s`, `3 h 20 min`.
 pub(crate) fn duration(ms: i64) -> String {
     match ms {
         ms if ms < 10_000 => format!("{:.1} s", ms as f64 / 1e3),

@@ -1,33 +1,29 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
-use millstream_ingest::{Events, Pace};
-use millstream_assembly::{Function, Systems};
-use millstream_core::{Error, Position, Result};
-use millstream_host::{Retries, Stop, stream};
+use millstream_assembly::{Function, Maker, Making, Ready, Systems};
+use millstream_core::{Error, Result, Retries};
+use millstream_host::Stop;
 use millstream_pipeline::{Pipeline, Target, Uses};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::{context::Context, patience::Patience};
+use crate::patience::Patience;
 
-/// A generator that runs.
-#[derive(Clone, Debug)]
+/// A running function that makes records.
+#[derive(Clone)]
 pub(crate) struct Generating {
     pub name: String,
     pub into: Target,
-    sent: Arc<AtomicU64>,
+    maker: Arc<Maker>,
 }
 
 impl Generating {
     /// Records that were acknowledged.
     pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+        self.maker.sent()
     }
 }
 
-/// A function that runs.
+/// A running function that reads topics.
 #[derive(Clone)]
 pub(crate) struct Consuming {
     pub name: String,
@@ -35,111 +31,84 @@ pub(crate) struct Consuming {
     pub function: Arc<Function>,
 }
 
-/// Functions of a pipeline that run in this process, each as tasks of its own.
+/// Functions of a pipeline that run in this process, each in a task of its own.
+#[derive(Default)]
 pub(crate) struct Running {
     pub generators: Vec<Generating>,
     pub functions: Vec<Consuming>,
-    stop_generators: Stop,
-    stop_functions: Stop,
-    generator_tasks: JoinSet<(String, Result<()>)>,
-    function_tasks: JoinSet<(String, Result<()>)>,
+    makers: Group,
+    readers: Group,
+}
+
+/// Tasks that are asked to end together.
+#[derive(Default)]
+struct Group {
+    stop: Stop,
+    tasks: JoinSet<(String, Result<()>)>,
 }
 
 impl Running {
-    pub fn new() -> Self {
-        Self {
-            generators: Vec::new(),
-            functions: Vec::new(),
-            stop_generators: Stop::default(),
-            stop_functions: Stop::default(),
-            generator_tasks: JoinSet::new(),
-            function_tasks: JoinSet::new(),
-        }
-    }
-
-    /// Makes a function ready (its table, its references) and starts it.
-    pub async fn start_function(
+    /// Makes a function ready (its topic, its table, its references) and runs it as its container does, whatever its kind.
+    /// `making` is for one that makes records.
+    pub async fn start(
         &mut self,
         systems: &Systems,
         pipeline: &Pipeline,
         name: &str,
+        making: &Making,
         patience: &Patience,
     ) -> Result<()> {
         let what = format!("function `{name}`");
-        let function = patience.wait_for(&what, || systems.function(pipeline, name)).await;
-        // What was waited for is named already.
+        let ready = patience.wait_for(&what, || systems.ready(pipeline, name, making)).await;
+        // Some errors name the function already.
         let named = |error: Error| if error.to_string().starts_with(&what) { error } else { of_function(name, error) };
-        let function = function.map_err(named)?;
-        let function = Arc::new(function);
-        let (source, stop) = (systems.source(), self.stop_functions.clone());
-        let (subscription, runner) = (function.subscription.clone(), Arc::clone(&function.runner));
-        let task_name = name.to_owned();
-        self.function_tasks.spawn(async move {
-            (task_name, stream::run(source, subscription, runner, stop, Retries::default()).await)
+        let ready = ready.map_err(named)?;
+        let work = ready.work(systems);
+        let (name, into) = (name.to_owned(), pipeline.functions[name].into.clone());
+        let group = match ready {
+            Ready::Maker(maker) => {
+                self.generators.push(Generating { name: name.clone(), into, maker });
+                &mut self.makers
+            }
+            Ready::Reader(function) => {
+                self.functions.push(Consuming { name: name.clone(), into, function });
+                &mut self.readers
+            }
+        };
+        let stop = group.stop.clone();
+        group.tasks.spawn(async move {
+            let ended = millstream_host::serve(work, stop, Retries::default()).await;
+            (name, ended)
         });
-        let into = pipeline.functions[name].into.clone();
-        self.functions.push(Consuming { name: name.to_owned(), into, function });
-        Ok(())
-    }
-
-    /// Starts a generator, at `rate` records a second in place of its own. `sent` is told each acknowledged position.
-    pub fn start_generator(
-        &mut self,
-        context: &Context,
-        systems: &Systems,
-        pipeline: &Pipeline,
-        name: &str,
-        rate: Option<f64>,
-        mut sent: impl FnMut(&[Position]) + Send + 'static,
-    ) -> Result<()> {
-        let declared = &pipeline.functions[name];
-        let topic = &pipeline.topics[&declared.into.name];
-        // The moment is chance enough: two starts are to make different records.
-        let seed = context.clock.now_us().unsigned_abs();
-        let events = Events::new(topic, declared, seed).map_err(|error| of_function(name, error))?;
-        let of_file = declared.generate.as_ref().map(Pace::of);
-        let pace =
-            rate.map(Pace::PerSecond).or(of_file).ok_or_else(|| Error::stop(format!("`{name}` makes no records")))?;
-        let count = Arc::new(AtomicU64::new(0));
-        let (producer, clock) = (systems.producer(topic)?, Arc::clone(&context.clock));
-        let (stop, counted) = (self.stop_generators.clone(), Arc::clone(&count));
-        let (task_name, topic) = (name.to_owned(), declared.into.name.clone());
-        self.generator_tasks.spawn(async move {
-            let report = move |positions: &[Position]| {
-                counted.fetch_add(positions.len() as u64, Ordering::Relaxed);
-                sent(positions);
-            };
-            let stopping = move || stop.requested();
-            let done = millstream_ingest::generate(events, pace, &topic, producer, clock, stopping, report).await;
-            (task_name, done.map(drop))
-        });
-        self.generators.push(Generating { name: name.to_owned(), into: declared.into.clone(), sent: count });
         Ok(())
     }
 
     /// Waits until one of the tasks ends by itself, which is always too early.
     pub async fn ended(&mut self) -> Error {
-        let nothing_left = self.generator_tasks.is_empty() && self.function_tasks.is_empty();
-        if nothing_left {
+        if self.makers.tasks.is_empty() && self.readers.tasks.is_empty() {
             return std::future::pending().await;
         }
         let ended = tokio::select! {
-            Some(ended) = self.generator_tasks.join_next() => ended,
-            Some(ended) = self.function_tasks.join_next() => ended,
+            Some(ended) = self.makers.tasks.join_next() => ended,
+            Some(ended) = self.readers.tasks.join_next() => ended,
         };
-        outcome(ended).err().unwrap_or_else(|| Error::stop("internal: a function has ended though nobody asked it to"))
+        outcome(ended).err().unwrap_or_else(|| Error::stop("internal: a function has ended before it was asked to"))
     }
 
-    /// Ends the generators, then the functions, and waits until what they have in hand is written. The first error of
-    /// those that ended badly.
+    /// Ends the functions that make records, then those that read them, and waits until everything in flight is written.
+    /// Returns the first error of those that failed.
     pub async fn drain(&mut self) -> Result<()> {
-        self.stop_generators.request();
+        let makers = self.makers.drain().await;
+        let readers = self.readers.drain().await;
+        makers.and(readers)
+    }
+}
+
+impl Group {
+    async fn drain(&mut self) -> Result<()> {
+        self.stop.request();
         let mut first = Ok(());
-        while let Some(ended) = self.generator_tasks.join_next().await {
-            first = first.and(outcome(ended));
-        }
-        self.stop_functions.request();
-        while let Some(ended) = self.function_tasks.join_next().await {
+        while let Some(ended) = self.tasks.join_next().await {
             first = first.and(outcome(ended));
         }
         first
@@ -156,7 +125,9 @@ pub(crate) fn names(pipeline: &Pipeline) -> (Vec<&String>, Vec<&String>) {
 fn outcome(ended: Result<(String, Result<()>), JoinError>) -> Result<()> {
     match ended {
         Ok((name, outcome)) => outcome.map_err(|error| of_function(&name, error)),
-        Err(failed) => Err(Error::stop("internal: a function has panicked; it wrote nothing half").caused_by(failed)),
+        Err(failed) => {
+            Err(Error::stop("internal: a function has panicked; no partial write is possible").caused_by(failed))
+        }
     }
 }
 

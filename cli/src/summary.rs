@@ -9,19 +9,19 @@ use crate::{
     running::{Consuming, Running},
 };
 
-/// Partitions of a function that a person is shown.
+/// How many partitions of a function are shown.
 const SHOWN_PARTITIONS: usize = 6;
 
-/// How long a system may take to say where a function stands.
+/// How long a system may take to report a function's state.
 const ASK: Duration = Duration::from_secs(2);
 
-/// What a run has done, told when it ends.
+/// What a run has done, printed at its end.
 #[derive(Debug)]
 pub(crate) struct Summary {
     pub elapsed_ms: i64,
     pub generators: Vec<Made>,
     pub functions: Vec<Done>,
-    pub systems: [(&'static str, String); 3],
+    pub systems: Vec<(&'static str, String)>,
 }
 
 /// What a generator has made.
@@ -45,7 +45,7 @@ pub(crate) struct Done {
 }
 
 impl Summary {
-    /// Asks sinks and log where things stand. What can't be asked any more is left out: the run is over all the same.
+    /// Asks the sinks and the log for the final state. Systems that don't answer are left out: the run is over anyway.
     pub async fn of(running: &Running, systems: &Systems, elapsed_ms: i64) -> Self {
         let made = |generating: &crate::running::Generating| Made {
             name: generating.name.clone(),
@@ -71,7 +71,7 @@ impl Summary {
         Self { elapsed_ms, generators, functions, systems: systems.describe() }
     }
 
-    /// For a person; `again` is the command that goes on from here.
+    /// The text for people; `again` is the command that continues from here.
     pub fn lines(&self, again: &str) -> Vec<String> {
         let mut lines = vec![format!("Ran {}.", duration(self.elapsed_ms))];
         for made in &self.generators {
@@ -90,11 +90,11 @@ impl Summary {
             lines.extend(done.fence_line());
         }
         lines.push(self.systems.iter().map(|(what, place)| format!("{what}: {place}")).collect::<Vec<_>>().join(" · "));
-        lines.push(format!("`{again}` goes on from here."));
+        lines.push(format!("`{again}` continues from here."));
         lines
     }
 
-    /// For machines.
+    /// The JSON for machines.
     pub fn json(&self) -> Value {
         let fence = |(partition, fence, high): &(TopicPartition, Option<i64>, i64)| {
             json!({ "topic": partition.topic, "generation": partition.generation, "partition": partition.partition,
@@ -121,7 +121,7 @@ impl Done {
             match fence {
                 Some(fence) if fence == high => format!("{place} at {}", count(*fence)),
                 Some(fence) => format!("{place} at {} of {}", count(*fence), count(*high)),
-                None => format!("{place} not begun"),
+                None => format!("{place} not started"),
             }
         };
         if self.fences.is_empty() {
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_says_what_was_done_and_how_to_go_on() {
+    fn it_shows_what_was_done_and_how_to_continue() {
         let partition = |number| TopicPartition::new("transaction", 1, number);
         let summary = Summary {
             elapsed_ms: 12_345,
@@ -164,15 +164,15 @@ mod tests {
                 healed: 0,
                 fences: vec![(partition(0), Some(1_000), 1_000), (partition(1), Some(5), 9), (partition(2), None, 0)],
             }],
-            systems: [("log", "a".into()), ("tables", "b".into()), ("lake", "c".into())],
+            systems: vec![("log", "a".into()), ("tables", "b".into()), ("lake", "c".into())],
         };
         let expected = [
             "Ran 12 s.",
             "  generate: 1,234 records sent to topic.transaction",
             "  flow: 1,234 records in, 1 row written to postgres.transaction_flow, 2 dead letters (`millstream dead-letters list`)",
-            "    fences: transaction/0 at 1,000, transaction/1 at 5 of 9, transaction/2 not begun",
+            "    fences: transaction/0 at 1,000, transaction/1 at 5 of 9, transaction/2 not started",
             "log: a · tables: b · lake: c",
-            "`millstream dev` goes on from here.",
+            "`millstream dev` continues from here.",
         ];
         assert_eq!(summary.lines("millstream dev"), expected);
         assert_eq!(summary.json()["functions"][0]["partitions"][1]["log_end"], 9);

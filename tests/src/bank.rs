@@ -1,4 +1,4 @@
-//! Bank transactions, good and bad, and the sums that they make.
+//! Bank transactions, good and bad, and their sums.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 /// The window of the `flow` function, in microseconds.
 const WINDOW_US: i64 = 2_000_000;
-/// 2025-02-28T23:59:20Z: the events of a longer log lie on both sides of midnight.
+/// 2025-02-28T23:59:20Z: a longer log has events before and after midnight.
 const FIRST_US: i64 = 1_740_787_160_000_000;
 const BRANCHES: [&str; 8] = ["Amsterdam", "Bruges", "Geneva", "Lisbon", "Oslo", "Prague", "Vienna", "Zürich"];
 const CURRENCIES: [&str; 5] = ["EUR", "USD", "GBP", "CHF", "NOK"];
@@ -16,22 +16,22 @@ const CURRENCIES: [&str; 5] = ["EUR", "USD", "GBP", "CHF", "NOK"];
 /// One transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transaction {
-    /// Where it was made.
+    /// The branch.
     pub branch: &'static str,
-    /// Of what.
+    /// The currency.
     pub currency: &'static str,
-    /// How much, in hundredths.
+    /// The amount, in hundredths.
     pub cents: i64,
-    /// When, in microseconds since 1970.
+    /// The time, in microseconds since 1970.
     pub at_us: i64,
 }
 
-/// What the table `flow` should hold: window in microseconds since 1970, branch and currency, to the sum in hundredths and
-/// the number of transactions.
+/// The expected rows of the table `flow`: window in microseconds since 1970, branch and currency, to the sum in
+/// hundredths and the number of transactions.
 pub type Sums = BTreeMap<(i64, String, String), (i64, i64)>;
 
 impl Transaction {
-    /// As it stands in the topic.
+    /// The value in the topic.
     pub fn json(&self) -> Vec<u8> {
         let Self { branch, currency, cents, at_us } = self;
         let at = DateTime::from_timestamp_micros(*at_us).unwrap().to_rfc3339_opts(SecondsFormat::Millis, true);
@@ -45,16 +45,16 @@ impl Transaction {
     }
 }
 
-/// A record to be written, and what it means.
+/// A record to write, and its transaction.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Decides the partition.
+    /// The key, which decides the partition.
     pub key: String,
-    /// The value as it stands in the topic.
+    /// The value in the topic.
     pub value: Option<Vec<u8>>,
     /// Its timestamp, in microseconds since 1970.
     pub at_us: i64,
-    /// The transaction that it holds; none for a bad record.
+    /// The transaction that it holds; `None` for a bad record.
     pub means: Option<Transaction>,
 }
 
@@ -81,7 +81,7 @@ pub fn transactions(seed: u64, count: usize) -> Vec<Record> {
     (0..count).map(transaction).map(|transaction| transaction.record()).collect()
 }
 
-/// The same with a bad record after every `every` or so.
+/// The same with a bad record after about every `every` good ones.
 pub fn transactions_with_bad(seed: u64, count: usize, every: usize) -> Vec<Record> {
     let mut random = StdRng::seed_from_u64(!seed);
     let mut records = Vec::with_capacity(count + count / every);
@@ -98,7 +98,7 @@ pub fn transactions_with_bad(seed: u64, count: usize, every: usize) -> Vec<Recor
     records
 }
 
-/// The sums of these transactions, by the plainest code there is.
+/// The sums of these transactions, by the simplest possible code.
 pub fn sums<'a>(transactions: impl Iterator<Item = &'a Transaction>) -> Sums {
     let mut sums = Sums::new();
     for Transaction { branch, currency, cents, at_us } in transactions {
@@ -110,7 +110,7 @@ pub fn sums<'a>(transactions: impl Iterator<Item = &'a Transaction>) -> Sums {
     sums
 }
 
-/// What differs between two tables, for the message of a failed test: a few rows, and how many there are.
+/// The differences between two tables, for the message of a failed test: a few rows, and their number.
 pub fn difference(have: &Sums, want: &Sums) -> Option<String> {
     let keys: std::collections::BTreeSet<_> = have.keys().chain(want.keys()).collect();
     let wrong: Vec<_> = keys.into_iter().filter(|key| have.get(*key) != want.get(*key)).collect();
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_transaction_that_counts_twice_or_never_is_a_difference() {
+    fn a_transaction_that_is_counted_twice_or_never_is_a_difference() {
         let transactions: Vec<_> = transactions(1, 100).into_iter().filter_map(|record| record.means).collect();
         let right = sums(transactions.iter());
         assert_eq!(difference(&right, &right), None);

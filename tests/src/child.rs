@@ -11,12 +11,12 @@ use crate::{
     wait::{PATIENCE, until},
 };
 
-/// How much of a child's stderr a failed test shows, in bytes from its end.
+/// How much of a child's stderr a failed test shows: this many bytes at its end.
 const SHOWN_BYTES: usize = 6_000;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// A process under test. Killed when dropped; if that is because a test failed, what it said goes to the test's output.
+/// A process under test. It is killed on drop; if the test has failed, its stderr goes to the test's output.
 pub struct Child {
     process: std::process::Child,
     name: String,
@@ -24,7 +24,7 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts a function binary on a scene's systems, with more of its environment in `env`.
+    /// Starts a function binary on a scene's systems, with additional environment variables in `env`.
     pub fn start(binary: &str, scene: &Scene, function: &str, env: &[(&str, String)]) -> Self {
         let env = [&[("MILLSTREAM_FUNCTION", function.to_owned())], env].concat();
         Self::begin(binary, &[], scene, function, &env)
@@ -55,12 +55,12 @@ impl Child {
         Self { process, name, stderr }
     }
 
-    /// What it has said so far.
+    /// Its stderr so far.
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.stderr).unwrap_or_default()).into_owned()
     }
 
-    /// Its end, if it has ended.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.process.try_wait().unwrap()
     }
@@ -78,30 +78,30 @@ impl Child {
         assert_eq!(status.signal(), Some(libc::SIGKILL), "{} ended with {status}; {hint}", self.name);
     }
 
-    /// Asks it to end in good order, and checks that it does.
+    /// Asks it to shut down, and checks that it succeeds.
     pub async fn drain(&mut self) {
         self.signal(libc::SIGTERM);
         let status = self.end().await;
         assert!(status.success(), "{} ended with {status}", self.name);
     }
 
-    /// Ends it as a lost machine would.
+    /// Kills it, like a lost machine.
     pub async fn kill(&mut self) {
         self.signal(libc::SIGKILL);
         self.end().await;
     }
 
-    /// Stops it in its tracks, as a machine that swaps would.
+    /// Freezes it, like a machine that swaps.
     pub fn freeze(&self) {
         self.signal(libc::SIGSTOP);
     }
 
-    /// Lets it go on.
+    /// Lets it continue.
     pub fn thaw(&self) {
         self.signal(libc::SIGCONT);
     }
 
-    /// Panics when it has ended, which it should not have.
+    /// Panics if it has ended.
     pub fn assert_runs(&mut self) {
         if let Some(status) = self.ended() {
             panic!("{} ended with {status}", self.name);
@@ -124,12 +124,12 @@ impl Drop for Child {
             while !said.is_char_boundary(from) {
                 from += 1;
             }
-            eprintln!("--- the last that {} said:\n{}", self.name, &said[from..]);
+            eprintln!("--- the end of the stderr of {}:\n{}", self.name, &said[from..]);
         }
     }
 }
 
-/// Binaries lie in the folder above that of the test's own executable.
+/// Binaries are in the parent folder of the test executable's folder.
 fn binary_path(name: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap();
     own.parent().and_then(|deps| deps.parent()).unwrap().join(name)

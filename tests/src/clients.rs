@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use millstream_core::{Clock, Log, SystemClock};
+use millstream_core::{Clock, Compression, Log, SystemClock};
 use millstream_kafka::{Kafka, KafkaSettings, Profile};
 use millstream_testkit::database_url;
 use rdkafka::{
@@ -15,26 +15,26 @@ use tokio_postgres::NoTls;
 
 use crate::wait::{PATIENCE, until};
 
-/// A setting of the test run: where it has its services.
-#[expect(clippy::disallowed_methods, reason = "the edge: where the test run has its services")]
+/// A setting of the test run: the address of a service.
+#[expect(clippy::disallowed_methods, reason = "the edge: the addresses of the services come from the environment")]
 pub fn setting(name: &str) -> String {
     let hint = "start services by `tests/services start` and source the env file that it prints";
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: {hint}, or run `tests/run`"))
 }
 
-/// A name that no other test has, nor an earlier run on the same services.
+/// A name that is unique among tests, and among runs on the same services.
 pub fn unique(name: &str) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     format!("{name}_{}_{}", SystemClock.now_ms() % 1_000_000_000, NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A client of the tests' own.
-pub fn kafka(brokers: &str, compression: &str) -> Kafka {
+pub fn kafka(brokers: &str, compression: Compression) -> Kafka {
     let settings = KafkaSettings {
         brokers: brokers.to_owned(),
         config: BTreeMap::new(),
         profile: Profile::Default,
-        compression: compression.to_owned(),
+        compression,
         client_id: "millstream-tests".to_owned(),
     };
     Kafka::new(settings).unwrap()
@@ -45,7 +45,7 @@ pub async fn delete_topic(brokers: &str, topic: &str) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
     admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
-    let kafka = kafka(brokers, "none");
+    let kafka = kafka(brokers, Compression::None);
     until(PATIENCE, "the end of a topic", async || match kafka.partitions(topic).await {
         Err(error) if !error.is_retry() => Ok(()),
         other => Err(format!("it is still there: {other:?}")),
@@ -73,7 +73,7 @@ pub(crate) async fn create_database(url: &str, name: &str) -> String {
     database_url(url, name).unwrap()
 }
 
-/// A connection of the tests' own.
+/// A PostgreSQL connection of the test itself.
 pub async fn postgres_client(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);

@@ -1,11 +1,11 @@
-//! Statements that nobody wrote, over records that nobody sent, through the real function in random cuts; what readers see is
-//! compared with one query over everything by an engine that isn't ours.
+//! Generated statements over generated records go through the real function in random cuts. What readers see is
+//! compared with one query over everything, run by another engine.
 //!
-//! A *case* is made of a seed: topics, references, records, a statement. The statement prints itself for millstream, for
-//! DuckDB (the first oracle) and for DataFusion as it is (the second). Batches of random sizes from random partitions,
-//! some of them at once, some delivered twice, go through the function; the table is read as its readers do it: from
-//! PostgreSQL in a session of another time zone, from the embedded store's file by a connection of our own. Nothing of
-//! the code under test takes part in what it is compared with.
+//! A *case* is derived from a seed: topics, references, records, a statement. The statement prints itself for
+//! millstream, for DuckDB (the first oracle) and for unmodified DataFusion (the second). Batches of random sizes from
+//! random partitions go through the function, some of them at once, some delivered twice. The table is read as readers
+//! do: from PostgreSQL in a session with another time zone, from the embedded store's file with a separate connection.
+//! The expected result uses none of the code under test.
 
 mod aggregates;
 mod case;

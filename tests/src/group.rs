@@ -8,8 +8,8 @@ use rdkafka::{ClientConfig, consumer::BaseConsumer, consumer::Consumer};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Takes a consumer group's dead members out of it, so that a test that has killed them need not wait for their session
-/// to time out. Changes nothing but time: exactly-once does not rest on the group.
+/// Removes a consumer group's dead members, so that a test that has killed them doesn't wait for their session timeout.
+/// It only saves time: exactly-once doesn't depend on the group.
 pub async fn say_goodbye(brokers: &str, group: &str) {
     let (brokers, group) = (brokers.to_owned(), group.to_owned());
     tokio::task::spawn_blocking(move || {
@@ -25,7 +25,7 @@ pub async fn say_goodbye(brokers: &str, group: &str) {
     .unwrap();
 }
 
-/// `LeaveGroup`, version 1, as in the Kafka protocol guide: the one broker of the tests is every group's coordinator.
+/// `LeaveGroup`, version 1, as in the Kafka protocol guide. The tests have one broker, which coordinates every group.
 fn leave(brokers: &str, group: &str, member: &str) {
     let text = |text: &str| [&(text.len() as i16).to_be_bytes()[..], text.as_bytes()].concat();
     let (key, version, correlation) = (13_i16.to_be_bytes(), 1_i16.to_be_bytes(), 7_i32.to_be_bytes());
@@ -37,6 +37,6 @@ fn leave(brokers: &str, group: &str, member: &str) {
     let mut answer = [0; 14];
     broker.read_exact(&mut answer).unwrap();
     let error = i16::from_be_bytes([answer[12], answer[13]]);
-    // 25: it is no member any more.
-    assert!([0, 25].contains(&error), "the broker answered {error} to a goodbye of group {group}");
+    // 25: it is no longer a member.
+    assert!([0, 25].contains(&error), "the broker answered {error} to LeaveGroup of group {group}");
 }

@@ -1,4 +1,4 @@
-//! End to end on real services, with faults: the harness of the tests in `tests/end_to_end`.
+//! The harness of the tests in `tests/end_to_end`: end to end on real services, with faults.
 //!
 //! ```no_run
 //! use millstream_tests::{Child, Scene, Setting, bank};
@@ -12,9 +12,9 @@
 //! # }
 //! ```
 //!
-//! What a sink should hold is computed here in plain Rust from the generated records: nothing of the code under test
-//! takes part in it. Everything panics instead of returning errors, every wait has a limit, and every process that was
-//! started ends with its [`Child`].
+//! The expected content of a sink is computed here in plain Rust from the generated records, without any of the code
+//! under test. Everything panics instead of returning errors, every wait has a limit, and every started process ends
+//! with its [`Child`].
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this crate is test code: a panic is how a test fails")]
 
 pub mod bank;

@@ -1,8 +1,8 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use millstream_assembly::{Function, Systems};
-use millstream_core::{Limits, Producer, SystemClock, TopicPartition};
-use millstream_pipeline::{Connections, Pipeline};
+use millstream_assembly::{Connections, Function, Systems};
+use millstream_core::{Env, Limits, Producer, SystemClock, TopicPartition};
+use millstream_pipeline::Pipeline;
 use tempfile::TempDir;
 
 use crate::{
@@ -18,24 +18,24 @@ mod read;
 
 pub use read::Archived;
 
-/// Records of one send.
+/// How many records are sent at a time.
 const SEND_RECORDS: usize = 5_000;
 
-/// A pipeline of one topic with the functions `flow` (sums) and `archive` (files), on systems of its own or shared ones.
+/// A pipeline with one topic and the functions `flow` (sums) and `archive` (files), on its own or shared systems.
 pub struct Scene {
     folder: TempDir,
     store: Store,
     environment: BTreeMap<String, String>,
     /// The pipeline.
     pub pipeline: Pipeline,
-    /// What it is connected to, as the test's own process sees it.
+    /// Its systems, for the test's own process.
     pub systems: Systems,
     /// Its topic.
     pub topic: String,
 }
 
 impl Scene {
-    /// Writes the pipeline file, connects, and makes the topics.
+    /// Writes the pipeline file, connects, and creates the topics.
     pub async fn new(setting: Setting<'_>) -> Self {
         let folder = TempDir::with_prefix("millstream-scene-").unwrap();
         let name = unique(setting.name);
@@ -53,7 +53,7 @@ impl Scene {
         set("MILLSTREAM_KAFKA_BROKERS", kafka);
         set("MILLSTREAM_POSTGRES_URL", postgres);
         let pipeline = Pipeline::load(folder.path()).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
-        let connections = Connections::read(&|name| environment.get(name).cloned()).unwrap();
+        let connections = Connections::read(&Env::of(environment.clone())).unwrap();
         let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
         if setting.create {
             systems.create_topics(&pipeline).await.unwrap();
@@ -61,17 +61,17 @@ impl Scene {
         Self { folder, store: setting.store, environment, pipeline, systems, topic }
     }
 
-    /// The pipeline's name, which no other scene has.
+    /// The pipeline's name; unique among scenes.
     pub fn name(&self) -> &str {
         &self.pipeline.name
     }
 
-    /// A folder that is removed with the scene.
+    /// A folder that is deleted with the scene.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Settings of a function's process.
+    /// The environment of a function's process.
     pub fn environment(&self) -> &BTreeMap<String, String> {
         &self.environment
     }
@@ -92,13 +92,13 @@ impl Scene {
         kafka
     }
 
-    /// The URL by which the test looks at Postgres.
+    /// The URL with which the test connects to Postgres.
     pub fn direct(&self) -> &str {
         let Store::Services { direct, .. } = &self.store else { panic!("an embedded scene has no Postgres") };
         direct
     }
 
-    /// Appends records to the topic, and says where they stand.
+    /// Appends records to the topic, and returns their positions.
     pub async fn write(&self, records: Vec<Record>) -> Written {
         let producer = self.systems.producer(&self.pipeline.topics[&self.topic]).unwrap();
         self.write_by(producer.as_ref(), records).await
@@ -115,7 +115,7 @@ impl Scene {
         written
     }
 
-    /// A function in the test's own process: its sink is looked at. Makes its table when it isn't there.
+    /// A function in the test's own process, to read its sink. Creates its table if it is missing.
     pub async fn function(&self, name: &str) -> Function {
         self.systems.function(&self.pipeline, name).await.unwrap()
     }
@@ -125,7 +125,7 @@ impl Scene {
         TopicPartition::new(&self.topic, self.pipeline.topics[&self.topic].generation, number)
     }
 
-    /// How many records are below the fences of a function that runs elsewhere.
+    /// How many records are below the fences of a function that runs in another process.
     pub async fn brought_in(&self, function: &Function) -> i64 {
         let mut sum = 0;
         for number in 0..self.pipeline.topics[&self.topic].partitions {

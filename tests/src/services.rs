@@ -4,13 +4,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Services that belong to one test, which may take them away. Stopped and removed when dropped.
+/// Services that belong to one test, which may stop them. They are stopped and removed on drop.
 pub struct OwnServices {
     env: BTreeMap<String, String>,
 }
 
 impl OwnServices {
-    /// Starts these; takes some ten seconds.
+    /// Starts these services; this takes some ten seconds.
     pub async fn start(names: &[&str]) -> Self {
         let args: Vec<String> = ["start", "--fresh"].iter().chain(names).map(|arg| (*arg).to_owned()).collect();
         let file = run(args, BTreeMap::new()).await;
@@ -32,12 +32,12 @@ impl OwnServices {
         self.env["MILLSTREAM_TEST_POSTGRES"].clone()
     }
 
-    /// Takes a service away without a goodbye.
+    /// Kills a service.
     pub async fn take_away(&self, name: &str) {
         run(vec!["kill-one".into(), name.into()], self.env.clone()).await;
     }
 
-    /// Brings a service back.
+    /// Starts a service again.
     pub async fn bring_back(&self, name: &str) {
         run(vec!["start-one".into(), name.into()], self.env.clone()).await;
     }
@@ -47,7 +47,7 @@ impl Drop for OwnServices {
     fn drop(&mut self) {
         let stopped = command().arg("stop").envs(&self.env).stdin(Stdio::null()).output();
         if !stopped.as_ref().is_ok_and(|output| output.status.success()) {
-            eprintln!("own services could not be stopped: {stopped:?}");
+            eprintln!("can't stop the test's own services: {stopped:?}");
         }
     }
 }
@@ -56,7 +56,7 @@ fn command() -> Command {
     Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/services"))
 }
 
-/// Its stdout goes to a file, because the services it starts would keep a pipe open.
+/// The script's stdout goes to a file, because the services that it starts would keep a pipe open.
 async fn run(args: Vec<String>, env: BTreeMap<String, String>) -> String {
     tokio::task::spawn_blocking(move || {
         let (out, err) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());

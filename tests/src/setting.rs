@@ -1,22 +1,22 @@
 use crate::clients::{create_database, new_database, setting, unique};
 use millstream_testkit::database_url;
 
-/// How a scene differs from the ordinary one.
+/// The settings of a scene.
 #[derive(Clone, Debug)]
 pub struct Setting<'a> {
-    /// For people; several scenes may have the same.
+    /// A name for people; several scenes may share it.
     pub name: &'a str,
-    /// Where its log and its tables are.
+    /// The systems of its log and its tables.
     pub store: Store,
-    /// A topic that is there already; otherwise one is made.
+    /// An existing topic; `None` creates one.
     pub topic: Option<String>,
-    /// How many partitions a topic that is made has.
+    /// The number of partitions of a created topic.
     pub partitions: i32,
-    /// The generation that the pipeline file says.
+    /// The generation in the pipeline file.
     pub generation: u32,
-    /// What ends a batch.
+    /// The maximum number of records in a batch.
     pub max_records: usize,
-    /// May the topic be made at all?
+    /// May the topic be created?
     pub create: bool,
 }
 
@@ -37,27 +37,27 @@ impl Default for Setting<'_> {
 /// The systems of a scene.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Store {
-    /// All in one SQLite file.
+    /// Everything in one SQLite file.
     Embedded,
-    /// Kafka by its address, and Postgres by the URL that the function has, and by one that the test looks at.
+    /// Kafka by its address; Postgres by the function's URL, and by the URL that the test uses.
     Services {
         /// `host:port`.
         kafka: String,
-        /// The function's.
+        /// The function's URL.
         postgres: String,
-        /// The test's.
+        /// The test's URL.
         direct: String,
     },
 }
 
 impl Store {
-    /// The services of the whole test run with a new database, which functions reach directly.
+    /// The services of the whole test run with a new database; functions connect to it directly.
     pub async fn services(name: &str) -> Self {
         let direct = new_database(&setting("MILLSTREAM_TEST_POSTGRES"), name).await;
         Self::Services { kafka: setting("MILLSTREAM_TEST_KAFKA"), postgres: direct.clone(), direct }
     }
 
-    /// The same, but functions reach the database through PgBouncer.
+    /// The same, but functions connect to the database through PgBouncer.
     pub async fn through_pgbouncer(name: &str) -> Self {
         let name = unique(name);
         let direct = create_database(&setting("MILLSTREAM_TEST_POSTGRES"), &name).await;

@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// The longest that anything may take on a slow machine that does everything at once.
+/// The limit of every wait, for a slow machine that runs everything at once.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
 
-/// Asks until there is an answer; panics with what the last refusal said when `limit` is over.
+/// Calls `ask` until it succeeds; panics with its last error after `limit`.
 pub async fn until<T>(limit: Duration, what: &str, mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + limit;
     loop {

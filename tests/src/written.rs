@@ -2,20 +2,20 @@ use std::collections::BTreeMap;
 
 use crate::bank::{self, Record, Sums, Transaction};
 
-/// What a log holds, by partition and offset.
+/// The records of a log, by partition and offset.
 #[derive(Clone, Debug, Default)]
 pub struct Written {
-    /// Each record at its place.
+    /// The records, by partition and offset.
     pub records: BTreeMap<(i32, i64), Record>,
 }
 
 impl Written {
-    /// Adds what was written later.
+    /// Adds records that were written later.
     pub fn extend(&mut self, more: Self) {
         self.records.extend(more.records);
     }
 
-    /// What the table should hold.
+    /// The expected content of the table.
     pub fn sums(&self) -> Sums {
         bank::sums(self.transactions().values())
     }
@@ -25,7 +25,7 @@ impl Written {
         self.records.iter().filter_map(|(at, record)| Some((*at, record.means?))).collect()
     }
 
-    /// The bad records' places and values.
+    /// The bad records' partitions, offsets and values.
     pub fn bad(&self) -> BTreeMap<(i32, i64), Option<Vec<u8>>> {
         let bad = self.records.iter().filter(|(_, record)| record.means.is_none());
         bad.map(|(at, record)| (*at, record.value.clone())).collect()

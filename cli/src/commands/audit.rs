@@ -13,10 +13,10 @@ use crate::{
     running,
 };
 
-/// How often a line tells how far it has come where there is no terminal.
+/// How often a line reports the progress if there is no terminal.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
-/// `millstream audit [FUNCTION]`: the promise, checked on one's own data.
+/// `millstream audit [FUNCTION]`: checks exactly-once on the user's own data.
 pub(super) async fn audit(context: &Context, function: Option<&str>) -> Result<(), Failure> {
     let pipeline = context.load(None)?;
     let names = match function {
@@ -24,7 +24,7 @@ pub(super) async fn audit(context: &Context, function: Option<&str>) -> Result<(
         Some(function) => {
             let (name, declared) = named(&pipeline, function)?;
             if declared.uses == Uses::Ingest {
-                let message = format!("`{name}` reads no topic: there is nothing to compare its records with");
+                let message = format!("`{name}` reads no topic, so there is nothing to audit");
                 return Err(Failure::Usage(message));
             }
             vec![name]
@@ -41,7 +41,7 @@ pub(super) async fn audit(context: &Context, function: Option<&str>) -> Result<(
                     false => lines(&report).iter().try_for_each(|line| context.say(line))?,
                 }
             }
-            // Of several, one that can't be audited keeps nobody from seeing the others.
+            // If one of several can't be audited, the others are still reported.
             Err(error) if function.is_none() && !error.is_retry() => {
                 let id = Function::id(&pipeline.name, name);
                 documents.push(json!({ "function": id, "clean": false, "error": error.to_string() }));
@@ -71,7 +71,7 @@ pub(super) async fn audit(context: &Context, function: Option<&str>) -> Result<(
     }
 }
 
-/// Audits one function and tells how far it has come: by a bar on a terminal, else by a line now and then.
+/// Audits one function and reports its progress: with a bar on a terminal, otherwise with a line every few seconds.
 async fn one(
     context: &Context,
     systems: &Systems,
@@ -93,7 +93,7 @@ async fn one(
     report
 }
 
-/// Lines that tell of progress: the last one, and one every few seconds.
+/// Prints a progress line every few seconds, and a last one.
 struct Telling<'a> {
     id: String,
     clock: &'a dyn Clock,

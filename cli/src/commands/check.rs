@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 use crate::{Failure, context::Context, grid::Grid, numbers::counted};
 
-/// `millstream check`: all that can be known without a service.
+/// `millstream check`: everything that can be checked without a service.
 pub(super) async fn check(context: &Context, path: Option<&Path>) -> Result<(), Failure> {
     let file = context.found(path)?;
     let (plans, mistakes, warnings) = match Pipeline::load(&file) {
         Ok(pipeline) => {
+            context.connections.check(&pipeline)?;
             let (plans, mistakes) = plans(&pipeline).await;
             (plans, mistakes, warnings(context, &pipeline).await)
         }
@@ -27,7 +28,7 @@ pub(super) async fn check(context: &Context, path: Option<&Path>) -> Result<(), 
             "functions": plans.iter().map(Plan::json).collect::<Vec<_>>(),
         }))?;
     } else {
-        // Plans would push mistakes off the screen.
+        // Plans would scroll mistakes off the screen.
         for plan in plans.iter().filter(|_| mistakes.is_empty()) {
             plan.lines().iter().try_for_each(|line| context.say(line))?;
         }
@@ -40,11 +41,10 @@ pub(super) async fn check(context: &Context, path: Option<&Path>) -> Result<(), 
     if mistakes.is_empty() { Ok(()) } else { Err(Failure::Differences) }
 }
 
-/// What the embedded store says about the file, if there is one: it is no service. A store that can't be read is for
-/// those commands to complain about that need it.
+/// Warnings from the embedded store, if there is one; reading it needs no service. If it can't be read, the commands
+/// that need it report that.
 async fn warnings(context: &Context, pipeline: &Pipeline) -> Vec<String> {
-    let store = context.connections.data_dir.join("millstream.db");
-    if context.connections.kafka_brokers.is_some() || !store.is_file() {
+    if context.connections.log_is_connected() || !context.connections.database_file().is_file() {
         return Vec::new();
     }
     let Ok(systems) = context.open(pipeline) else { return Vec::new() };
@@ -52,12 +52,12 @@ async fn warnings(context: &Context, pipeline: &Pipeline) -> Vec<String> {
     differing.iter().map(ToString::to_string).collect()
 }
 
-/// What a function does.
+/// The plan of a function.
 struct Plan {
     name: String,
     from: Vec<String>,
     into: String,
-    /// None for a function that makes records.
+    /// `None` for a function that makes records.
     table: Option<Table>,
 }
 
@@ -129,7 +129,7 @@ impl Plan {
     }
 }
 
-/// How rows of one key become one.
+/// How a column of rows with the same key is merged.
 fn rule(role: &Role) -> String {
     match role {
         Role::Value => "appended".to_owned(),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_said_in_words() {
+    fn rules_are_shown_in_words() {
         let order = || "_order".to_owned();
         let named = |name: &str| name.to_owned();
         let rules = [
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sql_that_is_wrong_is_told_at_its_place() {
+    async fn wrong_sql_is_reported_with_its_place() {
         let file = shipped("bank");
         let text = std::fs::read_to_string(&file).unwrap().replace("sum(amount)", "sum(amuont)");
         let (plans, mistakes) = plans(&Pipeline::parse(&text, &file).unwrap()).await;

@@ -7,7 +7,7 @@ use crate::{Cli, Failure};
 
 /// `millstream completions SHELL`
 pub(super) fn completions(shell: Shell) -> Result<(), Failure> {
-    // `generate` panics when it can't write: to memory it always can.
+    // `generate` panics if it can't write; writing to memory always works.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut script);
     Ok(std::io::stdout().lock().write_all(&script)?)

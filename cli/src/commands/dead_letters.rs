@@ -27,21 +27,21 @@ pub(super) async fn dead_letters(context: &Context, command: DeadLettersCommand)
         }
         DeadLettersCommand::Show { position, function } => {
             let position = Position::parse(&position).ok_or_else(|| {
-                Failure::Usage(format!("`{position}` is no position: they look like topic/generation/partition/offset"))
+                Failure::Usage(format!("`{position}` is not a position: write topic/generation/partition/offset"))
             })?;
             let ids = ids(&pipeline, function.as_deref())?;
             let one = ids.first().filter(|_| function.is_some());
             let mut letters = systems.dead_letters(&pipeline).find(one.map(String::as_str), &position).await?;
             letters.retain(|letter| ids.contains(&letter.function));
             if letters.is_empty() {
-                return Err(Failure::Usage(format!("there is no dead letter of the record at {position}")));
+                return Err(Failure::Usage(format!("there is no dead letter for the record at {position}")));
             }
             letters.iter().try_for_each(|letter| show(context, letter))
         }
     }
 }
 
-/// The function that is named, or all of the pipeline, as `pipeline.function`.
+/// The named function, or all functions of the pipeline, as `pipeline.function`.
 fn ids(pipeline: &Pipeline, function: Option<&str>) -> Result<Vec<String>, Failure> {
     let names = match function {
         Some(name) => vec![named(pipeline, name)?.0],
@@ -88,7 +88,7 @@ fn show(context: &Context, letter: &DeadLetter) -> Result<(), Failure> {
     context.say(text(&letter.value))
 }
 
-/// Bytes are text where they are UTF-8, hexadecimal digits where not.
+/// Bytes as text if they are UTF-8, otherwise as hexadecimal digits.
 fn json(letter: &DeadLetter) -> Value {
     let text = |bytes: &Option<Vec<u8>>| match bytes.as_deref().map(std::str::from_utf8) {
         None => json!(null),
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_shown_as_what_they_are() {
+    fn bytes_are_shown_as_text_or_hexadecimal() {
         assert_eq!(bytes_text(b"{\"a\":1}\x1b[2J"), "{\"a\":1}\u{fffd}[2J");
         assert_eq!(bytes_text(b"\xff\x00"), "0xff00");
         let letter = DeadLetter {

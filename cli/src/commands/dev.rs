@@ -1,8 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
 use console::Term;
-use millstream_assembly::{Systems, partitions_differ};
+use millstream_assembly::{Making, Systems, partitions_differ};
 use millstream_core::Error;
+use millstream_host::Stop;
 use millstream_pipeline::Pipeline;
 use tokio::{
     sync::watch,
@@ -12,38 +13,37 @@ use tokio::{
 use crate::{
     DevArgs, Failure,
     context::Context,
-    interrupt::Interrupt,
+    interrupt,
     live::{Phase, Screen, Seen, Sight, State, Watcher, view},
     patience::{Patience, time_is_up},
     running::{self, Running},
     summary::Summary,
 };
 
-/// How often the live view changes; the plain lines come at every other look.
+/// How often the live view changes; plain lines are printed at every second update.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// `millstream dev`: the whole pipeline in this process.
 pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure> {
     let pipeline = Arc::new(context.load(args.path.as_deref())?);
-    let mut interrupt = Interrupt::listen()?;
+    let interrupt = interrupt::listen()?;
     let started_us = context.clock.now_us();
     let deadline = args.for_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
     let patience = Patience::new(&interrupt, deadline);
     let mut connections = context.connections.clone();
-    // A trial run takes no partition away from a function in production, and commits nothing in its name.
+    // A trial run must not take partitions away from a function in production, nor commit offsets in its group.
     connections.group_prefix = format!("dev.{}.", context.who);
-    // And writes over no table of it.
-    let beside_kafka = connections.kafka_brokers.is_some();
-    connections.embed_tables = beside_kafka && connections.postgres_url.is_some() && !args.into_postgres;
+    // It must not write its tables either.
+    connections.embed_tables = !args.into_postgres;
     let systems = Arc::new(Systems::open(&pipeline, &connections, Arc::clone(&context.clock))?);
     let (clock, logs) = (Arc::clone(&context.clock), context.logs.clone());
     let mut watcher = Watcher::new(Arc::clone(&pipeline), Arc::clone(&systems), clock, logs, started_us);
     let mut display = Display::open(context, args)?;
     display.say_where(&systems);
     if held_back(context, args) && !running::names(&pipeline).0.is_empty() {
-        tracing::warn!("no records are made up beside a Kafka; --generate makes them, in its topics");
+        tracing::warn!("no records are made up when a Kafka is configured; --generate makes them, in its topics");
     }
-    let mut running = Running::new();
+    let mut running = Running::default();
     let starting = start(context, args, &pipeline, &systems, &patience, &mut running);
     let started = show_start(starting, &mut watcher, &mut display).await;
     started.inspect_err(|_| context.logs.release())?;
@@ -53,7 +53,7 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     let (telling, seen) = watch::channel(Seen::default());
     let asking = tokio::spawn(sight.look_on(telling));
     look_on(watcher, seen, looking)?;
-    let failed = watch_over(&mut running, &mut interrupt, deadline, &mut states, &mut display).await;
+    let failed = watch_over(&mut running, &interrupt, deadline, &mut states, &mut display).await;
 
     let drained = drain(&mut running, &mut states, &mut display).await;
     let elapsed_ms = (context.clock.now_us() - started_us) / 1_000;
@@ -72,12 +72,12 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     }
 }
 
-/// Are there no generators because nobody asked for made-up records in a Kafka's topics?
+/// Are there no generators because a Kafka is configured and --generate is missing?
 fn held_back(context: &Context, args: &DevArgs) -> bool {
-    context.connections.kafka_brokers.is_some() && !args.generate && !args.no_generate
+    context.connections.log_is_connected() && !args.generate && !args.no_generate
 }
 
-/// A system that is away at the start is seen to be waited for.
+/// Shows that the start waits for a system that can't be reached.
 async fn show_start(
     starting: impl Future<Output = millstream_core::Result<()>>,
     watcher: &mut Watcher,
@@ -93,7 +93,7 @@ async fn show_start(
     }
 }
 
-/// Makes topics and tables ready and starts all functions.
+/// Creates topics and tables and starts all functions.
 async fn start(
     context: &Context,
     args: &DevArgs,
@@ -109,23 +109,22 @@ async fn start(
         tracing::warn!("{differ}");
     }
     let (making, reading) = running::names(pipeline);
-    for name in reading {
-        running.start_function(systems, pipeline, name, patience).await?;
-    }
-    for name in making.into_iter().filter(|_| !args.no_generate && !held_back(context, args)) {
-        running.start_generator(context, systems, pipeline, name, args.rate, |_| {})?;
+    let made = making.into_iter().filter(|_| !args.no_generate && !held_back(context, args));
+    let how = Making { rate_per_s: args.rate, ..Making::new(Arc::clone(&context.clock)) };
+    for name in reading.into_iter().chain(made) {
+        running.start(systems, pipeline, name, &how, patience).await?;
     }
     Ok(())
 }
 
-/// Tells how things stand twice a second, on a thread of its own until nobody listens: when there is much to bring in, the
+/// Sends the state twice a second until the receiver is dropped. It runs on its own thread: with a large backlog, the
 /// functions keep all threads of the runtime busy.
 fn look_on(
     mut watcher: Watcher,
     seen: watch::Receiver<Seen>,
     states: watch::Sender<State>,
 ) -> millstream_core::Result<()> {
-    let no_thread = |error| Error::stop("the system gives no thread for the view").caused_by(error);
+    let no_thread = |error| Error::stop("can't start a thread for the live view").caused_by(error);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(no_thread)?;
     let look = async move {
         let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -139,10 +138,10 @@ fn look_on(
     thread.spawn(move || runtime.block_on(look)).map_err(no_thread).map(drop)
 }
 
-/// Shows how it goes until it is time to end; the error, if that is why.
+/// Shows the state until the run must end; returns the error if that is the reason.
 async fn watch_over(
     running: &mut Running,
-    interrupt: &mut Interrupt,
+    interrupt: &Stop,
     deadline: Option<Instant>,
     states: &mut watch::Receiver<State>,
     display: &mut Display,
@@ -184,7 +183,7 @@ fn again(context: &Context, args: &DevArgs) -> String {
     if folder.is_empty() { "millstream dev".to_owned() } else { format!("millstream dev {folder}") }
 }
 
-/// The live view, or plain lines where that is no terminal.
+/// The live view, or plain lines if there is no terminal.
 enum Display {
     Live(Screen),
     Plain { looks: u32 },
@@ -200,11 +199,11 @@ impl Display {
         Ok(Self::Live(Screen::open()?))
     }
 
-    /// One last look, if it comes soon: the view stays on the screen, and it should be true, and of the same moment as the
+    /// Shows one last state, if it comes soon: the view stays on the screen, and should be current and agree with the
     /// summary.
     async fn end(&mut self, states: &mut watch::Receiver<State>, elapsed_ms: i64) {
         for _ in 0..2 {
-            // The first one may have been under way when the last function ended.
+            // The first update may have been under way when the last function ended.
             let _ = tokio::time::timeout(2 * LOOK_EVERY, states.changed()).await;
             states.mark_unchanged();
         }
@@ -212,17 +211,17 @@ impl Display {
         self.show(&state, Phase::Ended);
     }
 
-    /// What is where; the live view shows it all the time.
+    /// Prints where each system is; the live view always shows it.
     fn say_where(&self, systems: &Systems) {
         if let Self::Plain { .. } = self {
             systems.describe().iter().for_each(|(what, place)| eprintln!("{what}: {place}"));
         }
     }
 
-    /// A terminal that can't be drawn on is no reason to end the work.
+    /// Errors of drawing on the terminal don't end the run.
     fn show(&mut self, state: &State, phase: Phase) {
         if state.pipeline.is_empty() {
-            return; // nothing was seen yet
+            return; // no state yet
         }
         let state = State { phase, ..state.clone() };
         match self {

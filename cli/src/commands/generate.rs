@@ -1,5 +1,6 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use millstream_assembly::{Acknowledged, Making};
 use millstream_core::{Position, TopicPartition};
 use millstream_pipeline::Uses;
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 use crate::{
     Failure, GenerateArgs,
     context::{Context, named},
-    interrupt::Interrupt,
+    interrupt,
     numbers::counted,
     patience::{Patience, time_is_up},
     running::Running,
@@ -19,20 +20,24 @@ pub(super) async fn generate(context: &Context, args: &GenerateArgs) -> Result<(
     let pipeline = context.load(None)?;
     let (name, declared) = named(&pipeline, &args.function)?;
     if declared.uses != Uses::Ingest {
-        return Err(Failure::Usage(format!("`{name}` reads a topic and makes no records: `millstream run {name}`")));
+        return Err(Failure::Usage(format!(
+            "`{name}` reads a topic and makes no records: run it with `millstream run {name}`"
+        )));
     }
-    let mut interrupt = Interrupt::listen()?;
+    let interrupt = interrupt::listen()?;
     let deadline = args.for_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
     let topic_name = &declared.into.name;
-    let systems = context.open_for(&pipeline, topic_name, &Patience::new(&interrupt, deadline)).await?;
-    let mut running = Running::new();
-    let (json, quiet) = (context.json, args.quiet);
-    let report = move |positions: &[Position]| {
-        if !quiet {
-            print_positions(positions, json);
-        }
+    let patience = Patience::new(&interrupt, deadline);
+    let systems = context.open_for(&pipeline, topic_name, &patience).await?;
+    let json = context.json;
+    let print: Acknowledged = Arc::new(move |positions| print_positions(positions, json));
+    let making = Making {
+        rate_per_s: args.rate,
+        acknowledged: (!args.quiet).then_some(print),
+        ..Making::new(Arc::clone(&context.clock))
     };
-    running.start_generator(context, &systems, &pipeline, name, args.rate, report)?;
+    let mut running = Running::default();
+    running.start(&systems, &pipeline, name, &making, &patience).await?;
     let failed = tokio::select! {
         () = interrupt.wait() => None,
         () = time_is_up(deadline) => None,
@@ -50,7 +55,7 @@ pub(super) async fn generate(context: &Context, args: &GenerateArgs) -> Result<(
     }
 }
 
-/// Prints where acknowledged records stand. When nobody reads stdout any more the process ends, as `yes | head` does.
+/// Prints the positions of acknowledged records. If stdout is closed, the process ends, like `yes | head`.
 pub(super) fn print_positions(positions: &[Position], json: bool) {
     use std::io::Write as _;
     let mut text = String::new();

@@ -16,7 +16,7 @@ mod up;
 
 use crate::{Command, Failure, context::Context};
 
-/// Does what the command line asks for.
+/// Runs the command of the command line.
 pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Dev(args) => dev::dev(context, &args).await,

@@ -8,8 +8,9 @@ use std::{
 
 use console::style;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use millstream_ingest::{Checked, Look, Outcome, Tempo};
 use millstream_core::{Error, NewRecord, Position, Producer, Result};
+use millstream_host::Stop;
+use millstream_ingest::{Checked, Look, Outcome, Tempo};
 use millstream_pipeline::{Pipeline, Uses};
 use serde_json::json;
 
@@ -17,13 +18,13 @@ use super::generate::print_positions;
 use crate::{
     Failure, ProduceArgs,
     context::{Context, quoted},
-    interrupt::Interrupt,
+    interrupt,
     numbers::{count, counted, duration, rate},
     patience::Patience,
 };
 
-/// Records that are older than this may be beyond a topic's retention: Event Hubs keeps a day in its basic tier, Kafka
-/// a week when nobody says otherwise.
+/// Records older than this may be beyond a topic's retention: Event Hubs keeps a day in its basic tier, Kafka a week by
+/// default.
 const OLD_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// `millstream produce TOPIC FILE`
@@ -34,7 +35,7 @@ pub(super) async fn produce(context: &Context, args: &ProduceArgs) -> Result<(),
         let (name, topic, names) = (&pipeline.name, &args.topic, names.join(", "));
         Failure::Usage(format!("pipeline {name} has no topic `{topic}`; it has {names}"))
     })?;
-    let interrupt = Interrupt::listen()?;
+    let interrupt = interrupt::listen()?;
     let key = args.key.clone().or_else(|| key_of(&pipeline, &args.topic));
     let look = if args.unchecked { Look::KeyAndTime } else { Look::Whole };
     let open = || millstream_ingest::from_file(&args.file, topic, key.as_deref(), look);
@@ -68,33 +69,29 @@ pub(super) async fn produce(context: &Context, args: &ProduceArgs) -> Result<(),
     send(context, args, producer, records, checked.as_ref(), &line, interrupt).await
 }
 
-/// A file on a disk can be checked first; a pipe is gone when it was read.
+/// Can the file be read twice? A file on a disk can; a pipe can't.
 fn read_twice(file: &Path) -> bool {
-    // What is not there is told by who opens it.
+    // A missing file is reported when it is opened.
     std::fs::metadata(file).map_or(true, |file| file.is_file())
 }
 
 fn dry_run_of_a_stream(file: &Path) -> String {
-    format!("{} can be read only once, and a dry run would use it up: check a file", file.display())
+    format!("{} can be read only once, and a dry run would consume it: use a file", file.display())
 }
 
-/// Looks at the whole file before anything is sent.
-fn check(
-    records: impl Iterator<Item = Result<NewRecord>>,
-    interrupt: &Interrupt,
-    quiet: bool,
-) -> Result<Checked, Failure> {
+/// Checks the whole file before anything is sent.
+fn check(records: impl Iterator<Item = Result<NewRecord>>, interrupt: &Stop, quiet: bool) -> Result<Checked, Failure> {
     let bar = bar(None, "{spinner} checking: {human_pos} lines", quiet);
-    let checked = Checked::of(records, || interrupt.asked(), |lines| bar.set_position(lines));
+    let checked = Checked::of(records, || interrupt.is_requested(), |lines| bar.set_position(lines));
     bar.finish_and_clear();
     let checked = checked?;
-    match interrupt.asked() {
-        true => Err(Error::retry("ended while it checked the file; nothing was sent").into()),
+    match interrupt.is_requested() {
+        true => Err(Error::retry("interrupted while checking the file; nothing was sent").into()),
         false => Ok(checked),
     }
 }
 
-/// The first bad lines, then how many more there are.
+/// Prints the first bad lines, and how many more there are.
 fn tell_bad(checked: &Checked) {
     let warning = style("bad line:").yellow().for_stderr();
     checked.first_bad.iter().for_each(|error| eprintln!("{warning} {error}"));
@@ -123,8 +120,8 @@ fn refused(checked: &Checked) -> Error {
     let (bad, lines) = (count(checked.bad), counted(checked.good + checked.bad, "line"));
     let are = if checked.bad == 1 { "is" } else { "are" };
     Error::poison(format!(
-        "{bad} of {lines} {are} wrong, and nothing was sent: correct them, leave them out (--skip-bad), or send them as they \
-         are (--unchecked, JSON lines only)"
+        "{bad} of {lines} {are} wrong, and nothing was sent: correct them, skip them (--skip-bad), or send them \
+         unchanged (--unchecked, JSON lines only)"
     ))
 }
 
@@ -135,10 +132,10 @@ async fn send(
     records: impl Iterator<Item = Result<NewRecord>> + Send,
     checked: Option<&Checked>,
     line: &(dyn Fn(u64) -> Option<u64> + Sync),
-    interrupt: Interrupt,
+    interrupt: Stop,
 ) -> Result<(), Failure> {
-    let kafka = context.connections.kafka_brokers.is_some();
-    // A stream's bad lines are told as they come; a file's were told.
+    let kafka = context.connections.log_is_connected();
+    // Bad lines of a stream are reported as they come; those of a file have already been reported.
     let skipped = Mutex::new(Checked::default());
     let records = records.filter_map(|record| match record {
         Err(error @ Error::Poison(_)) if args.skip_bad => {
@@ -166,7 +163,7 @@ async fn send(
     let mut passed = Checked::default();
     let mut refused = |error: Error| {
         let before = args.skip + sent.load(Ordering::Relaxed) + passed.bad;
-        // Only those are named that are told.
+        // Only positions that were not printed need the line.
         let error = match passed.names_more().then(|| line(before)).flatten() {
             Some(line) => error.context(format_args!("{}:{line}", args.file.display())),
             None => error.context(format_args!("record {} of the file", before + 1)),
@@ -186,7 +183,7 @@ async fn send(
     };
     let clock = Arc::clone(&context.clock);
     let started_us = clock.now_us();
-    let stopping = || interrupt.asked();
+    let stopping = || interrupt.is_requested();
     let outcome = millstream_ingest::produce(records, tempo(args), &args.topic, producer, clock, stopping, told).await;
     bar.finish_and_clear();
     let (sent, elapsed_ms) = (sent.load(Ordering::Relaxed), (context.clock.now_us() - started_us) / 1_000);
@@ -195,13 +192,13 @@ async fn send(
         tell_bad(&skipped);
     }
     tell_bad(&passed);
-    let (behind, left_out) = (sent + passed.bad, skipped.bad + passed.bad);
+    let (done, left_out) = (sent + passed.bad, skipped.bad + passed.bad);
     let ended = outcome.err().or_else(|| {
-        let all = total.is_some_and(|total| behind == total);
-        (interrupt.asked() && !all).then(|| Error::retry("it was asked to end before the file did"))
+        let all = total.is_some_and(|total| done == total);
+        (interrupt.is_requested() && !all).then(|| Error::retry("interrupted before the end of the file"))
     });
     if let Some(error) = ended {
-        return Err(error.context(unfinished(context, args, (sent, behind), total)).into());
+        return Err(error.context(unfinished(context, args, (sent, done), total)).into());
     }
     if context.json {
         return context.say(
@@ -212,21 +209,21 @@ async fn send(
     context.say(format!("{} sent to {} in {}{left_out}", counted(sent, "record"), args.topic, duration(elapsed_ms)))
 }
 
-/// How far it came, and how to go on from there.
-fn unfinished(context: &Context, args: &ProduceArgs, (sent, behind): (u64, u64), total: Option<u64>) -> String {
+/// How many records were sent, and how to go on from there.
+fn unfinished(context: &Context, args: &ProduceArgs, (sent, done): (u64, u64), total: Option<u64>) -> String {
     let were = if sent == 1 { "was" } else { "were" };
     match total {
         None => format!("{} {were} sent", counted(sent, "record")),
         Some(total) => format!(
-            "{} of {} {were} sent (those under way at the end may be there too); go on with `{}`",
+            "{} of {} {were} sent (records in flight at the end may have arrived too); continue with `{}`",
             count(sent),
             counted(total, "record"),
-            again(context, args, args.skip + behind)
+            again(context, args, args.skip + done)
         ),
     }
 }
 
-/// The command that goes on behind what was sent.
+/// The command that sends the rest.
 fn again(context: &Context, args: &ProduceArgs, skip: u64) -> String {
     let file = quoted(&args.file.to_string_lossy());
     let mut words = vec!["millstream produce".to_owned(), quoted(&args.topic), file];
@@ -248,14 +245,14 @@ fn tempo(args: &ProduceArgs) -> Tempo {
     }
 }
 
-/// The key of the function that makes this topic's records: records of a file are to go where its own would.
+/// The key of the function that makes this topic's records: records of a file must go to the same partitions.
 fn key_of(pipeline: &Pipeline, topic: &str) -> Option<String> {
     let writes =
         |function: &&millstream_pipeline::Function| function.uses == Uses::Ingest && function.into.name == topic;
     pipeline.functions.values().find(writes)?.key.clone()
 }
 
-/// Says once that a record is so old that its topic may delete it at once; only Kafka deletes by age.
+/// Warns once if a record is so old that its topic may delete it at once; only Kafka deletes by age.
 fn warn_if_old<R: Iterator<Item = Result<NewRecord>> + Send>(
     records: R,
     topic: &str,
@@ -268,14 +265,15 @@ fn warn_if_old<R: Iterator<Item = Result<NewRecord>> + Send>(
             told = true;
             tracing::warn!(
                 topic,
-                "there are records more than a day old, and Kafka deletes by the records' own timestamps: make sure that \
-                 the topic's retention.ms covers them (one week by default), or they vanish soon after they were acknowledged"
+                "there are records more than a day old, and Kafka deletes by the records' own timestamps: make sure \
+                 that the topic's retention.ms covers them (one week by default), or Kafka deletes them soon after it \
+                 acknowledged them"
             );
         }
     })
 }
 
-/// A bar on a terminal; nothing where there is none, or where positions are printed.
+/// A progress bar on a terminal; hidden without a terminal, or if positions are printed.
 pub(super) fn bar(total: Option<u64>, template: &str, quiet: bool) -> ProgressBar {
     if quiet || !console::Term::stderr().is_term() {
         return ProgressBar::hidden();
@@ -290,7 +288,7 @@ pub(super) fn bar(total: Option<u64>, template: &str, quiet: bool) -> ProgressBa
     };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let per_s = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-        // A bar that can't be drawn is no reason to end.
+        // Errors of drawing the bar are ignored.
         let _ = text.write_str(&rate(state.per_sec()));
     };
     bar.with_style(style.with_key("rate", per_s))

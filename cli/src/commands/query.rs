@@ -17,20 +17,20 @@ use crate::{
     numbers::counted,
 };
 
-/// `millstream query SQL`: a SELECT over the pipeline's tables, as their readers see them.
+/// `millstream query SQL`: a SELECT over the pipeline's tables, as readers see them.
 ///
-/// SQLite is not asked itself: it holds decimals and timestamps as text, and would compare them as such.
+/// The query doesn't run in SQLite: that holds decimals and timestamps as text, and would compare them as text.
 pub(super) async fn query(context: &Context, sql: &str, limit: usize) -> Result<(), Failure> {
     let pipeline = context.load(None)?;
     let names = tables_read(sql).map_err(wrong)?;
-    let functions = functions_of(context, &pipeline, &names)?;
+    let functions = functions_of(&pipeline, &names)?;
     let systems = context.open(&pipeline)?;
     let mut tables = Vec::new();
     for (name, function) in functions {
         let (schema, rows) = systems.whole_table(&pipeline, function).await?;
         tables.push(WholeTable { name, schema, rows });
     }
-    // One more than is shown says whether there are more.
+    // One row more than the limit tells whether there are more.
     let (schema, rows) = ask(sql, tables, limit.saturating_add(1)).await.map_err(wrong)?;
     let (rows, more) = first(rows, limit);
     match context.json {
@@ -47,32 +47,23 @@ fn wrong(error: SqlError) -> Failure {
     Failure::Usage(error.to_string())
 }
 
-/// Which function writes each of the tables.
-fn functions_of<'a>(
-    context: &Context,
-    pipeline: &'a Pipeline,
-    names: &[String],
-) -> Result<BTreeMap<String, &'a str>, Failure> {
-    let mut known: BTreeMap<&str, (&str, System)> = BTreeMap::new();
+/// The function that writes each of the tables.
+fn functions_of<'a>(pipeline: &'a Pipeline, names: &[String]) -> Result<BTreeMap<String, &'a str>, Failure> {
+    let mut known: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, function) in pipeline.functions.iter().filter(|(_, function)| function.into.system != System::Topic) {
-        // Of two with one name the database's is meant.
+        // If two tables have the same name, the database's is used.
         if function.into.system == System::Postgres || !known.contains_key(function.into.name.as_str()) {
-            known.insert(&function.into.name, (name, function.into.system));
+            known.insert(&function.into.name, name);
         }
     }
     let mut functions = BTreeMap::new();
     for name in names {
-        let Some((function, store)) = known.get(name.as_str()) else {
+        let Some(function) = known.get(name.as_str()) else {
             let known: Vec<_> = known.into_keys().collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             let of = &pipeline.name;
             return Err(Failure::Usage(format!("there is no table `{name}`; the functions of {of} write {known}")));
         };
-        if *store == System::Postgres && context.connections.postgres_url.is_some() {
-            return Err(Failure::Usage(format!(
-                "`{name}` is in PostgreSQL (MILLSTREAM_POSTGRES_URL), which answers itself: psql \"$MILLSTREAM_POSTGRES_URL\""
-            )));
-        }
         functions.insert(name.clone(), *function);
     }
     Ok(functions)
@@ -106,7 +97,7 @@ fn lines(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<String>, Err
     Ok(grid.lines("", false))
 }
 
-/// The rows as objects. Decimals and times are text, which keeps them exact.
+/// The rows as JSON objects. Decimals and times are strings, which keeps them exact.
 fn objects(batch: &RecordBatch) -> Result<Vec<Value>, Error> {
     let columns = texts(batch)?;
     let schema = batch.schema();
@@ -116,7 +107,7 @@ fn objects(batch: &RecordBatch) -> Result<Vec<Value>, Error> {
             return Value::Null;
         }
         let bare = matches!(data_type, DataType::Boolean) || data_type.is_integer() || data_type.is_floating();
-        // NaN and the infinities are no JSON.
+        // NaN and the infinities are not valid JSON numbers.
         if bare { serde_json::from_str(text).unwrap_or_else(|_| json!(text)) } else { json!(text) }
     };
     let object = |row| {

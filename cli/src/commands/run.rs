@@ -1,34 +1,32 @@
-use millstream_assembly::require_said;
-use millstream_pipeline::Uses;
+use std::sync::Arc;
+
+use millstream_assembly::{Making, require_said};
 
 use crate::{
     Failure,
     context::{Context, named},
-    interrupt::Interrupt,
+    interrupt,
     patience::Patience,
     running::Running,
     summary::Summary,
 };
 
-/// `millstream run FUNCTION`: what its container does, with a summary at the end.
+/// `millstream run FUNCTION`: the same as the function's container, with a summary at the end.
 pub(super) async fn run(context: &Context, function: &str) -> Result<(), Failure> {
     let pipeline = context.load(None)?;
     let (name, declared) = named(&pipeline, function)?;
-    if declared.uses == Uses::Ingest {
-        return Err(Failure::Usage(format!("`{name}` makes records and reads none: `millstream generate {name}`")));
+    if context.connections.log_is_connected() {
+        require_said(&context.connections, &pipeline, name)?;
     }
-    if context.connections.kafka_brokers.is_some() {
-        require_said(&context.connections, &pipeline, name).await?;
-    }
-    let mut interrupt = Interrupt::listen()?;
+    let interrupt = interrupt::listen()?;
     let patience = Patience::new(&interrupt, None);
     let started_us = context.clock.now_us();
     let systems = context.open(&pipeline)?;
     if context.connections.create {
         patience.wait_for("topics", || systems.create_topics(&pipeline)).await?;
     }
-    let mut running = Running::new();
-    running.start_function(&systems, &pipeline, name, &patience).await?;
+    let mut running = Running::default();
+    running.start(&systems, &pipeline, name, &Making::new(Arc::clone(&context.clock)), &patience).await?;
     tracing::info!(function = name.as_str(), into = %declared.into, "started");
     let failed = tokio::select! {
         () = interrupt.wait() => None,

@@ -25,15 +25,15 @@ pub(super) async fn test(context: &Context, path: Option<&Path>) -> Result<(), F
     if failed == 0 { Ok(()) } else { Err(Failure::Differences) }
 }
 
-/// The records of a fixture. A line of JSON that can't be a record of the topic becomes one all the same, without key and
-/// time, as others may send it: what becomes of it is what the test says. A line of CSV has to fit.
+/// The records of a fixture. A JSON line that doesn't fit the topic becomes a record too, without key and time, since
+/// other producers may send such records; the test tells what must happen to it. A CSV line must fit.
 pub(super) fn read_given(file: &Path, topic: &Topic, key: Option<&str>) -> Result<Vec<NewRecord>> {
     let records = millstream_ingest::from_file(file, topic, key, Look::KeyAndTime)?;
     if file.extension().is_some_and(|ending| ending == "csv") {
         return records.collect();
     }
-    let text = std::fs::read(file)
-        .map_err(|error| Error::stop(format!("{}: it can't be read", file.display())).caused_by(error))?;
+    let text =
+        std::fs::read(file).map_err(|error| Error::stop(format!("can't read {}", file.display())).caused_by(error))?;
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     let record = |(line, record): (&[u8], Result<NewRecord>)| match record {
         Err(Error::Poison(_)) => {

@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 
 use crate::{Failure, context::Context, grid::Grid, numbers::count};
 
-/// A topic as it stands.
+/// The state of a topic.
 struct Standing {
     name: String,
-    /// By partition; none when the topic is not there.
+    /// By partition; `None` if the topic doesn't exist.
     held: Option<Vec<Watermarks>>,
     groups: Vec<Group>,
 }
 
-/// A function's consumer group on it.
+/// A function's consumer group on the topic.
 struct Group {
     name: String,
     /// By partition.
@@ -64,7 +64,7 @@ async fn standing(pipeline: &Pipeline, systems: &Systems, name: &str, there: boo
 }
 
 impl Group {
-    /// How many records are not committed yet; what retention has deleted is not waited for.
+    /// How many records are not committed yet, without those that retention has deleted.
     fn lag(&self, held: &[Watermarks]) -> i64 {
         let lag = |(at, held): (usize, &Watermarks)| {
             let committed = self.committed.get(at).copied().flatten().unwrap_or(held.low);
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lag_counts_what_the_log_still_holds() {
+    fn the_lag_counts_only_records_that_the_log_still_holds() {
         let held = [Watermarks { low: 0, high: 10 }, Watermarks { low: 5, high: 9 }, Watermarks { low: 0, high: 3 }];
         let group = Group { name: "bank.flow".into(), committed: vec![Some(7), Some(2), None] };
         assert_eq!((group.lag(&held), group.committed()), (3 + 4 + 3, Some(9)));

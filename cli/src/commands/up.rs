@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 
 use crate::{Failure, context::Context, numbers::counted, running};
 
-/// `millstream up`: creates what is missing, whatever `MILLSTREAM_CREATE` says, because that is what was asked for.
-/// Partitions that are too few are raised when that was asked for, too: it can't be undone.
+/// `millstream up`: creates what is missing, even if `MILLSTREAM_CREATE` is `false`, because the user asks for it.
+/// Partitions are only added on request: that can't be undone.
 pub(super) async fn up(context: &Context, path: Option<&Path>, raise: bool) -> Result<(), Failure> {
     let pipeline = context.load(path)?;
     let mut connections = context.connections.clone();
     connections.create = true;
-    if connections.kafka_brokers.is_some() {
+    if connections.log_is_connected() {
         for name in running::names(&pipeline).1 {
-            require_said(&connections, &pipeline, name).await?;
+            require_said(&connections, &pipeline, name)?;
         }
     }
     let systems = Systems::open(&pipeline, &connections, context.clock.clone())?;
@@ -42,7 +42,7 @@ pub(super) async fn up(context: &Context, path: Option<&Path>, raise: bool) -> R
     Err(Error::stop(differing.join("\n")).into())
 }
 
-/// Raises what may be raised: the topics that were raised, and those that still differ.
+/// Adds partitions where allowed. Returns the topics that were changed, and those that still differ.
 async fn partitions(
     systems: &Systems,
     pipeline: &Pipeline,
@@ -56,8 +56,8 @@ async fn partitions(
         }
         systems.topics().raise_partitions(&differ.topic, differ.declared).await?;
         eprintln!(
-            "warning: topic {}: from now on the records of many keys go to other partitions than those before them: they may \
-             overtake each other until all that was there is read; restart what runs",
+            "warning: topic {}: many keys now go to other partitions than before. New records may overtake older ones \
+             of the same key until the older ones are read; restart the running functions",
             differ.topic
         );
         raised.push(differ);

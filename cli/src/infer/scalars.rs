@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// Different texts of a field that are told apart.
+/// How many distinct texts of a field are counted.
 const MAX_DISTINCT: usize = 1_000;
 
-/// Decimals are guessed with so many digits, if they fit.
+/// Decimals get this many digits, if the values fit.
 const DIGITS: usize = 18;
 
 #[derive(Default)]
 pub(super) struct Numbers {
     pub(super) count: usize,
-    /// Those with a point.
+    /// Numbers with a decimal point.
     fractions: usize,
-    /// Those with an exponent, which are no plain decimals.
+    /// Numbers with an exponent, which are not plain decimals.
     exponents: usize,
     digits_before: usize,
     digits_behind: usize,
@@ -46,7 +46,7 @@ impl Numbers {
     }
 
     pub(super) fn name(&self, field: &str) -> String {
-        // At least cents: a sample of whole prices is no proof.
+        // At least two digits: a sample may contain only whole prices.
         let scale = self.digits_behind.max(2);
         match (self.exponents > 0, self.fractions > 0) {
             (true, _) => "double".to_owned(),
@@ -58,7 +58,8 @@ impl Numbers {
         }
     }
 
-    /// The unit of numbers that count the time since 1970, by their field's name and by their size: 1973 to 2286.
+    /// The unit of numbers that count the time since 1970, guessed from the field's name and from their size (1973 to
+    /// 2286).
     pub(super) fn epoch(&self, field: &str) -> Option<&'static str> {
         let name = field.to_ascii_lowercase();
         let named = ["at", "time", "ts", "timestamp", "date", "datetime"].contains(&name.as_str())
@@ -98,7 +99,7 @@ impl Texts {
     }
 }
 
-/// A number as JSON has it; `007` and `+1` are texts, such as codes and telephone numbers.
+/// Is it a JSON number? `007` and `+1` are texts, such as codes and telephone numbers.
 pub(super) fn is_number(text: &str) -> bool {
     matches!(serde_json::from_str(text), Ok(Value::Number(_))) && text.trim() == text
 }
@@ -121,7 +122,7 @@ pub(super) fn is_time(text: &str) -> bool {
     fraction_ok && zone_ok && has_form(&second.to_ascii_uppercase(), "dddd-dd-ddTdd:dd:dd")
 }
 
-/// Is the text of this form, in which `d` stands for a digit?
+/// Does the text have this form? `d` stands for a digit.
 fn has_form(text: &str, form: &str) -> bool {
     text.len() == form.len()
         && text.bytes().zip(form.bytes()).all(|(byte, of)| if of == b'd' { byte.is_ascii_digit() } else { byte == of })

@@ -9,12 +9,12 @@ use super::{
 };
 use crate::grid::printable;
 
-/// Fields of one object: more are no columns that anybody wrote down, but keys that are data.
+/// The largest number of fields in an object: with more, the keys are data and not columns.
 pub(super) const MAX_FIELDS: usize = 1_000;
 
 pub(super) const TOO_MANY_FIELDS: &str = "it has more than 1,000 fields";
 
-/// What was seen of a value in all records.
+/// What the sample shows about a value.
 #[derive(Default)]
 pub(super) struct Seen {
     nulls: usize,
@@ -25,15 +25,15 @@ pub(super) struct Seen {
     items: Option<Box<Seen>>,
     pub(super) objects: usize,
     fields: Vec<(String, Seen)>,
-    /// Where each of them stands.
+    /// The index of each field.
     places: HashMap<String, usize>,
     pub(super) too_many_fields: bool,
-    /// Cells of a CSV file, which are all texts if they are not all something else.
+    /// Cells of a CSV file: they are texts unless all of them fit another type.
     cells: usize,
 }
 
 impl Seen {
-    /// The field of that name; none where there are too many.
+    /// The field with that name; `None` if there are too many fields.
     pub(super) fn field(&mut self, name: &str) -> Option<&mut Seen> {
         let at = match self.places.get(name) {
             Some(at) => *at,

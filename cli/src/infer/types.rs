@@ -4,11 +4,11 @@ pub(crate) struct Field {
     pub name: String,
     pub kind: Kind,
     pub nullable: bool,
-    /// How many different texts it has, as far as they are counted.
+    /// How many distinct texts it has, as far as they are counted.
     pub distinct: usize,
 }
 
-/// A type, as the pipeline file has it.
+/// A type of the pipeline file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kind {
     Scalar(String),

@@ -1,5 +1,5 @@
-//! The live view of `dev`: a [`Sight`] asks the systems, a [`Watcher`] makes a [`State`] of what was seen and of what the
-//! functions know, [`view`] makes lines of it, and a [`Screen`] draws them in place.
+//! The live view of `dev`: a [`Sight`] asks the systems, a [`Watcher`] combines their answers and the functions' own
+//! counts into a [`State`], [`view`] turns it into lines, and a [`Screen`] draws them in place.
 
 mod rate;
 mod screen;

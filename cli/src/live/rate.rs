@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 
-/// Over how long a rate is taken: long enough to be calm, short enough to show a change.
+/// The time over which a rate is measured: long enough to be steady, short enough to show a change.
 const WINDOW_US: i64 = 4_000_000;
 
 /// How fast a count grows.
@@ -8,9 +8,9 @@ const WINDOW_US: i64 = 4_000_000;
 pub(crate) struct Rate(VecDeque<(i64, i64)>);
 
 impl Rate {
-    /// Adds the count of now, and returns its growth per second over the last 4 s.
+    /// Adds the current count and returns its growth per second over the last 4 s.
     pub fn update(&mut self, now_us: i64, count: i64) -> f64 {
-        // Of those before the window the youngest stays: it is where the window begins.
+        // The latest count before the window stays: the window starts there.
         while self.0.get(1).is_some_and(|(at_us, _)| *at_us <= now_us - WINDOW_US) {
             self.0.pop_front();
         }
@@ -30,9 +30,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_what_was_added_in_the_last_seconds() {
+    fn a_rate_is_the_growth_in_the_last_seconds() {
         let mut rate = Rate::default();
-        assert_eq!(rate.update(0, 1_000), 0.0, "what was there before counts for nothing");
+        assert_eq!(rate.update(0, 1_000), 0.0, "the initial count doesn't count");
         assert_eq!(rate.update(500_000, 1_050), 100.0);
         assert_eq!(rate.update(500_000, 1_050), 100.0);
         for second in 1..=20 {

@@ -5,8 +5,8 @@ use std::{
 };
 
 use millstream_assembly::Systems;
-use millstream_core::{Result, TopicPartition, Watermarks};
-use millstream_pipeline::{Pipeline, System};
+use millstream_core::{Result, TextRows, TopicPartition, Watermarks};
+use millstream_pipeline::Pipeline;
 use tokio::sync::watch;
 
 use super::{DeadLetterState, TableState, view};
@@ -15,19 +15,19 @@ use crate::{
     running::{Consuming, Running},
 };
 
-/// How long after one look at the systems comes the next.
+/// The pause between two looks at the systems.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Counting rows and asking sinks for fences costs them something: every so many looks is enough.
+/// Counting rows and reading fences puts load on the systems, so it happens only at every fourth look.
 const CLOSE_EVERY: u64 = 4;
-/// A table that does not answer by then is left out of this look: the view goes on.
+/// If a table doesn't answer in this time, this look leaves it out, and the view goes on.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What the systems said when they were last asked. Busy ones take their time: the view doesn't wait for them.
+/// The last answers of the systems. Busy systems are slow to answer; the view doesn't wait for them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
-    /// None before the log has answered for the first time.
+    /// `None` until the log has answered for the first time.
     pub watermarks: Option<BTreeMap<TopicPartition, Watermarks>>,
-    /// Fences of partitions that this process hasn't written yet: from earlier runs, or written by others.
+    /// Fences of partitions that this process hasn't written yet: from earlier runs or from other processes.
     pub fences: HashMap<(String, TopicPartition), i64>,
     pub tables: Vec<TableState>,
     pub dead_letters: DeadLetterState,
@@ -40,7 +40,7 @@ pub(crate) struct Sight {
     functions: Vec<Consuming>,
     seen: Seen,
     table_rows: BTreeMap<String, u64>,
-    /// How many letters there were when they were last looked through.
+    /// How many letters there were at the last listing.
     letters_read: Option<u64>,
 }
 
@@ -56,14 +56,15 @@ impl Sight {
         }
     }
 
-    /// Looks until nobody wants to know. A system that can't be asked now is asked again; the functions tell of it.
+    /// Asks the systems until the receiver is dropped. If a system can't answer, it is asked again; the functions
+    /// report the problem.
     pub async fn look_on(mut self, told: watch::Sender<Seen>) {
         for looks in 0_u64.. {
             match self.watermarks().await {
                 Ok(watermarks) => self.seen.watermarks = Some(watermarks),
-                Err(error) => tracing::debug!(%error, "the live view can't see the log now"),
+                Err(error) => tracing::debug!(%error, "the live view can't read the log now"),
             }
-            // The numbers of the log need not wait for what costs more.
+            // The numbers of the log are sent before the slower questions are asked.
             told.send_replace(self.seen.clone());
             if looks.is_multiple_of(CLOSE_EVERY) {
                 self.look_closer().await;
@@ -89,7 +90,7 @@ impl Sight {
         Ok(all)
     }
 
-    /// What costs more. Whatever fails is asked again the next time.
+    /// Asks the slower questions. If one fails, it is asked again the next time.
     async fn look_closer(&mut self) {
         for consuming in &self.functions {
             let written = consuming.function.runner.stats().partitions();
@@ -102,16 +103,17 @@ impl Sight {
                 }
             }
         }
-        let mut kept = None;
-        if let Some(embedded) = self.systems.embedded()
-            && let Ok(counts) = embedded.counts().await
-        {
-            self.table_rows = counts.rows.into_iter().collect();
-            let ours = counts.dead_letters.iter().filter(|(id, _)| self.functions.iter().any(|f| f.function.id == *id));
-            kept = Some(ours.map(|(_, letters)| *letters).sum::<u64>());
+        let (letters, mut kept) = (self.systems.dead_letters(&self.pipeline), 0);
+        for consuming in &self.functions {
+            kept += letters.count(&consuming.function.id).await.ok().flatten().unwrap_or(0);
+            let table = &consuming.function.table;
+            let Some(store) = self.systems.store(consuming.into.system) else { continue };
+            if let Ok(Ok(Some(rows))) = tokio::time::timeout(LOOK, store.count_rows(table)).await {
+                self.table_rows.insert(table.public_name().to_owned(), rows);
+            }
         }
         let since_start = self.functions.iter().map(|consuming| consuming.function.runner.stats().dead_letters()).sum();
-        self.seen.dead_letters.total = kept.unwrap_or(0).max(since_start);
+        self.seen.dead_letters.total = kept.max(since_start);
         if self.letters_read != Some(self.seen.dead_letters.total) && self.seen.dead_letters.total > 0 {
             self.read_letters().await;
         }
@@ -129,11 +131,14 @@ impl Sight {
     /// The newest rows of each table.
     async fn tables(&self) -> Vec<TableState> {
         let mut tables = Vec::new();
-        for consuming in self.functions.iter().filter(|consuming| consuming.into.system == System::Postgres) {
+        for consuming in &self.functions {
             let table = &consuming.function.table;
             let name = table.public_name().to_owned();
-            let looking = self.systems.newest_rows(table, view::NEWEST_ROWS);
-            let Ok(Ok((columns, newest))) = tokio::time::timeout(LOOK, looking).await else { continue };
+            let Some(store) = self.systems.store(consuming.into.system) else { continue };
+            let looking = store.newest_rows(table, view::NEWEST_ROWS);
+            let Ok(Ok(Some(TextRows { columns, rows: newest }))) = tokio::time::timeout(LOOK, looking).await else {
+                continue;
+            };
             tables.push(TableState { rows: self.table_rows.get(&name).copied(), name, columns, newest });
         }
         tables
@@ -141,5 +146,5 @@ impl Sight {
 }
 
 pub(super) fn reads(consuming: &Consuming, partition: &TopicPartition) -> bool {
-    consuming.function.generations.contains_key(&partition.topic)
+    consuming.function.subscription.generation(&partition.topic).is_some()
 }

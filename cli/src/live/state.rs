@@ -1,4 +1,4 @@
-/// All that the live view shows, at one moment.
+/// Everything that the live view shows, at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     /// The pipeline's name.
@@ -11,27 +11,27 @@ pub struct State {
     pub generators: Vec<GeneratorState>,
     /// Functions that read records.
     pub functions: Vec<FunctionState>,
-    /// The newest rows of tables that can be looked into.
+    /// The newest rows of tables that can be read.
     pub tables: Vec<TableState>,
     /// Records that could not be processed.
     pub dead_letters: DeadLetterState,
-    /// What is where: `("log", "…")`.
+    /// The place of each system: `("log", "…")`.
     pub systems: Vec<(&'static str, String)>,
     /// The latest log lines.
     pub notices: Vec<String>,
-    /// How far the run has come.
+    /// The phase of the run.
     pub phase: Phase,
 }
 
-/// How far a run has come.
+/// The phases of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// The systems have not said yet what they hold.
+    /// The systems haven't answered yet.
     Starting,
     /// It runs until it is asked to end.
     #[default]
     Running,
-    /// What is in hand is brought in.
+    /// Records in flight are being written.
     Draining,
     /// It is done.
     Ended,
@@ -70,11 +70,11 @@ pub struct FunctionState {
     pub name: String,
     /// Its sink.
     pub into: String,
-    /// Records brought in per second.
+    /// Records processed per second.
     pub records_per_s: f64,
-    /// Records brought in since the start.
+    /// Records processed since the start.
     pub records: u64,
-    /// Rows given to the sink since the start; partial sums count each.
+    /// Rows written to the sink since the start; each partial state counts as a row.
     pub rows: u64,
     /// The fences of its partitions, added up.
     pub fence: i64,
@@ -91,7 +91,7 @@ pub struct FunctionState {
 pub struct TableState {
     /// Its name.
     pub name: String,
-    /// How many rows it has, where that is known.
+    /// How many rows it has, if that is known.
     pub rows: Option<u64>,
     /// Its columns.
     pub columns: Vec<String>,
@@ -102,8 +102,8 @@ pub struct TableState {
 /// Records that could not be processed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeadLetterState {
-    /// All that are kept for this pipeline, where that is known; else those since the start.
+    /// All letters of this pipeline, if that is known; otherwise those since the start.
     pub total: u64,
-    /// The position and reason of a late one.
+    /// The position and reason of the latest one.
     pub latest: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What the live view says: pure functions from a [`State`] to lines.
+//! The text of the live view: pure functions from a [`State`] to lines.
 
 use console::{measure_text_width, style, truncate_str};
 
@@ -8,12 +8,12 @@ use crate::{
     numbers::{count, counted, duration, rate},
 };
 
-/// Rows that are shown of each table where there is room.
+/// How many rows of each table are shown, if there is room.
 pub const NEWEST_ROWS: usize = 5;
-/// Log lines that are shown.
+/// How many log lines are shown.
 pub const NOTICES: usize = 3;
 
-/// The lines of the view on a terminal of this size; none is wider, and there are no more of them.
+/// The lines of the view for a terminal of this size; they fit its width and height.
 pub fn lines(state: &State, width: usize, height: usize) -> Vec<String> {
     let mut fixed = head(state);
     fixed.extend(topics(state));
@@ -27,7 +27,7 @@ pub fn lines(state: &State, width: usize, height: usize) -> Vec<String> {
         room -= lines.len();
         fixed.extend(lines);
     }
-    // In a low terminal the figures at the top matter more than the foot.
+    // On a low terminal, the figures at the top matter more than the footer.
     fixed.extend(foot);
     fixed.truncate(height);
     fixed.iter().map(|line| truncate_str(line, width, "…").into_owned()).collect()
@@ -55,7 +55,7 @@ pub fn plain(state: &State) -> String {
     parts.join(" | ")
 }
 
-/// A number that only the systems know.
+/// A number that is only known once the systems have answered.
 fn known(state: &State, number: i64) -> String {
     if state.phase == Phase::Starting { "…".to_owned() } else { count(number) }
 }
@@ -85,7 +85,7 @@ fn topics(state: &State) -> Vec<String> {
     section(grid)
 }
 
-/// In a narrow terminal without the sinks, which change less than the numbers do.
+/// On a narrow terminal, the sinks are left out: the numbers matter more.
 fn functions(state: &State, width: usize) -> Vec<String> {
     let all = section(function_grid(state, true));
     match all.iter().any(|line| measure_text_width(line) > width) {
@@ -131,7 +131,7 @@ fn section(grid: Grid) -> Vec<String> {
     lines
 }
 
-/// The newest rows of a table in at most `room` lines; nothing when not even one row fits.
+/// The newest rows of a table in at most `room` lines; empty if not even one row fits.
 fn table_lines(table: &TableState, room: usize) -> Vec<String> {
     // A blank line, the name, the heads.
     let rows = room.saturating_sub(3).min(NEWEST_ROWS).min(table.newest.len());
@@ -143,7 +143,7 @@ fn table_lines(table: &TableState, room: usize) -> Vec<String> {
     for row in table.newest.iter().take(rows) {
         grid.row(row.iter().map(|cell| printable(cell)));
     }
-    // Rows are counted less often than they are shown: a count of fewer than there are to be seen is an old one.
+    // Rows are counted less often than they are read: a count that is lower than the rows shown is out of date.
     let total = table.rows.filter(|rows| *rows >= table.newest.len() as u64);
     let total = total.map_or_else(String::new, |rows| format!("  {}, the newest:", counted(rows, "row")));
     let mut lines = vec![String::new(), format!("{}{}", bold(&table.name), dim(&total))];

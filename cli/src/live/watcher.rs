@@ -18,8 +18,8 @@ use crate::{
     running::{Consuming, Generating, Running},
 };
 
-/// Makes the state of the live view of what the systems were last seen to hold and what the functions of this process
-/// know at once.
+/// Builds the state of the live view from the last answers of the systems and the current counts of this process's
+/// functions.
 pub(crate) struct Watcher {
     pipeline: Arc<Pipeline>,
     systems: Arc<Systems>,
@@ -52,18 +52,18 @@ impl Watcher {
         }
     }
 
-    /// Also what these do, from now on.
+    /// Also watches these functions from now on.
     pub fn watch(&mut self, running: &Running) {
         self.generators.clone_from(&running.generators);
         self.functions.clone_from(&running.functions);
     }
 
-    /// How things stand now.
+    /// The current state.
     pub fn state(&mut self, seen: &Seen) -> State {
         let now_us = self.clock.now_us();
         let nothing = BTreeMap::new();
         let watermarks = seen.watermarks.as_ref().unwrap_or(&nothing);
-        // Before the log has answered nobody knows: a zero would look like a jump afterwards.
+        // Until the log has answered, there are no topics: a zero would look like a jump afterwards.
         let topics = if seen.watermarks.is_some() { self.topics(now_us, watermarks) } else { Vec::new() };
         let since_start = self.functions.iter().map(|consuming| consuming.function.runner.stats().dead_letters()).sum();
         let mut dead_letters = seen.dead_letters.clone();
@@ -76,7 +76,7 @@ impl Watcher {
             functions: self.functions(now_us, watermarks, seen),
             tables: seen.tables.clone(),
             dead_letters,
-            systems: self.systems.describe().into(),
+            systems: self.systems.describe(),
             notices: self.logs.latest(view::NOTICES),
             phase: if seen.watermarks.is_some() { Phase::Running } else { Phase::Starting },
         }
@@ -128,7 +128,7 @@ impl Watcher {
                 let fence = written.get(partition).map(|stats| stats.next_offset).or(known).unwrap_or(held.low);
                 fences += fence;
                 log_end += held.high;
-                // The fence is younger than the watermark, and may be beyond it.
+                // The fence was read after the watermark, and may be beyond it.
                 lag += (held.high - fence).max(0);
             }
             states.push(FunctionState {

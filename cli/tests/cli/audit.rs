@@ -20,7 +20,7 @@ functions:
     into: postgres.income
 ";
 
-/// Two shops of which one is named like what is not there.
+/// Two shops; one of them has the name `null`.
 const SALES: &str = r#"
 {"shop":"null","price":1,"buyer":"a"}
 {"shop":null,"price":2,"buyer":"b"}
@@ -52,7 +52,7 @@ fn all_functions_are_audited_at_once() {
     let (out, _) = said(&audit);
     assert_eq!(audit.status.code(), Some(1), "{out}");
     assert!(out.contains("shop='null': ") && out.contains("income=9.00") && out.contains("income=1.00"), "{out}");
-    // The row itself, and what readers see of it both ways.
+    // The row itself, and the row that readers see, in both directions.
     assert!(out.ends_with("2 functions audited: 3 differences\n"), "{out}");
     let report = json(&with(&["audit", "--json"]));
     assert_eq!((&report[0]["clean"], &report[1]["clean"]), (&false.into(), &true.into()), "{report}");
@@ -60,7 +60,7 @@ fn all_functions_are_audited_at_once() {
     tamper(&data, "UPDATE income_state SET income = '1.00' WHERE shop = 'null'");
     tamper(&data, "UPDATE income_state SET buyers_sketch = zeroblob(length(buyers_sketch)) WHERE shop = 'null'");
     let (out, _) = said(&with(&["audit", "income"]));
-    assert!(out.contains("shop='null': ") && out.len() < 600, "a sketch is shown by a digest: {} letters", out.len());
+    assert!(out.contains("shop='null': ") && out.len() < 600, "a sketch is shown as a hash: {} letters", out.len());
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn what_readers_see_is_compared_too() {
     assert!(out.contains("readers don't see shop='null', income=1.00, "), "{out}");
 }
 
-/// Changes the embedded store behind millstream's back.
+/// Changes the embedded store directly.
 fn tamper(data: &tempfile::TempDir, sql: &str) {
     let store = rusqlite::Connection::open(data.path().join("millstream.db")).unwrap();
     assert!(store.execute(sql, []).unwrap() > 0, "{sql}");

@@ -1,4 +1,4 @@
-//! The command as its users run it: the built binary on a data folder of its own.
+//! The command as users run it: the built binary with its own data folder.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test may panic: that is how it fails")]
 
@@ -22,7 +22,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The command in the project's folder, with no setting of whoever runs the tests.
+/// The command in the project's folder, without the environment's settings.
 fn millstream(data: &TempDir, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
     command.current_dir(root()).args(args).env("MILLSTREAM_DATA_DIR", data.path());
@@ -47,7 +47,7 @@ fn data() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
-/// A pipeline file of the test's own in its data folder, and the arguments that name it.
+/// Writes the test's own pipeline file into its data folder, and returns the arguments that name it.
 fn pipeline(data: &TempDir, text: &str) -> [String; 2] {
     let file = data.path().join("pipeline.yaml");
     std::fs::write(&file, text).expect("a file in the data folder");
@@ -60,7 +60,7 @@ fn said(output: &Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// Records that went in and the sum of the fences, of one function of a summary.
+/// The number of processed records and the sum of the fences of one function in a summary.
 fn flow(summary: &Value) -> (u64, i64) {
     let flow = summary["functions"].as_array().into_iter().flatten().find(|function| function["name"] == "flow");
     let flow = flow.unwrap_or_else(|| panic!("there is no flow in {summary}"));
@@ -69,7 +69,7 @@ fn flow(summary: &Value) -> (u64, i64) {
 }
 
 #[test]
-fn dev_brings_rows_in_and_goes_on_where_it_was() {
+fn dev_processes_records_and_continues_where_it_stopped() {
     let data = data();
     let dev = ["dev", "pipelines/bank", "--rate", "500", "--for", "3", "--plain", "--json"];
     let first = run(&data, &dev);
@@ -79,30 +79,30 @@ fn dev_brings_rows_in_and_goes_on_where_it_was() {
     let first = json(&first);
     let (records, fences) = flow(&first);
     assert!(records > 500, "{first}");
-    assert_eq!(fences, records as i64, "everything from offset 0 on: {first}");
+    assert_eq!(fences, records as i64, "everything from offset 0: {first}");
 
     let second = json(&run(&data, &dev));
     let (more, both) = flow(&second);
-    assert!(more > 500 && both == fences + more as i64, "nothing again, nothing left out: {first} {second}");
+    assert!(more > 500 && both == fences + more as i64, "no record twice, none left out: {first} {second}");
 
     for function in ["flow", "archive"] {
         let audit = run(&data, &["audit", function, "-p", "pipelines/bank", "--json"]);
         assert_eq!(audit.status.code(), Some(0), "{audit:?}");
         let audit = json(&audit);
         assert!(audit["clean"] == true && audit["rows"].as_u64() > Some(0), "{audit}");
-        // Each function ends where it stands: on a busy machine the archive may be behind.
+        // Functions end at different offsets: on a busy machine the archive may be behind.
         let least = if function == "flow" { both } else { 1 };
         assert!(audit["records"].as_i64() >= Some(least), "{audit}");
     }
 }
 
 #[test]
-fn dev_drains_when_it_is_told_to_end() {
+fn dev_drains_on_a_signal() {
     for signal in ["INT", "TERM"] {
         let data = data();
         let mut command = millstream(&data, &["dev", "pipelines/stocks", "--rate", "200", "--plain"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
-        // The first line that counts records says that it runs.
+        // The first line with records shows that it runs.
         let mut said = BufReader::new(child.stderr.take().expect("stderr is piped")).lines().map_while(Result::ok);
         assert!(said.any(|line| line.contains("records") && !line.contains(" 0 records")), "no record came");
         let killed = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().expect("kill runs");
@@ -110,7 +110,7 @@ fn dev_drains_when_it_is_told_to_end() {
         said.by_ref().for_each(drop);
         let output = child.wait_with_output().expect("it ends");
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains("`millstream dev pipelines/stocks` goes on"), "{text}");
+        assert!(output.status.success() && text.contains("`millstream dev pipelines/stocks` continues"), "{text}");
         assert!(text.contains("extremes: "), "{text}");
     }
 }
@@ -127,7 +127,7 @@ fn up_topics_produce_run_and_dead_letters_work_together() {
     let line = |branch: &str, amount: &str| {
         format!(r#"{{"branch":"{branch}","currency":"EUR","amount":{amount},"at":"2026-01-01T00:00:00Z"}}"#)
     };
-    // What is broken is sent when asked for as it is, and for the functions to refuse.
+    // Broken records are sent on request, for the functions to refuse.
     std::fs::write(&file, [line("Oslo", "1.50"), line("Oslo", "\"x\""), line("Vienna", "2")].join("\n")).unwrap();
     let produced = bank(&["produce", "transaction", &file.display().to_string(), "-v", "--unchecked"]);
     let text = String::from_utf8_lossy(&produced.stdout);
@@ -149,9 +149,9 @@ fn up_topics_produce_run_and_dead_letters_work_together() {
     assert_eq!(bank(&["audit", "flow"]).status.code(), Some(0));
 }
 
-/// Of several functions too, and whatever times the records say.
+/// For several functions too, and independent of the records' times.
 #[test]
-fn the_letter_that_was_kept_last_is_listed_first() {
+fn the_letter_that_was_stored_last_is_listed_first() {
     let data = data();
     let bank = |args: &[&str]| run(&data, &[&["-p", "pipelines/bank"], args].concat());
     let file = data.path().join("records.jsonl");
@@ -186,7 +186,7 @@ fn an_audit_finds_what_was_tampered_with() {
 }
 
 #[test]
-fn generate_prints_where_each_record_stands() {
+fn generate_prints_the_position_of_each_record() {
     let data = data();
     let output = run(&data, &["generate", "quotes", "-p", "pipelines/stocks", "--rate", "60", "--for", "1"]);
     assert!(output.status.success(), "{output:?}");
@@ -196,6 +196,25 @@ fn generate_prints_where_each_record_stands() {
         let words: Vec<&str> = line.split(' ').collect();
         assert!(matches!(words[..], ["price", "partition", _, "offset", _]), "{line}");
     }
+}
+
+#[test]
+fn run_makes_records_until_it_is_asked_to_end() {
+    let data = data();
+    let mut command = millstream(&data, &["run", "quotes", "-p", "pipelines/stocks"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let has_records = || {
+        let topics = json(&run(&data, &["topics", "-p", "pipelines/stocks", "--json"]));
+        topics[0]["records"].as_i64() > Some(0)
+    };
+    assert!((0..200).any(|_| has_records()), "no record came");
+    let killed = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().expect("kill runs");
+    assert!(killed.success());
+    let output = child.wait_with_output().expect("it ends");
+    let (out, err) = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{out} {err}");
+    assert!(out.contains("  quotes: ") && out.contains(" records sent to topic.price"), "{out}");
+    assert!(out.contains("`millstream run quotes` goes on from here"), "{out}");
 }
 
 #[test]
@@ -248,17 +267,17 @@ fn mistakes_have_a_place_and_an_exit_code() {
 }
 
 #[test]
-fn a_broker_that_is_down_is_passing_trouble() {
+fn a_broker_that_is_down_is_transient_trouble() {
     let data = data();
-    // Port 9 (discard) of the own machine: nobody answers there.
+    // Port 9 (discard) of this machine: nothing listens there.
     let mut down = millstream(&data, &["topics", "-p", "pipelines/bank"]);
     let output = down.env("MILLSTREAM_KAFKA_BROKERS", "127.0.0.1:9").output().unwrap();
     assert_eq!(output.status.code(), Some(4), "{output:?}");
 }
 
-/// What would run in production is embedded only on request.
+/// Commands for production embed stores only on request.
 #[test]
-fn run_and_up_beside_a_kafka_want_their_stores_named() {
+fn run_and_up_with_a_kafka_require_their_stores_to_be_set() {
     let data = data();
     for args in [&["run", "flow"][..], &["up"]] {
         let mut beside = millstream(&data, &[args, &["-p", "pipelines/bank"]].concat());
@@ -282,9 +301,9 @@ fn run_and_up_beside_a_kafka_want_their_stores_named() {
     assert!(String::from_utf8_lossy(&empty.stderr).contains("MILLSTREAM_POSTGRES_URL is set and empty"), "{empty:?}");
 }
 
-/// What is somebody's production is read by `dev`, and written by request only.
+/// `dev` reads production topics, and writes production tables only on request.
 #[test]
-fn dev_beside_a_kafka_writes_nothing_of_the_functions() {
+fn dev_with_a_kafka_does_not_write_the_functions_tables() {
     let data = data();
     let dev = |more: &[&str]| {
         let mut dev = millstream(&data, &[&["dev", "pipelines/bank", "--plain", "--for", "1"], more].concat());
@@ -302,13 +321,13 @@ fn dev_beside_a_kafka_writes_nothing_of_the_functions() {
     assert!(tables(&text) == "tables: PostgreSQL" && !text.contains("no records are made up"), "{text}");
 }
 
-/// The text of a panic may quote a record. (An unknown fault point is one that can be had.)
+/// The text of a panic may quote a record. (An unknown fault point causes one.)
 #[test]
-fn a_panic_tells_its_place_and_not_its_text() {
+fn a_panic_reports_its_place_and_not_its_text() {
     let data = data();
     let output = millstream(&data, &["check", "pipelines/bank"]).env("MILLSTREAM_FAULT", "hunter2").output().unwrap();
     let (_, err) = said(&output);
-    assert!(!output.status.success() && err.contains("fault.rs:") && err.contains("a defect"), "{err}");
+    assert!(!output.status.success() && err.contains("fault.rs:") && err.contains("a bug in millstream"), "{err}");
     assert!(!err.contains("hunter2"), "{err}");
 }
 

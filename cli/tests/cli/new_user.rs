@@ -1,4 +1,4 @@
-//! What somebody does who has just got the command: a pipeline of their own, questions to its tables, a new beginning.
+//! The first steps of a new user: a new pipeline, queries over its tables, a reset.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -14,7 +14,7 @@ fn in_folder(data: &TempDir, args: &[&str]) -> Vec<String> {
     args.iter().map(|arg| arg.replace("FOLDER", &folder)).collect()
 }
 
-/// What a command that goes well says on stdout.
+/// The stdout of a command that succeeds.
 #[track_caller]
 fn ok(data: &TempDir, args: &[&str]) -> String {
     let args = in_folder(data, args);
@@ -23,7 +23,7 @@ fn ok(data: &TempDir, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// What a command that is asked in vain says on stderr.
+/// The stderr of a command with a usage error.
 #[track_caller]
 fn usage(data: &TempDir, args: &[&str]) -> String {
     let args = in_folder(data, args);
@@ -32,7 +32,7 @@ fn usage(data: &TempDir, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// How a command ends, and what it says on stderr.
+/// The exit code and the stderr of a command.
 fn code(data: &TempDir, args: &[&str]) -> (Option<i32>, String) {
     let args = in_folder(data, args);
     let output = run(data, &args.iter().map(String::as_str).collect::<Vec<_>>());
@@ -44,12 +44,12 @@ fn write(data: &TempDir, name: &str, text: &str) {
 }
 
 #[test]
-fn a_new_pipeline_runs_at_once_and_is_asked_and_reset() {
+fn a_new_pipeline_runs_at_once_and_can_be_queried_and_reset() {
     let data = data();
     let made = ok(&data, &["new", "FOLDER/my-shop"]);
     assert!(made.contains("millstream dev ") && made.contains("millstream test "), "{made}");
     let told = usage(&data, &["new", "FOLDER/my-shop"]);
-    assert!(told.contains("is there already"), "{told}");
+    assert!(told.contains("already exists"), "{told}");
     ok(&data, &["check", "FOLDER/my-shop"]);
     assert!(ok(&data, &["test", "FOLDER/my-shop"]).contains("1 passed, 0 failed"));
 
@@ -71,8 +71,8 @@ fn a_new_pipeline_runs_at_once_and_is_asked_and_reset() {
     }
 
     let told = usage(&data, &["reset", "FOLDER/my-shop", "sales"]);
-    assert!(told.contains("--yes"), "nobody can be asked: {told}");
-    assert_ne!(query("SELECT * FROM sales").trim(), "[]", "and nothing is gone");
+    assert!(told.contains("--yes"), "there is no terminal: {told}");
+    assert_ne!(query("SELECT * FROM sales").trim(), "[]", "nothing was removed");
     let told = ok(&data, &["reset", "FOLDER/my-shop", "sales", "--yes"]);
     assert!(told.contains("my_shop.sales") && !told.contains("topics"), "{told}");
     let again = json(&run(
@@ -83,7 +83,7 @@ fn a_new_pipeline_runs_at_once_and_is_asked_and_reset() {
             .collect::<Vec<_>>(),
     ));
     let sales = again["functions"].as_array().into_iter().flatten().find(|function| function["name"] == "sales");
-    assert!(sales.is_some_and(|sales| sales["records"].as_u64() > Some(50)), "the log is read once more: {again}");
+    assert!(sales.is_some_and(|sales| sales["records"].as_u64() > Some(50)), "the log is read again: {again}");
     ok(&data, &["audit", "sales", "-p", "FOLDER/my-shop"]);
 
     ok(&data, &["reset", "FOLDER/my-shop", "--yes"]);
@@ -123,7 +123,7 @@ fn a_pipeline_is_guessed_from_records() {
         ok(&data, &["query", "SELECT sum(records) AS n FROM web_events_by_minute", "-p", "FOLDER/web", "--json"]);
     assert!(rows.contains("\"n\": 3"), "{rows}");
 
-    // Names that are words of SQL, cells that are nothing, no time at all.
+    // Names that are SQL keywords, empty cells, and no time field.
     write(&data, "order.csv", "n,order\n1,tea\n2,\"say \"\"x\"\"\"\n3,\n4,tea\n");
     ok(&data, &["new", "FOLDER/words", "--from", "FOLDER/order.csv"]);
     ok(&data, &["check", "FOLDER/words"]);
@@ -135,9 +135,9 @@ fn a_pipeline_is_guessed_from_records() {
     assert!(!Path::new(&data.path().join("broken")).exists(), "nothing is left behind");
 }
 
-/// Names of others are data: none of them changes what the file says, or steers the terminal.
+/// Names from outside are data: they must not change the file's meaning, nor control the terminal.
 #[test]
-fn names_of_others_are_quoted_or_left_out() {
+fn names_from_outside_are_quoted_or_left_out() {
     let data = data();
     let line = r#"{"ok":1,"line\nbreak":1,"esc\u001b[31m":2,"in":{"x\ty":1,"z":1},"true":3,"a: b # c":4,"at":"2026-11-21T10:00:01Z"}"#;
     for name in ["true", "null"] {
@@ -155,7 +155,7 @@ fn names_of_others_are_quoted_or_left_out() {
 }
 
 #[test]
-fn a_test_tells_dead_letters() {
+fn a_test_reports_dead_letters() {
     let data = data();
     ok(&data, &["new", "FOLDER/shop"]);
     let file = data.path().join("shop/pipeline.yaml");
@@ -170,7 +170,7 @@ fn a_test_tells_dead_letters() {
     assert!(text.contains("FAILED") && text.contains("dead letters of orders: not expected: orders/1/"), "{text}");
     assert!(text.contains(" of shop.sales: field `pieces`"), "{text}");
 
-    // A line that not even has a time reaches the functions, and is told.
+    // A line that doesn't even have a time reaches the functions, and is reported.
     let lines = "{\"product\":\"tea\",\"pieces\":1,\"price\":\"1\"}\nno JSON\n";
     fs::write(data.path().join("shop/fixtures/orders.jsonl"), lines).expect("written");
     let text = run(&data, &["test", &folder]).stdout;
@@ -178,17 +178,17 @@ fn a_test_tells_dead_letters() {
 }
 
 #[test]
-fn what_is_elsewhere_is_never_reset() {
+fn external_systems_are_never_reset() {
     let data = data();
     let reset = |variable: &str, value: &str| {
         let mut reset = millstream(&data, &["reset", "pipelines/bank", "--yes", "--json"]);
         json(&reset.env(variable, value).output().expect("the binary runs"))
     };
     let words = |plan: &serde_json::Value, part: &str| plan[part].to_string();
-    // Port 9 (discard) of the own machine: nobody answers there, and nobody is asked.
+    // Port 9 (discard) of this machine: nothing listens there, and no connection is needed.
     let plan = reset("MILLSTREAM_POSTGRES_URL", "postgres://me@127.0.0.1:9/x");
     assert!(words(&plan, "kept").contains("DELETE FROM millstream_fences WHERE function = 'bank.flow'"), "{plan}");
-    assert!(words(&plan, "kept").contains("the topics transaction"), "its fences speak of them: {plan}");
+    assert!(words(&plan, "kept").contains("the topics transaction"), "its fences refer to them: {plan}");
     assert!(!words(&plan, "removed").contains("transaction_flow"), "{plan}");
     let plan = reset("MILLSTREAM_KAFKA_BROKERS", "127.0.0.1:9");
     assert!(
@@ -197,7 +197,7 @@ fn what_is_elsewhere_is_never_reset() {
     );
 }
 
-/// Nobody knows whose table is whose: what another pipeline wrote into the same file might go with it.
+/// A table doesn't tell its pipeline: another pipeline's tables in the same file might be removed too.
 #[test]
 fn a_folder_of_several_pipelines_is_not_reset() {
     let data = data();
@@ -215,12 +215,12 @@ fn a_folder_of_several_pipelines_is_not_reset() {
 }
 
 #[test]
-fn a_reset_waits_for_nobody_and_guesses_nothing() {
+fn a_reset_does_not_wait_and_does_not_guess() {
     let data = data();
     ok(&data, &["new", "FOLDER/shop"]);
     ok(&data, &["dev", "FOLDER/shop", "--rate", "100", "--for", "1.5"]);
 
-    // Somebody has the file open, as a `dev` that runs.
+    // Another process has the file open, like a running `dev`.
     let open = Embedded::open(&data.path().join("millstream.db"), Arc::new(SystemClock)).expect("the file");
     let (exit, told) = code(&data, &["reset", "FOLDER/shop", "-y"]);
     assert!(exit == Some(3) && told.contains("another process has"), "{told}");
@@ -240,7 +240,7 @@ fn a_reset_waits_for_nobody_and_guesses_nothing() {
     let (exit, (told, err)) = in_it(&["reset", "sales", "-p", ".", "-y"]);
     assert!(exit == Some(0) && told.contains("of shop.sales"), "{told} {err}");
 
-    // SQL that can't be planned doesn't say which tables are the function's.
+    // SQL that can't be planned doesn't tell which tables belong to the function.
     let file = data.path().join("shop/pipeline.yaml");
     let text = fs::read_to_string(&file).expect("the file");
     assert!(text.contains("sum("), "{text}");
@@ -250,7 +250,7 @@ fn a_reset_waits_for_nobody_and_guesses_nothing() {
 }
 
 #[test]
-fn the_lake_is_asked_and_reset_too() {
+fn the_lake_can_be_queried_and_reset() {
     let data = data();
     let file = super::root().join("pipelines/bank/fixtures/transactions.jsonl").display().to_string();
     ok(&data, &["produce", "transaction", &file, "-p", "pipelines/bank"]);

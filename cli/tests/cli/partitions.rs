@@ -1,4 +1,4 @@
-//! Partitions in the file and in the topic that are not as many.
+//! Different numbers of partitions in the file and in the topic.
 
 use super::{data, json, pipeline, run, said};
 
@@ -15,7 +15,7 @@ functions:
 }
 
 #[test]
-fn raised_partitions_are_raised_when_asked_for() {
+fn partitions_are_raised_on_request() {
     let data = data();
     let of = pipeline(&data, &shop(2));
     let of = of.each_ref().map(String::as_str);

@@ -1,4 +1,4 @@
-//! `produce`: the whole file is looked at before anything is sent, and what was begun can be gone on with.
+//! `produce`: the whole file is checked before anything is sent, and an interrupted run can be continued.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -24,7 +24,7 @@ functions:
 const GOOD: &str = r#"{"shop":"a","price":1.50,"at":"2026-01-01T00:00:00Z"}"#;
 const BAD: &str = r#"{"shop":"a","price":"x","at":"2026-01-01T00:00:00Z"}"#;
 
-/// A test's own shop: runs `produce sales FILE …` and counts what stands in the topic.
+/// A test's own shop: runs `produce sales FILE …` and counts the records in the topic.
 struct Shop {
     data: tempfile::TempDir,
     of: [String; 2],
@@ -58,7 +58,7 @@ impl Shop {
 }
 
 #[test]
-fn nothing_is_sent_of_a_file_with_bad_lines() {
+fn a_file_with_bad_lines_is_not_sent() {
     let shop = Shop::new();
     let lines: Vec<&str> = [GOOD].into_iter().chain([BAD; 12]).chain([GOOD]).collect();
     let file = shop.file("a.jsonl", &lines.join("\n"));
@@ -93,7 +93,7 @@ fn a_dry_run_sends_nothing() {
 }
 
 #[test]
-fn an_interrupted_file_is_gone_on_with() {
+fn an_interrupted_file_can_be_continued() {
     let shop = Shop::new();
     let file = shop.file("it's a.jsonl", &[GOOD; 500].join("\n"));
     let args = ["produce", "sales", &file, "--rate", "100", "-v", &shop.of[0], &shop.of[1]];
@@ -117,7 +117,7 @@ fn an_interrupted_file_is_gone_on_with() {
 }
 
 #[test]
-fn what_can_be_read_once_only_is_checked_on_the_way() {
+fn input_that_can_be_read_only_once_is_checked_line_by_line() {
     let shop = Shop::new();
     let pipe = shop.data.path().join("a.jsonl");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -136,7 +136,7 @@ fn what_can_be_read_once_only_is_checked_on_the_way() {
 }
 
 #[test]
-fn a_header_names_the_wrong_column_and_suspects_the_separator() {
+fn a_wrong_header_is_reported_with_the_likely_separator() {
     let shop = Shop::new();
     let (_, _, err) = shop.produce(&[&shop.file("a.csv", "shop,prize,at\n")]);
     assert!(err.contains("`prize`") && !err.contains("separator"), "{err}");

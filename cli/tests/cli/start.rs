@@ -1,4 +1,4 @@
-//! Beginnings and ends of `dev` that go wrong, and what a command says when nothing is there.
+//! Starts and ends of `dev` that fail, and the messages of commands without a pipeline.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -10,10 +10,10 @@ use millstream_core::{Clock as _, SystemClock};
 use super::{data, millstream, run, said};
 
 #[test]
-fn a_limit_holds_while_a_service_is_away() {
+fn the_time_limit_applies_while_a_service_is_unavailable() {
     let data = data();
     let began_ms = SystemClock.now_ms();
-    // Port 9 (discard) of the own machine: nobody answers there.
+    // Port 9 (discard) of this machine: nothing listens there.
     let mut command = millstream(&data, &["dev", "pipelines/bank", "--for", "2", "--plain"]);
     let output = command.env("MILLSTREAM_KAFKA_BROKERS", "127.0.0.1:9").output().unwrap();
     let (_, err) = said(&output);
@@ -40,7 +40,7 @@ fn a_deleted_data_folder_ends_dev() {
 }
 
 #[test]
-fn a_log_filter_that_is_none_is_refused() {
+fn an_invalid_log_filter_is_refused() {
     let data = data();
     let mut command = millstream(&data, &["check", "pipelines/bank"]);
     let output = command.env("MILLSTREAM_LOG", "loud").output().unwrap();
@@ -54,7 +54,7 @@ fn a_log_filter_that_is_none_is_refused() {
 }
 
 #[test]
-fn where_no_pipeline_is_it_says_what_it_looked_for() {
+fn without_a_pipeline_the_message_tells_where_it_looked() {
     let data = data();
     let empty = data.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
@@ -68,7 +68,7 @@ fn where_no_pipeline_is_it_says_what_it_looked_for() {
 }
 
 #[test]
-fn a_check_ends_with_its_mistakes_and_their_number() {
+fn a_check_lists_its_mistakes_and_counts_them() {
     let data = data();
     let file = data.path().join("pipeline.yaml");
     let text = std::fs::read_to_string(super::root().join("pipelines/bank/pipeline.yaml")).unwrap();

@@ -1,4 +1,4 @@
-//! The promise, checkable: what one pass over the log gives, compared with what the sink holds.
+//! The audit of exactly-once: compares what the sink holds with the result of one pass over the log.
 
 mod balance;
 mod by_key;
@@ -27,28 +27,30 @@ use crate::{Systems, letters::Letters, plan_function, reference};
 
 pub use report::{AuditProgress, AuditReport, Difference};
 
-/// Reads the log once from where the function began up to its fences, computes what the sink should hold, and compares
-/// row by row; then compares what readers see with what is kept. May run while the function does: fences and rows are of
-/// one instant.
+/// Reads the log once, from where the function began up to its fences, computes what the sink should hold, and compares
+/// row by row. Then it compares what readers see with the stored states. The function may run meanwhile: fences and
+/// rows are read at one instant.
 ///
-/// Floats that several records make up are equal within a 1e-9th of the larger one. Where they are not, the log is read
-/// again in another order: what that changes shows how far such a value depends on the order, and four times as much is
-/// allowed. Means and squared differences (of stddev and var) may also differ by what rounding makes of values of their size. References are joined as they are now.
+/// Floats computed from several records are equal if they differ by at most 1e-9 of the larger one. If they differ by
+/// more, the log is read again in another order: the change shows how far such a value depends on the order, and four
+/// times the change is allowed. Means and squared differences (of stddev and var) may also differ by the rounding of
+/// values of their size. References are joined as they are now.
 ///
-/// Memory: the rows that the sink holds and the expected ones, with their keys; states that are not merged yet, up to
-/// 200,000 rows or 64 MiB, or half of what is merged already; and an eighth for the merging itself. For a table that is appended to, the rows of the
-/// sink twice.
+/// Memory: the sink's rows and the expected ones, with their keys; the states that are not merged yet, up to 200,000
+/// rows or 64 MiB, or half of the merged ones; and an eighth for the merging itself. For an append-only table: the
+/// sink's rows twice.
 ///
 /// # Errors
-/// `Stop` when the log no longer has all records that went into the sink, or is another one; those of the systems.
+/// `Stop` if the log no longer has all records that went into the sink, or is a different log; the errors of the
+/// systems.
 pub async fn audit(systems: &Systems, pipeline: &Pipeline, name: &str) -> Result<AuditReport> {
     audit_telling(systems, pipeline, name, &mut |_| ()).await
 }
 
-/// Like [`audit`], and tells how far it has come.
+/// Like [`audit`], and reports its progress.
 ///
 /// # Errors
-/// Those of [`audit`].
+/// The errors of [`audit`].
 pub async fn audit_telling(
     systems: &Systems,
     pipeline: &Pipeline,
@@ -56,14 +58,14 @@ pub async fn audit_telling(
     told: &mut (dyn FnMut(AuditProgress) + Send),
 ) -> Result<AuditReport> {
     let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
-    reference::load_all(systems, pipeline, &plan.references).await?;
+    reference::load_all(&systems.references(pipeline, &plan.references)?).await?;
     let declared = &pipeline.functions[name];
     let id = Declared::id(&pipeline.name, name);
     let table = plan.planned.table.clone();
     let sink = systems.sink(&id, &declared.into, table.clone())?;
     sink.prepare(false).await?;
     let mut stored = sink.snapshot().await?;
-    // Read after the fences: a letter is durable before its fence moves.
+    // Letters are read after the fences: a letter is durable before its fence moves.
     let letters = Letters::of(systems.dead_letters(pipeline).as_ref(), &id).await?;
 
     let source = systems.source();
@@ -110,8 +112,8 @@ async fn appended(
     let Expected::Appended(balance) = expected else { return Ok(()) };
     if !gone.is_empty() {
         report.notes.push(format!(
-            "the sink also holds what came of {}: rows don't say which they came of, so it was only seen that no row of the \
-             log is missing; {} more could not be compared",
+            "the sink also holds data from {}. Rows don't show where they came from, so the audit only checked that no \
+             row of the log is missing; {} more rows could not be compared",
             gone.join(", "),
             balance.surplus()
         ));
@@ -138,7 +140,7 @@ async fn merged(
     }
     expected.find_missing(|difference| report.add(difference))?;
     if !doubtful.is_empty() {
-        // What can't be processed has been told by the first pass.
+        // The first pass has already reported the records that can't be processed.
         let again = log.table(table, combine, true, &mut AuditReport::default(), told).await?;
         expected.judge(&doubtful, &again, |difference| report.add(difference))?;
     }

@@ -1,31 +1,31 @@
-//! CSV as cells that know whether they were quoted, which tells the empty string from nothing.
+//! CSV cells that know whether they were quoted, which tells the empty string from null.
 
 use std::borrow::Cow;
 
 /// One cell.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cell<'a> {
-    /// What it holds, without its quotes.
+    /// Its text, without the quotes.
     pub text: Cow<'a, str>,
     /// Was it quoted? Then it is a text, even if it is empty.
     pub quoted: bool,
 }
 
-/// What stands between a cell and the next.
+/// What follows a cell.
 #[derive(PartialEq, Eq)]
 enum End {
     Cell,
     Record,
 }
 
-/// The records of a CSV text by RFC 4180: their lines, from 1, and their cells. Empty lines are passed over. It ends with
-/// the first mistake.
+/// The records of a CSV text by RFC 4180: their line numbers, from 1, and their cells. Empty lines are skipped. The
+/// iterator ends after the first mistake.
 pub struct Records<'a> {
     rest: &'a str,
     line: usize,
 }
 
-/// The line and what is wrong in it.
+/// The line, and what is wrong in it.
 type Mistake = (usize, &'static str);
 
 impl<'a> Records<'a> {
@@ -34,7 +34,7 @@ impl<'a> Records<'a> {
         Self { rest: text.strip_prefix('\u{feff}').unwrap_or(text), line: 1 }
     }
 
-    /// What has not been read yet.
+    /// The text that has not been read yet.
     pub fn rest(&self) -> &'a str {
         self.rest
     }
@@ -54,11 +54,11 @@ impl<'a> Records<'a> {
         Ok((cell, self.end()?))
     }
 
-    /// `rest` begins behind the opening quote.
+    /// `rest` begins after the opening quote.
     fn quoted(&mut self, mut rest: &'a str) -> Result<Cell<'a>, Mistake> {
         let (began, mut text) = (self.line, Cow::Borrowed(""));
         loop {
-            let end = rest.find('"').ok_or((began, "a quote is left open"))?;
+            let end = rest.find('"').ok_or((began, "a quote is not closed"))?;
             self.line += rest[..end].matches('\n').count();
             text += &rest[..end];
             rest = &rest[end + 1..];
@@ -87,7 +87,7 @@ impl<'a> Records<'a> {
         } else if behind.is_empty() {
             self.rest = "";
         } else {
-            return Err((self.line, "there is text behind a closing quote"));
+            return Err((self.line, "there is text after a closing quote"));
         }
         Ok(End::Record)
     }
@@ -126,7 +126,7 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-/// A value as a cell of a CSV file: quoted where it must be, and where it would read as null.
+/// A value as a cell of a CSV file: quoted if it must be, or if it would read as null.
 pub fn cell_of(text: &str) -> Cow<'_, str> {
     match text.is_empty() || text == "null" || text.contains(['"', ',', '\n', '\r']) {
         true => Cow::Owned(format!("\"{}\"", text.replace('"', "\"\""))),
@@ -149,8 +149,8 @@ mod tests {
         let records = read("\u{feff}a,b\r\n\r\n,\"\"\n\"x\n\"\"y\"\"\",z\r\nlast,").unwrap();
         let expected = [(1, ["a", "b"]), (3, ["", "<>"]), (4, ["<x\n\"y\">", "z"]), (6, ["last", ""])];
         assert_eq!(records, expected.map(|(line, cells)| (line, cells.map(str::to_owned).to_vec())));
-        assert_eq!(read("a\n\"b\nc"), Err((2, "a quote is left open")));
-        assert_eq!(read("\"a\"b"), Err((1, "there is text behind a closing quote")));
+        assert_eq!(read("a\n\"b\nc"), Err((2, "a quote is not closed")));
+        assert_eq!(read("\"a\"b"), Err((1, "there is text after a closing quote")));
         assert_eq!(read(""), Ok(vec![]));
     }
 

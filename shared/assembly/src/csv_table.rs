@@ -9,15 +9,15 @@ use millstream_core::{Error, Result, Table};
 
 use crate::{csv_cells::Records, type_name};
 
-/// A CSV file larger than this is no reference and no fixture.
+/// The largest CSV file of a reference or a fixture.
 const MAX_CSV_BYTES: u64 = 256 << 20;
 
-/// Reads a CSV file with a header line as rows of `schema`: columns by name, those that the schema does not have are left
-/// out. A cell of nothing is null, and one of two quotes (`""`) is the empty string.
+/// Reads a CSV file with a header line as rows of `schema`. Columns are found by name; those that the schema doesn't
+/// have are left out. An empty cell is null, and two quotes (`""`) are the empty string.
 ///
 /// # Errors
-/// `Stop` with the file, the line and the column of what does not fit exactly: nothing is rounded, and nothing becomes
-/// null because it can't be read.
+/// `Stop` with the file, the line and the column of a value that doesn't fit exactly: no value is rounded, and no value
+/// becomes null because it can't be read.
 pub fn read_csv(path: &Path, schema: &SchemaRef) -> Result<RecordBatch> {
     let text = text_of(path)?;
     let wrong = |line: usize, what: String| Error::stop(format!("{}:{line}: {what}", path.display()));
@@ -56,7 +56,7 @@ pub fn read_csv(path: &Path, schema: &SchemaRef) -> Result<RecordBatch> {
 /// The names in the header of a CSV file.
 ///
 /// # Errors
-/// `Stop` when it can't be read.
+/// `Stop` if the file can't be read.
 pub(crate) fn csv_header(path: &Path) -> Result<Vec<String>> {
     let header = header_of(&mut Records::new(&text_of(path)?));
     header.map_err(|(line, what)| Error::stop(format!("{}:{line}: {what}", path.display())))
@@ -69,7 +69,9 @@ fn text_of(path: &Path) -> Result<String> {
         .and_then(|file| file.take(MAX_CSV_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|error| wrong("it can't be read".into()).caused_by(error))?;
     if bytes.len() as u64 > MAX_CSV_BYTES {
-        return Err(wrong(format!("it has more than {MAX_CSV_BYTES} bytes, which are held in memory")));
+        return Err(wrong(format!(
+            "it has more than {MAX_CSV_BYTES} bytes, the limit for a file that is held in memory"
+        )));
     }
     String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8 text".into()))
 }
@@ -82,7 +84,7 @@ fn header_of(records: &mut Records<'_>) -> Result<Vec<String>, (usize, String)> 
     }
 }
 
-/// The cells as values of a type, or which row is not one.
+/// The cells as values of a type, or the row that doesn't fit.
 fn typed(cells: StringArray, data_type: &DataType) -> Result<ArrayRef, (usize, String)> {
     if let DataType::Decimal128(_, scale) = data_type {
         let digits_behind =
@@ -90,23 +92,25 @@ fn typed(cells: StringArray, data_type: &DataType) -> Result<ArrayRef, (usize, S
         let row = cells.iter().position(|cell| cell.is_some_and(digits_behind));
         if let Some(row) = row {
             return Err(match plain_decimal(cells.value(row)) {
-                Some(_) => (row, format!("has more than {scale} digits behind the point, which are not rounded away")),
-                None => (row, format!("is no {}", type_name(data_type))),
+                Some(_) => {
+                    (row, format!("has more than {scale} digits after the decimal point, and values are never rounded"))
+                }
+                None => (row, format!("is not of type {}", type_name(data_type))),
             });
         }
     }
     let text: ArrayRef = Arc::new(cells);
-    // Arrow makes a null of what it can't read.
+    // Arrow turns a value that it can't read into null.
     let values = cast(&text, data_type)
         .map_err(|_| (0, format!("is a {}, which a CSV file can't hold", type_name(data_type))))?;
     let unread = (0..text.len()).find(|row| text.is_valid(*row) && values.is_null(*row));
     match unread {
-        Some(row) => Err((row, format!("is no {}", type_name(data_type)))),
+        Some(row) => Err((row, format!("is not of type {}", type_name(data_type)))),
         None => Ok(values),
     }
 }
 
-/// How many digits a decimal in plain notation has behind the point, but for zeros at the end.
+/// How many digits a decimal in plain notation has after the decimal point, without zeros at the end.
 fn plain_decimal(cell: &str) -> Option<usize> {
     let digits = cell.strip_prefix(['-', '+']).unwrap_or(cell);
     let (whole, behind) = digits.split_once('.').unwrap_or((digits, ""));
@@ -114,7 +118,7 @@ fn plain_decimal(cell: &str) -> Option<usize> {
     (plain(whole) && plain(behind) && whole.len() + behind.len() > 0).then(|| behind.trim_end_matches('0').len())
 }
 
-/// What readers of a table see: the view's columns where there is one.
+/// The columns that readers of a table see: those of the view if there is one.
 pub fn schema_of(table: &Table) -> SchemaRef {
     match &table.view {
         None => table.schema(),
@@ -148,20 +152,20 @@ mod tests {
         let names: Vec<Option<&str>> = rows.column(0).as_string::<i32>().iter().collect();
         assert_eq!(names, [None, Some(""), Some("a \"b\"\nc"), Some("x,y")]);
         let error = read("n\n\"\"\n", &[("n", DataType::Int32)]).unwrap_err();
-        assert!(error.starts_with("t.csv:2: column `n` is no int"), "{error}");
+        assert!(error.starts_with("t.csv:2: column `n` is not of type int"), "{error}");
     }
 
     #[test]
-    fn what_does_not_fit_is_told_with_its_line_and_column() {
+    fn what_does_not_fit_is_reported_with_its_line_and_column() {
         let (int, cents) = (DataType::Int32, DataType::Decimal128(5, 2));
         for (cells, of, told) in [
-            ("1\n3000000000", &int, "t.csv:3: column `n` is no int"),
-            ("1.5", &int, "t.csv:2: column `n` is no int"),
-            ("1\n\n1.50\n1.005", &cents, "t.csv:5: column `n` has more than 2 digits behind the point"),
-            ("1.500\n1234.5", &cents, "t.csv:3: column `n` is no decimal(5,2)"),
-            ("1e2", &cents, "t.csv:2: column `n` is no decimal(5,2)"),
-            ("1\n\"2", &int, "t.csv:3: a quote is left open"),
-            ("\"2\"3", &int, "t.csv:2: there is text behind a closing quote"),
+            ("1\n3000000000", &int, "t.csv:3: column `n` is not of type int"),
+            ("1.5", &int, "t.csv:2: column `n` is not of type int"),
+            ("1\n\n1.50\n1.005", &cents, "t.csv:5: column `n` has more than 2 digits after the decimal point"),
+            ("1.500\n1234.5", &cents, "t.csv:3: column `n` is not of type decimal(5,2)"),
+            ("1e2", &cents, "t.csv:2: column `n` is not of type decimal(5,2)"),
+            ("1\n\"2", &int, "t.csv:3: a quote is not closed"),
+            ("\"2\"3", &int, "t.csv:2: there is text after a closing quote"),
             ("1,2", &int, "t.csv:2: 2 cells, but the header names 1 columns"),
         ] {
             let error = read(&format!("n\n{cells}\n"), &[("n", of.clone())]).unwrap_err();

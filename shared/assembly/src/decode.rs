@@ -9,17 +9,18 @@ use arrow::{
 };
 use millstream_core::{Bad, Batch, Decode, Decoded, Error, Result};
 
-/// Decodes as a function does: a record over which the decoder panics is a dead letter there, so it is a bad one here.
+/// Decodes in the same way as a function: if the decoder panics over a record, a function makes it a dead letter, so it
+/// is a bad record here.
 ///
 /// # Errors
-/// Those of the decoder; `TooLarge` after a panic over several records, so that the one is found.
+/// The decoder's errors; `TooLarge` after a panic over several records, so that the caller finds the single one.
 pub(crate) fn decode(decoder: &dyn Decode, batch: &Batch) -> Result<Decoded> {
     match catch_unwind(AssertUnwindSafe(|| decoder.decode(batch))) {
         Ok(decoded) => decoded,
         Err(_) if batch.len() > 1 => Err(Error::too_large("the decoder panicked over one of several records")),
         Err(_) => Ok(without_rows(vec![Bad {
             index: 0,
-            reason: "the decoder panicked over it, a defect of millstream".to_owned(),
+            reason: "the decoder panicked over this record: a bug in millstream".to_owned(),
         }])),
     }
 }

@@ -1,4 +1,4 @@
-//! `millstream test`: a pipeline's own tests, with nothing but its fixtures.
+//! `millstream test`: runs a pipeline's own tests, with nothing but its fixtures.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -6,35 +6,37 @@ use arrow::{
     array::{Array as _, RecordBatch},
     datatypes::Schema,
 };
-use millstream_core::{DeadLetter, Error, Limits, ManualClock, NewRecord, Result};
-use millstream_pipeline::{Connections, ExpectedLetters, Fixture, Pipeline, Target, Topic};
+use millstream_core::{DeadLetter, Env, Error, Limits, ManualClock, NewRecord, Result};
+use millstream_pipeline::{ExpectedLetters, Fixture, Pipeline, Target, Topic};
 use tempfile::TempDir;
 
-use crate::{Function, Systems, csv_cells::cell_of, csv_table::csv_header, read_csv, rows::texts, schema_of};
+use crate::{
+    Connections, Function, Systems, csv_cells::cell_of, csv_table::csv_header, read_csv, rows::texts, schema_of,
+};
 
-/// Batches that the second run of a test has at most: each is a commit.
+/// The largest number of batches in the second run of a test: each batch is a commit.
 const MAX_BATCHES: usize = 500;
-/// Dead letters of one test that are looked at.
+/// The largest number of dead letters of one test that are compared.
 const MAX_LETTERS: usize = 10_000;
 
-/// What became of one test of the pipeline file.
+/// The result of one test of the pipeline file.
 #[derive(Clone, Debug)]
 pub struct FixtureReport {
     /// Its name, or its number.
     pub name: String,
-    /// What is not as expected; empty when it passed.
+    /// What is not as expected; empty if the test passed.
     pub differences: Vec<String>,
 }
 
-/// Reads the records of a given file: the topic, and the field that is the key where the pipeline says one.
+/// Reads the records of a given file, for a topic, and with the key field if the pipeline names one.
 pub type ReadGiven<'a> = &'a dyn Fn(&Path, &Topic, Option<&str>) -> Result<Vec<NewRecord>>;
 
-/// Runs every test of the pipeline: the given records go through the real functions into embedded stores in a folder of
-/// their own, and the tables and dead letters are compared with what is expected. Each test runs twice, in large batches
-/// and record by record: what is cut otherwise must come out alike.
+/// Runs every test of the pipeline. The given records go through the real functions into embedded stores in a temporary
+/// folder; then the tables and dead letters are compared with the expected ones. Each test runs twice, in large batches
+/// and record by record: the result must not depend on how batches are cut.
 ///
 /// # Errors
-/// `Stop` when a fixture can't be read or a function can't be run; a difference is no error.
+/// `Stop` if a fixture can't be read or a function can't be run. A difference is not an error.
 pub async fn run_fixtures(pipeline: &Pipeline, read_given: ReadGiven<'_>) -> Result<Vec<FixtureReport>> {
     let mut reports = Vec::new();
     for (number, fixture) in pipeline.tests.iter().enumerate() {
@@ -45,11 +47,11 @@ pub async fn run_fixtures(pipeline: &Pipeline, read_given: ReadGiven<'_>) -> Res
     Ok(reports)
 }
 
-/// What the tables of a pipeline hold when the given records have gone through, as text of a CSV file each: the expected
-/// file of a test that is being written.
+/// The rows of a pipeline's tables after the given records, each table as the text of a CSV file: to write the expected
+/// file of a new test.
 ///
 /// # Errors
-/// `Stop` when a file can't be read or a function can't be run.
+/// `Stop` if a file can't be read or a function can't be run.
 pub async fn tables_of_given(
     pipeline: &Pipeline,
     given: &BTreeMap<String, std::path::PathBuf>,
@@ -77,11 +79,11 @@ enum Cut {
     ByRecord,
 }
 
-/// The records of a test have gone through all functions.
+/// The state after the records of a test have gone through all functions.
 struct Ran {
     functions: BTreeMap<Target, Function>,
     letters: Vec<DeadLetter>,
-    /// Holds the embedded stores, until it is dropped.
+    /// The folder of the embedded stores, which is deleted on drop.
     _folder: TempDir,
 }
 
@@ -94,9 +96,9 @@ impl Ran {
     ) -> Result<Self> {
         let folder =
             tempfile::tempdir().map_err(|error| Error::stop("can't make a temporary folder").caused_by(error))?;
-        let mut connections = Connections::read(&|_| None)?;
+        let mut connections = Connections::read(&Env::default())?;
         connections.data_dir = folder.path().to_owned();
-        // Records without a time of their own are all of 1970: the same each time.
+        // Records without a time of their own all get the same one, in 1970.
         let systems = Systems::open(pipeline, &connections, Arc::new(ManualClock::default()))?;
         systems.create_topics(pipeline).await?;
         let mut most = 0;
@@ -128,7 +130,7 @@ async fn run(pipeline: &Pipeline, fixture: &Fixture, read_given: ReadGiven<'_>) 
         return Ok(once);
     }
     let again = differences(pipeline, fixture, read_given, Cut::ByRecord).await?;
-    let cut = |line| format!("with one record a batch, unlike with all in one: {line}");
+    let cut = |line| format!("with one record per batch, but not with all in one batch: {line}");
     Ok(again.into_iter().map(cut).collect())
 }
 
@@ -154,7 +156,7 @@ async fn differences(
     Ok(differences)
 }
 
-/// The table as its readers see it.
+/// The rows of the table that readers see.
 async fn shown(function: &Function) -> Result<Vec<RecordBatch>> {
     let rows = function.runner.sink().snapshot().await?.rows;
     match (&function.table.combine, &function.table.view) {
@@ -163,7 +165,7 @@ async fn shown(function: &Function) -> Result<Vec<RecordBatch>> {
     }
 }
 
-/// The rows as a CSV file has them; a null is `null`.
+/// The rows as lines of a CSV file, with `null` for a null.
 fn csv_lines(batch: &RecordBatch, null: &str) -> Result<Vec<String>> {
     let texts = texts(batch)?;
     let cell = |column: usize, row: usize| match batch.column(column).is_null(row) {
@@ -174,7 +176,7 @@ fn csv_lines(batch: &RecordBatch, null: &str) -> Result<Vec<String>> {
     Ok((0..batch.num_rows()).map(line).collect())
 }
 
-/// Compares the columns that the file has.
+/// Compares only the columns that the file has.
 async fn compare(function: &Function, path: &Path) -> Result<Vec<String>> {
     let all = schema_of(&function.table);
     let named = |name: &String| {
@@ -203,7 +205,7 @@ async fn compare(function: &Function, path: &Path) -> Result<Vec<String>> {
     Ok(balance.into_iter().filter_map(line).collect())
 }
 
-/// Compares by record: one that several functions could not process is one dead letter here.
+/// Compares by record: if several functions could not process a record, it counts as one dead letter here.
 fn compare_letters(letters: &[&DeadLetter], expected: &ExpectedLetters) -> Vec<String> {
     let mut records: BTreeMap<_, Vec<&DeadLetter>> = BTreeMap::new();
     letters.iter().for_each(|letter| records.entry(&letter.position).or_default().push(letter));
@@ -211,14 +213,14 @@ fn compare_letters(letters: &[&DeadLetter], expected: &ExpectedLetters) -> Vec<S
     match expected {
         ExpectedLetters::Count(count) if *count == records.len() => return wrong,
         ExpectedLetters::Count(0) => {}
-        ExpectedLetters::Count(count) => wrong.push(format!("{count} expected, {} there", records.len())),
+        ExpectedLetters::Count(count) => wrong.push(format!("{count} expected, {} found", records.len())),
         ExpectedLetters::Reasons(parts) => {
             for part in parts {
                 let of_part = |letters: &Vec<&DeadLetter>| letters.iter().any(|letter| letter.reason.contains(part));
                 let found = records.iter().find(|(_, letters)| of_part(letters)).map(|(position, _)| *position);
                 match found {
                     Some(position) => drop(records.remove(position)),
-                    None => wrong.push(format!("missing: one whose reason has `{part}`")),
+                    None => wrong.push(format!("missing: a dead letter with `{part}` in its reason")),
                 }
             }
         }

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use millstream_core::{Error, Limits, Result, Subscription, Table, TopicPartition};
 use millstream_pipeline::Pipeline;
@@ -6,21 +6,19 @@ use millstream_runner::Runner;
 use millstream_sql::ReferenceTable;
 use tokio::task::JoinSet;
 
-/// A function, ready to be run by a host.
+/// A function that a host can run.
 pub struct Function {
     /// Its name, as `pipeline.function`.
     pub id: String,
-    /// What brings batches into its sink.
+    /// Writes batches to its sink.
     pub runner: Arc<Runner>,
-    /// Its consumer group and topics.
+    /// Its consumer group, and the topics it reads with their generation.
     pub subscription: Subscription,
-    /// The topics it reads, with their generation.
-    pub generations: BTreeMap<String, u32>,
     /// The table it writes.
     pub table: Table,
     /// The references that its SQL joins.
     pub references: Vec<Arc<ReferenceTable>>,
-    /// What loads them again; it ends with the function.
+    /// The tasks that reload the references; they end with the function.
     pub(crate) refreshing: JoinSet<()>,
 }
 
@@ -35,35 +33,33 @@ impl Function {
     ) -> Self {
         let declared = &pipeline.functions[name];
         let generation = |topic: &String| pipeline.topics.get(topic).map_or(1, |topic| topic.generation);
-        let generations: BTreeMap<_, _> =
-            declared.from.iter().map(|topic| (topic.clone(), generation(topic))).collect();
-        let subscription =
-            Subscription { group, topics: generations.clone().into_iter().collect(), limits: declared.batch };
-        Self { id, runner, subscription, generations, table, references, refreshing: JoinSet::new() }
+        let topics = declared.from.iter().map(|topic| (topic.clone(), generation(topic))).collect();
+        let subscription = Subscription { group, topics, limits: declared.batch };
+        Self { id, runner, subscription, table, references, refreshing: JoinSet::new() }
     }
 
-    /// Every partition of every topic that it reads.
+    /// All partitions of the topics that it reads.
     ///
     /// # Errors
-    /// Those of the log.
+    /// The errors of the log.
     pub async fn partitions(&self, log: &dyn millstream_core::Log) -> Result<Vec<TopicPartition>> {
         let mut partitions = Vec::new();
-        for (topic, generation) in &self.generations {
+        for (topic, generation) in &self.subscription.topics {
             let count = log.partitions(topic).await?;
             partitions.extend((0..count).map(|partition| TopicPartition::new(topic, *generation, partition)));
         }
         Ok(partitions)
     }
 
-    /// Brings in everything that the log holds now, without a host: for tests of a pipeline.
+    /// Processes everything that the log holds now, without a host: for tests of a pipeline.
     ///
     /// # Errors
-    /// Those of the runner and the log.
+    /// The errors of the runner and the log.
     pub async fn drain(&self, log: &dyn millstream_core::Log) -> Result<()> {
         self.drain_by(log, self.subscription.limits).await
     }
 
-    /// As [`Self::drain`], in batches within `limits`.
+    /// Like [`Self::drain`], in batches within `limits`.
     pub(crate) async fn drain_by(&self, log: &dyn millstream_core::Log, limits: Limits) -> Result<()> {
         for partition in self.partitions(log).await? {
             let mut next = self.runner.start(&partition).await?;
@@ -77,7 +73,7 @@ impl Function {
     }
 }
 
-/// A function that no host can run on a topic, because it reads none.
+/// The error that a function reads no topic, so that no host can run it.
 #[derive(Debug)]
 pub struct NotRunnable {
     /// Its name in the file.

@@ -2,7 +2,7 @@ use std::collections::{HashMap, HashSet};
 
 use millstream_core::{DeadLetters, Error, Position, Result, TopicPartition};
 
-/// The most dead letters that an audit takes into account; their positions are held in memory.
+/// The largest number of dead letters in an audit: their positions are held in memory.
 const MAX_LETTERS: usize = 10_000_000;
 
 /// The positions of a function's dead letters.
@@ -19,14 +19,14 @@ impl Letters {
         match letters.count {
             0..=MAX_LETTERS => Ok(letters),
             count => Err(Error::stop(format!(
-                "{function} has {count} dead letters, and an audit takes at most {MAX_LETTERS} into account: what went wrong \
-                 with so many is to be put right first"
+                "{function} has {count} dead letters, and an audit handles at most {MAX_LETTERS}: fix the cause of \
+                 these dead letters first"
             ))),
         }
     }
 
     fn add(&mut self, Position { partition, offset }: Position) {
-        // Beyond the limit they are counted only.
+        // Beyond the limit they are only counted.
         if self.count >= MAX_LETTERS || self.offsets.entry(partition).or_default().insert(offset) {
             self.count += 1;
         }

@@ -1,51 +1,67 @@
-//! From a pipeline file and connections to running functions: the one place that knows every adapter.
+//! Turns a pipeline file and connections into running functions. The only crate that knows every adapter.
 //!
 //! ```no_run
 //! # async fn example() -> millstream_core::Result<()> {
 //! use std::sync::Arc;
-//! use millstream_assembly::Systems;
-//! use millstream_core::SystemClock;
-//! use millstream_host::{Retries, Stop, stream};
-//! use millstream_pipeline::{Connections, Pipeline};
+//! use millstream_assembly::{Connections, Making, Systems};
+//! use millstream_core::{Env, Retries, SystemClock};
+//! use millstream_host::{Host, Stop};
+//! use millstream_pipeline::Pipeline;
 //!
 //! let pipeline = Pipeline::load("pipelines/bank".as_ref()).unwrap();
-//! let connections = Connections::read(&|_| None)?; // nothing set: everything is embedded
-//! let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock))?;
-//! let flow = systems.function(&pipeline, "flow").await?;
-//! stream::run(systems.source(), flow.subscription.clone(), flow.runner.clone(), Stop::default(), Retries::default()).await
+//! let connections = Connections::read(&Env::default())?; // nothing set: everything is embedded
+//! let clock = Arc::new(SystemClock);
+//! let systems = Systems::open(&pipeline, &connections, clock.clone())?;
+//! let flow = systems.ready(&pipeline, "flow", &Making::new(clock)).await?;
+//! millstream_host::run(Host::Stream, flow.work(&systems), Stop::default(), Retries::default()).await
 //! # }
 //! ```
 //!
-//! What is not connected is embedded: the log and the tables in one SQLite file, the lake in a folder beside it.
+//! Systems without a connection are embedded: the log and the tables in one SQLite file, the lake in a folder next to
+//! it.
+//!
+//! Each system is a cargo feature: `kafka`, `postgres`, `lake`, `embedded`. A binary links those that its functions use;
+//! a pipeline that uses another one is refused with the feature to build with.
 
 mod audit;
+mod connections;
 mod csv_cells;
 mod csv_table;
 mod decode;
+mod embedded_file;
+mod entry;
 mod fixtures;
 mod function;
 mod letters;
-mod log_filter;
-mod main_of;
+mod maker;
+mod open;
+mod opened;
 mod partitions;
 mod plan;
+mod ready;
 mod reference;
 mod rows;
-mod shown;
+mod said;
 mod systems;
 #[cfg(test)]
 mod tests;
 mod type_name;
+mod used;
 
 pub use audit::{AuditProgress, AuditReport, Difference, audit, audit_telling};
+pub use connections::Connections;
 pub use csv_cells::{Cell, Records, cell_of};
 pub use csv_table::{read_csv, schema_of};
+pub use embedded_file::{EmbeddedFile, Removal};
+pub use entry::function_main;
 pub use fixtures::{FixtureReport, ReadGiven, run_fixtures, tables_of_given};
 pub use function::{Function, NotRunnable};
-pub use log_filter::log_filter;
-pub use main_of::{Settings, function_main, keep_panics_to_their_place, log_to_stderr};
+pub use maker::{Acknowledged, Maker, Making};
+pub use opened::Home;
 pub use partitions::{PartitionsDiffer, partitions_differ};
-pub use plan::{FunctionPlan, plan_function, require_said, sql_of};
+pub use plan::{FunctionPlan, plan_function, sql_of};
+pub use ready::Ready;
 pub use rows::texts;
+pub use said::require_said;
 pub use systems::{Systems, dead_letter_topic};
 pub use type_name::type_name;

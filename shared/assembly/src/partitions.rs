@@ -5,19 +5,19 @@ use millstream_pipeline::Pipeline;
 
 use crate::Systems;
 
-/// A topic that has another number of partitions than the pipeline file declares.
+/// A topic whose number of partitions differs from the pipeline file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionsDiffer {
     /// The topic.
     pub topic: String,
-    /// What the file says.
+    /// The number in the file.
     pub declared: i32,
-    /// What the log has.
+    /// The number in the log.
     pub held: i32,
 }
 
 impl PartitionsDiffer {
-    /// Can the topic be given what it lacks? Partitions can't be taken away.
+    /// Can partitions be added to reach the declared number? They can't be removed.
     pub fn can_be_raised(&self) -> bool {
         self.held < self.declared
     }
@@ -31,16 +31,18 @@ impl fmt::Display for PartitionsDiffer {
             true => write!(f, "; `millstream up --raise-partitions` raises them (keys then move to other partitions)"),
             false => write!(
                 f,
-                ", and they can't be lowered: declare {held}, or delete the topic, make it anew and raise its `generation`"
+                ", and they can't be lowered: declare {held}, or delete the topic, re-create it and raise its \
+                 `generation`"
             ),
         }
     }
 }
 
-/// The topics of the pipeline that have another number of partitions than it declares; one that is missing has not.
+/// The topics of the pipeline whose number of partitions differs from the declared one. A missing topic is not
+/// included.
 ///
 /// # Errors
-/// Those of the log.
+/// The errors of the log.
 pub async fn partitions_differ(systems: &Systems, pipeline: &Pipeline) -> Result<Vec<PartitionsDiffer>> {
     let held = systems.topics().topics().await?.into_iter();
     let differing = held.filter_map(|info| {

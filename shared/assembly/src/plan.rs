@@ -2,8 +2,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_codec::{JsonDecoder, JsonOptions, full_schema};
 use millstream_core::Decode;
-use millstream_pipeline::{Connections, Diagnostic, Format, Function, Pipeline, System, Topic, Uses};
+use millstream_pipeline::{Diagnostic, Format, Function, Pipeline, System, Topic, Uses};
 use millstream_sql::{Input, Planned, ReferenceTable, SqlError, Statement};
+
+use crate::used::joined_by;
 
 /// A function of a pipeline file, planned: all that is known of it without any service.
 pub struct FunctionPlan {
@@ -11,7 +13,7 @@ pub struct FunctionPlan {
     pub planned: Planned,
     /// Bytes to the columns that it reads, by topic.
     pub decoders: BTreeMap<String, Arc<dyn Decode>>,
-    /// The references that the statement may join; their rows are loaded by whoever runs it.
+    /// The references that the statement joins; their rows are loaded when it is run.
     pub references: Vec<Arc<ReferenceTable>>,
 }
 
@@ -56,6 +58,8 @@ pub async fn plan_function(pipeline: &Pipeline, name: &str) -> Result<FunctionPl
         let decoder = decoder(topic, columns).map_err(|error| at(refusal(&error.to_string())))?;
         decoders.insert(name.clone(), decoder);
     }
+    let is_joined = |table: &Arc<ReferenceTable>| joined_by(pipeline, function).any(|(name, _)| *name == table.name);
+    let references = references.into_iter().filter(is_joined).collect();
     Ok(FunctionPlan { planned, decoders, references })
 }
 
@@ -93,22 +97,4 @@ pub fn sql_of(function: &Function) -> Result<String, String> {
         (Uses::Archive, _) => Err("an archive of several topics needs `sql`, or one function per topic".into()),
         _ => Err("needs `sql`".into()),
     }
-}
-
-/// Refuses to run a function on embedded systems that nobody has asked for: its log, its store, and the references that it
-/// joins.
-///
-/// # Errors
-/// `Stop`, with the variable that is not set.
-pub async fn require_said(connections: &Connections, pipeline: &Pipeline, name: &str) -> millstream_core::Result<()> {
-    let Some(declared) = pipeline.functions.get(name) else { return Ok(()) };
-    connections.require_said(name, declared)?;
-    // What can't be planned is told by what comes next.
-    let Ok(plan) = plan_function(pipeline, name).await else { return Ok(()) };
-    for reference in &plan.references {
-        if let Some(declared) = pipeline.references.get(&reference.name) {
-            connections.require_reference_said(name, &reference.name, &declared.from)?;
-        }
-    }
-    Ok(())
 }

@@ -1,96 +1,114 @@
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use arrow::{
     array::{Array, ArrayRef, RecordBatch},
     compute::cast,
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
-use millstream_core::{Error, Result};
-use millstream_pipeline::{Pipeline, ReferenceFrom};
+use millstream_core::{Error, Result, TableStore};
+use millstream_pipeline::{Pipeline, ReferenceFrom, System};
 use millstream_sql::ReferenceTable;
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{Systems, read_csv, systems::TableSystem, type_name};
+use crate::{open::open_folder, read_csv, type_name, used::store_of};
 
 /// How often a file that changes while it is read is read again, and how long it must have been still.
 const FILE_TRIES: usize = 20;
 const FILE_PAUSE: Duration = Duration::from_millis(100);
 
+/// A reference that a function joins: where its rows come from, and the table that they go into.
+pub(crate) struct Reference {
+    table: Arc<ReferenceTable>,
+    rows: Rows,
+    refresh: Option<Duration>,
+}
+
+/// Where the rows of a reference come from.
+enum Rows {
+    File(PathBuf),
+    Store(Arc<dyn TableStore>, String),
+}
+
+impl Reference {
+    /// The reference of the pipeline that has the table's name, in the store that `store` finds.
+    ///
+    /// # Errors
+    /// `Stop` when the pipeline has no such reference, or its store is not open.
+    pub fn of(
+        pipeline: &Pipeline,
+        table: &Arc<ReferenceTable>,
+        store: impl Fn(System) -> Option<Arc<dyn TableStore>>,
+    ) -> Result<Self> {
+        let name = &table.name;
+        let missing = || Error::stop(format!("internal: the reference `{name}` or its store is not there"));
+        let declared = pipeline.references.get(name).ok_or_else(missing)?;
+        let rows = match (&declared.from, store_of(&declared.from)) {
+            (_, Some((system, name))) => Rows::Store(store(system).ok_or_else(missing)?, name),
+            (ReferenceFrom::File(path), None) => Rows::File(pipeline.path(path)),
+            (_, None) => return Err(missing()),
+        };
+        let refresh = declared.refresh_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
+        Ok(Self { table: Arc::clone(table), rows, refresh })
+    }
+
+    async fn load(&self) -> Result<()> {
+        let schema = &self.table.schema;
+        let rows = match &self.rows {
+            Rows::File(path) => whole(path, || read_file(path, schema)).await?,
+            Rows::Store(store, name) => store.read_reference(name, schema).await?,
+        };
+        self.table.set(rows.iter().map(|rows| declared(rows, schema)).collect::<Result<_>>()?);
+        Ok(())
+    }
+
+    /// Loads it again and again. When that fails, the previous rows stay, with a warning: a reference that is away for a
+    /// while must not stop a stream.
+    async fn keep_fresh(self, every: Duration) {
+        let mut loaded = Instant::now();
+        loop {
+            tokio::time::sleep(every).await;
+            match self.load().await {
+                Ok(()) => loaded = Instant::now(),
+                Err(error) => {
+                    let (reference, age_s) = (&self.table.name, loaded.elapsed().as_secs());
+                    tracing::warn!(reference, age_s, %error, "not refreshed; the rows of {age_s} s ago stay");
+                }
+            }
+        }
+    }
+}
+
 /// Loads the rows of the references that a function joins.
-pub async fn load_all(systems: &Systems, pipeline: &Pipeline, references: &[Arc<ReferenceTable>]) -> Result<()> {
-    for table in references {
-        let Some(declared) = pipeline.references.get(&table.name) else { continue };
-        let rows = load(systems, pipeline, &declared.from, &table.schema).await;
-        table.set(rows.map_err(|error| error.context(format_args!("reference `{}`", table.name)))?);
+pub(crate) async fn load_all(references: &[Reference]) -> Result<()> {
+    for reference in references {
+        let loaded = reference.load().await;
+        loaded.map_err(|error| error.context(format_args!("reference `{}`", reference.table.name)))?;
     }
     Ok(())
 }
 
-/// Loads references again whenever their `refresh` has passed. When that fails, the rows of before stay, with a warning:
-/// a reference that is away for a while must not stop a stream.
-pub fn keep_fresh(systems: &Systems, pipeline: &Pipeline, references: &[Arc<ReferenceTable>]) -> JoinSet<()> {
+/// Loads references again whenever their `refresh` has passed; until the tasks are dropped.
+pub(crate) fn keep_fresh(references: Vec<Reference>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    for table in references {
-        let Some(declared) = pipeline.references.get(&table.name) else { continue };
-        let Some(refresh_ms) = declared.refresh_ms else { continue };
-        let (systems, pipeline, table, from) =
-            (systems.clone(), pipeline.clone(), Arc::clone(table), declared.from.clone());
-        tasks.spawn(async move {
-            let mut loaded = Instant::now();
-            loop {
-                tokio::time::sleep(Duration::from_millis(refresh_ms.unsigned_abs())).await;
-                match load(&systems, &pipeline, &from, &table.schema).await {
-                    Ok(rows) => {
-                        table.set(rows);
-                        loaded = Instant::now();
-                    }
-                    Err(error) => {
-                        let age_s = loaded.elapsed().as_secs();
-                        tracing::warn!(reference = table.name, age_s, %error, "not refreshed; the rows of {age_s} s ago stay")
-                    }
-                }
-            }
-        });
+    for reference in references {
+        if let Some(every) = reference.refresh {
+            tasks.spawn(reference.keep_fresh(every));
+        }
     }
     tasks
 }
 
-async fn load(
-    systems: &Systems,
-    pipeline: &Pipeline,
-    from: &ReferenceFrom,
-    schema: &SchemaRef,
-) -> Result<Vec<RecordBatch>> {
-    let rows = match from {
-        ReferenceFrom::File(path) => {
-            let path = pipeline.path(path);
-            whole(&path, || read_file(&path, schema)).await?
-        }
-        ReferenceFrom::Lake(path) if is_csv(path) => {
-            return Err(Error::stop(
-                "a reference in the lake is Parquet; put a CSV file beside the pipeline: `file: …`",
-            ));
-        }
-        ReferenceFrom::Lake(path) => {
-            let path = millstream_lake::Path::from(path.display().to_string());
-            millstream_lake::read_parquet(systems.lake().as_ref(), &path).await?
-        }
-        ReferenceFrom::Postgres(table) => match systems.references() {
-            TableSystem::Postgres(pool) => millstream_postgres::read_table(pool, table, schema).await?,
-            TableSystem::Embedded(embedded) => embedded.read_table(table, Arc::clone(schema)).await?,
-        },
-    };
-    rows.iter().map(|rows| declared(rows, schema)).collect()
-}
-
+/// Reads a file of the pipeline's folder.
 async fn read_file(path: &Path, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     if is_csv(path) {
         return Ok(vec![read_csv(path, schema)?]);
     }
-    let folder = path.parent().unwrap_or(Path::new(".")).display().to_string();
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let store = millstream_lake::open(&folder)?;
-    millstream_lake::read_parquet(store.as_ref(), &millstream_lake::Path::from(name)).await
+    let folder = open_folder(path.parent().unwrap_or(Path::new(".")))?;
+    folder.read_reference(&path.file_name().unwrap_or_default().to_string_lossy(), schema).await
 }
 
 /// What `read` makes of a file that was not written to meanwhile: half a file would be taken for the whole, and an inner

@@ -1,4 +1,4 @@
-//! Rows as text, for showing.
+//! Rows as text for people.
 
 use std::hash::{DefaultHasher, Hasher as _};
 
@@ -9,10 +9,10 @@ use arrow::{
 };
 use millstream_core::{Error, Result, Role, Table};
 
-/// Bytes that are longer are shown by their number and a digest: a sketch has thousands.
+/// Longer binary values are shown as their length and a hash: a sketch has thousands of bytes.
 const SHOWN_BYTES: usize = 32;
 
-/// A row for a person: its key columns, and the others. Text is quoted, so that no two rows look the same.
+/// A row as text: its key columns, and the others. Text is quoted, so that different rows never look the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     /// The key columns, `name=value`; empty for a table without keys.
@@ -21,12 +21,12 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// The columns that are no keys.
+    /// The columns that are not keys.
     pub(crate) fn values(&self) -> String {
         self.cells.join(", ")
     }
 
-    /// The columns that are no keys and differ, of this row and of another one of the same table.
+    /// The non-key columns that differ, of this row and of another one of the same table.
     pub(crate) fn differing(&self, other: &Self) -> (String, String) {
         let differ = self.cells.iter().zip(&other.cells).filter(|(here, there)| here != there);
         let (here, there): (Vec<&str>, Vec<&str>) = differ.map(|(here, there)| (here.as_str(), there.as_str())).unzip();
@@ -42,7 +42,7 @@ impl Line {
 /// One row of a table. Timestamps are RFC 3339, text is in single quotes, short bytes are hexadecimal, null is `NULL`.
 ///
 /// # Errors
-/// `Stop` on a type that has no text.
+/// `Stop` for a type without a text form.
 pub(crate) fn shown(table: &Table, batch: &RecordBatch, row: usize) -> Result<Line> {
     let (mut key, mut cells) = (Vec::new(), Vec::new());
     for (column, values) in table.columns.iter().zip(batch.columns()) {
@@ -78,7 +78,7 @@ fn cell(values: &ArrayRef, row: usize) -> Result<String> {
 /// Every value as text, by column.
 ///
 /// # Errors
-/// `Stop` on a type that has no text.
+/// `Stop` for a type without a text form.
 pub fn texts(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
     let options = FormatOptions::default().with_null("null");
     let column = |column: &ArrayRef| {

@@ -1,115 +1,100 @@
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use millstream_core::{Clock, DeadLetters, Error, Log, Producer, Result, Sink, Source, Table, Topics};
-use millstream_embedded::{Embedded, EmbeddedSink};
-use millstream_kafka::{Kafka, KafkaSettings, Profile};
-use millstream_lake::LakeSink;
-use millstream_pipeline::{Compression, Connections, Function as Declared, Pipeline, System, Target, Topic};
-use millstream_postgres::{Pool, PostgresSink};
+use arrow::{
+    array::RecordBatch,
+    datatypes::{Schema, SchemaRef},
+};
+use millstream_core::{Clock, DeadLetters, Error, LogStore, Producer, Result, Sink, Source, Table, TableStore, Topics};
+use millstream_pipeline::{Function as Declared, Pipeline, System, Target, Topic};
 use millstream_runner::{Parts, Runner, Timeliness};
+use millstream_sql::ReferenceTable;
 use millstream_topic::TopicDeadLetters;
 
-use crate::{Function, FunctionPlan, NotRunnable, plan_function, reference};
-
-/// Connections that one process keeps to PostgreSQL: one per partition that is written at a time, and some for the rest.
-const MAX_POSTGRES_CONNECTIONS: usize = 8;
+use crate::{
+    Connections, Function, FunctionPlan, Home, NotRunnable,
+    opened::{OpenStore, Opener},
+    plan_function,
+    reference::{self, Reference},
+    schema_of,
+    used::Used,
+};
 
 /// The systems that a pipeline is connected to. Cheap to clone: clones share connections.
 #[derive(Clone)]
 pub struct Systems {
     connections: Connections,
-    log: LogSystem,
-    tables: TableSystem,
-    /// Where references are: beside the tables, but when those are embedded for a trial run.
-    references: TableSystem,
-    lake: Arc<dyn millstream_lake::ObjectStore>,
+    log: Arc<dyn LogStore>,
+    /// The stores that functions write to.
+    written: BTreeMap<System, OpenStore>,
+    /// The stores that references come from: the same, but where tables are embedded for a trial.
+    joined: BTreeMap<System, OpenStore>,
 }
 
-/// Where the topics and the dead letters are.
-#[derive(Clone)]
-enum LogSystem {
-    Kafka(Arc<Kafka>),
-    Embedded(Arc<Embedded>),
-}
-
-/// Where tables are, of functions and of references.
-#[derive(Clone)]
-pub(crate) enum TableSystem {
-    Postgres(Pool),
-    Embedded(Arc<Embedded>),
-}
-
-/// The topic that a pipeline's dead letters go to when its log is Kafka.
+/// The topic that a pipeline's dead letters go to when its log keeps none itself.
 pub fn dead_letter_topic(pipeline: &Pipeline) -> String {
     format!("{}.dead-letters", pipeline.name)
 }
 
 impl Systems {
-    /// Opens what `connections` name, without waiting for any of it to answer, and embeds the rest.
+    /// Opens the log and the systems that the pipeline's functions use, without waiting for any of them to answer. Those
+    /// without an address are embedded.
     ///
     /// # Errors
-    /// `Stop` when an address or a setting can't be right, or the data folder can't be made.
+    /// `Stop` when an address or a setting can't be right, a system is not linked, or the data folder can't be made.
     pub fn open(pipeline: &Pipeline, connections: &Connections, clock: Arc<dyn Clock>) -> Result<Self> {
-        let compression = pipeline.topics.values().next().map_or(Compression::Gzip, |topic| topic.compression);
-        let mut file = None;
-        let log = match &connections.kafka_brokers {
-            Some(_) => LogSystem::Kafka(Arc::new(kafka(connections, compression)?)),
-            None => LogSystem::Embedded(embedded(&mut file, connections, &clock)?),
-        };
-        let references = match &connections.postgres_url {
-            Some(url) => TableSystem::Postgres(millstream_postgres::pool(url.expose(), MAX_POSTGRES_CONNECTIONS)?),
-            None => TableSystem::Embedded(embedded(&mut file, connections, &clock)?),
-        };
-        let tables = match connections.embed_tables {
-            true => TableSystem::Embedded(embedded(&mut file, connections, &clock)?),
-            false => references.clone(),
-        };
-        let beside = connections.data_dir.join("lake").display().to_string();
-        let lake = millstream_lake::open(connections.lake_url.as_deref().unwrap_or(&beside))?;
-        Ok(Self { connections: connections.clone(), log, tables, references, lake })
+        Self::open_used(Used::by(pipeline, pipeline.functions.keys()), connections, clock)
     }
 
-    /// What to call the log, the tables and the lake in front of a person; no secrets.
-    pub fn describe(&self) -> [(&'static str, String); 3] {
-        let Connections { kafka_brokers, lake_url, data_dir, group_prefix, unsaid, .. } = &self.connections;
-        let file = || data_dir.join("millstream.db").display().to_string();
-        // Beside a real log it may be a mistake.
-        let unsaid = |variable: &str| match kafka_brokers {
-            Some(_) if unsaid.contains(&variable) => format!(" (embedded, for {variable} is not set)"),
-            _ => String::new(),
+    /// The same for one function of the pipeline.
+    ///
+    /// # Errors
+    /// Those of [`Systems::open`].
+    pub fn open_for(
+        pipeline: &Pipeline,
+        function: &str,
+        connections: &Connections,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        Self::open_used(Used::by(pipeline, [function]), connections, clock)
+    }
+
+    fn open_used(used: Used, connections: &Connections, clock: Arc<dyn Clock>) -> Result<Self> {
+        let mut opener = Opener::new(connections, clock);
+        let (mut written, mut joined) = (BTreeMap::new(), BTreeMap::new());
+        for system in used.written {
+            written.insert(system, opener.written(system)?);
+        }
+        for system in used.joined {
+            joined.insert(system, opener.joined(system)?);
+        }
+        Ok(Self { connections: connections.clone(), log: opener.log()?, written, joined })
+    }
+
+    /// What to call the systems in front of a person, the log first; no secrets.
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        let prefix = &self.connections.group_prefix;
+        let log = match self.connections.log_is_connected() && !prefix.is_empty() {
+            true => format!("{}, in consumer groups of its own ({prefix}…)", self.log.place()),
+            false => self.log.place(),
         };
-        let log = match kafka_brokers {
-            Some(brokers) if group_prefix.is_empty() => format!("Kafka at {brokers}"),
-            Some(brokers) => format!("Kafka at {brokers}, in consumer groups of its own ({group_prefix}…)"),
-            None => file(),
-        };
-        let tables = match &self.tables {
-            TableSystem::Postgres(_) => "PostgreSQL".to_owned(),
-            TableSystem::Embedded(_) if self.connections.embed_tables => {
-                file() + " (embedded, for a trial beside a Kafka; --into-postgres writes the functions' real tables)"
-            }
-            TableSystem::Embedded(_) => file() + &unsaid("MILLSTREAM_POSTGRES_URL"),
-        };
-        let lake = lake_url
-            .clone()
-            .unwrap_or_else(|| data_dir.join("lake").display().to_string() + &unsaid("MILLSTREAM_LAKE_URL"));
-        [("log", log), ("tables", tables), ("lake", lake)]
+        let only_joined = self.joined.iter().filter(|(system, _)| !self.written.contains_key(system));
+        let stores = self.written.iter().chain(only_joined).map(|(_, open)| open.describe());
+        [("log", log)].into_iter().chain(stores).collect()
+    }
+
+    /// What to call the log in front of a person.
+    pub fn log_place(&self) -> String {
+        self.log.place()
     }
 
     /// The log that functions consume.
     pub fn source(&self) -> Arc<dyn Source> {
-        match &self.log {
-            LogSystem::Kafka(kafka) => Arc::clone(kafka) as _,
-            LogSystem::Embedded(embedded) => Arc::clone(embedded) as _,
-        }
+        Arc::clone(&self.log) as _
     }
 
     /// The log's topics.
     pub fn topics(&self) -> Arc<dyn Topics> {
-        match &self.log {
-            LogSystem::Kafka(kafka) => Arc::clone(kafka) as _,
-            LogSystem::Embedded(embedded) => Arc::clone(embedded) as _,
-        }
+        Arc::clone(&self.log) as _
     }
 
     /// What appends to a topic, compressed as the topic says.
@@ -117,18 +102,13 @@ impl Systems {
     /// # Errors
     /// `Stop` when the settings can't be right.
     pub fn producer(&self, topic: &Topic) -> Result<Arc<dyn Producer>> {
-        match &self.log {
-            LogSystem::Kafka(_) => Ok(Arc::new(kafka(&self.connections, topic.compression)?)),
-            LogSystem::Embedded(embedded) => Ok(Arc::clone(embedded) as _),
-        }
+        self.log.producer(topic.compression)
     }
 
     /// Where a pipeline's dead letters go.
     pub fn dead_letters(&self, pipeline: &Pipeline) -> Arc<dyn DeadLetters> {
-        match &self.log {
-            LogSystem::Kafka(kafka) => Arc::new(TopicDeadLetters::new(Arc::clone(kafka), dead_letter_topic(pipeline))),
-            LogSystem::Embedded(embedded) => Arc::clone(embedded) as _,
-        }
+        let in_topic = || TopicDeadLetters::new(Arc::clone(&self.log), dead_letter_topic(pipeline));
+        self.log.dead_letters().unwrap_or_else(|| Arc::new(in_topic()))
     }
 
     /// The committed offsets of a consumer group for a topic, by partition.
@@ -136,17 +116,22 @@ impl Systems {
     /// # Errors
     /// Those of the log.
     pub async fn group_offsets(&self, group: &str, topic: &str, generation: u32) -> Result<Vec<Option<i64>>> {
-        match &self.log {
-            LogSystem::Kafka(kafka) => kafka.group_offsets(group, topic).await,
-            LogSystem::Embedded(embedded) => {
-                let mut offsets = Vec::new();
-                for partition in 0..embedded.partitions(topic).await? {
-                    let partition = millstream_core::TopicPartition::new(topic, generation, partition);
-                    offsets.push(embedded.group_offset(group, &partition).await?);
-                }
-                Ok(offsets)
-            }
-        }
+        self.log.group_offsets(group, topic, generation).await
+    }
+
+    /// The store of a system's tables; `None` when no function writes there.
+    pub fn store(&self, system: System) -> Option<&Arc<dyn TableStore>> {
+        self.written.get(&system).map(|open| &open.store)
+    }
+
+    /// Where the tables of a system are; `None` when no function writes there.
+    pub fn home(&self, system: System) -> Option<&Home> {
+        self.written.get(&system).map(|open| &open.home)
+    }
+
+    fn store_of(&self, into: &Target) -> Result<&Arc<dyn TableStore>> {
+        let missing = || Error::stop(format!("internal: the store of {into} is not open"));
+        self.store(into.system).ok_or_else(missing)
     }
 
     /// The sink of a function: its table in the store that `into` names.
@@ -154,16 +139,21 @@ impl Systems {
     /// # Errors
     /// `Stop` when the table can't be in that store.
     pub fn sink(&self, function_id: &str, into: &Target, table: Table) -> Result<Arc<dyn Sink>> {
-        Ok(match (into.system, &self.tables) {
-            (System::Postgres, TableSystem::Postgres(pool)) => {
-                Arc::new(PostgresSink::new(pool.clone(), function_id, table)?)
-            }
-            (System::Postgres, TableSystem::Embedded(embedded)) => {
-                Arc::new(EmbeddedSink::new(Arc::clone(embedded), function_id, table))
-            }
-            (System::Lake, _) => Arc::new(LakeSink::new(Arc::clone(&self.lake), "", function_id, table)),
-            (System::Topic, _) => return Err(Error::stop("functions that write to topics come with `uses: ingest`")),
-        })
+        self.store_of(into)?.sink(function_id, table)
+    }
+
+    /// The table of a function as its readers see it, whole: its columns and rows.
+    ///
+    /// # Errors
+    /// `Stop` when its store answers questions itself, when it is not there yet, or is too large.
+    pub async fn whole_table(&self, pipeline: &Pipeline, name: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+        let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
+        let table = plan.planned.table;
+        let public = schema_of(&table);
+        let nullable = public.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+        let schema = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
+        let rows = self.store_of(&pipeline.functions[name].into)?.read_public(&table, &schema).await?;
+        Ok((schema, rows))
     }
 
     /// Creates the pipeline's topics where they are missing, and the topic of its dead letters.
@@ -181,12 +171,14 @@ impl Systems {
     /// Looks for the topic of the dead letters, and creates it if that is allowed: a function that finds out with its first
     /// bad record stops in the middle of its work.
     async fn prepare_dead_letters(&self, pipeline: &Pipeline, create: bool) -> Result<()> {
-        let LogSystem::Kafka(kafka) = &self.log else { return Ok(()) };
+        if self.log.dead_letters().is_some() {
+            return Ok(());
+        }
         let name = dead_letter_topic(pipeline);
         let prepared = match create {
             // One letter per function and position is enough, and none is to be lost to retention.
-            true => kafka.create_topic(&name, 1, &[("cleanup.policy", "compact")]).await,
-            false => kafka.partitions(&name).await.map(drop),
+            true => self.log.create_topic(&name, 1, &[("cleanup.policy", "compact")]).await,
+            false => self.log.partitions(&name).await.map(drop),
         };
         prepared.map_err(|error| error.context("the topic of the dead letters"))
     }
@@ -200,8 +192,9 @@ impl Systems {
         let mut function = self.assemble(pipeline, name, plan)?;
         function.runner.sink().prepare(self.connections.create).await?;
         self.prepare_dead_letters(pipeline, self.connections.create).await?;
-        reference::load_all(self, pipeline, &function.references).await?;
-        function.refreshing = reference::keep_fresh(self, pipeline, &function.references);
+        let references = self.references(pipeline, &function.references)?;
+        reference::load_all(&references).await?;
+        function.refreshing = reference::keep_fresh(references);
         Ok(function)
     }
 
@@ -224,43 +217,25 @@ impl Systems {
             timeliness: timeliness(declared),
             limits: declared.batch,
         });
-        let group = match self.log {
-            LogSystem::Kafka(_) => format!("{}{id}", self.connections.group_prefix),
-            LogSystem::Embedded(_) => id.clone(),
+        let group = match self.connections.log_is_connected() {
+            true => format!("{}{id}", self.connections.group_prefix),
+            false => id.clone(),
         };
         Ok(Function::new(pipeline, name, (id, group), Arc::new(runner), planned.table, references))
     }
 
-    /// The newest rows of a function's table, newest first, as text for a person: the names of the columns, then at most
-    /// `limit` rows.
+    /// May missing topics and tables be created?
+    pub(crate) fn creates(&self) -> bool {
+        self.connections.create
+    }
+
+    /// The references behind the tables that a function's SQL joins.
     ///
     /// # Errors
-    /// Those of the system that holds the table.
-    pub async fn newest_rows(&self, table: &Table, limit: usize) -> Result<(Vec<String>, Vec<Vec<String>>)> {
-        match &self.tables {
-            TableSystem::Postgres(pool) => millstream_postgres::newest_rows(pool, table, limit).await,
-            TableSystem::Embedded(embedded) => embedded.newest_rows(table.public_name(), limit).await,
-        }
-    }
-
-    pub(crate) fn tables(&self) -> &TableSystem {
-        &self.tables
-    }
-
-    pub(crate) fn references(&self) -> &TableSystem {
-        &self.references
-    }
-
-    /// The embedded store, where the log or the tables are in one.
-    pub fn embedded(&self) -> Option<&Arc<Embedded>> {
-        match (&self.log, &self.tables) {
-            (LogSystem::Embedded(embedded), _) | (_, TableSystem::Embedded(embedded)) => Some(embedded),
-            (LogSystem::Kafka(_), TableSystem::Postgres(_)) => None,
-        }
-    }
-
-    pub(crate) fn lake(&self) -> &Arc<dyn millstream_lake::ObjectStore> {
-        &self.lake
+    /// `Stop` when the store of one is not open.
+    pub(crate) fn references(&self, pipeline: &Pipeline, tables: &[Arc<ReferenceTable>]) -> Result<Vec<Reference>> {
+        let store = |system| self.joined.get(&system).map(|open| Arc::clone(&open.store));
+        tables.iter().map(|table| Reference::of(pipeline, table, store)).collect()
     }
 }
 
@@ -269,65 +244,70 @@ pub(crate) fn timeliness(declared: &Declared) -> Timeliness {
     Timeliness { ahead_ms: declared.ahead_ms, late: declared.late, lateness_ms: declared.lateness_ms }
 }
 
-fn kafka(connections: &Connections, compression: Compression) -> Result<Kafka> {
-    Kafka::new(KafkaSettings {
-        brokers: connections.kafka_brokers.clone().unwrap_or_default(),
-        config: connections.kafka.clone(),
-        profile: match connections.kafka_profile.as_deref() {
-            Some("event-hubs") => Profile::EventHubs,
-            _ => Profile::Default,
-        },
-        compression: compression.name().to_owned(),
-        client_id: "millstream".to_owned(),
-    })
-}
-
-/// The one embedded store of a process, opened by whoever needs it first.
-fn embedded(
-    file: &mut Option<Arc<Embedded>>,
-    connections: &Connections,
-    clock: &Arc<dyn Clock>,
-) -> Result<Arc<Embedded>> {
-    if let Some(embedded) = file {
-        return Ok(Arc::clone(embedded));
-    }
-    let folder = &connections.data_dir;
-    std::fs::create_dir_all(folder).map_err(|error| {
-        Error::stop(format!("can't make the data folder {} (MILLSTREAM_DATA_DIR)", folder.display())).caused_by(error)
-    })?;
-    let embedded = Embedded::open(&folder.join("millstream.db"), Arc::clone(clock))?;
-    Ok(Arc::clone(file.insert(embedded)))
-}
-
 #[cfg(test)]
 mod tests {
-    use millstream_core::SystemClock;
+    use millstream_core::{Env, SystemClock};
 
     use super::*;
+
+    const TEXT: &str = "name: p\ntopics: { t: { partitions: 1, schema: { a: bigint } } }\nfunctions:\n  \
+                        f: { uses: archive, from: t, into: lake.f }\n  \
+                        g: { uses: aggregate, from: t, sql: SELECT sum(a) AS a FROM t, into: postgres.g }\n";
+
+    fn open(folder: &tempfile::TempDir, settings: &[(&str, &str)], change: impl Fn(&mut Connections)) -> Systems {
+        let pipeline = Pipeline::parse(TEXT, "p.yaml".as_ref()).unwrap();
+        let mut connections = Connections::read(&Env::of(settings.iter().copied())).unwrap();
+        connections.data_dir = folder.path().to_owned();
+        change(&mut connections);
+        Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap()
+    }
+
+    const BROKERS: (&str, &str) = ("MILLSTREAM_KAFKA_BROKERS", "127.0.0.1:9");
 
     #[tokio::test]
     async fn what_is_embedded_beside_a_kafka_says_why() {
         let folder = tempfile::tempdir().unwrap();
-        let text = "name: p\ntopics: { t: { partitions: 1, schema: { a: bigint } } }\n\
-                    functions: { f: { uses: archive, from: t, into: lake.f } }\n";
-        let pipeline = Pipeline::parse(text, "p.yaml".as_ref()).unwrap();
         let described = |settings: &[(&str, &str)], group_prefix: &str| {
-            let get =
-                |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());
-            let mut connections = Connections::read(&get).unwrap();
-            connections.data_dir = folder.path().to_owned();
-            connections.group_prefix = group_prefix.to_owned();
-            let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
-            systems.describe().map(|(_, place)| place)
+            let systems = open(&folder, settings, |connections| connections.group_prefix = group_prefix.to_owned());
+            let described = systems.describe();
+            assert_eq!(described.iter().map(|(what, _)| *what).collect::<Vec<_>>(), ["log", "tables", "lake"]);
+            described.into_iter().map(|(_, place)| place).collect::<Vec<_>>()
         };
-        let brokers = ("MILLSTREAM_KAFKA_BROKERS", "127.0.0.1:9");
-        let [log, tables, lake] = described(&[brokers], "dev.ann-laptop.");
+        let places = described(&[BROKERS], "dev.ann-laptop.");
+        let [log, tables, lake] = &places[..] else { panic!("{places:?}") };
         assert!(log.contains("Kafka at 127.0.0.1:9") && log.contains("dev.ann-laptop."), "{log}");
         assert!(tables.ends_with("millstream.db (embedded, for MILLSTREAM_POSTGRES_URL is not set)"), "{tables}");
         assert!(lake.ends_with("lake (embedded, for MILLSTREAM_LAKE_URL is not set)"), "{lake}");
-        let said = [brokers, ("MILLSTREAM_POSTGRES_URL", "embedded"), ("MILLSTREAM_LAKE_URL", "embedded")];
+        let said = [BROKERS, ("MILLSTREAM_POSTGRES_URL", "embedded"), ("MILLSTREAM_LAKE_URL", "embedded")];
         for settings in [&said[..], &[]] {
             assert!(described(settings, "").iter().all(|place| !place.contains('(')), "{settings:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn only_the_systems_of_the_function_are_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipeline = Pipeline::parse(TEXT, "p.yaml".as_ref()).unwrap();
+        let mut connections = Connections::read(&Env::of([BROKERS, ("MILLSTREAM_LAKE_URL", "s3://wrong")])).unwrap();
+        connections.data_dir = folder.path().join("data");
+        let open = |name: &str| {
+            Systems::open_for(&pipeline, name, &connections, Arc::new(SystemClock))
+                .map(|opened| opened.describe().into_iter().map(|(what, _)| what).collect::<Vec<_>>())
+        };
+        assert_eq!(open("g").unwrap(), ["log", "tables"]);
+        assert!(open("f").unwrap_err().to_string().contains("MILLSTREAM_LAKE_URL"));
+        assert!(!connections.lake_folder().exists());
+    }
+
+    #[tokio::test]
+    async fn a_trial_embeds_tables_next_to_a_log_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = |settings: &[(&str, &str)]| {
+            let systems = open(&folder, settings, |connections| connections.embed_tables = true);
+            systems.home(System::Postgres).cloned()
+        };
+        let postgres = ("MILLSTREAM_POSTGRES_URL", "postgres://me@127.0.0.1:9/x");
+        assert_eq!(home(&[BROKERS, postgres]), Some(Home::Database));
+        assert_eq!(home(&[postgres]), Some(Home::Connected));
     }
 }

@@ -1,11 +1,11 @@
-//! A pipeline as a whole, with everything embedded.
+//! Whole pipelines, with everything embedded.
 
 use std::sync::Arc;
 
-use millstream_core::{NewRecord, SystemClock};
-use millstream_pipeline::{Connections, Pipeline, Topic};
+use millstream_core::{Env, NewRecord, SystemClock};
+use millstream_pipeline::{Pipeline, Topic};
 
-use crate::{Function, Systems, audit, run_fixtures, texts};
+use crate::{Connections, Function, Systems, audit, run_fixtures, texts};
 
 const PIPELINE: &str = r#"
 name: shop
@@ -44,7 +44,7 @@ impl Shop {
         std::fs::write(folder.path().join("daily.csv"), "day,orders\n2999-01-01T00:00:00Z,1\n1970-01-01T00:00:00Z,1\n")
             .unwrap();
         let pipeline = Pipeline::load(folder.path()).unwrap();
-        let mut connections = Connections::read(&|_| None).unwrap();
+        let mut connections = Connections::read(&Env::default()).unwrap();
         connections.data_dir = folder.path().join("data");
         let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
         systems.create_topics(&pipeline).await.unwrap();
@@ -57,7 +57,7 @@ impl Shop {
         self.systems.producer(&self.pipeline.topics["orders"]).unwrap().send("orders", vec![order]).await.unwrap();
     }
 
-    /// Day and orders of each row of the table.
+    /// The day and the number of orders of each row of the table.
     async fn days(&self) -> Vec<(String, String)> {
         let rows = self.function.runner.sink().snapshot().await.unwrap().rows;
         let columns: Vec<_> = rows.iter().map(|rows| texts(rows).unwrap()).collect();
@@ -77,12 +77,12 @@ fn record(at: &str, tags: &str, timestamp_ms: Option<i64>) -> NewRecord {
 const NOW_MS: i64 = 1_767_268_800_000;
 
 #[tokio::test]
-async fn one_wrong_clock_makes_nothing_late_and_the_audit_judges_alike() {
+async fn one_wrong_clock_makes_nothing_late_and_the_audit_agrees() {
     let shop = Shop::open().await;
     for at in ["2026-01-01T11:59:00Z", "2999-01-01T00:00:00Z", "2026-01-02T11:59:00Z", "2026-01-02T12:00:01Z"] {
         shop.order(at, "", Some(NOW_MS)).await;
     }
-    // Late, by the last one that counts.
+    // Late, compared with the newest event time that counts.
     shop.order("2026-01-02T11:57:59Z", "", Some(NOW_MS)).await;
     shop.order("2026-01-02T11:58:59Z", "", None).await;
     shop.function.drain(shop.systems.source().as_ref()).await.unwrap();
@@ -96,9 +96,9 @@ async fn one_wrong_clock_makes_nothing_late_and_the_audit_judges_alike() {
     assert!(report.is_clean() && report.dead_letters == 3, "{report:?}");
 }
 
-/// Records of a file are stamped with their event time, so that a test is of any time it likes.
+/// Records of a file get their event time as timestamp, so that a test may use any time.
 #[tokio::test]
-async fn fixtures_of_any_time_are_good() {
+async fn fixtures_may_have_any_time() {
     let shop = Shop::open().await;
     let given = |_: &std::path::Path, _: &Topic, _: Option<&str>| {
         let year = |at: &str, ms| record(at, "", Some(ms));
@@ -108,7 +108,7 @@ async fn fixtures_of_any_time_are_good() {
     assert_eq!(reports[0].differences, [""; 0]);
 }
 
-/// More than a batch may hold when it is decoded: function and audit take it in parts.
+/// More list items than a decoded batch may hold: function and audit split the batch.
 #[tokio::test]
 async fn a_batch_with_too_many_list_items_goes_through_in_parts() {
     let shop = Shop::open().await;

@@ -6,9 +6,9 @@ mod audit;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use millstream_assembly::{Systems, audit, texts};
-use millstream_core::{NewRecord, SystemClock};
-use millstream_pipeline::{Connections, Pipeline};
+use millstream_assembly::{Connections, Systems, audit, texts};
+use millstream_core::{Env, NewRecord, SystemClock};
+use millstream_pipeline::Pipeline;
 
 const PIPELINE: &str = r#"
 name: shop
@@ -38,12 +38,12 @@ async fn order(systems: &Systems, pipeline: &Pipeline, product: &str) {
 }
 
 #[tokio::test]
-async fn a_reference_is_joined_and_loaded_again() {
+async fn a_reference_is_joined_and_reloaded() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pipeline.yaml"), PIPELINE).unwrap();
     write_products(folder.path(), "Tea");
     let pipeline = Pipeline::load(folder.path()).unwrap();
-    let mut connections = Connections::read(&|_| None).unwrap();
+    let mut connections = Connections::read(&Env::default()).unwrap();
     connections.data_dir = folder.path().join("data");
     let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
     systems.create_topics(&pipeline).await.unwrap();
@@ -71,5 +71,5 @@ async fn a_reference_is_joined_and_loaded_again() {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("the reference was not loaded again within 10 s");
+    panic!("the reference was not reloaded within 10 s");
 }

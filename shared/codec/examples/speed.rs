@@ -1,5 +1,5 @@
-//! How fast transactions are decoded, on one core: `cargo run --release -p millstream-codec --example speed`.
-//! The second line has one bad record in a thousand.
+//! Measures how fast transactions are decoded on one core: `cargo run --release -p millstream-codec --example speed`.
+//! The second line of output is for one bad record in a thousand.
 
 use std::{sync::Arc, time::Instant};
 
@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     measure(&decoder, &transactions(1000))
 }
 
-/// A batch of transactions in which every `bad_every`-th is cut off.
+/// A batch of transactions; every `bad_every`-th one is cut off.
 fn transactions(bad_every: usize) -> Batch {
     let mut builder = BatchBuilder::new(TopicPartition::new("transaction", 1, 0));
     for number in 0..BATCH {
@@ -44,7 +44,7 @@ fn transactions(bad_every: usize) -> Batch {
     builder.finish_read(0, BATCH as i64)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a measurement for a person")]
+#[expect(clippy::disallowed_methods, reason = "it measures time")]
 fn measure(decoder: &JsonDecoder, batch: &Batch) -> Result<()> {
     let started = Instant::now();
     let (mut rows, mut bad) = (0, 0);

@@ -15,21 +15,21 @@ use millstream_core::{Error, Result};
 
 use crate::{epoch_scale, number, problem::Problem, scan::Scanner, time};
 
-/// A column under construction, with the columns beneath it.
+/// A column under construction, with its child columns.
 ///
-/// A row is read in one go or not at all: after a failed [`Column::read`] the column holds part of a row, and
-/// [`Column::truncate`] to the rows before it puts everything back.
+/// After a failed [`Column::read`] the column may hold part of a row: the caller must [`Column::truncate`] it to the
+/// rows before.
 pub(crate) struct Column {
     field: FieldRef,
-    /// What it is called in a reason: its name, `[]` for a list's items, empty for the record itself.
+    /// Its name in a reason; `[]` for a list's items, empty for the record itself.
     label: String,
-    /// Null is refused even where the field allows it.
+    /// Refuses null even if the field allows it.
     required: bool,
     validity: NullBufferBuilder,
     cells: Cells,
 }
 
-/// The values of a column: one per row, whatever stands there for a null.
+/// The values of a column: one per row, with any value for a null.
 enum Cells {
     Booleans(BooleanBufferBuilder),
     Longs { values: Vec<i64>, rule: LongRule },
@@ -40,7 +40,7 @@ enum Cells {
     Struct(Vec<Column>),
 }
 
-/// How JSON becomes one of the types that are integers inside.
+/// How JSON becomes one of the types that Arrow stores as integers.
 #[derive(Clone, Copy)]
 enum LongRule {
     Integer { min: i64, max: i64 },
@@ -53,12 +53,12 @@ impl Column {
     /// An empty column with room for `rows`.
     ///
     /// # Errors
-    /// `Stop` for a type that JSON is not decoded to.
+    /// `Stop` for a type that JSON can't be decoded to.
     pub(crate) fn new(field: &FieldRef, rows: usize) -> Result<Self> {
         Self::labelled(field, field.name().clone(), rows)
     }
 
-    /// The column of whole records, whose children are the columns of a batch.
+    /// The column of whole records; its children are the columns of a batch.
     pub(crate) fn record(fields: &[FieldRef], rows: usize) -> Result<Self> {
         let field = Field::new("", DataType::Struct(fields.iter().cloned().collect()), false);
         Self::new(&Arc::new(field), rows)
@@ -70,19 +70,19 @@ impl Column {
         Ok(Self { field: field.clone(), label, required, validity: NullBufferBuilder::new(rows), cells })
     }
 
-    /// Refuses null in the child `name` of this struct.
+    /// Makes the child `name` of this struct refuse null.
     pub(crate) fn require(&mut self, name: &str) {
         if let Cells::Struct(children) = &mut self.cells {
             children.iter_mut().filter(|child| child.label == name).for_each(|child| child.required = true);
         }
     }
 
-    /// The rows so far.
+    /// The number of rows so far.
     fn len(&self) -> usize {
         self.validity.len()
     }
 
-    /// Reads the value that comes next as one more row.
+    /// Reads the next value as one more row.
     #[inline]
     pub(crate) fn read(&mut self, json: &mut Scanner<'_>) -> Result<(), Problem> {
         self.read_cell(json).map_err(|problem| problem.at(&self.label, &self.field))
@@ -128,7 +128,7 @@ impl Column {
         Ok(())
     }
 
-    /// A field that the object at hand does not have.
+    /// Adds a row for a field that is missing in the object.
     fn push_missing(&mut self) -> Result<(), Problem> {
         if self.required {
             return Err(Problem::Value("is missing".to_owned()).at(&self.label, &self.field));
@@ -145,13 +145,13 @@ impl Column {
             Cells::Decimals { values, .. } => values.push(0),
             Cells::Bytes { ends, bytes, .. } => ends.push(bytes.len() as i32),
             Cells::List { ends, items } => ends.push(items.len() as i32),
-            // Whatever the children allow: nobody sees a row of theirs beneath a null.
+            // Even if a child doesn't allow null: its row under a null struct is never visible.
             Cells::Struct(children) => children.iter_mut().for_each(Self::push_null),
         }
         self.validity.append_null();
     }
 
-    /// Back to the first `rows` rows.
+    /// Keeps only the first `rows` rows.
     pub(crate) fn truncate(&mut self, rows: usize) {
         match &mut self.cells {
             Cells::Booleans(values) => values.truncate(rows),
@@ -187,7 +187,7 @@ impl Column {
             Cells::Longs { values, .. } => longs(self.field.data_type(), values, nulls),
             Cells::Doubles { values, narrow: false } => Arc::new(Float64Array::new(values.into(), nulls)),
             Cells::Doubles { values, narrow: true } => {
-                // Each was read as a float: narrowing it again loses nothing.
+                // Each value was read as a float, so narrowing it loses nothing.
                 let values: Vec<_> = values.into_iter().map(|value| value as f32).collect();
                 Arc::new(Float32Array::new(values.into(), nulls))
             }
@@ -215,7 +215,7 @@ impl Column {
 
 impl Cells {
     fn new(field: &Field, rows: usize) -> Result<Self> {
-        // Lists start small: how many items there are is not known.
+        // Lists start small: the number of items isn't known.
         let ends = || {
             let mut ends = Vec::with_capacity(rows + 1);
             ends.push(0);
@@ -246,7 +246,7 @@ impl Cells {
             DataType::Struct(fields) => {
                 Self::Struct(fields.iter().map(|field| Column::new(field, rows)).collect::<Result<_>>()?)
             }
-            other => return Err(Error::stop(format!("JSON is not decoded to the type {other}"))),
+            other => return Err(Error::stop(format!("JSON can't be decoded to the type {other}"))),
         })
     }
 }
@@ -270,10 +270,10 @@ impl LongRule {
     }
 }
 
-/// Reads an object's members into `children`, which all have `row` rows before and one more after. Unknown names are
-/// passed over; of a name that comes twice the last one counts, though each must be good.
+/// Reads an object's members into `children`. All children have `row` rows before the call and one more after it.
+/// Unknown names are skipped. If a name comes twice, the last one counts, but both must be valid.
 fn read_members(children: &mut [Column], row: usize, json: &mut Scanner<'_>) -> Result<(), Problem> {
-    // Producers write their fields in one order, mostly the schema's: try the one after the last first.
+    // Producers usually write fields in the schema's order, so the field after the last one is tried first.
     let mut next = 0;
     json.object(|json, name| {
         let known = match children.get(next) {
@@ -312,9 +312,9 @@ fn boolean(json: &mut Scanner<'_>) -> Result<bool, Problem> {
     }
 }
 
-/// Integers as the Arrow type that they are inside of.
+/// Integers as an array of their Arrow type.
 fn longs(data_type: &DataType, values: Vec<i64>, nulls: Option<NullBuffer>) -> ArrayRef {
-    // The rule kept each value within its type, so no cast loses anything.
+    // Each value was checked to fit its type, so no cast loses anything.
     match data_type {
         DataType::Int16 => Arc::new(Int16Array::new(values.into_iter().map(|value| value as i16).collect(), nulls)),
         DataType::Int32 => Arc::new(Int32Array::new(values.into_iter().map(|value| value as i32).collect(), nulls)),
@@ -326,7 +326,8 @@ fn longs(data_type: &DataType, values: Vec<i64>, nulls: Option<NullBuffer>) -> A
     }
 }
 
-/// The ends of values as offsets. They fit `i32` because the values of a batch do, and no text gets longer by decoding.
+/// The ends of values as offsets. They fit `i32` because the values of a batch do, and decoding never makes a text
+/// longer.
 fn offsets(ends: Vec<i32>) -> OffsetBuffer<i32> {
     OffsetBuffer::new(ScalarBuffer::from(ends))
 }

@@ -18,25 +18,25 @@ use crate::{
     time,
 };
 
-/// What a [`JsonDecoder`] is made of.
+/// The options of a [`JsonDecoder`].
 #[derive(Clone, Debug)]
 pub struct JsonOptions {
     /// The topic's fields. Types: boolean, 16, 32 and 64-bit integers, both floats, UTF-8, binary (base64 in JSON),
     /// `Decimal128`, `Date32`, timestamps in microseconds, structs and lists of these. See [`crate::EPOCH`].
     pub schema: SchemaRef,
-    /// The columns wanted, of the schema and [`META_COLUMNS`]; they come in the schema's order, then in that of the meta
-    /// columns, whatever the order here. `None` is all of the schema and no meta column.
+    /// The wanted columns, from the schema and [`META_COLUMNS`]. The output has those of the schema in its order, then
+    /// the meta columns in theirs; the order here doesn't matter. `None` means the whole schema without meta columns.
     pub columns: Option<Vec<String>>,
-    /// The top-level timestamp field that says when an event happened; Kafka's timestamp when there is none.
+    /// The top-level timestamp field with the time of the event; `None` uses Kafka's timestamp.
     pub event_time: Option<String>,
-    /// What a record without a value is.
+    /// How a record without a value is treated.
     pub tombstones: Tombstones,
 }
 
-/// Decodes the JSON objects of a batch to Arrow columns; the crate's documentation says by which rules.
+/// Decodes the JSON objects of a batch to Arrow columns, by the rules in the crate's documentation.
 ///
-/// One pass, straight into the columns that are wanted. A record that turns out to be bad is taken back out of them, so
-/// it costs its neighbours nothing.
+/// It makes one pass, straight into the wanted columns. A bad record is removed from the columns again, so it doesn't
+/// affect its neighbours.
 #[derive(Debug)]
 pub struct JsonDecoder {
     /// The fields that are read from JSON.
@@ -44,30 +44,30 @@ pub struct JsonDecoder {
     event_time: Option<EventTime>,
     tombstones: Tombstones,
     output: SchemaRef,
-    /// For each output column where it comes from.
+    /// The source of each output column.
     sources: Vec<ColumnSource>,
 }
 
 #[derive(Debug)]
 struct EventTime {
     name: String,
-    /// Which of the fields read it is.
+    /// Its index among the fields that are read.
     at: usize,
 }
 
 #[derive(Debug)]
 enum ColumnSource {
-    /// The field read at this place.
+    /// The field with this index among those that are read.
     Field(usize),
     Meta(&'static str),
 }
 
 impl JsonDecoder {
-    /// Plans the decoding of one topic.
+    /// A decoder for one topic.
     ///
     /// # Errors
-    /// `Stop` when a column or the event time is not of the schema or of a type that can't be decoded, or a field has the
-    /// name of a meta column.
+    /// `Stop` if a column or the event time isn't in the schema or has a type that can't be decoded, or if a field has
+    /// the name of a meta column.
     pub fn new(options: JsonOptions) -> Result<Self> {
         let JsonOptions { schema, columns, event_time, tombstones } = options;
         check_names(&schema, columns.as_deref().unwrap_or_default())?;
@@ -89,7 +89,7 @@ impl JsonDecoder {
             output.push(Arc::new(meta::field(name)));
         }
         let event_time = event_time.map(|name| find_event_time(&fields, name)).transpose()?;
-        // Finds the types that can't be decoded now rather than with the first batch.
+        // Types that can't be decoded are found now, not with the first batch.
         Column::record(schema.fields(), 0)?;
         let output = Arc::new(Schema::new_with_metadata(output, schema.metadata().clone()));
         Ok(Self { fields, event_time, tombstones, output, sources })
@@ -100,8 +100,8 @@ impl JsonDecoder {
         self.output.clone()
     }
 
-    /// Reads record `index` into `record`, and gives its Kafka timestamp in microseconds and how many list items it has;
-    /// `None` for one to be passed over.
+    /// Reads record `index` into `record`. Returns its Kafka timestamp in microseconds and its number of list items;
+    /// `None` if the record is skipped.
     fn read(
         &self,
         record: &mut Column,
@@ -118,7 +118,8 @@ impl JsonDecoder {
         let timestamp_ms = batch.timestamps_ms().value(index);
         if timestamp_ms == -1 && self.event_time.is_none() {
             return Err(Problem::Value(
-                "no event time: the log has no timestamp for it, and the topic declares no field as its event_time"
+                "no event time: the record has no timestamp in the log, and the topic declares no field as its \
+                 event_time"
                     .to_owned(),
             ));
         }
@@ -134,14 +135,14 @@ impl JsonDecoder {
         Ok(Some((kafka_us, json.kept_items)))
     }
 
-    /// The rows of a batch from the columns read.
+    /// The rows of a batch, from the columns that were read.
     fn assemble(
         &self,
         columns: Vec<ArrayRef>,
         rows: Rows<'_>,
     ) -> Result<(RecordBatch, TimestampMicrosecondArray), ArrowError> {
         let event_time = match &self.event_time {
-            // Null is refused in it, so what it holds are its values.
+            // The event time refuses null, so every value is valid.
             Some(event_time) => columns[event_time.at].as_primitive::<TimestampMicrosecondType>().values().clone(),
             None => rows.kafka_us.to_vec().into(),
         };
@@ -150,7 +151,7 @@ impl JsonDecoder {
             ColumnSource::Field(at) => columns[*at].clone(),
             ColumnSource::Meta(name) => rows.column(name),
         });
-        // A statement may read no column at all (`count(*)`): then the rows must be counted.
+        // A statement may read no columns at all (`count(*)`), so the number of rows is set explicitly.
         let options = RecordBatchOptions::new().with_row_count(Some(rows.index.len()));
         let batch = RecordBatch::try_new_with_options(self.output.clone(), output.collect(), &options)?;
         Ok((batch, TimestampMicrosecondArray::new(event_time, None).with_timezone("UTC")))
@@ -196,11 +197,10 @@ impl Decode for JsonDecoder {
 
 /// The values of a batch as text.
 ///
-/// The check for UTF-8 is one over all of them where they pass it, which takes next to no time; where they don't, it is
-/// made value by value.
+/// All values are checked for UTF-8 at once, which is very fast. Only if that fails are they checked one by one.
 struct Texts<'a> {
     values: &'a BinaryArray,
-    /// Where in the memory that the values share the first of them starts.
+    /// Where the first value starts in the buffer that the values share.
     start: usize,
     whole: Option<&'a str>,
 }
@@ -226,7 +226,7 @@ impl<'a> Texts<'a> {
         let text = match self.whole {
             Some(whole) => {
                 let start = self.values.value_offsets()[index] as usize - self.start;
-                // None where a character was cut in two by the border of two values.
+                // `None` if the border between two values cuts a character in two.
                 whole.get(start..start + bytes)
             }
             None => std::str::from_utf8(self.values.value(index)).ok(),

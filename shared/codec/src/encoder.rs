@@ -17,9 +17,9 @@ use crate::{column::Column, epoch_scale, time};
 
 /// Encodes rows as JSON objects that a [`crate::JsonDecoder`] of the same schema reads back unchanged.
 ///
-/// Fields come in the schema's order and null ones are left out. Decimals are JSON numbers in plain notation with all
-/// their decimals (`12.50`), timestamps RFC 3339 with `Z` or numbers of the field's [`crate::EPOCH`] unit, binary is
-/// base64.
+/// Fields are written in the schema's order, and null fields are left out. Decimals are JSON numbers in plain notation
+/// with all digits after the decimal point (`12.50`). Timestamps are RFC 3339 with `Z`, or numbers in the field's
+/// [`crate::EPOCH`] unit. Binary is base64.
 #[derive(Debug)]
 pub struct JsonEncoder {
     schema: SchemaRef,
@@ -29,7 +29,7 @@ impl JsonEncoder {
     /// An encoder for batches of this schema.
     ///
     /// # Errors
-    /// `Stop` for a type that JSON is not decoded to.
+    /// `Stop` for a type that JSON can't be decoded to.
     pub fn new(schema: SchemaRef) -> Result<Self> {
         Column::record(schema.fields(), 0)?;
         Ok(Self { schema })
@@ -38,12 +38,12 @@ impl JsonEncoder {
     /// One JSON object per row, without a newline.
     ///
     /// # Errors
-    /// `Stop` when the batch has other columns than the schema; `Poison` for a value that JSON can't say: an infinite or
-    /// undefined float, or a time outside the years 0001 to 9999.
+    /// `Stop` if the batch's columns differ from the schema; `Poison` for a value that JSON can't hold: an infinite
+    /// float, NaN, or a time outside the years 0001 to 9999.
     pub fn encode(&self, rows: &RecordBatch) -> Result<Vec<Vec<u8>>> {
         let types = |fields: &Fields| fields.iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
         if types(rows.schema_ref().fields()) != types(self.schema.fields()) {
-            return Err(Error::stop("internal: rows to encode as JSON don't have the encoder's columns"));
+            return Err(Error::stop("internal: the rows to encode as JSON don't have the encoder's columns"));
         }
         let row = |row| {
             let mut out = Vec::with_capacity(128);
@@ -112,17 +112,17 @@ fn write_value(out: &mut Vec<u8>, field: &Field, column: &dyn Array, row: usize)
             out.push(b']');
             Ok(())
         }
-        other => Err(Error::stop(format!("internal: the type {other} is not encoded as JSON"))),
+        other => Err(Error::stop(format!("internal: the type {other} can't be encoded as JSON"))),
     }
 }
 
 fn write_string(out: &mut Vec<u8>, text: &str) -> Result<()> {
     serde_json::to_writer(out, text)
-        .map_err(|error| Error::stop("internal: a string could not be written").caused_by(error))
+        .map_err(|error| Error::stop("internal: can't write a string as JSON").caused_by(error))
 }
 
 fn write_plain(out: &mut Vec<u8>, value: impl Display) -> Result<()> {
-    write!(out, "{value}").map_err(|error| Error::stop("internal: a value could not be written").caused_by(error))
+    write!(out, "{value}").map_err(|error| Error::stop("internal: can't write a value as JSON").caused_by(error))
 }
 
 /// The shortest text that reads back as the same number: Rust's `Debug`, which is JSON for every finite number.

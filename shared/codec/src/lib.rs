@@ -1,4 +1,4 @@
-//! Bytes to Arrow and back; pure.
+//! Converts bytes to Arrow and back. It has no I/O and no state.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -31,32 +31,32 @@
 //! # }
 //! ```
 //!
-//! # What is a good record
-//! A value is good when it is ONE JSON object (RFC 8259, UTF-8, nothing behind it) whose fields fit the topic's schema:
+//! # Which records are valid
+//! A value is valid if it is ONE JSON object (RFC 8259, UTF-8, nothing after it) whose fields fit the topic's schema:
 //!
 //! | type | JSON |
 //! | --- | --- |
 //! | boolean | `true`, `false` |
 //! | integers | a number without fraction or exponent, in range |
 //! | float, double | a number, rounded to the nearest; one too large is refused; `-0` is `0` |
-//! | decimal(p,s) | a number, or a string that holds one; exponents allowed; exact: what does not fit is refused, never rounded |
-//! | timestamp | a string by RFC 3339, years 0001 to 9999; without a zone it is UTC; digits beyond microseconds are cut off |
+//! | decimal(p,s) | a number, or a string that holds one; exponents allowed; exact: a value that doesn't fit is refused, never rounded |
+//! | timestamp | an RFC 3339 string, years 0001 to 9999; without a zone it is UTC; digits beyond microseconds are cut off |
 //! | timestamp with [`EPOCH`] | a number of seconds, milliseconds or microseconds since 1970, in the same years; digits beyond microseconds are cut off |
 //! | date | `"YYYY-MM-DD"`, years 0001 to 9999 |
 //! | string | a string |
 //! | binary | a string of base64 (RFC 4648, section 4, padded) |
 //! | struct, list | an object, a list |
 //!
-//! A missing field is null; null in a `not null` field is refused. Unknown fields are passed over, though they must be
-//! JSON. When a name comes twice in an object the last one counts, though each must be good. Fields that are not among
-//! the columns wanted are like unknown ones: their types are not looked at. The limits are [`MAX_VALUE_BYTES`],
-//! [`MAX_DEPTH`], [`MAX_LIST_ITEMS`] and, for a batch as a whole, [`MAX_BATCH_LIST_ITEMS`].
+//! A missing field is null; null in a `not null` field is refused. Unknown fields are skipped, but they must be JSON.
+//! If a name comes twice in an object, the last one counts, but both must be valid. Fields that are not among the
+//! wanted columns are treated like unknown ones: their types are not checked. The limits are [`MAX_VALUE_BYTES`],
+//! [`MAX_DEPTH`], [`MAX_LIST_ITEMS`] and, for a whole batch, [`MAX_BATCH_LIST_ITEMS`].
 //!
-//! A reason names fields of the schema, expected types and byte positions, and never holds anything of the record.
+//! A reason names fields of the schema, expected types and byte positions. It never contains data of the record.
 //!
 //! # Why not arrow-json
 //! Its reader is lenient where this crate must not be: it cuts 1.5 to the integer 1, takes `"5"` for a number, needs no
-//! commas, and lets a record end in the next one's value; and an error in a batch does not say which record it was.
+//! commas, and lets a record end in the next one's value. And an error in a batch doesn't tell which record caused it.
 
 mod column;
 mod decoder;
@@ -74,20 +74,20 @@ pub use encoder::JsonEncoder;
 pub use meta::full_schema;
 pub use millstream_core::Tombstones;
 
-/// The longest value that is looked at, in bytes; Kafka's own default limit is 1 MiB (`message.max.bytes`).
+/// The longest value that is decoded, in bytes; Kafka's own default limit is 1 MiB (`message.max.bytes`).
 pub const MAX_VALUE_BYTES: usize = 8 << 20;
 
-/// How deep objects and lists may nest; the record itself is level 1.
+/// How deeply objects and lists may nest; the record itself is level 1.
 pub const MAX_DEPTH: usize = 128;
 
-/// How many items the lists of one record may have in all: `{},` takes three bytes of JSON, but a row of every column of
-/// the list's struct in memory.
+/// How many items the lists of one record may have in total: `{},` takes three bytes of JSON, but in memory a row in
+/// every column of the list's struct.
 pub const MAX_LIST_ITEMS: usize = 1_000_000;
 
-/// How many items the lists of one batch may have in all; a batch with more is too large, and is decoded in parts.
+/// How many items the lists of one batch may have in total; a batch with more is `TooLarge`, and is decoded in parts.
 pub const MAX_BATCH_LIST_ITEMS: usize = 2 * MAX_LIST_ITEMS;
 
-/// The metadata key of a timestamp field that comes as a number since 1970: its value is the unit, `s`, `ms` or `us`.
+/// The metadata key of a timestamp field that is a number since 1970: its value is the unit, `s`, `ms` or `us`.
 /// A timestamp field without it is RFC 3339 text.
 pub const EPOCH: &str = "millstream.epoch";
 
@@ -95,7 +95,7 @@ fn epoch_unit(field: &arrow::datatypes::Field) -> Option<&str> {
     field.metadata().get(EPOCH).map(String::as_str)
 }
 
-/// How many decimals the unit of an epoch field has down to microseconds; `None` for a field that is text.
+/// How many digits the unit of an epoch field has down to microseconds (s: 6, ms: 3, us: 0); `None` for a text field.
 fn epoch_scale(field: &arrow::datatypes::Field) -> millstream_core::Result<Option<u8>> {
     match epoch_unit(field) {
         None => Ok(None),

@@ -9,7 +9,7 @@ use arrow::{
 };
 use millstream_core::{Batch, META_COLUMNS, TopicPartition, meta};
 
-/// The topic's fields and, behind them, all of [`META_COLUMNS`]: what a function's SQL may name.
+/// The topic's fields, followed by all [`META_COLUMNS`]: the columns that a function's SQL may name.
 ///
 /// `_topic` text, `_partition` int, `_offset` bigint, `_timestamp` timestamp in UTC with microseconds, `_key` text or
 /// null, `_order` bytes.
@@ -31,10 +31,10 @@ pub(crate) fn field(name: &str) -> Field {
     Field::new(name, data_type, name == meta::KEY)
 }
 
-/// What the meta columns of the good records of a batch are made of.
+/// The data of the meta columns, for the good records of a batch.
 pub(crate) struct Rows<'a> {
     pub(crate) batch: &'a Batch,
-    /// Which record of the batch each row is.
+    /// The index in the batch of each row's record.
     pub(crate) index: &'a [usize],
     /// Kafka's timestamp of each row, in microseconds.
     pub(crate) kafka_us: &'a [i64],
@@ -62,7 +62,7 @@ impl Rows<'_> {
         self.index.iter().map(|index| self.batch.offsets().value(*index))
     }
 
-    /// Keys as text: null where there is none or it is not UTF-8.
+    /// Keys as text: null if a record has no key or the key isn't UTF-8.
     fn keys(&self) -> ArrayRef {
         let keys = self.batch.keys();
         let mut texts = StringBuilder::with_capacity(self.index.len(), 0);
@@ -74,7 +74,8 @@ impl Rows<'_> {
     }
 
     fn order(&self, partition: &TopicPartition) -> ArrayRef {
-        // Topic, generation and partition are the batch's: only the ends of the key change from row to row.
+        // Topic, generation and partition are the same for the whole batch: only the end of the key changes from row to
+        // row.
         let mut key = vec![0; 8];
         key.extend_from_slice(partition.topic.as_bytes());
         key.push(0);
@@ -92,7 +93,7 @@ impl Rows<'_> {
     }
 }
 
-/// Bytes that compare as the number does: big-endian, with the sign turned over.
+/// Bytes that sort like the number: big-endian, with the sign bit flipped.
 fn ascending(value: i64) -> [u8; 8] {
     (value ^ i64::MIN).to_be_bytes()
 }

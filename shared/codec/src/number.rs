@@ -6,7 +6,7 @@ use crate::{
 
 type Result<T, E = Problem> = std::result::Result<T, E>;
 
-/// What becomes of digits finer than the scale.
+/// What to do with digits finer than the scale.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Finer {
     /// They must be zeros.
@@ -15,28 +15,29 @@ pub(crate) enum Finer {
     Cut,
 }
 
-/// Reads an integer from `min..=max`: no point, no exponent.
+/// Reads an integer in `min..=max`, without a decimal point or exponent.
 #[inline]
 pub(crate) fn integer(json: &mut Scanner<'_>, min: i64, max: i64) -> Result<i64> {
     let number = number(json)?;
     if !number.fraction.is_empty() || !number.exponent.is_empty() {
         return Err(Problem::Found("a number with a fraction or an exponent"));
     }
-    // The text is an integer by the grammar: what can fail is its size.
+    // The grammar guarantees an integer; only its size can be wrong.
     match number.text.parse() {
         Ok(value) if (min..=max).contains(&value) => Ok(value),
         _ => Err(Problem::Found("a number out of its range")),
     }
 }
 
-/// Reads a floating-point number, rounded to the nearest; one too large for the type is a problem, not infinity.
+/// Reads a floating-point number, rounded to the nearest. One that is too large for the type is a problem, not
+/// infinity.
 #[inline]
 pub(crate) fn float(json: &mut Scanner<'_>, narrow: bool) -> Result<f64> {
     let text = number(json)?.text;
-    // Rounded once, from the text, so that a float is not rounded through a double.
+    // Rounded once, from the text: a float must not be rounded through a double.
     let value = if narrow { text.parse().map(|value: f32| f64::from(value)) } else { text.parse() };
     match value {
-        // The two zeros are one to every store: adding 0 takes the sign off -0.
+        // Stores don't tell -0 from 0: adding 0 removes the sign of -0.
         Ok(value) if value.is_finite() => Ok(value + 0.0),
         _ => Err(Problem::Found("a number out of its range")),
     }
@@ -69,7 +70,7 @@ fn within(value: i128, precision: u8) -> Result<i128> {
     Err(Problem::Found("a number out of its range"))
 }
 
-/// Reads an epoch time whose unit has `scale` decimals down to microseconds (s: 6, ms: 3, us: 0) as microseconds.
+/// Reads an epoch time as microseconds; its unit has `scale` digits down to microseconds (s: 6, ms: 3, us: 0).
 #[inline]
 pub(crate) fn epoch_us(json: &mut Scanner<'_>, scale: u8) -> Result<i64> {
     let microseconds = scaled(&number(json)?, scale, Finer::Cut)?;
@@ -94,7 +95,7 @@ fn scaled(number: &Number<'_>, scale: u8, finer: Finer) -> Result<i128> {
     Ok(if number.negative { -value } else { value })
 }
 
-/// The usual case: no exponent, no more decimals than the scale, all within 18 digits.
+/// The usual case: no exponent, no more digits after the decimal point than the scale, at most 18 digits in total.
 #[inline]
 fn small(number: &Number<'_>, scale: u8) -> Option<i128> {
     let missing = usize::from(scale).checked_sub(number.fraction.len())?;
@@ -106,11 +107,11 @@ fn small(number: &Number<'_>, scale: u8) -> Option<i128> {
     Some(i128::from(value * 10u64.pow(missing as u32)))
 }
 
-/// Any number, of any length. The digits without their point are one long row, of which the exponent and the scale say
-/// how many count.
+/// Any number, of any length. The digits without the decimal point form one sequence; the exponent and the scale tell
+/// how many of them count.
 fn large(number: &Number<'_>, scale: u8, finer: Finer) -> Result<i128> {
     let out_of_range = || Problem::Found("a number out of its range");
-    // An exponent too long for i64 is as good as any beyond ±10^9: no value is longer than that.
+    // An exponent that is too long for i64 has the same effect as any beyond ±10^9: no value is longer than that.
     let exponent: i64 = match number.exponent {
         "" => 0,
         text => text.parse().unwrap_or(if text.starts_with('-') { i64::MIN } else { i64::MAX }),
@@ -128,7 +129,7 @@ fn large(number: &Number<'_>, scale: u8, finer: Finer) -> Result<i128> {
         }
         seen += 1;
     }
-    // Zeros behind the row. Zero stays zero; anything else overflows within 39 steps.
+    // Appends zeros. Zero stays zero; any other value overflows within 39 steps.
     while value != 0 && seen < count {
         value = value.checked_mul(10).ok_or_else(out_of_range)?;
         seen += 1;
@@ -236,7 +237,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_quick_way_and_the_long_way_agree(whole in "0|[1-9][0-9]{0,11}", fraction in "[0-9]{0,6}", negative: bool) {
+        fn the_usual_case_and_the_general_one_agree(whole in "0|[1-9][0-9]{0,11}", fraction in "[0-9]{0,6}", negative: bool) {
             let text = format!("{}{whole}{}{fraction}", if negative { "-" } else { "" }, if fraction.is_empty() { "" } else { "." });
             let number = Scanner::new(&text).number().unwrap();
             prop_assert_eq!(small(&number, 6).unwrap(), large(&number, 6, Finer::Refuse).unwrap());

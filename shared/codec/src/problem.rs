@@ -4,24 +4,24 @@ use arrow::datatypes::{DataType, Field};
 
 use crate::epoch_unit;
 
-/// Why a record is bad. Its text names fields of the schema and places, never anything of the record's own.
+/// Why a record is bad. The text names fields of the schema and byte positions, and never contains data of the record.
 #[derive(Debug)]
 pub(crate) enum Problem {
-    /// The text is not JSON from byte `at` of the value on.
+    /// The value is not JSON from byte `at` on.
     NotJson { what: &'static str, at: usize },
     /// A limit of this crate is exceeded.
     Limit(String),
-    /// A value of another JSON type than the field's; becomes `Field` where the field is known.
+    /// A value with another JSON type than the field's. It becomes `Field` once the field is known.
     Found(&'static str),
-    /// A value of the right JSON type that the field can't hold; becomes `Field` where the field is known.
+    /// A value of the right JSON type that the field can't hold. It becomes `Field` once the field is known.
     Value(String),
-    /// Where and what.
+    /// The field, and what is wrong.
     Field(Box<(String, String)>),
 }
 
 impl Problem {
-    /// Adds the field at which it happened, from the inside out. `label` is the field's name, `[]` for the items of a
-    /// list, or empty for the record itself.
+    /// Adds a field to the path, from the inside out. `label` is the field's name, `[]` for the items of a list, or
+    /// empty for the record itself.
     #[cold]
     pub(crate) fn at(self, label: &str, field: &Field) -> Self {
         let what = match self {
@@ -50,7 +50,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A field's type as the pipeline file's author knows it.
+/// A field's type in the words of the pipeline file.
 pub(crate) fn describe(field: &Field) -> String {
     let name = match field.data_type() {
         DataType::Boolean => "true or false",

@@ -7,22 +7,23 @@ use crate::{MAX_DEPTH, MAX_LIST_ITEMS, problem::Problem};
 
 type Result<T, E = Problem> = std::result::Result<T, E>;
 
-/// A JSON number (RFC 8259, section 6), cut into its parts.
+/// The parts of a JSON number (RFC 8259, section 6).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Number<'a> {
-    /// All of it.
+    /// The whole number.
     pub(crate) text: &'a str,
-    /// Is there a minus in front?
+    /// Does it start with a minus?
     pub(crate) negative: bool,
-    /// The digits before the point.
+    /// The digits before the decimal point.
     pub(crate) whole: &'a str,
-    /// The digits behind the point; empty without one.
+    /// The digits after the decimal point; may be empty.
     pub(crate) fraction: &'a str,
-    /// What follows `e`, with its sign; empty without one.
+    /// The exponent after `e`, with its sign; may be empty.
     pub(crate) exponent: &'a str,
 }
 
-/// Reads ONE JSON value from a text, strictly by RFC 8259: each method expects its kind of value next and moves behind it.
+/// Reads ONE JSON value from a text, strictly by RFC 8259. Each method expects its kind of value next, and moves past
+/// it.
 ///
 /// Recursion is bounded by [`MAX_DEPTH`]; time is linear in the text.
 pub(crate) struct Scanner<'a> {
@@ -30,7 +31,7 @@ pub(crate) struct Scanner<'a> {
     at: usize,
     depth: usize,
     items: usize,
-    /// The list items that its reader has kept.
+    /// The number of list items that the reader has kept.
     pub(crate) kept_items: usize,
 }
 
@@ -39,7 +40,7 @@ impl<'a> Scanner<'a> {
         Self { text, at: 0, depth: 0, items: 0, kept_items: 0 }
     }
 
-    /// The next byte that is not white space, without moving behind it.
+    /// The next byte that isn't white space, without moving past it.
     #[inline]
     pub(crate) fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
@@ -58,7 +59,7 @@ impl<'a> Scanner<'a> {
         if self.peek().is_some() { Err(self.not_json("something follows the value")) } else { Ok(()) }
     }
 
-    /// For a caller that can't use what comes next: its JSON type, or that it is no JSON.
+    /// The problem for a caller that can't use the next value: its JSON type, or that it isn't JSON.
     #[cold]
     pub(crate) fn mismatch(&mut self) -> Problem {
         match self.peek() {
@@ -80,7 +81,7 @@ impl<'a> Scanner<'a> {
         Problem::NotJson { what, at: self.at }
     }
 
-    /// Moves behind a literal: `null`, `true` or `false`.
+    /// Moves past a literal: `null`, `true` or `false`.
     #[inline]
     pub(crate) fn word(&mut self, word: &str) -> Result<()> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
@@ -97,7 +98,7 @@ impl<'a> Scanner<'a> {
         let negative = bytes.get(start) == Some(&b'-');
         let whole = start + usize::from(negative);
         self.at = match bytes.get(whole) {
-            // A leading zero stands alone: the digit after it is what the caller then trips over.
+            // A leading zero must be the only digit: the caller fails at a digit after it.
             Some(b'0') => whole + 1,
             _ => self.digits(whole)?,
         };
@@ -117,7 +118,7 @@ impl<'a> Scanner<'a> {
         Ok(Number { text: &self.text[start..self.at], negative, whole, fraction, exponent })
     }
 
-    /// One past the digits at `from`, of which there must be one.
+    /// The position after the digits at `from`; there must be at least one.
     #[inline]
     fn digits(&mut self, from: usize) -> Result<usize> {
         let bytes = self.text.as_bytes();
@@ -132,7 +133,7 @@ impl<'a> Scanner<'a> {
         Ok(end)
     }
 
-    /// Reads the object that starts here: `member` gets each name and must read the value behind it.
+    /// Reads the object that starts here: `member` gets each name and must read its value.
     #[inline]
     pub(crate) fn object(&mut self, mut member: impl FnMut(&mut Self, &str) -> Result<()>) -> Result<()> {
         self.open()?;
@@ -200,7 +201,7 @@ impl<'a> Scanner<'a> {
         self.at += 1;
     }
 
-    /// Moves behind any value. It must be JSON, like one that is read.
+    /// Moves past any value, which must be valid JSON.
     pub(crate) fn skip(&mut self) -> Result<()> {
         match self.peek() {
             Some(b'"') => self.string().map(drop),

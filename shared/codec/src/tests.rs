@@ -1,4 +1,4 @@
-//! Decoding as its callers see it.
+//! Decoding through the public interface.
 
 mod columns;
 mod records;
@@ -77,7 +77,7 @@ fn column<'a>(decoded: &'a Decoded, name: &str) -> &'a ArrayRef {
     decoded.rows.column_by_name(name).unwrap()
 }
 
-/// The reason for which `value` is bad between two good neighbours, which must come through.
+/// The reason why `value` is bad, between two good neighbours, which must be decoded.
 fn reason(value: &[u8]) -> String {
     let decoded = decode_bytes(&[br#"{"branch":"before"}"#, value, br#"{"branch":"behind"}"#]);
     assert_eq!(decoded.index, [0, 2], "{}", String::from_utf8_lossy(value));

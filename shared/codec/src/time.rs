@@ -1,25 +1,27 @@
-//! RFC 3339 and the proleptic Gregorian calendar, for the years 0001 to 9999: what every store and every client of one
-//! can hold, and so far from the ends of the numbers that windows never overflow.
+//! RFC 3339 and the proleptic Gregorian calendar, for the years 0001 to 9999. Every store and every client of a store
+//! can hold these years, and they are so far from the limits of i64 that windows never overflow.
 
 use crate::problem::Problem;
 
 const US_PER_DAY: i64 = 86_400_000_000;
 
-/// The days since 1970 of the first and the last date.
+/// The first and the last date, in days since 1970.
 const DAYS: std::ops::RangeInclusive<i64> = -719_162..=2_932_896;
+/// The microseconds since 1970 of those days: compared per record, so without a division.
+const MICROSECONDS: std::ops::Range<i64> = *DAYS.start() * US_PER_DAY..(*DAYS.end() + 1) * US_PER_DAY;
 
-/// `us` if it is a time of the years 0001 to 9999.
+/// `us` if it is a time in the years 0001 to 9999.
 #[inline]
 pub(crate) fn within_us(us: i64) -> Option<i64> {
-    DAYS.contains(&us.div_euclid(US_PER_DAY)).then_some(us)
+    MICROSECONDS.contains(&us).then_some(us)
 }
 
-/// `days` if they are a date of the years 0001 to 9999.
+/// `days` if it is a date in the years 0001 to 9999.
 pub(crate) fn within_days(days: i64) -> Option<i64> {
     DAYS.contains(&days).then_some(days)
 }
 
-/// Any other time.
+/// The problem of any other time.
 #[cold]
 pub(crate) fn outside() -> Problem {
     Problem::Value("a time outside the years 0001 to 9999".to_owned())
@@ -45,7 +47,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
-/// The number that the two digits at `at` are.
+/// The number in the two digits at `at`.
 #[inline]
 fn two(text: &[u8], at: usize) -> Option<i64> {
     match text.get(at..at + 2)? {
@@ -75,8 +77,8 @@ pub(crate) fn parse_date(text: &str) -> Option<i64> {
     if text.len() == 10 { leading_date(text.as_bytes()) } else { None }
 }
 
-/// Microseconds since 1970, UTC, of an RFC 3339 date and time. A time without a zone is taken as UTC; a space may stand
-/// for the `T`; digits beyond microseconds are cut off; a leap second is the first of the next minute.
+/// Microseconds since 1970, UTC, of an RFC 3339 date and time. A time without a zone is taken as UTC; a space may
+/// replace the `T`; digits beyond microseconds are cut off; a leap second is the first second of the next minute.
 pub(crate) fn parse_timestamp(text: &str) -> Option<i64> {
     let text = text.as_bytes();
     let date = leading_date(text)?;
@@ -121,7 +123,7 @@ pub(crate) fn format_date(days: i64) -> Option<String> {
     Some(format!("{year:04}-{month:02}-{day:02}"))
 }
 
-/// RFC 3339 in UTC with as many decimals as are needed, or `None` outside the years 0001 to 9999.
+/// RFC 3339 in UTC with as many fractional digits as needed, or `None` outside the years 0001 to 9999.
 pub(crate) fn format_timestamp(us: i64) -> Option<String> {
     let (days, us) = (us.div_euclid(US_PER_DAY), us.rem_euclid(US_PER_DAY));
     let (seconds, us) = (us / 1_000_000, us % 1_000_000);
@@ -160,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_timestamp_is_refused() {
+    fn invalid_timestamps_are_refused() {
         for bad in [
             "",
             "2023",
@@ -194,7 +196,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(us in -62_135_596_800_000_000i64..253_402_300_800_000_000) {
+        fn a_formatted_timestamp_parses_to_the_same_time(us in -62_135_596_800_000_000i64..253_402_300_800_000_000) {
             let text = format_timestamp(us).unwrap();
             prop_assert_eq!(parse_timestamp(&text), Some(us), "{}", text);
         }

@@ -56,6 +56,12 @@ pub trait DeadLetters: Send + Sync {
     /// The letters of the record at `position`: of one function, or of each that could not process it.
     async fn find(&self, function: Option<&str>, position: &Position) -> Result<Vec<DeadLetter>>;
 
+    /// How many letters of a function there are; `None` from a place where all of them would have to be read for it. Called
+    /// by the live view of `millstream dev`.
+    async fn count(&self, _function: &str) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Calls `visit` with the position of every letter of a function, in any order and perhaps with one of them twice.
     /// Letters are not collected in memory, and a store does not read their values.
     async fn positions(&self, function: &str, visit: &mut (dyn FnMut(Position) + Send)) -> Result<()>;

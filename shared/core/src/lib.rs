@@ -17,14 +17,17 @@
 mod batch;
 mod clock;
 mod dead_letter;
+mod env;
 mod error;
 pub mod fault;
 mod fence;
 mod log;
 pub mod merge;
 mod position;
+mod retries;
 mod settings;
 mod sink;
+mod store;
 mod table;
 mod transform;
 
@@ -33,11 +36,14 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use dead_letter::{
     DeadLetter, DeadLetters, MAX_LETTER_KEY_BYTES, MAX_LETTER_REASON_BYTES, MAX_LETTER_VALUE_BYTES, MAX_LISTED_BYTES,
 };
-pub use error::{Error, Result};
+pub use env::{Address, Env, Secret};
+pub use error::{Cause, Error, Result};
 pub use fence::Fence;
 pub use log::{Handler, Limits, Log, NewRecord, Producer, Source, Subscription, TopicInfo, Topics, Watermarks};
 pub use position::{Position, TopicPartition};
-pub use settings::{Late, OnGap, Start, Tombstones};
+pub use retries::Retries;
+pub use settings::{Compression, Late, OnGap, Start, Tombstones};
 pub use sink::{Sink, Snapshot, WHOLE_TOPIC};
+pub use store::{Connect, LogStore, TableStore, TextRows};
 pub use table::{Column, Combine, Merge, Role, Table, View, quote_identifier};
 pub use transform::{Bad, Decode, Decoded, META_COLUMNS, Transform, meta};

@@ -127,6 +127,13 @@ pub struct Subscription {
     pub limits: Limits,
 }
 
+impl Subscription {
+    /// The generation of a topic; `None` for a topic that is not subscribed to.
+    pub fn generation(&self, topic: &str) -> Option<u32> {
+        self.topics.iter().find(|(name, _)| name == topic).map(|(_, generation)| *generation)
+    }
+}
+
 /// A log that hands its partitions out to the members of a consumer group: what the stream host runs on.
 #[async_trait]
 pub trait Source: Log {

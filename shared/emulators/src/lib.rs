@@ -4,7 +4,8 @@
 //! use millstream_core::{BatchBuilder, TopicPartition};
 //! use millstream_emulators::kafka_event;
 //!
-//! let builder = BatchBuilder::new(TopicPartition::new("transaction", 1, 0), 0);
+//! let mut builder = BatchBuilder::new(TopicPartition::new("transaction", 1, 0));
+//! builder.push(41, 1_700_000_000_000, None, Some(b"{}"), []);
 //! let event = kafka_event(&[builder.finish_pushed().unwrap()]);
 //! assert_eq!(event["eventSource"], "aws:kafka");
 //! ```

@@ -1,93 +1,94 @@
-//! AWS Lambda, called by an event source mapping of MSK or of self-managed Kafka.
+//! AWS Lambda, called by an event source mapping of MSK or of self-managed Kafka, or by a schedule.
 //!
-//! The mapping must have `FunctionResponseTypes = ["ReportBatchItemFailures"]`, or Lambda takes every answer for success
-//! and moves on. Even then nothing is lost, because the runner heals the gap from the log with the next batch; but until
-//! one comes, the records wait.
+//! **A function that reads topics** is called by a mapping, which must have
+//! `FunctionResponseTypes = ["ReportBatchItemFailures"]`, or Lambda takes every answer for success and moves on. Even then
+//! nothing is lost, because the runner heals the gap from the log with the next batch; but until one comes, the records wait.
+//!
+//! **A function that makes records** is called by a schedule of EventBridge. Each event makes records for the schedule's
+//! period, or until shortly before the invocation's deadline, whichever comes first, and the answer says how many were
+//! acknowledged. Records are sent at least once: Lambda calls a failed invocation again, and a send whose outcome is unknown
+//! is made again.
 //!
 //! ```no_run
-//! # use std::{collections::BTreeMap, sync::Arc};
+//! # use std::sync::Arc;
+//! use millstream_core::{Limits, Subscription};
+//!
 //! # async fn main_of_a_function(runner: Arc<millstream_runner::Runner>) -> millstream_core::Result<()> {
-//! // The topic `transaction` is in its first generation.
-//! millstream_host::lambda::run(runner, BTreeMap::from([("transaction".to_owned(), 1)])).await
+//! let subscription = Subscription {
+//!     group: "bank.flow".into(),
+//!     topics: vec![("transaction".into(), 1)], // which is in its first generation
+//!     limits: Limits { max_records: 32_000, max_bytes: 16 << 20, max_wait_ms: 100 },
+//! };
+//! millstream_host::lambda::run(runner, subscription).await
 //! # }
 //! ```
 
 mod event;
+mod schedule;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use futures::future::join_all;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
-use millstream_core::{Batch, Error, Result, TopicPartition, fault};
-use millstream_runner::Runner;
+use millstream_core::{Clock, Error, Result, Subscription, fault};
 
+use crate::{Make, Process};
 pub use event::{BatchItemFailure, BatchResponse, ItemIdentifier, KafkaEvent, KafkaRecord, NamedBatch};
+use schedule::{ScheduledEvent, answer_schedule, time_to_make};
 
-/// What brings batches into the sink: the runner.
-#[async_trait]
-pub trait Process: Send + Sync {
-    /// Brings a batch into the sink and returns the sink's next offset.
-    async fn process(&self, batch: Batch) -> Result<i64>;
-
-    /// The sink's next offset of a partition as it is now; none where none was created yet, which this must not do: only
-    /// the batch in hand says where a new one may begin.
-    async fn next_offset(&self, partition: &TopicPartition) -> Result<Option<i64>>;
-}
-
-#[async_trait]
-impl Process for Runner {
-    async fn process(&self, batch: Batch) -> Result<i64> {
-        Self::process(self, batch).await
-    }
-
-    async fn next_offset(&self, partition: &TopicPartition) -> Result<Option<i64>> {
-        Self::next_offset(self, partition).await
-    }
-}
-
-/// Is this process a Lambda function? `get` looks up an environment variable.
-pub fn is_lambda(get: &dyn Fn(&str) -> Option<String>) -> bool {
-    get("AWS_LAMBDA_RUNTIME_API").is_some()
-}
-
-/// Takes events from Lambda and answers them until the process is ended. `generations` holds every topic that the function
-/// reads.
+/// Takes events of Kafka from Lambda and answers them until the process is ended. `subscription` holds every topic that the
+/// function reads, with its generation.
 ///
 /// # Errors
 /// `Stop` when Lambda's Runtime API can't be reached.
-pub async fn run(process: Arc<dyn Process>, generations: BTreeMap<String, u32>) -> Result<()> {
+pub async fn run(process: Arc<dyn Process>, subscription: Subscription) -> Result<()> {
     let handler = service_fn(|event: LambdaEvent<KafkaEvent>| {
-        let (process, generations) = (process.clone(), &generations);
+        let (process, subscription) = (process.clone(), &subscription);
         async move {
-            let answered = answer(process.as_ref(), event.payload, generations).await;
+            let answered = answer(process.as_ref(), event.payload, subscription).await;
             fault::point("host.before_acknowledge");
-            answered.map_err(|error| {
-                tracing::error!(reason = %error, "the event was refused");
-                Diagnostic { error_type: "Stop".into(), error_message: error.to_string() }
-            })
+            answered.map_err(refused)
         }
     });
-    let ended = lambda_runtime::run(handler).await;
-    ended.map_err(|error| Error::stop("Lambda's Runtime API can't be reached").caused_by(error))
+    lambda_runtime::run(handler).await.map_err(unreachable)
+}
+
+/// Takes events of a schedule from Lambda and makes records for each, for `period` at most, until the process is ended.
+///
+/// # Errors
+/// `Stop` when Lambda's Runtime API can't be reached.
+pub async fn run_on_schedule(maker: Arc<dyn Make>, period: Duration, clock: Arc<dyn Clock>) -> Result<()> {
+    let handler = service_fn(|event: LambdaEvent<ScheduledEvent>| {
+        let time = time_to_make(period, event.context.deadline, clock.now_ms());
+        let maker = maker.clone();
+        async move { answer_schedule(maker.as_ref(), event.payload, time).await.map_err(refused) }
+    });
+    lambda_runtime::run(handler).await.map_err(unreachable)
+}
+
+/// The answer to an invocation that failed as a whole.
+fn refused(error: Error) -> Diagnostic {
+    tracing::error!(reason = %error, "the event was refused");
+    let error_type = if error.is_retry() { "Retry" } else { "Stop" };
+    Diagnostic { error_type: error_type.into(), error_message: error.to_string() }
+}
+
+fn unreachable(error: lambda_runtime::Error) -> Error {
+    Error::stop("Lambda's Runtime API can't be reached").caused_by(error)
 }
 
 /// Processes an event, all of its partitions at once, and says for each that is not done from which record on it must be
-/// delivered again. There are as many at once as the event holds, and an event holds at most 6 MB.
+/// delivered again. There are at most as many at once as the event holds, and an event holds at most 6 MB.
 ///
 /// # Errors
 /// `Stop` when the event as a whole can't be read or is not for this function; see [`KafkaEvent::into_batches`].
-pub async fn answer(
-    process: &dyn Process,
-    event: KafkaEvent,
-    generations: &BTreeMap<String, u32>,
-) -> Result<BatchResponse> {
-    let batches = event.into_batches(generations)?;
+pub async fn answer(process: &dyn Process, event: KafkaEvent, subscription: &Subscription) -> Result<BatchResponse> {
+    let batches = event.into_batches(subscription)?;
     let failures = join_all(batches.into_iter().map(|named| process_partition(process, named))).await;
     Ok(BatchResponse { batch_item_failures: failures.into_iter().flatten().collect() })
 }
 
-/// Processes the batch of one partition; gives what is to be delivered again, if anything is.
+/// Processes the batch of one partition. Returns what must be delivered again, if anything must.
 async fn process_partition(process: &dyn Process, named: NamedBatch) -> Option<BatchItemFailure> {
     let NamedBatch { name, batch } = named;
     let error = match process.process(batch.clone()).await {

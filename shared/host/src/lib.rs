@@ -1,15 +1,36 @@
-//! Hosts: what hands batches to a runner and acknowledges them.
+//! Hosts: what runs a function, and the process around it.
 //!
-//! The same binary finds out where it is: under AWS Lambda when `AWS_LAMBDA_RUNTIME_API` is set, else as a member of a
-//! consumer group of its own.
+//! The same binary finds out where it is ([`detect`]) and runs there ([`run`]): under AWS Lambda, or as a service. What it
+//! runs is a [`Work`]: a [`Process`] that brings batches of a log into a sink, or a [`Make`] that makes records.
 //!
+//! ```no_run
+//! use std::sync::Arc;
+//! use millstream_core::{Error, Retries, Subscription};
+//! use millstream_host::{Host, Process, Stop, Work};
+//!
+//! # async fn example(source: Arc<dyn millstream_core::Source>, process: Arc<dyn Process>, subscription: Subscription)
+//! #     -> millstream_core::Result<()> {
+//! let stop = millstream_host::stop_on_signals(|| {})?;
+//! let work = Work::Read { source, subscription, process };
+//! millstream_host::run(Host::Stream, work, stop, Retries::default()).await // until SIGTERM
+//! # }
 //! ```
-//! let lambda = |name: &str| (name == "AWS_LAMBDA_RUNTIME_API").then(|| "127.0.0.1:9001".to_owned());
-//! assert!(millstream_host::lambda::is_lambda(&lambda));
-//! assert!(!millstream_host::lambda::is_lambda(&|_| None));
-//! ```
+//!
+//! [`shell`] is what the main of every binary does before and after: logs, panics, memory, the runtime.
 
+mod detect;
 pub mod lambda;
+mod process;
+pub mod shell;
+mod signals;
+mod stop;
 pub mod stream;
+mod wait;
+mod work;
 
-pub use stream::{Retries, Stop};
+pub use detect::{Host, detect};
+pub use process::{Make, Process};
+pub use signals::stop_on_signals;
+pub use stop::Stop;
+pub use wait::wait_for;
+pub use work::{Work, run, serve};

@@ -3,16 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{
-    collections::BTreeMap,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
-use millstream_core::{Batch, BatchBuilder, Error, Result, TopicPartition};
-use millstream_host::lambda::{self, Process};
+use millstream_core::{Batch, BatchBuilder, Error, Limits, Result, Subscription, TopicPartition};
 use millstream_emulators::{InvocationError, LambdaRuntimeApi, kafka_event};
+use millstream_host::{Process, lambda};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -22,6 +21,14 @@ struct Odd;
 
 #[async_trait]
 impl Process for Odd {
+    fn function(&self) -> &str {
+        "bank.odd"
+    }
+
+    async fn start(&self, _partition: &TopicPartition) -> Result<i64> {
+        Err(Error::stop("Lambda says itself where a batch begins"))
+    }
+
     async fn process(&self, batch: Batch) -> Result<i64> {
         match batch.partition().partition {
             1 => Err(Error::retry("the connection was lost")),
@@ -38,7 +45,9 @@ impl Process for Odd {
 #[tokio::test]
 #[ignore = "runs as the child process of the test below"]
 async fn function() {
-    lambda::run(Arc::new(Odd), BTreeMap::from([("transaction".to_owned(), 1)])).await.unwrap();
+    let limits = Limits { max_records: 100, max_bytes: 1 << 20, max_wait_ms: 0 };
+    let topics = vec![("transaction".to_owned(), 1)];
+    lambda::run(Arc::new(Odd), Subscription { group: "bank.odd".into(), topics, limits }).await.unwrap();
 }
 
 /// Killed when dropped.
@@ -76,11 +85,11 @@ async fn a_function_process_answers_event_after_event() {
     }
     match api.invoke(kafka_event(&[batch("orders", 0)]), LIMIT).await {
         Err(InvocationError::Function { message, .. }) => assert!(message.contains("topic orders"), "{message}"),
-        other => panic!("a topic of somebody else must be refused, got {other:?}"),
+        other => panic!("a topic that it does not read must be refused, got {other:?}"),
     }
     match api.invoke(json!({"records": 7}), LIMIT).await {
         Err(InvocationError::Function { .. }) => {}
-        other => panic!("an event that is none must be refused, got {other:?}"),
+        other => panic!("an event of another shape must be refused, got {other:?}"),
     }
     // A killed process is replaced, and goes on.
     drop(function);

@@ -1,7 +1,7 @@
 //! How many records a second one thread makes: `cargo run --release -p millstream-ingest --example rate`.
 
-use millstream_ingest::Events;
 use millstream_core::{Clock as _, Error, Result, SystemClock};
+use millstream_ingest::Events;
 use millstream_pipeline::Pipeline;
 
 const PIPELINE: &str = r#"
@@ -25,7 +25,7 @@ functions:
     into: topic.transaction
 "#;
 
-/// Records of one call: what 20 ms ask for at 1,000,000 a second.
+/// Records of one call: what 20 ms need at 1,000,000 a second.
 const PORTION: usize = 20_000;
 const PORTIONS: usize = 50;
 

@@ -11,17 +11,17 @@ use crate::{
     maker::Maker,
 };
 
-/// The most walks that one field may have: one for each value of the key, 100 bytes or so apiece.
+/// The most walks that one field may have: one for each value of the key, about 100 bytes each.
 const MAX_WALKS: i128 = 1_000_000;
 
-/// Makes records of a topic from its `generate:` description. Pure but for the time and the seed given to it: the same
-/// seed makes the same values, in whatever portions they are asked for.
+/// Makes records of a topic from its `generate:` description. Only the time and the seed come from outside: the same seed
+/// makes the same values, whatever portions they are asked for in.
 #[derive(Debug)]
 pub struct Events {
     schema: SchemaRef,
     makers: Vec<Maker>,
     encoder: JsonEncoder,
-    /// The place of the key's field, and how its values are written.
+    /// The index of the key's field, and how its values are written.
     key: Option<(usize, Keys)>,
     per_turn: usize,
 }
@@ -41,7 +41,7 @@ impl Events {
         let mut makers = Vec::new();
         for (at, field) in topic.schema.fields().iter().enumerate() {
             let in_turn = generate.for_each.as_ref() == Some(field.name());
-            // Every field draws from a row of its own, so that the portions asked for don't decide who draws what.
+            // Every field has random numbers of its own, so that its values don't depend on the portions asked for.
             let seed = seed.wrapping_add((at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
             makers.push(Maker::new(field.clone(), generator(field.name()), in_turn, seed)?);
         }
@@ -62,7 +62,7 @@ impl Events {
         Ok(Self { schema: topic.schema.clone(), makers, encoder, key: key.transpose()?, per_turn })
     }
 
-    /// How many records a turn is: with `for_each` one for each of its values, else 1.
+    /// How many records a turn has: with `for_each` one for each of its values, else 1.
     pub fn records_per_turn(&self) -> usize {
         self.per_turn
     }
@@ -87,7 +87,7 @@ impl Events {
         Ok(self.encoder.encode(&rows)?.into_iter().map(record).collect())
     }
 
-    /// The columns and the records' keys. The key's column comes first, because walks go by it.
+    /// The columns and the records' keys. The key's column is made first, because walks need it.
     fn columns(&mut self, rows: usize, now_us: i64) -> Result<(Vec<ArrayRef>, Vec<Key>)> {
         let mut made = None;
         let mut texts = Vec::new();
@@ -105,13 +105,13 @@ impl Events {
     }
 }
 
-/// A walk remembers where it stands for every value of the key: there must be an end to those.
+/// A walk keeps its value for every value of the key, so there must be a limit to those.
 fn check_walks(walk: &str, key: &str, made: Option<&Generator>) -> Result<()> {
     let values = match made {
         Some(Generator::Integer { min, max }) => i128::from(*max) - i128::from(*min) + 1,
         Some(Generator::Decimal { min, max, .. }) => max.saturating_sub(*min).saturating_add(1),
         Some(Generator::Now | Generator::Sequence) => i128::MAX,
-        // A list in the file, one text, null; or the walk is the key: then it is one walk.
+        // A list in the file, one text, null; or the walk is the key itself, which is one walk.
         _ => 1,
     };
     if values > MAX_WALKS {

@@ -15,17 +15,17 @@ use crate::keys::Keys;
 mod csv;
 mod jsonl;
 
-/// How many lines are looked at in one go, and how many bytes of them: what is held in memory at a time.
+/// How many lines are checked at once, and how many bytes of them: this much is held in memory.
 const PORTION_LINES: usize = 1_000;
 const PORTION_BYTES: usize = 1 << 20;
 
-/// What of a line has to be right.
+/// What of a line is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
     /// Every field, by the rules that the topic is decoded by.
     Whole,
-    /// The key and the event time, which the record itself is made of. (A line of a CSV file has to fit as a whole all
-    /// the same: its cells are made JSON by their types.)
+    /// The key and the event time, which the record is made of. (A line of a CSV file must be right as a whole even so: its
+    /// cells become JSON by their types.)
     KeyAndTime,
 }
 
@@ -36,15 +36,16 @@ pub struct Checked {
     pub good: u64,
     /// Lines that can't.
     pub bad: u64,
-    /// The first of the bad ones, with file, line and reason.
+    /// The first bad lines, with file, line and reason.
     pub first_bad: Vec<Error>,
 }
 
-/// How many bad lines are told one by one.
+/// How many bad lines are reported one by one.
 const TOLD_BAD: usize = 10;
 
 impl Checked {
-    /// Looks at all records and sends none, until `stopping`. `seen` is told how many lines were looked at, from time to time.
+    /// Checks all records and sends none, until `stopping`. `seen` is called from time to time with the number of lines
+    /// checked so far.
     ///
     /// # Errors
     /// `Stop` when the file can't be read on.
@@ -70,12 +71,12 @@ impl Checked {
         Ok(checked)
     }
 
-    /// Will the next bad line be among those that are told one by one?
+    /// Will the next bad line be among those that are reported one by one?
     pub fn names_more(&self) -> bool {
         self.first_bad.len() < TOLD_BAD
     }
 
-    /// Takes note of a bad line.
+    /// Counts a bad line.
     pub fn add_bad(&mut self, error: Error) {
         self.bad += 1;
         if self.first_bad.len() < TOLD_BAD {
@@ -87,20 +88,19 @@ impl Checked {
 /// Reads a file's records, to be sent to `topic`. The file is read as the records are asked for, some 1 MiB at a time.
 ///
 /// - `*.csv`: the first line names the topic's field for each column, in any order; RFC 4180 quoting. A cell is read by
-///   its field's type, by the rules of `millstream-codec`; structs and lists are JSON. An empty cell is null, but the
-///   empty string where the field is a string that can't be null. A line has to fit the topic's schema.
-/// - `*.jsonl`, `*.ndjson`: each line is sent as it is, byte for byte; empty ones are passed over. It has to be one
-///   JSON object that fits the topic's schema, as the functions that read the topic will decode it; with [`Look::KeyAndTime`]
-///   only the event time and the key are looked at.
+///   its field's type, by the rules of `millstream-codec`; structs and lists are JSON. An empty cell is null, or the empty
+///   string if the field is a string that can't be null. A line must fit the topic's schema.
+/// - `*.jsonl`, `*.ndjson`: each line is sent as it is, byte for byte; empty lines are skipped. It must be one JSON object that
+///   fits the topic's schema, as the functions that read the topic will decode it; with [`Look::KeyAndTime`] only the event
+///   time and the key are checked.
 ///
-/// The timestamp of a record is its event time; without an `event_time` of the topic there is none, and the broker
-/// stamps it. `key` names the field whose value is the record's key: its text, the same as a generator's.
+/// The timestamp of a record is its event time; if the topic has no `event_time`, the broker stamps it. `key` names the field whose value is the record's key: its text, the same as a generator's.
 ///
-/// The items of the iterator are `Poison` for a bad line, with the file and the line (not what it holds): go on or end
-/// there. `Stop` is the last one: the file can't be read on.
+/// The iterator gives `Poison` for a bad line, with the file and the line's number but not its text; the caller may go on. It
+/// ends after a `Stop`: the file can't be read any further.
 ///
 /// # Errors
-/// `Stop` when the file can't be opened, has another ending, its header doesn't fit the topic, or `key` is not one of
+/// `Stop` when the file can't be opened, has another extension, its header doesn't fit the topic, or `key` is not one of
 /// the topic's fields.
 pub fn from_file(
     path: impl AsRef<Path>,
@@ -130,7 +130,7 @@ fn open(path: &Path, topic: &Topic, key: Option<&str>, look: Look) -> Result<Rec
     Records::new(path, lines, topic, key, columns)
 }
 
-/// The line (from 1) of the record that [`from_file`] gives after `good` others; none when there are no more.
+/// The line (from 1) of the record that [`from_file`] gives after `good` others; `None` when there are no more.
 ///
 /// # Errors
 /// As [`from_file`].
@@ -154,12 +154,12 @@ type Lines = Box<dyn Iterator<Item = Result<(u64, Vec<u8>)>> + Send>;
 /// A record and its line.
 type Numbered = (u64, NewRecord);
 
-/// Finds the keys and event times of lines, and tells the bad ones.
+/// Finds the keys and event times of lines, and which lines are bad.
 struct Records {
     path: PathBuf,
     lines: Lines,
     decoder: JsonDecoder,
-    /// The place of the key's field among the decoder's columns.
+    /// The index of the key's field among the decoder's columns.
     key: Option<(usize, Keys)>,
     has_event_time: bool,
     ready: VecDeque<Result<Numbered>>,
@@ -219,7 +219,7 @@ impl Records {
     }
 
     fn decode(&self, lines: Vec<(u64, Vec<u8>)>) -> Result<Vec<Result<Numbered>>> {
-        // The decoder takes what a log gives it; where that stands there means nothing here.
+        // The decoder takes batches of a log; the position means nothing here.
         let mut batch = BatchBuilder::new(TopicPartition::new("file", 1, 0));
         for (at, (_, line)) in lines.iter().enumerate() {
             batch.push(at as i64, 0, None, Some(line), []);

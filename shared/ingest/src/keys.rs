@@ -17,7 +17,7 @@ pub(crate) struct Keys {
     encoder: JsonEncoder,
 }
 
-/// What the encoder writes in front of the one field's value.
+/// What the encoder writes before the value of the only field.
 const BEFORE: &[u8] = b"{\"k\":";
 
 impl Keys {
@@ -27,7 +27,7 @@ impl Keys {
         Ok(Self { schema: schema.clone(), encoder: JsonEncoder::new(schema)? })
     }
 
-    /// The key of each row; none for null.
+    /// The key of each row; null has no key.
     pub(crate) fn texts(&self, column: &ArrayRef) -> Result<Vec<Key>> {
         if column.data_type() == &DataType::Utf8 {
             return Ok(column
@@ -43,7 +43,7 @@ impl Keys {
     }
 }
 
-/// The value in `{"k":VALUE}`. What is quoted here (times, dates, base64) has nothing escaped in it.
+/// The value in `{"k":VALUE}`. What is quoted here (times, dates, base64) contains no escapes.
 fn value(object: &[u8]) -> Vec<u8> {
     let value = &object[BEFORE.len()..object.len() - 1];
     let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));

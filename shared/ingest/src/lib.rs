@@ -1,10 +1,10 @@
-//! Records into a topic: made up by a pipeline's `generate:`, or read from a file.
+//! Records for a topic: made by a pipeline's `generate:`, or read from a file.
 //!
 //! ```
 //! use std::sync::{Arc, atomic::{AtomicUsize, Ordering::Relaxed}};
 //!
-//! use millstream_ingest::{Events, Pace};
 //! use millstream_core::SystemClock;
+//! use millstream_ingest::{Events, Pace};
 //! use millstream_pipeline::Pipeline;
 //! use millstream_testkit::MemoryLog;
 //!
@@ -32,22 +32,23 @@
 //! let pipeline = Pipeline::parse(text, "bank/pipeline.yaml".as_ref()).unwrap();
 //! let (topic, make) = (&pipeline.topics["transaction"], &pipeline.functions["make"]);
 //!
-//! let events = Events::new(topic, make, 42)?;
+//! let mut events = Events::new(topic, make, 42)?;
 //! let pace = Pace::of(make.generate.as_ref().unwrap());
 //! let log = Arc::new(MemoryLog::with_topic("transaction", 3));
 //! let acknowledged = AtomicUsize::new(0);
 //! let sent = |positions: &[_]| drop(acknowledged.fetch_add(positions.len(), Relaxed));
 //! let stopping = || acknowledged.load(Relaxed) >= 10;
-//! let count = millstream_ingest::generate(events, pace, "transaction", log, Arc::new(SystemClock), stopping, sent).await?;
+//! let clock = Arc::new(SystemClock);
+//! let count = millstream_ingest::generate(&mut events, pace, "transaction", log, clock, stopping, sent).await?;
 //! assert_eq!(count, acknowledged.into_inner() as u64);
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! [`Events`] makes records, [`generate`] sends them at a [`Pace`]; [`from_file`] reads records, [`produce`] sends them
-//! at a [`Tempo`]. Both send at least once: a send whose outcome is unknown is made again, so a record may stand in the
-//! log twice, at two positions, of which only the second is reported. What reads the log is exactly once in positions,
-//! so that is the one place where a duplicate can come from.
+//! at a [`Tempo`]. Both send **at least once**: a send whose outcome is unknown is made again, so the log may hold a record
+//! twice, at two positions, of which only the second is reported. Functions that read the log process each position exactly
+//! once, so this is the only place where a duplicate can come from.
 
 mod events;
 mod file;

@@ -26,15 +26,16 @@ pub(crate) struct Maker {
 #[derive(Debug)]
 enum How {
     Null,
-    /// One of these, by chance.
+    /// One of these, at random.
     OneOf(ArrayRef),
     /// Each of these, in turn.
     Each(ArrayRef),
-    /// Uniform; of integers and of the units of decimals.
+    /// Uniform over integers.
     Integer {
         min: i64,
         max: i64,
     },
+    /// Uniform over the units of a decimal's scale.
     Decimal {
         min: i128,
         max: i128,
@@ -53,7 +54,7 @@ enum How {
 }
 
 impl Maker {
-    /// For a field made this way; null for one that isn't made. `in_turn` is for the field of `for_each`.
+    /// For a field made by `generator`; without one it is null. `in_turn` is for the field of `for_each`.
     pub(crate) fn new(field: FieldRef, generator: Option<&Generator>, in_turn: bool, seed: u64) -> Result<Self> {
         let how = match generator {
             None => How::Null,
@@ -75,13 +76,13 @@ impl Maker {
         Ok(Self { field, how, rng: StdRng::seed_from_u64(seed) })
     }
 
-    /// Lets a test come to the end of a sequence.
+    /// For tests: goes to the end of a sequence.
     #[cfg(test)]
     pub(crate) fn skip_to(&mut self, number: i64) {
         self.how = How::Sequence { made: number };
     }
 
-    /// The next `rows` values. `keys` are those of the same rows, or nothing when records have none.
+    /// The next `rows` values. `keys` are the keys of the same rows; empty when records have no key.
     pub(crate) fn column(&mut self, rows: usize, now_us: i64, keys: &[Key]) -> Result<ArrayRef> {
         let (rng, data_type) = (&mut self.rng, self.field.data_type());
         let misfit =
@@ -94,7 +95,7 @@ impl Maker {
                 let picks: UInt32Array = (0..rows).map(|_| Some(rng.random_range(0..values.len() as u32))).collect();
                 take(values, &picks, None).map_err(misfit)?
             }
-            // A portion is a whole number of turns, so each begins with the first value.
+            // A portion is a whole number of turns, so every portion begins with the first value.
             How::Each(values) => {
                 let picks: UInt32Array = (0..values.len() as u32).cycle().take(rows).map(Some).collect();
                 take(values, &picks, None).map_err(misfit)?
@@ -128,7 +129,7 @@ impl Maker {
     }
 }
 
-/// Uniform in `min..=max`. Nearly all decimals fit 64 bits, for which drawing is several times as fast.
+/// Uniform in `min..=max`. Nearly all decimals fit into 64 bits, for which this is several times as fast.
 fn uniform(rng: &mut StdRng, min: i128, max: i128) -> i128 {
     match (i64::try_from(min), i64::try_from(max)) {
         (Ok(min), Ok(max)) => rng.random_range(min..=max).into(),

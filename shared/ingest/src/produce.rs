@@ -7,12 +7,12 @@ use crate::{
     sender::Sender,
 };
 
-/// The most bytes of one send, but for a single record that is larger.
+/// The most bytes of one send, except for a single record that is larger.
 const BATCH_BYTES: usize = 4 << 20;
-/// A record of more bytes is sent by itself: a topic may refuse it by its size, and then nothing else is in doubt. (Where
-/// a topic's limit is below this, those that were sent with it are.)
+/// A record of more bytes is sent alone: if the topic refuses it because of its size, the outcome of no other record is in
+/// doubt. (If the topic's limit is lower than this, that of the records sent with it is.)
 const ALONE_BYTES: usize = 64 << 10;
-/// How far behind its times it may fall and still make up for it.
+/// By how much it may fall behind and still make up for it.
 const CATCH_UP_US: i64 = 1_000_000;
 
 /// How fast given records are sent.
@@ -23,49 +23,50 @@ pub enum Tempo {
     /// This many a second, above 0.
     PerSecond(f64),
     /// As far apart as they happened, by their timestamps; with a `speed` of 60, a minute of them takes a second. A
-    /// record that is older than the one before it goes right behind that one.
+    /// record that is older than the previous one is sent right after it.
     EventTime {
         /// How many times as fast, above 0.
         speed: f64,
     },
 }
 
-/// What became of records.
+/// The outcome of a send.
 #[derive(Debug)]
 pub enum Outcome<'a> {
     /// They are durable, at these positions.
     Sent(&'a [Position]),
-    /// The topic refuses the next one, such as one above its limit: `Ok` passes it over, an error ends it there. All
-    /// records before it are durable then, and none behind it.
+    /// The topic refuses the next record, such as one above its size limit: `Ok` skips it, an error ends the run there. All
+    /// records before it are durable then, and none after it.
     Refused(Error),
 }
 
-/// Sends records in their order and returns how many were acknowledged. `told` is told the positions of each send, once
-/// they are durable, and of a record that the topic refuses. It ends with the records, or when `stopping`, which is looked at every 100 ms at least.
+/// Sends records in their order and returns how many were acknowledged. `told` is called with the positions of each send,
+/// once they are durable, and with the error of a record that the topic refuses. It ends with the records, or when
+/// `stopping`, which is asked at least every 100 ms.
 ///
 /// When the topic is slower than the tempo, up to one second is made up for; beyond that everything moves later.
-/// Passing errors are retried, 100 ms to 5 s apart, by sending the same records again: some may then stand in the log
+/// Transient errors are retried, 100 ms to 5 s apart, by sending the same records again: the log may then hold some of them
 /// twice.
 ///
-/// **Kafka deletes by record timestamp.** Records carry the time they happened, and a broker's retention looks at that
-/// (`retention.ms`, one week by default): events older than it vanish within minutes of being sent, and were
-/// acknowledged all the same. Before replaying old events give the topic a retention that covers them, or
+/// **Kafka deletes by record timestamp.** Records carry the time they happened, and a broker's retention goes by that
+/// (`retention.ms`, one week by default): older events are deleted within minutes of being sent, although they were
+/// acknowledged. Before replaying old events give the topic a retention that covers them, or
 /// `message.timestamp.type=LogAppendTime` (Apache Kafka documentation, "Topic Configs").
 ///
 /// # Errors
-/// The first bad record, after those before it were sent (`told` knows how many); what `told` says; what the producer says
-/// won't pass; `Stop` when [`Tempo::EventTime`] meets a record without a timestamp.
+/// The first bad record, after those before it were sent (`told` knows how many); what `told` returns; what the producer
+/// says is not transient; `Stop` when [`Tempo::EventTime`] meets a record without a timestamp.
 pub async fn produce(
     records: impl Iterator<Item = Result<NewRecord>> + Send,
     tempo: Tempo,
     topic: &str,
     producer: Arc<dyn Producer>,
     clock: Arc<dyn Clock>,
-    stopping: impl Fn() -> bool + Send,
+    stopping: impl Fn() -> bool + Send + Sync,
     mut told: impl FnMut(Outcome<'_>) -> Result<()> + Send,
 ) -> Result<u64> {
     let mut script = Script::new(records, tempo, clock.now_us());
-    let mut sender = Sender { topic, producer, stopping };
+    let sender = Sender { topic, producer, stopping };
     let mut total = 0;
     while !(sender.stopping)() {
         let began_us = clock.now_us();
@@ -107,7 +108,7 @@ struct Script<I> {
     first_ms: Option<i64>,
     /// How many records were read.
     read: u64,
-    /// When the last one read was due: nothing is due before what stands in front of it.
+    /// When the last record read was due: no record is due before an earlier one.
     last_due_us: i64,
     /// A record that is read and not yet due.
     held: Option<(i64, NewRecord)>,

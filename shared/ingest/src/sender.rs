@@ -1,11 +1,12 @@
 use std::{sync::Arc, time::Duration};
 
-use millstream_core::{Error, NewRecord, Position, Producer, Result};
+use millstream_core::{Error, NewRecord, Position, Producer, Result, Retries};
 
-/// How long to wait before a failed send is made again: doubled each time, up to the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// How often a waiting sender looks whether it is to stop.
+/// However long the topic is away: records are sent until they are acknowledged, or until the caller stops.
+const RETRIES: Retries =
+    Retries { first_pause: Duration::from_millis(100), max_pause: Duration::from_secs(5), max_attempts: u32::MAX };
+
+/// How often a pause looks whether it is time to stop.
 const STOPPING_POLL: Duration = Duration::from_millis(100);
 
 /// Sends records to one topic until they are acknowledged.
@@ -15,32 +16,32 @@ pub(crate) struct Sender<'a, F> {
     pub(crate) stopping: F,
 }
 
-impl<F: Fn() -> bool + Send> Sender<'_, F> {
-    /// Sends these, again and again while the error is a passing one. None when it was told to stop before they were
+impl<F: Fn() -> bool + Send + Sync> Sender<'_, F> {
+    /// Sends these records, again and again while the error is transient. `None` when it had to stop before they were
     /// acknowledged: some of them may have been written.
     ///
     /// # Errors
-    /// What the producer says won't pass.
-    pub(crate) async fn send(&mut self, records: Vec<NewRecord>) -> Result<Option<Vec<Position>>> {
-        let mut wait = FIRST_WAIT;
-        loop {
-            let error = match self.producer.send(self.topic, records.clone()).await {
-                Ok(positions) => return Ok(Some(positions)),
-                Err(error) if error.is_retry() => error,
-                Err(error) => return Err(self.in_context(error)),
-            };
-            let (topic, wait_ms) = (self.topic, wait.as_millis());
-            tracing::warn!(topic, records = records.len(), wait_ms, %error, "records could not be sent; trying again");
-            if !self.wait(wait).await {
-                return Ok(None);
-            }
-            wait = (wait * 2).min(LONGEST_WAIT);
+    /// What the producer says is not transient.
+    pub(crate) async fn send(&self, records: Vec<NewRecord>) -> Result<Option<Vec<Position>>> {
+        let sent = RETRIES.call(
+            || self.producer.send(self.topic, records.clone()),
+            |_, error, pause| {
+                let (topic, pause_ms) = (self.topic, pause.as_millis());
+                tracing::warn!(topic, records = records.len(), pause_ms, %error, "records could not be sent; retrying");
+                self.sleep(pause)
+            },
+        );
+        match sent.await {
+            Ok(positions) => Ok(Some(positions)),
+            // Only a request to stop ends attempts that may still succeed.
+            Err(error) if error.is_retry() => Ok(None),
+            Err(error) => Err(self.in_context(error)),
         }
     }
 
-    /// Sleeps, and says whether to go on.
-    pub(crate) async fn wait(&mut self, wait: Duration) -> bool {
-        let mut left = wait;
+    /// Sleeps, and returns whether to go on.
+    async fn sleep(&self, pause: Duration) -> bool {
+        let mut left = pause;
         while !left.is_zero() && !(self.stopping)() {
             let nap = left.min(STOPPING_POLL);
             tokio::time::sleep(nap).await;

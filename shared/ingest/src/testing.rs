@@ -44,13 +44,13 @@ impl Clock for TokioClock {
     }
 }
 
-/// A producer that notes what it is sent and when, and fails as it is told.
+/// A producer that notes what it is sent and when, and fails when a test says so.
 #[derive(Default)]
 pub(crate) struct Notes {
     pub(crate) clock: Option<Arc<TokioClock>>,
     /// Milliseconds since the clock began, and the records.
     pub(crate) sends: Mutex<Vec<(u64, Vec<NewRecord>)>>,
-    /// So many sends fail with `Retry` first.
+    /// This many sends fail with `Retry` first.
     pub(crate) failing: AtomicUsize,
     /// How long each send takes.
     pub(crate) takes_ms: u64,

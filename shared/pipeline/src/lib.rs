@@ -33,9 +33,8 @@
 //! meant. Whether the SQL itself is right is for `millstream-sql`, which knows it; [`Located`] tells it where the SQL
 //! stands. Terraform and Bicep read the same file with readers of their own, so it is plain YAML 1.2 with nothing clever.
 //!
-//! [`Connections`] is what never stands in that file: addresses and secrets, from the environment.
+//! Addresses and secrets are never in that file: each system reads its own from the environment.
 
-mod connections;
 mod diagnostic;
 mod fields;
 mod function;
@@ -47,12 +46,11 @@ mod schema;
 mod topic;
 mod types;
 
-pub use connections::{Connections, Secret, setting};
 pub use diagnostic::Diagnostic;
 pub use function::{Function, Located, System, Target, Uses};
 pub use generate::{Generate, Generator};
-pub use millstream_core::{Late, Limits as Batch, OnGap, Start, Tombstones};
+pub use millstream_core::{Compression, Late, Limits as Batch, OnGap, Start, Tombstones};
 pub use pipeline::{MAX_FILE_BYTES, Pipeline};
 pub use reference::{ExpectedLetters, Fixture, Reference, ReferenceFrom};
-pub use topic::{Compression, Format, Topic};
+pub use topic::{Format, Topic};
 pub use types::EPOCH_METADATA;

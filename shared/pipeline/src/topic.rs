@@ -1,5 +1,5 @@
 use arrow::datatypes::{DataType, SchemaRef};
-use millstream_core::Tombstones;
+use millstream_core::{Compression, Tombstones};
 
 use crate::{
     diagnostic::{Report, allowed},
@@ -34,29 +34,6 @@ pub enum Format {
     /// One JSON object each.
     #[default]
     Json,
-}
-
-/// How producers compress batches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    None,
-    /// The one that every broker understands, Event Hubs among them.
-    #[default]
-    Gzip,
-    /// Snappy.
-    Snappy,
-    /// LZ4.
-    Lz4,
-    /// Zstandard.
-    Zstd,
-}
-
-impl Compression {
-    /// Its name in the file and in librdkafka's `compression.type`.
-    pub fn name(self) -> &'static str {
-        COMPRESSIONS.iter().find(|(_, value)| *value == self).map_or("none", |(name, _)| name)
-    }
 }
 
 pub(crate) const FORMATS: [(&str, Format); 1] = [("json", Format::Json)];

@@ -1,12 +1,13 @@
-//! What happens to a batch: the page of code at the middle of everything.
+//! The path of a batch: the central code of millstream.
 //!
 //! ```text
 //! batch ─► trim to the fence ─► heal the gap ─► decode ─► transform ─► sink.write(rows, fence a → b)
 //!                                                  └ bad records ─► dead letters (before the fence moves)
 //! ```
 //!
-//! Hosts hand batches to [`Runner::process`], for several partitions at once but for one partition one at a time, and
-//! acknowledge the offset it answers. It knows no host, no log and no sink but by their traits.
+//! Hosts pass batches to [`Runner::process`] and acknowledge the offset that it returns. Several partitions may be
+//! processed at once, but only one batch at a time for each partition. The runner knows hosts, logs and sinks only by
+//! their traits.
 //!
 //! ```no_run
 //! # async fn example(runner: millstream_runner::Runner, batch: millstream_core::Batch) -> millstream_core::Result<()> {

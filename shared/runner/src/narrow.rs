@@ -1,18 +1,19 @@
 use millstream_core::Batch;
 
-/// What was too large is tried again after so many smaller writes: a lock or a failover may have been all there was to it.
+/// A size that was too large is tried again after this many smaller writes: the cause may only have been a lock or a
+/// failover.
 const WRITES_BEFORE_MORE: u32 = 8;
 
-/// Finds the record that can't be stored: after each refusal half as many records are tried, after each success twice as
-/// many. Other cuts give the same tables, so this changes nothing but the pace.
+/// Finds the record that can't be stored: after each refusal it tries half as many records, after each success twice as
+/// many. The tables don't depend on how batches are cut, so this only changes the speed.
 #[derive(Default)]
 pub(crate) struct Narrow {
     records: Option<usize>,
-    /// More was too large: the number is not raised above it until enough writes have passed.
+    /// More than this was too large: the size isn't raised above it until enough writes have succeeded.
     at_most: Option<usize>,
-    /// Writes that passed since `at_most` was set.
+    /// Writes that succeeded since `at_most` was set.
     passed: u32,
-    /// The record that was refused alone, and why.
+    /// The offset of the record that was refused alone, and why.
     refused: Option<(i64, String)>,
 }
 
@@ -24,8 +25,8 @@ impl Narrow {
         }
     }
 
-    /// Why the only record of `work` is to be left out, if it was refused just before. It may be another one by now: a gap
-    /// is read again each time, and compaction goes on.
+    /// The reason to leave out the only record of `work`, if it has just been refused. It may be a different record by
+    /// now: a gap is read again each time, and compaction goes on.
     pub(crate) fn refused(&mut self, work: &Batch) -> Option<String> {
         let (offset, reason) = self.refused.take()?;
         (work.offsets().values()[..] == [offset]).then_some(reason)

@@ -5,47 +5,48 @@ use std::{
 
 use millstream_core::{Bad, Batch, Error, Fence, Result, TopicPartition};
 
-/// A function stops after so many refused records of partitions of which it has not accepted one since its process began:
-/// the mistake is in the pipeline file or the table, and no record is to blame.
+/// A function stops after this many refused records, counted over all partitions of which it has not accepted any
+/// record since its process began: the mistake is then in the pipeline file or the table, and not in the records.
 const MAX_REFUSED_AT_FIRST: usize = 1_000;
 
-/// Where it has accepted some it stops after so many refused in a row: a burst of bad records goes through.
+/// In a partition of which it has accepted records, it stops after this many refused records in a row: a burst of bad
+/// records goes through.
 const MAX_REFUSED_IN_A_ROW: usize = 10_000;
 
-/// What a runner knows of its partitions while it lives. All of it may be lost: it is read, counted or sent once more.
+/// What a runner remembers about its partitions. All of it may be lost: it is then read, counted or sent again.
 #[derive(Default)]
 pub(crate) struct Partitions(Mutex<HashMap<TopicPartition, Known>>);
 
 #[derive(Default)]
 struct Known {
-    /// The fence while the instance is warm; read again after any error.
+    /// The last known fence; read again after any error.
     fence: Option<Fence>,
-    /// The offsets at and above the fence whose dead letters are kept: no more than the records of the batch in hand.
+    /// The offsets at and above the fence whose dead letters are stored: at most the records of the batch in flight.
     letters: BTreeSet<i64>,
-    /// Where the fence was when it was last known.
+    /// The last known position of the fence.
     reached: i64,
-    /// Records refused in a row. A write with an accepted one ends the row.
+    /// Records refused in a row. A write with an accepted record resets it.
     refused: usize,
-    /// Those of the write in hand: partitions that are written at once are to know of each other.
+    /// Refused records of the write in flight: partitions that are written at the same time must count each other's.
     in_hand: usize,
-    /// Was any record accepted yet?
+    /// Has any record been accepted yet?
     accepted: bool,
-    /// How often in a row the log ended below the fence.
+    /// How many times in a row the log ended below the fence.
     short: u32,
 }
 
-/// What became of the records of one write.
+/// The outcome for the records of one write.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Outcome {
-    /// Those that can be decoded, be they late or ahead, and those that are passed over unread.
+    /// Records that can be decoded (including late and ahead ones), and records that are skipped unread.
     pub(crate) accepted: usize,
-    /// Those that can't be decoded, transformed or stored.
+    /// Records that can't be decoded, transformed or stored.
     pub(crate) refused: usize,
 }
 
 impl Partitions {
     fn of<T>(&self, partition: &TopicPartition, with: impl FnOnce(&mut Known) -> T) -> T {
-        // A panic while it was held can't have left half an entry.
+        // A panic while the lock was held can't have left an incomplete entry.
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match all.get_mut(partition) {
             Some(known) => with(known),
@@ -60,7 +61,8 @@ impl Partitions {
     pub(crate) fn remember(&self, partition: &TopicPartition, fence: &Fence) {
         self.of(partition, |known| {
             if fence.next_offset < known.reached {
-                // The sink was put back, and its letters may have been removed with what came of the records.
+                // The sink was rolled back (a reset or a failover), and its letters may have been removed together with
+                // its rows.
                 known.letters.clear();
             }
             known.reached = fence.next_offset;
@@ -73,7 +75,7 @@ impl Partitions {
         self.of(partition, |known| known.fence = None);
     }
 
-    /// Counts how often in a row the log ended below the fence; begins at 1.
+    /// Counts how many times in a row the log ended below the fence; starts at 1.
     pub(crate) fn one_look_more(&self, partition: &TopicPartition) -> u32 {
         self.of(partition, |known| {
             known.short += 1;
@@ -85,7 +87,7 @@ impl Partitions {
         self.of(partition, |known| known.short = 0);
     }
 
-    /// Those of `bad` whose letters are not known to be kept.
+    /// The records of `bad` whose letters are not known to be stored.
     pub(crate) fn unsent(&self, work: &Batch, bad: &[Bad]) -> Vec<Bad> {
         self.of(work.partition(), |known| {
             let unsent = |bad: &&Bad| !known.letters.contains(&work.offsets().value(bad.index));
@@ -98,10 +100,10 @@ impl Partitions {
         self.of(work.partition(), |known| known.letters.extend(offsets));
     }
 
-    /// May a write with this outcome be made? `refused` is the first of its records that is not accepted.
+    /// Checks whether a write with this outcome is allowed. `refused` is its first record that is not accepted.
     ///
     /// # Errors
-    /// `Stop` when too many records were refused already; `TooLarge` when they would be with this write.
+    /// `Stop` if too many records have already been refused; `TooLarge` if this write would make it too many.
     pub(crate) fn check(&self, work: &Batch, outcome: Outcome, refused: &Bad) -> Result<()> {
         if outcome.accepted > 0 || outcome.refused == 0 {
             return Ok(());
@@ -119,13 +121,13 @@ impl Partitions {
             return Err(too_many(most, work.offsets().value(refused.index), &refused.reason));
         }
         if before.saturating_add(outcome.refused) > most {
-            return Err(Error::too_large("more records are refused than may be"));
+            return Err(Error::too_large("more records are refused than allowed"));
         }
         all.entry(work.partition().clone()).or_default().in_hand = outcome.refused;
         Ok(())
     }
 
-    /// Counts a write that was made.
+    /// Counts a completed write.
     pub(crate) fn count(&self, partition: &TopicPartition, outcome: Outcome) {
         self.of(partition, |known| {
             known.in_hand = 0;
@@ -142,14 +144,14 @@ fn too_many(most: usize, offset: i64, reason: &str) -> Error {
     let thousands = most / 1_000;
     let so_far = match most {
         MAX_REFUSED_AT_FIRST => {
-            "records were refused of partitions of which not one was accepted since this process began"
+            "records were refused from partitions of which this process has not accepted any record"
         }
         _ => "records in a row were refused",
     };
     Error::stop(format!(
-        "{thousands},000 {so_far}, and the one at offset {offset} is refused too: {reason}. That is a mistake in the pipeline \
-         file or in the table rather than in so many records: correct it, and start the function again or deploy it anew; it \
-         goes on at this offset. What was refused before is in the dead letters. If it is the records that are wrong, each \
-         new process passes over as many more"
+        "{thousands},000 {so_far}, and the record at offset {offset} is refused too: {reason}. The cause is probably a \
+         mistake in the pipeline file or in the table, not in the records: correct it, and restart or redeploy the \
+         function; it continues at this offset. The records refused so far are in the dead letters. If the records are \
+         wrong, each restart skips as many more"
     ))
 }

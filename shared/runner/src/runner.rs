@@ -18,44 +18,44 @@ use crate::{
     partition::{Outcome, Partitions},
 };
 
-/// How often one call reads the fence again before it leaves the retry to its host. Two writers that keep fencing each
-/// other off each make progress, so a handful is plenty.
+/// How many times one call reads the fence again before it leaves the retry to its host. Writers that fence each other
+/// still make progress, so a few re-reads suffice.
 const MAX_FENCED: usize = 10;
 
-/// What a runner is made of. Everything comes in from outside, so that tests decide all of it.
+/// The parts of a runner. The caller provides all of them, so that tests can replace any.
 pub struct Parts {
-    /// The function, as `pipeline.function`: the fence's key and the dead letters' sender.
+    /// The function, as `pipeline.function`: the key of its fences, and the sender of its dead letters.
     pub function: String,
-    /// Bytes to columns, by topic.
+    /// Turn bytes into columns, by topic.
     pub decoders: BTreeMap<String, Arc<dyn Decode>>,
-    /// Columns to rows of the sink's table.
+    /// Turns columns into rows of the sink's table.
     pub transform: Arc<dyn Transform>,
-    /// Where rows and fences live.
+    /// Stores rows and fences.
     pub sink: Arc<dyn Sink>,
-    /// Where records go that can't be processed.
+    /// Takes the records that can't be processed.
     pub dead_letters: Arc<dyn DeadLetters>,
     /// The log itself, for gaps and first starts.
     pub log: Arc<dyn Log>,
-    /// Where to begin without a fence.
+    /// Where to begin if there is no fence.
     pub start: Start,
     /// What to do about missing records.
     pub on_gap: OnGap,
-    /// Which events are late, and which too far ahead.
+    /// Which events are late, and which are too far ahead.
     pub timeliness: Timeliness,
-    /// How much a gap is healed by at a time (`max_records` and `max_bytes`).
+    /// How much of a gap is healed at a time (`max_records` and `max_bytes`).
     pub limits: Limits,
 }
 
-/// Brings batches of any partitions of one function into its sink, exactly once.
+/// Writes batches of any partitions of one function to its sink, exactly once.
 pub struct Runner {
     pub(crate) parts: Parts,
     pub(crate) known: Partitions,
-    /// With how many partitions it began to read each topic and generation, where that was asked.
+    /// How many partitions each topic and generation had when the function began to read it, as far as that was asked.
     pub(crate) first_partitions: Mutex<HashMap<(String, u32), i32>>,
     stats: Stats,
 }
 
-/// What a batch became.
+/// The result of transforming a batch.
 struct Transformed {
     rows: Vec<RecordBatch>,
     bad: Vec<Bad>,
@@ -64,12 +64,12 @@ struct Transformed {
 }
 
 impl Runner {
-    /// A runner of one function.
+    /// A runner for one function.
     pub fn new(parts: Parts) -> Self {
         Self { parts, known: Partitions::default(), first_partitions: Mutex::default(), stats: Stats::default() }
     }
 
-    /// What it has done so far.
+    /// What the runner has done so far.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
@@ -79,17 +79,18 @@ impl Runner {
         &self.parts.function
     }
 
-    /// Where its rows and fences live.
+    /// The sink with its rows and fences.
     pub fn sink(&self) -> &Arc<dyn Sink> {
         &self.parts.sink
     }
 
-    /// Brings a batch into the sink and answers the next offset that the sink expects: every record below it is in, and
-    /// the source may be acknowledged up to it. Records below the fence are skipped, missing ones are read from the log.
+    /// Writes a batch to the sink and returns the next offset that the sink expects: every record below it is in the
+    /// sink, and the source may be acknowledged up to it. Records below the fence are skipped; missing ones are read
+    /// from the log.
     ///
     /// # Errors
-    /// `Retry`: call again with the same batch. `Stop`: a person must act. Never `Poison` or `Fenced`, which are dealt
-    /// with here.
+    /// `Retry`: call again with the same batch. `Stop`: a person must act. Never `Poison` or `Fenced`, which are
+    /// handled here.
     pub async fn process(&self, batch: Batch) -> Result<i64> {
         let partition = batch.partition().clone();
         let done = self.bring_in(&partition, &batch).await;
@@ -102,7 +103,8 @@ impl Runner {
     async fn bring_in(&self, partition: &TopicPartition, batch: &Batch) -> Result<i64> {
         let delivered_from = batch.range().start;
         let mut fence = self.fence(partition, delivered_from).await?;
-        // A warm fence may be long behind: what looks like a gap may be somebody else's work, and no longer in the log.
+        // A cached fence may be far behind: what looks like a gap may have been written by another process, and may no
+        // longer be in the log.
         let mut may_be_behind = true;
         let mut fenced = 0;
         let mut narrow = Narrow::default();
@@ -138,21 +140,21 @@ impl Runner {
                 Err(Error::Fenced { .. }) => {
                     return Err(Error::retry("another writer keeps moving the fence of this partition"));
                 }
-                Err(Error::Poison(fault)) => narrow.poisoned(&work, fault.to_string()),
+                Err(Error::Poison(cause)) => narrow.poisoned(&work, cause.to_string()),
                 Err(Error::TooLarge(_)) if work.len() > 1 => {
                     narrow.too_large(&work);
-                    // A write that took too long may have been made after all.
+                    // A write that timed out may still have succeeded.
                     self.known.forget(partition);
                     fence = self.fence(partition, delivered_from).await?;
                 }
-                Err(Error::TooLarge(fault)) => return Err(Error::Retry(fault)),
+                Err(Error::TooLarge(cause)) => return Err(Error::Retry(cause)),
                 Err(error) => return Err(error),
             }
         }
         Ok(fence.next_offset)
     }
 
-    /// The records that a host left out, straight from the log, as much as one batch may hold.
+    /// Reads the records that a host left out from the log, at most as many as one batch may hold.
     async fn heal(&self, partition: &TopicPartition, gap: Range<i64>) -> Result<Batch> {
         if self.parts.on_gap == OnGap::Fail {
             return Err(Error::stop(format!(
@@ -169,8 +171,8 @@ impl Runner {
         Ok(healed)
     }
 
-    /// Moves the fence over `work` with everything that comes of it. `refused` is why the only record of `work` can't be
-    /// stored.
+    /// Writes the rows of `work` and moves the fence past it. `refused` is the reason why the only record of `work`
+    /// can't be stored.
     async fn write(&self, fence: &Fence, work: &Batch, refused: Option<String>) -> Result<Fence> {
         fault::point("runner.before_decode");
         let done = match refused {
@@ -187,8 +189,8 @@ impl Runner {
         to.last_timestamp_ms = work.timestamps_ms().values().last().copied().or(fence.last_timestamp_ms);
         to.max_event_time_us = done.max_event_time_us;
         self.parts.sink.write(work.partition(), fence, &to, &done.rows).await.map_err(|error| match error {
-            Error::Poison(fault) if without_rows => {
-                Error::stop(format!("the sink refuses a write without rows: {fault}"))
+            Error::Poison(cause) if without_rows => {
+                Error::stop(format!("the sink refuses a write without rows: {cause}"))
             }
             error => error,
         })?;
@@ -199,16 +201,16 @@ impl Runner {
         Ok(to)
     }
 
-    /// Makes the letters of `bad` durable, each of them once in the life of this process.
+    /// Makes the letters of `bad` durable. A process sends each letter once.
     async fn keep_letters(&self, work: &Batch, bad: &[Bad]) -> Result<()> {
         let unsent = self.known.unsent(work, bad);
         if unsent.is_empty() {
             return Ok(());
         }
         fault::point("runner.before_dead_letters");
-        // A letter that can't be kept is no fault of a record's: to narrow it down would never end.
+        // A failed dead-letter write isn't caused by one record, so narrowing down would loop forever.
         self.parts.dead_letters.put(&self.letters(work, &unsent)).await.map_err(|error| match error {
-            Error::Poison(fault) => Error::stop(format!("the dead letters refuse a letter: {fault}")),
+            Error::Poison(cause) => Error::stop(format!("the dead letters refuse a letter: {cause}")),
             error => error,
         })?;
         self.known.sent(work, &unsent);
@@ -216,8 +218,8 @@ impl Runner {
         Ok(())
     }
 
-    /// A record that can't be stored becomes a dead letter. Its event time counts all the same: the records behind it
-    /// were judged by it when they were tried together, and some of them may have become late letters then.
+    /// A record that can't be stored becomes a dead letter. Its event time still counts: the records after it were
+    /// judged by it when they were tried together, and some of them may have become letters because they were late.
     fn refuse(&self, fence: &Fence, work: &Batch, reason: String) -> Transformed {
         let before_us = fence.max_event_time_us;
         let decoded = self.decode(work).and_then(|decoded| self.parts.timeliness.split(decoded, work, before_us));
@@ -277,12 +279,10 @@ impl Runner {
     }
 }
 
-/// A panic is a defect that some record brought to light, and that record is found like any other that is refused. What it
-/// says stays out of the letter and the log: it may quote the record.
+/// A panic is a bug that some record has triggered; that record is found like any other that is refused. The text of
+/// the panic goes neither into the letter nor into the log: it may quote the record.
 fn panicked(during: &str) -> Error {
-    Error::poison(format!(
-        "a defect of millstream: {during} panicked over this record; please report it with the record"
-    ))
+    Error::poison(format!("a bug in millstream: {during} panicked over this record; please report it with the record"))
 }
 
 /// Are the records below the fence those of a re-created topic? Either the batch is a redelivery, or the topic was re-created:

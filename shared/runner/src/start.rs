@@ -5,11 +5,12 @@ use millstream_core::{Fence, Result, Start, TopicPartition};
 use crate::runner::Runner;
 
 impl Runner {
-    /// The offset at which a partition is to be read: the fence, created from the function's `start` if there is none.
+    /// The offset at which reading a partition begins: the fence, which is created from the function's `start` if it is
+    /// missing.
     ///
     /// # Errors
-    /// Those of the sink and the log; `Stop` when the log is not the one that the fence speaks of, because the topic was
-    /// re-created or has lost records.
+    /// The errors of the sink and the log; `Stop` if the log isn't the one that the fence belongs to, because the topic
+    /// was re-created or has lost records.
     pub async fn start(&self, partition: &TopicPartition) -> Result<i64> {
         self.known.forget(partition);
         let fence = self.fence(partition, i64::MAX).await?;
@@ -17,11 +18,11 @@ impl Runner {
         Ok(fence.next_offset)
     }
 
-    /// The sink's next offset of a partition, read anew. None where there is no fence: it is not created, for only a start or
-    /// a first batch says where.
+    /// Reads the sink's next offset of a partition. `None` if there is no fence. It isn't created here: only a start or
+    /// a first batch decides where it begins.
     ///
     /// # Errors
-    /// As [`Runner::start`].
+    /// The errors of [`Runner::start`].
     pub async fn next_offset(&self, partition: &TopicPartition) -> Result<Option<i64>> {
         let Some(fence) = self.parts.sink.fence(partition).await? else { return Ok(None) };
         self.check_topic_id(partition, &fence).await?;
@@ -29,8 +30,8 @@ impl Runner {
         Ok(Some(fence.next_offset))
     }
 
-    /// The fence, warm or from the sink. One that has to be created at the log's end begins no later than the records that
-    /// a host has delivered already: on Lambda the first of them is what wakes the function.
+    /// The fence, cached or from the sink. A fence created at the end of the log starts no later than the records that
+    /// the host has already delivered: on Lambda, the first of them is what wakes the function.
     pub(crate) async fn fence(&self, partition: &TopicPartition, delivered_from: i64) -> Result<Fence> {
         if let Some(fence) = self.known.fence(partition) {
             return Ok(fence);
@@ -40,14 +41,15 @@ impl Runner {
             Some(mut fence) => {
                 let topic_id = self.check_topic_id(partition, &fence).await?;
                 if fence.topic_id.is_none() && topic_id.is_some() {
-                    // A fence from before: the next write stores the id, if this is the fence's topic.
+                    // An older fence without a topic id: the next write stores the id, if this is the fence's topic.
                     self.check_records(partition, &fence).await?;
                     fence.topic_id = topic_id;
                 }
                 fence
             }
             None => {
-                // Before its offsets: if it is re-created in between, the next look at the id says so.
+                // The id is read before the offsets: if the topic is re-created in between, the next check of the id
+                // finds it.
                 let topic_id = self.parts.log.topic_id(&partition.topic).await?;
                 let held = self.parts.log.watermarks(partition).await?;
                 let start = if at_the_end { held.high.min(delivered_from) } else { held.low };
@@ -58,9 +60,11 @@ impl Runner {
         Ok(fence)
     }
 
-    /// Did the topic have this partition when the function began to read it? All of one that was added later is new.
+    /// Did the topic have this partition when the function began to read it? All records of a partition that was added
+    /// later are new.
     ///
-    /// The sink keeps how many there were, so that all processes agree, whichever partition comes to which of them first.
+    /// The sink keeps the number of partitions at that time, so that all processes agree, in whatever order they get
+    /// partitions.
     async fn was_there_first(&self, partition: &TopicPartition) -> Result<bool> {
         let topic = (partition.topic.clone(), partition.generation);
         let kept = || self.first_partitions.lock().unwrap_or_else(PoisonError::into_inner);

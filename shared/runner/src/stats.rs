@@ -8,7 +8,7 @@ use std::{
 
 use millstream_core::{Fence, TopicPartition};
 
-/// What a runner has done since it started: for metrics and the live view. Counts only, no user data.
+/// What a runner has done since it started, for metrics and the live view. Only counts, no user data.
 #[derive(Debug, Default)]
 pub struct Stats {
     records: AtomicU64,
@@ -19,7 +19,7 @@ pub struct Stats {
     partitions: Mutex<BTreeMap<TopicPartition, PartitionStats>>,
 }
 
-/// What it has done for one partition.
+/// The state of one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionStats {
     /// The sink's next offset.
@@ -29,17 +29,17 @@ pub struct PartitionStats {
 }
 
 impl Stats {
-    /// Records brought in, dead letters among them.
+    /// Records processed, including dead letters.
     pub fn records(&self) -> u64 {
         self.records.load(Ordering::Relaxed)
     }
 
-    /// Rows given to the sink (partial states count each).
+    /// Rows written to the sink (each partial state counts as a row).
     pub fn rows(&self) -> u64 {
         self.rows.load(Ordering::Relaxed)
     }
 
-    /// Dead letters kept.
+    /// Dead letters stored.
     pub fn dead_letters(&self) -> u64 {
         self.dead_letters.load(Ordering::Relaxed)
     }
@@ -54,7 +54,7 @@ impl Stats {
         self.writes.load(Ordering::Relaxed)
     }
 
-    /// Where each partition stands that this instance has written.
+    /// The state of each partition that this instance has written.
     pub fn partitions(&self) -> BTreeMap<TopicPartition, PartitionStats> {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

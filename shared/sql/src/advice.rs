@@ -1,4 +1,4 @@
-//! What other dialects write, and what to write here.
+//! Forms of other SQL dialects, and what to write here instead.
 
 use std::ops::ControlFlow;
 
@@ -14,9 +14,9 @@ use datafusion::{
 
 use crate::error::SqlError;
 
-/// Functions that are not here, and what does the same.
+/// Functions that don't exist here, and what does the same.
 const INSTEAD: [(&[&str], &str); 33] = [
-    (&["isnull"], "write coalesce(x, y) for x or, where that is null, y"),
+    (&["isnull"], "write coalesce(x, y): x, or y where x is null"),
     (&["cnt"], "write count(*)"),
     (&["len"], "write length(x)"),
     (&["unix_timestamp"], "write extract(epoch FROM time)"),
@@ -33,7 +33,7 @@ const INSTEAD: [(&[&str], &str); 33] = [
     (&["dayofyear"], "write extract(doy FROM time)"),
     (
         &["regexp_extract", "regexp_substr"],
-        "write (regexp_match(text, pattern))[1] for what the first group of the pattern holds",
+        "write (regexp_match(text, pattern))[1] for the text that the first group of the pattern matches",
     ),
     (&["split_index"], "write split_part(text, delimiter, index + 1): it counts from 1"),
     (&["tumble_start"], "tumble(time, size) itself is the start of the window"),
@@ -45,7 +45,7 @@ const INSTEAD: [(&[&str], &str); 33] = [
     ),
     (
         &["session", "session_start", "session_end"],
-        "there are no session windows: group by tumble(time, size), or by a session's id that the events carry",
+        "session windows are not supported: group by tumble(time, size), or by a session id that the events carry",
     ),
     (&["proctime", "rowtime", "getdate", "sysdate"], "the record's own time is the column `_timestamp`"),
     (
@@ -64,11 +64,12 @@ const INSTEAD: [(&[&str], &str); 33] = [
     (&["count_if", "countif"], "write count(*) FILTER (WHERE condition)"),
     (&["sum_if", "sumif"], "write sum(x) FILTER (WHERE condition)"),
     (&["first"], "write first_value(x)"),
-    (&["last", "any_value", "arbitrary", "latest"], "write last_value(x), which goes by event time"),
+    (&["last", "any_value", "arbitrary", "latest"], "write last_value(x), which orders by event time"),
     (&["every"], "write bool_and(condition)"),
     (
         &["arg_max", "argmax", "max_by", "arg_min", "argmin", "min_by"],
-        "last_value(x) and first_value(x) go by event time; what stands at the greatest value can't be merged from batches",
+        "last_value(x) and first_value(x) order by event time; the value at the maximum of another column can't be \
+         merged from batches",
     ),
     (
         &["percentile", "quantile", "percentile_approx", "approx_percentile", "percentile_disc"],
@@ -84,7 +85,7 @@ const INSTEAD: [(&[&str], &str); 33] = [
     ),
 ];
 
-/// What to say of a function that is not there; `known` are those that are.
+/// The message for an unknown function; `known` are the functions that exist.
 pub fn unknown_function(name: &str, known: &[String]) -> String {
     let instead = INSTEAD.iter().find(|(names, _)| names.contains(&name));
     match (instead, nearest(name, known)) {
@@ -94,7 +95,7 @@ pub fn unknown_function(name: &str, known: &[String]) -> String {
     }
 }
 
-/// The one name that is a slip of the pen away: at most one letter in three, and never more than two.
+/// The name that is meant by a spelling mistake: at most one letter in three differs, and never more than two.
 pub fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
     let wanted = name.to_lowercase();
     let near = known.iter().filter(|known| !known.starts_with("__")).map(|known| {
@@ -105,7 +106,7 @@ pub fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
     (distance <= 2 && distance * 3 <= wanted.chars().count()).then_some(best)
 }
 
-/// Looks for what has another form here, before anything is planned.
+/// Finds forms of other dialects, before anything is planned.
 pub fn check(statement: &ast::Statement) -> Result<(), SqlError> {
     match statement.visit(&mut Dialects) {
         ControlFlow::Break(error) => Err(*error),
@@ -115,8 +116,8 @@ pub fn check(statement: &ast::Statement) -> Result<(), SqlError> {
 
 struct Dialects;
 
-const NEWEST: &str = "To keep the newest row of each key, write SELECT key, last_value(x) AS x … GROUP BY key (first_value(x) \
-                      for the oldest); both go by event time";
+const NEWEST: &str = "To keep the newest row of each key, write SELECT key, last_value(x) AS x … GROUP BY key \
+                      (first_value(x) for the oldest); both order by event time";
 
 fn refuse(message: impl Into<String>, span: tokenizer::Span) -> ControlFlow<Box<SqlError>> {
     let place = Location { line: span.start.line, column: span.start.column };
@@ -153,7 +154,7 @@ impl Visitor for Dialects {
     fn pre_visit_table_factor(&mut self, table: &TableFactor) -> ControlFlow<Self::Break> {
         if let TableFactor::Table { sample: Some(_), .. } = table {
             return refuse(
-                "TABLESAMPLE would take other rows each time: leave it out, or filter by a hash of a key",
+                "TABLESAMPLE would take different rows each time: leave it out, or filter by a hash of a key",
                 table.span(),
             );
         }
@@ -167,7 +168,7 @@ impl Visitor for Dialects {
         match name.as_str() {
             "tumble" | "hop" | "cumulate" | "session" => refuse(WINDOWS, table.span()),
             "unnest" | "flatten" | "explode" => refuse(UNNEST, table.span()),
-            _ => refuse(format!("{name}() can't stand in FROM: there are topics and references"), table.span()),
+            _ => refuse(format!("{name}() can't stand in FROM: only topics and references can"), table.span()),
         }
     }
 
@@ -180,7 +181,7 @@ impl Visitor for Dialects {
                 refuse("a comparison with NULL is never true: write IS NULL or IS NOT NULL", expr.span())
             }
             ast::Expr::BinaryOp { op: BinaryOperator::PGOverlap, .. } => {
-                refuse("there is no && here: write AND between two conditions", expr.span())
+                refuse("&& is not supported: write AND between two conditions", expr.span())
             }
             ast::Expr::BinaryOp { op, .. } if is_json(op) => refuse(
                 format!(
@@ -194,10 +195,10 @@ impl Visitor for Dialects {
     }
 }
 
-/// Where windows are written.
+/// How to write windows.
 pub const WINDOWS: &str = "windows are written in GROUP BY, not in FROM: SELECT tumble(time, INTERVAL '1 minute') AS start, \
                            count(*) AS n FROM topic GROUP BY 1 (hop(time, slide, size) in the same way)";
-/// Where lists become rows.
+/// How to turn lists into rows.
 pub const UNNEST: &str = "unnest(…) is written in SELECT, not in FROM: SELECT id, unnest(tags) AS tag FROM topic";
 
 fn is_null(expr: &ast::Expr) -> bool {
@@ -248,7 +249,7 @@ impl Dialects {
     }
 }
 
-/// Looks for patterns of other dialects alone.
+/// Checks only for patterns of other dialects.
 pub fn check_patterns(statement: &ast::Statement) -> Result<(), SqlError> {
     match statement.visit(&mut Patterns) {
         ControlFlow::Break(error) => Err(*error),
@@ -282,9 +283,9 @@ fn pattern(function: &ast::Function) -> ControlFlow<Box<SqlError>> {
             continue;
         }
         let ours = strftime(pattern);
-        let meant = if reads { "fit itself alone" } else { "be written as it is" };
+        let meant = if reads { "match only itself" } else { "be written as it is" };
         return refuse(
-            format!("'{pattern}' is no pattern here, and would {meant}: write '{ours}'"),
+            format!("'{pattern}' is not a pattern here, and would {meant}: write '{ours}'"),
             function.name.span(),
         );
     }
@@ -302,9 +303,9 @@ fn text_argument(function: &ast::Function, index: usize) -> Option<&str> {
     }
 }
 
-/// A pattern of PostgreSQL or Java as one with percent signs.
+/// A pattern of PostgreSQL or Java, translated to one with percent signs.
 fn strftime(pattern: &str) -> String {
-    // In order: a longer one before one that it begins with.
+    // The order matters: a longer part comes before one that it starts with.
     const PARTS: [(&str, &str); 22] = [
         ("YYYY", "%Y"),
         ("yyyy", "%Y"),
@@ -336,7 +337,7 @@ fn strftime(pattern: &str) -> String {
         let (theirs, part) = part.map_or((letter.len_utf8(), None), |(theirs, ours)| (theirs.len(), Some(*ours)));
         match part {
             Some(part) => ours += part,
-            // Java quotes what stands for itself.
+            // Java quotes literal text.
             None if letter == '\'' => {}
             None => ours.push(letter),
         }

@@ -1,5 +1,5 @@
-//! Times over the whole calendar: DataFusion's own `date_trunc`, `date_bin`, `to_char` and casts go by nanoseconds, which begin
-//! in 1677 and end in 2262.
+//! Times over the whole calendar: DataFusion's own `date_trunc`, `date_bin`, `to_char` and casts use nanoseconds, which
+//! only cover 1677 to 2262.
 
 use std::sync::Arc;
 
@@ -29,14 +29,14 @@ use crate::{
     window::{instant, length_us},
 };
 
-/// What a timestamp can be cut to.
+/// The units that a timestamp can be cut to.
 pub const UNITS: [&str; 10] =
     ["year", "quarter", "month", "week", "day", "hour", "minute", "second", "millisecond", "microsecond"];
 
 const DAY_US: i64 = 86_400_000_000;
 
-/// Casts to timestamps, and functions that give one, give microseconds, as records have them: a comparison with nanoseconds
-/// would fail for each record before 1677 and after 2262.
+/// Makes casts to timestamps, and functions that return one, use microseconds, as records do: a comparison with
+/// nanoseconds would fail for each record before 1677 and after 2262.
 #[derive(Debug)]
 pub struct Microseconds;
 
@@ -79,13 +79,14 @@ pub fn date_trunc_udf() -> ScalarUDF {
     ScalarUDF::new_from_impl(DateTrunc { signature: Signature::user_defined(Volatility::Immutable) })
 }
 
-/// Refuses a time of another zone than UTC.
+/// Refuses a time zone other than UTC.
 pub fn check_zone(zone: Option<&str>) -> crate::error::Result<()> {
     if matches!(zone, None | Some("UTC" | "+00:00" | "Z")) {
         return Ok(());
     }
     Err(SqlError::new(
-        "times are in UTC here: AT TIME ZONE can't be followed. Show the time itself, and convert it where the table is read",
+        "times are in UTC here: AT TIME ZONE is not supported. Show the time itself, and convert it where the table is \
+         read",
     ))
 }
 
@@ -145,7 +146,7 @@ pub fn to_char_udf() -> ScalarUDF {
     })
 }
 
-/// DataFusion's, without its cast to nanoseconds.
+/// DataFusion's `to_char`, without its cast to nanoseconds.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ToChar {
     inner: ToCharFunc,
@@ -243,7 +244,7 @@ fn bin(time_us: i64, size_us: i64, origin_us: i64) -> Option<i64> {
     since.checked_sub(since.rem_euclid(size_us))?.checked_add(origin_us)
 }
 
-/// None for a time that no calendar has.
+/// `None` for a time outside the calendar.
 fn truncated(unit: &str, time_us: i64) -> Option<i64> {
     let cut = |length_us: i64| time_us.checked_sub(time_us.rem_euclid(length_us));
     match unit {

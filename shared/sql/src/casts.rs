@@ -1,4 +1,5 @@
-//! Expressions that differ in a CAST only: DataFusion leaves casts out of names, and refuses two columns of one name.
+//! Expressions that differ only in a CAST: DataFusion leaves casts out of names, and refuses two columns with the same
+//! name.
 
 use std::ops::ControlFlow;
 
@@ -17,7 +18,7 @@ use datafusion::{
 
 use crate::rewrite;
 
-/// Makes the casts in an aggregate's arguments a part of its name.
+/// Makes the casts in an aggregate's arguments part of its name.
 #[derive(Debug)]
 pub struct NamedCasts;
 
@@ -42,10 +43,10 @@ fn has_cast(expr: &Expr) -> Result<bool> {
     Ok(found)
 }
 
-/// The function that marks a cast, with its type as a text: a call's arguments are part of its name.
+/// The function that marks a cast; its second argument is the type as a text. A call's arguments are part of its name.
 const MARKER: &str = "__cast_to";
 
-/// Marks the casts of one value to several types, or of a value that also stands there as it is, in what is grouped.
+/// Marks casts in a grouped SELECT if one value is cast to several types, or stands there both with and without a cast.
 pub fn mark(select: &mut ast::Select) {
     let ast::GroupByExpr::Expressions(groups, _) = &select.group_by else { return };
     if groups.is_empty() {
@@ -56,7 +57,7 @@ pub fn mark(select: &mut ast::Select) {
         _ => None,
     });
     let mut casts = Casts { of: groups.iter().chain(shown).map(|expr| (value(expr), None)).collect() };
-    // The visitors never break off.
+    // These visitors never return `Break`.
     let _ = select.projection.visit(&mut casts);
     let _ = select.group_by.visit(&mut casts);
     let mut marks = Marks { casts: casts.of };
@@ -65,7 +66,7 @@ pub fn mark(select: &mut ast::Select) {
     let _ = VisitMut::visit(&mut select.having, &mut marks);
 }
 
-/// A value as a text, a column without its table.
+/// A value as a text; a column is written without its table.
 fn value(expr: &ast::Expr) -> String {
     match expr {
         ast::Expr::CompoundIdentifier(parts) => parts.last().map(ToString::to_string).unwrap_or_default(),
@@ -74,7 +75,7 @@ fn value(expr: &ast::Expr) -> String {
     }
 }
 
-/// What values are cast to; none for one that stands there as it is.
+/// The types that values are cast to; `None` for a value without a cast.
 struct Casts {
     of: Vec<(String, Option<String>)>,
 }
@@ -127,7 +128,7 @@ fn call(args: Vec<ast::Expr>) -> ast::Expr {
     })
 }
 
-/// The plan without the marks, where columns keep the names that these gave them.
+/// The plan without the marks; columns keep the names that the marks gave them.
 pub fn unmarked(plan: LogicalPlan) -> Result<LogicalPlan> {
     rewrite::expressions(plan, &|expr, _| {
         expr.transform_up(|expr| match expr {
@@ -140,7 +141,7 @@ pub fn unmarked(plan: LogicalPlan) -> Result<LogicalPlan> {
     })
 }
 
-/// The function that marks a cast, and gives it as it is.
+/// The function that marks a cast; it returns its first argument unchanged.
 pub fn marker_udf() -> ScalarUDF {
     ScalarUDF::new_from_impl(Marker { signature: Signature::any(2, Volatility::Immutable) })
 }

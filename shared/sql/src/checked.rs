@@ -1,4 +1,4 @@
-//! Integer arithmetic that fails instead of wrapping: DataFusion's own `+`, `-` and `*` wrap, and so does the sign.
+//! Integer arithmetic that fails instead of wrapping: DataFusion's own `+`, `-` and `*` wrap, and so does negation.
 
 use arrow::{compute::kernels::numeric, datatypes::DataType};
 use datafusion::{
@@ -16,7 +16,7 @@ use datafusion::{
 
 use crate::rewrite;
 
-/// Replaces integer arithmetic by [`Checked`], after types are known.
+/// Replaces integer arithmetic by [`Checked`], once types are known.
 #[derive(Debug)]
 pub struct CheckIntegers;
 

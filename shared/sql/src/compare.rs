@@ -1,4 +1,5 @@
-//! Comparisons of text with numbers: the engine would cast the text, and fail for each record whose text is no number.
+//! Comparisons of text with numbers: the engine would cast the text, and fail for each record whose text is not a
+//! number.
 
 use datafusion::{
     common::{
@@ -55,7 +56,7 @@ fn compared(expr: &Expr) -> Vec<(&Expr, &Expr)> {
                 .flat_map(|base| case.when_then_expr.iter().map(move |(when, _)| (base, when.as_ref())))
                 .collect()
         }
-        // All of these become one type, and text beside a number becomes a number.
+        // All arguments become one type, and a text next to a number becomes a number.
         Expr::ScalarFunction(function) if matches!(function.name(), "nullif" | "coalesce" | "greatest" | "least") => {
             let (first, others) =
                 function.args.split_first().map_or((None, [].as_slice()), |(first, others)| (Some(first), others));

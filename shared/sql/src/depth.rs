@@ -1,4 +1,4 @@
-//! How deep a statement may be: planning goes down it call by call, and the stack has an end.
+//! How deep a statement may be: planning is recursive, and the stack is limited.
 
 use std::ops::ControlFlow;
 
@@ -9,7 +9,7 @@ use datafusion::sql::{
 
 use crate::error::{Result, SqlError};
 
-/// How many expressions may stand within one another; `a + b + c` is `(a + b) + c`.
+/// How deeply expressions may be nested; `a + b + c` is `(a + b) + c`.
 const MAX_TERMS: usize = 250;
 /// How many parts a UNION may have.
 const MAX_PARTS: usize = 100;
@@ -46,8 +46,8 @@ impl VisitorMut for Depth {
             Box::new(SetExpr::Table(Box::new(Table { table_name: None, schema_name: None }))),
         ));
         ControlFlow::Break(Box::new(SqlError::new(format!(
-            "more than {MAX_PARTS} parts of a UNION: write a function for some of them, with the same table to go into, or \
-             bring the topics together under one name"
+            "more than {MAX_PARTS} parts in a UNION: move some of them to another function that writes the same table, \
+             or merge the topics into one"
         ))))
     }
 
@@ -56,14 +56,14 @@ impl VisitorMut for Depth {
         if self.terms <= MAX_TERMS {
             return ControlFlow::Continue(());
         }
-        // What is left of it is taken apart here: dropping it as a whole would go down it too.
+        // The rest is dropped piece by piece here: dropping it as a whole would recurse too.
         let mut rest = std::mem::replace(expr, Expr::value(Value::Null));
         while let Expr::BinaryOp { left, .. } = rest {
             rest = *left;
         }
         ControlFlow::Break(Box::new(SqlError::new(format!(
-            "more than {MAX_TERMS} terms within one another: instead of x = 1 OR x = 2 OR … write x IN (1, 2, …), instead of \
-             a || b || … write concat(a, b, …), and compute parts of a long sum in a subselect in FROM"
+            "more than {MAX_TERMS} nested terms: instead of x = 1 OR x = 2 OR … write x IN (1, 2, …), instead of a || \
+             b || … write concat(a, b, …), and compute parts of a long sum in a subselect in FROM"
         ))))
     }
 

@@ -8,7 +8,7 @@ use datafusion::{
     logical_expr::Expr,
 };
 
-/// A statement that can't be run, with the place in its text where that is known.
+/// The reason why a statement can't be run, with the place in its text if that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqlError {
     /// What is wrong, and what to write instead.
@@ -27,7 +27,7 @@ impl SqlError {
         Self { message: message.into(), line: None, column: None }
     }
 
-    /// The same, at a place in the statement where that is known and none is known yet.
+    /// Sets the place in the statement, unless `place` is unknown or a place is already set.
     pub(crate) fn at(self, place: Option<Location>) -> Self {
         match place {
             Some(place) if place.line > 0 && self.line.is_none() => {
@@ -49,10 +49,10 @@ impl fmt::Display for SqlError {
 
 impl std::error::Error for SqlError {}
 
-/// Where an expression stands: the place of its first column, which is all that a plan keeps.
+/// The place of an expression: that of its first column, the only place that a plan keeps.
 pub(crate) fn place_of(expr: &Expr) -> Option<Location> {
     let mut place = None;
-    // The closure returns no error, so neither does the walk.
+    // The closure returns no error, so the walk can't either.
     let _ = expr.apply(|expr| {
         place = place.or_else(|| expr.spans()?.first().map(|span| span.start));
         Ok(if place.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })

@@ -1,4 +1,4 @@
-//! `amount * 1.21` of a decimal is a decimal: a constant is as exact as it was written, and money stays money.
+//! `amount * 1.21` of a decimal is a decimal: a constant is as exact as it was written, and money stays exact.
 
 use arrow::datatypes::DataType;
 use datafusion::{
@@ -10,7 +10,7 @@ use datafusion::{
     sql::sqlparser::ast::BinaryOperator,
 };
 
-/// Makes a floating-point constant that a decimal is computed with a decimal too. Beside a double it stays a double.
+/// Turns a floating-point constant in arithmetic with a decimal into a decimal. Next to a double it stays a double.
 #[derive(Debug)]
 pub struct ExactConstants;
 
@@ -31,10 +31,10 @@ impl ExprPlanner for ExactConstants {
     }
 }
 
-/// A floating-point constant as the decimal that it was written as; anything else as it is.
+/// A floating-point constant as the decimal that was written; any other expression unchanged.
 pub fn exact(expr: Expr) -> Expr {
     let Some(value) = constant(&expr) else { return expr };
-    // The shortest decimal that is this double: with up to fifteen digits, it is the one that was written.
+    // The shortest decimal that reads as this double. With up to fifteen digits it is the one that was written.
     let digits = format!("{value}");
     let (whole, fraction) = digits.split_once('.').unwrap_or((&digits, ""));
     let unscaled: String = whole.chars().chain(fraction.chars()).collect();
@@ -46,7 +46,7 @@ pub fn exact(expr: Expr) -> Expr {
     lit(ScalarValue::Decimal128(Some(unscaled), precision, scale))
 }
 
-/// The value of a constant that is a double: a literal, or a sum and so on of such and of integers.
+/// The value of a constant double: a literal, or arithmetic on literals and integers.
 fn constant(expr: &Expr) -> Option<f64> {
     if let Expr::Literal(ScalarValue::Int64(_), _) = expr { None } else { number(expr) }
 }
@@ -54,7 +54,7 @@ fn constant(expr: &Expr) -> Option<f64> {
 fn number(expr: &Expr) -> Option<f64> {
     match expr {
         Expr::Literal(ScalarValue::Float64(value), _) => *value,
-        // Not one that a double can't hold.
+        // Only integers that a double holds exactly.
         Expr::Literal(ScalarValue::Int64(Some(value)), _) => i32::try_from(*value).ok().map(f64::from),
         Expr::Negative(inner) => number(inner).map(|value| -value),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
@@ -66,7 +66,7 @@ fn number(expr: &Expr) -> Option<f64> {
                 Operator::Multiply => left * right,
                 _ => return None,
             };
-            // `0.1 + 0.2` as it would be on paper.
+            // `0.1 + 0.2` is 0.3, as it would be on paper.
             doubles.then(|| format!("{value:.15}").parse().unwrap_or(value))
         }
         _ => None,

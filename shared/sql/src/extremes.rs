@@ -1,7 +1,8 @@
-//! The least and the greatest of doubles, in one order: NaN is the greatest, as in PostgreSQL, and is one value, as zero is.
+//! The minimum and maximum of doubles in one total order: NaN is the greatest, as in PostgreSQL. All NaNs are one
+//! value, and so are `0.0` and `-0.0`.
 //!
-//! DataFusion's own `min` and `max` take a value that can't be compared for the better one, so that a NaN hides all that came
-//! before it. Here they are taken of integers that are ordered as the doubles are, and turned back.
+//! DataFusion's own `min` and `max` prefer a value that can't be compared, so that a NaN hides all values before it.
+//! Here they run over integers that have the same order as the doubles; the result is turned back into a double.
 
 use std::sync::Arc;
 
@@ -14,12 +15,12 @@ use datafusion::{
     logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 
-/// `expr` of a floating type as an integer of the same order.
+/// A floating-point `expr` as an integer with the same order.
 pub fn ordinal(expr: Expr) -> Expr {
     Turn::Ordinal.udf().call(vec![expr])
 }
 
-/// What an [`ordinal`] is of.
+/// The floating-point value of an [`ordinal`].
 pub fn of_ordinal(expr: Expr) -> Expr {
     Turn::Double.udf().call(vec![expr])
 }
@@ -91,7 +92,8 @@ fn ordinal_32(value: f32) -> i32 {
     flipped_32(one.to_bits() as i32)
 }
 
-/// The further below zero, the greater are the bits behind the sign: they are turned over. Twice gives the same again.
+/// The lower a negative number is, the greater are its bits after the sign: they are flipped. Flipping twice restores
+/// them.
 fn flipped_64(bits: i64) -> i64 {
     bits ^ (bits >> 63 & i64::MAX)
 }

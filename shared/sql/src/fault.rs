@@ -1,4 +1,4 @@
-//! What failed while a plan ran, told without the values that it failed over.
+//! Errors of a running plan, without the values that caused them.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use millstream_core::Error;
 
 use crate::types;
 
-/// A fault of the input that one of this crate's own functions found. Its text holds no value of a record.
+/// An error in the input that one of this crate's own functions found. Its text holds no value of a record.
 #[derive(Debug)]
 pub struct DataFault(String);
 
 impl DataFault {
-    /// As an error of a plan.
+    /// Wraps the text as an error of a plan.
     pub fn error(text: impl Into<String>) -> DataFusionError {
         DataFusionError::External(Box::new(Self(text.into())))
     }
@@ -27,17 +27,16 @@ impl fmt::Display for DataFault {
 
 impl std::error::Error for DataFault {}
 
-/// An error while a plan ran over a batch: what an expression says of its input is the input's fault. The text of Arrow and
-/// DataFusion quotes values, so only its kind is kept, and the name of a type where there is one.
+/// Converts an error of a plan that ran over a batch. An expression that fails on its input is the input's fault. The
+/// texts of Arrow and DataFusion quote values, so only the kind of the error is kept, and the name of a type if there
+/// is one.
 pub fn at_run_time(error: &DataFusionError) -> Error {
     match error.find_root() {
         DataFusionError::External(other) => match other.downcast_ref::<DataFault>() {
             Some(fault) => Error::poison(fault.0.clone()),
             None => internal(&other.to_string()),
         },
-        DataFusionError::ResourcesExhausted(_) => {
-            Error::too_large("it makes more rows than there is memory for at once")
-        }
+        DataFusionError::ResourcesExhausted(_) => Error::too_large("it makes more rows than fit in memory at once"),
         DataFusionError::ArrowError(error, _) => in_arrow(error),
         DataFusionError::Execution(text) => Error::poison(of_text(text)),
         other => internal(&other.strip_backtrace()),
@@ -64,11 +63,11 @@ const OVERFLOW: &str = "a number does not fit its type (overflow)";
 fn of_cast(text: &str) -> String {
     match types::last_in(&outside_quotes(text)) {
         Some(to) => format!("a value can't be cast to {to} (TRY_CAST gives NULL instead)"),
-        None => "a value can't be cast to the type that is asked for (TRY_CAST gives NULL instead)".into(),
+        None => "a value can't be cast to the wanted type (TRY_CAST gives NULL instead)".into(),
     }
 }
 
-/// By the words that stand outside of quotes. None of them is passed on.
+/// Finds the kind of an error by the words outside of quotes. None of these words goes into the result.
 fn of_text(text: &str) -> String {
     let said = outside_quotes(text).to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
@@ -91,7 +90,7 @@ fn internal(text: &str) -> Error {
     Error::stop(format!("internal: the SQL plan failed: {}", types::plainly(&outside_quotes(text))))
 }
 
-/// The text without what stands in quotes; all after a quote that is not closed is left out too.
+/// The text without its quoted parts. Everything after a quote that isn't closed is left out too.
 fn outside_quotes(text: &str) -> String {
     let mut kept = String::new();
     let mut rest = text;
@@ -99,13 +98,13 @@ fn outside_quotes(text: &str) -> String {
         kept += &rest[..from];
         kept.push('…');
         let quote = &rest[from..=from];
-        // A value may hold the quote itself: the last one closes.
+        // A value may hold the quote character itself, so the last quote closes.
         rest = rest[from + 1..].rsplit_once(quote).map_or("", |(_, after)| after);
     }
     kept + rest
 }
 
-/// Not the apostrophe of `can't`.
+/// Finds the first quote; the apostrophe of `can't` is not one.
 fn opening_quote(text: &str) -> Option<usize> {
     let after_a_letter = |at: usize| text[..at].ends_with(char::is_alphabetic);
     text.match_indices(['\'', '"', '`'])
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_is_in_a_fault() {
+    fn no_error_holds_a_value() {
         let secret = "s3cr'et to Int64 \"x".repeat(1_000);
         let arrow = |error| DataFusionError::ArrowError(Box::new(error), None);
         for (error, says) in [
@@ -132,7 +131,7 @@ mod tests {
             ),
             (
                 arrow(ArrowError::ParseError(format!("Error parsing timestamp from '{secret}': error parsing date"))),
-                "a value can't be cast to the type that is asked for (TRY_CAST gives NULL instead)",
+                "a value can't be cast to the wanted type (TRY_CAST gives NULL instead)",
             ),
             (arrow(ArrowError::ArithmeticOverflow("Overflow happened on: 77 + 78".into())), OVERFLOW),
             (DataFusionError::Execution(format!("'{secret}' is not a valid regular expression")), "a pattern is not a"),

@@ -1,4 +1,4 @@
-//! `hop(…)` gives a list of windows: wherever it may stand, it becomes one row per window.
+//! `hop(…)` returns a list of windows; wherever it is allowed, it becomes one row per window.
 
 use datafusion::{
     common::{
@@ -10,13 +10,13 @@ use datafusion::{
 
 use crate::{error::Result, states::column, window::Window};
 
-/// What the columns of windows are named, with a number.
+/// The name of the columns that hold windows, followed by a number.
 pub const COLUMN: &str = "__hop_";
 
-/// Is there a call of `hop` in an expression?
+/// Does the expression call `hop`?
 pub fn is_in(expr: &Expr) -> bool {
     let mut found = false;
-    // The closure returns no error, so neither does the walk.
+    // The closure returns no error, so the walk can't either.
     let _ = expr.apply(|expr| {
         found |= matches!(expr, Expr::ScalarFunction(function) if function.name() == Window::Hop.name());
         Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
@@ -24,8 +24,8 @@ pub fn is_in(expr: &Expr) -> bool {
     found
 }
 
-/// `input` with a row for each window that the groups name, and the groups over it. The SELECTs in `input` that hold a
-/// `hop` are rewritten in the same way.
+/// `input` with one row for each window of the groups' `hop` calls, and the groups over it. SELECTs within `input` that
+/// call `hop` are rewritten in the same way.
 pub fn unnest(input: &LogicalPlan, groups: &[Expr]) -> Result<(LogicalPlan, Vec<Expr>)> {
     let mut hops = Hops::default();
     let input = input.clone().transform_up(|node| match node {
@@ -38,7 +38,7 @@ pub fn unnest(input: &LogicalPlan, groups: &[Expr]) -> Result<(LogicalPlan, Vec<
     Ok(hops.unnest(input.data, groups)?)
 }
 
-/// Numbers the columns that are made.
+/// Numbers the new columns.
 #[derive(Default)]
 struct Hops {
     made: usize,
@@ -55,7 +55,7 @@ impl Hops {
         LogicalPlanBuilder::from(input).project(named)?.build()
     }
 
-    /// Each call becomes a column of its own; equal calls become one.
+    /// Each call becomes a column; equal calls share one.
     fn unnest(
         &mut self,
         mut input: LogicalPlan,

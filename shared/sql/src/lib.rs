@@ -1,6 +1,6 @@
 //! SQL over bounded batches: the only crate that names DataFusion.
 //!
-//! A statement is planned once. What it says of a whole stream is computed over each batch: rows one by one, or
+//! A statement is planned once. It describes a whole stream, and is computed batch by batch: rows one by one, or
 //! aggregates as partial states that the sink merges.
 //!
 //! ```
@@ -24,7 +24,7 @@
 //! }))?;
 //! let columns: Vec<_> = planned.table.columns.iter().map(|column| column.name.as_str()).collect();
 //! assert_eq!(columns, ["curr_time", "branch", "batch_value"]);
-//! assert!(planned.table.view.is_none(), "every column merges by itself: the table is the result");
+//! assert!(planned.table.view.is_none(), "every column merges on its own: the table is the result");
 //! # Ok::<(), millstream_sql::SqlError>(())
 //! ```
 //!

@@ -36,10 +36,10 @@ pub(crate) async fn merge(
 ) -> Result<Merged> {
     let Aggregate { input, group_expr, aggr_expr, schema, .. } = aggregate;
     if group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
-        return Err(SqlError::new("GROUPING SETS, ROLLUP and CUBE: write one function per grouping"));
+        return Err(SqlError::new("GROUPING SETS, ROLLUP and CUBE are not supported: write one function per grouping"));
     }
     let outputs = trace(above, schema, root)?;
-    // A group that is written twice is one column of the aggregate, which is shown under two names.
+    // A group that is written twice is one column of the aggregate, shown under two names.
     let mut distinct: Vec<Expr> = Vec::with_capacity(group_expr.len());
     for group in group_expr {
         if !distinct.contains(group) {
@@ -62,7 +62,7 @@ pub(crate) async fn merge(
         values.push(group.clone());
         finished.push(column(&name));
     }
-    // All that is shown under a name has it before the states get theirs.
+    // Shown columns get their names first, then the states get theirs.
     let mut aggregates = Vec::with_capacity(aggr_expr.len());
     for (index, expr) in aggr_expr.iter().enumerate().map(|(index, expr)| (index + groups.len(), expr)) {
         let Expr::AggregateFunction(function) = expr.clone().unalias_nested().data else {
@@ -70,7 +70,7 @@ pub(crate) async fn merge(
         };
         let mut name = expr.schema_name().to_string();
         if name.contains("CAST(") {
-            // Which says what it is of, not as what.
+            // This name says what the aggregate is of, without the cast.
             name = Expr::AggregateFunction(function.clone()).schema_name().to_string();
         }
         let base = names.claim(&outputs.name_of(index).unwrap_or_else(|| identifier(&name)));
@@ -92,7 +92,7 @@ pub(crate) async fn merge(
     let partial = partial_plan(rows, groups, &values, &columns)?;
     let plain = direct && outputs.is_whole();
     if plain {
-        // The table is the result: its columns in the order in which they were asked for.
+        // The table is the result: its columns are in the order of the SELECT.
         let order = outputs.order();
         columns = order.iter().map(|index| columns[*index].clone()).collect();
     }
@@ -117,7 +117,7 @@ fn partial_plan(input: LogicalPlan, groups: Vec<Expr>, values: &[Expr], columns:
         })?;
     }
     let number_of_groups = groups.len();
-    // Under names of their own: two that differ may still be written alike.
+    // Numbered names: two different aggregates may still be written in the same way.
     let named = aggregates.iter().enumerate().map(|(index, expr)| expr.clone().alias(format!("{AGGREGATE}{index}")));
     let groups = groups.into_iter().enumerate().map(|(index, group)| group.alias(format!("{AGGREGATE}key_{index}")));
     let plan = LogicalPlanBuilder::from(input).aggregate(groups, named)?.build()?;

@@ -1,4 +1,4 @@
-//! What the planner says, in the words of this project: no text about the engine, its types or its options.
+//! The planner's errors in the words of this project, without the engine, its types or its options.
 
 use arrow::error::ArrowError;
 use datafusion::{
@@ -12,7 +12,7 @@ use crate::{
     types,
 };
 
-/// What a statement may name, for guesses at what was meant.
+/// The names that a statement may use, for guesses at what was meant.
 #[derive(Default)]
 pub struct Known<'a> {
     /// The statement itself.
@@ -32,7 +32,7 @@ impl From<DataFusionError> for SqlError {
 }
 
 impl Known<'_> {
-    /// Tells an error of the planner.
+    /// Translates an error of the planner.
     pub fn tell(&self, error: DataFusionError) -> SqlError {
         let mut place = None;
         let mut root = &error;
@@ -67,7 +67,7 @@ impl Known<'_> {
                 let place = place.or_else(|| self.word(field.name()));
                 if self.sql.contains(&format!("\"{}\"", field.name())) {
                     let text = field.name().replace('\'', "''");
-                    let said = format!("{} (a text stands in single quotes: '{text}')", of_schema(error));
+                    let said = format!("{} (write a text in single quotes: '{text}')", of_schema(error));
                     return SqlError::new(said).at(place);
                 }
                 SqlError::new(of_schema(error)).at(place)
@@ -106,7 +106,7 @@ impl Known<'_> {
         })
     }
 
-    /// Where a word stands first in the statement, for errors that don't say it.
+    /// The first place of a word in the statement, for errors without a place.
     fn word(&self, word: &str) -> Option<Location> {
         let is_letter = |c: char| c.is_alphanumeric() || c == '_';
         let alone =
@@ -115,12 +115,12 @@ impl Known<'_> {
         Some(behind(&self.sql[..at]))
     }
 
-    /// Behind the statement's last letter.
+    /// The place after the statement's last character.
     fn end(&self) -> Location {
         behind(self.sql.trim_end())
     }
 
-    /// By the text of an error, where there is nothing else.
+    /// Translates an error by its text, if it has nothing else.
     fn of_text(&self, text: &str) -> String {
         let between = |from: &str, to: &str| {
             let (_, after) = text.split_once(from)?;
@@ -140,7 +140,8 @@ impl Known<'_> {
             let call = types::plainly(call);
             let name = call.split('(').next().unwrap_or_default();
             return format!(
-                "there is no {call}: {name}() takes other types, or another number of arguments. CAST them, as in CAST(x AS double)"
+                "there is no {call}: {name}() takes other types or another number of arguments. CAST them, as in \
+                 CAST(x AS double)"
             );
         }
         if let Some(column) = between("column \"", "\" must appear in the GROUP BY") {
@@ -156,7 +157,7 @@ impl Known<'_> {
         }
         if let Some(operation) = between("Cannot coerce arithmetic expression ", " to valid types") {
             if types::plainly(operation) == "string + string" {
-                return "texts are put together with ||, as in a || b".to_owned();
+                return "concatenate texts with ||, as in a || b".to_owned();
             }
             return format!(
                 "{} can't be computed: CAST one of them to the type of the other",
@@ -170,7 +171,7 @@ impl Known<'_> {
             return format!("{operation}: AND and OR need conditions, which are boolean");
         }
         if let Some(predicate) = after("non-boolean predicate ") {
-            let (expr, data_type) = predicate.split_once(" returning ").unwrap_or((&predicate, "no condition"));
+            let (expr, data_type) = predicate.split_once(" returning ").unwrap_or((&predicate, "not a condition"));
             return format!("WHERE and HAVING need a condition, and {expr} is {data_type}: compare it with something");
         }
         if let Some(name) = after("Unsupported SQL type ") {
@@ -186,7 +187,7 @@ impl Known<'_> {
             };
         }
         if let Some(value) = between("Error parsing timestamp from '", "': ") {
-            return format!("'{value}' is no timestamp: write it as in '2024-01-31T12:00:00Z'");
+            return format!("'{value}' is not a timestamp: write it as in '2024-01-31T12:00:00Z'");
         }
         if let Some(cast) = after("Unsupported CAST from ") {
             return format!("no CAST from {cast}");
@@ -204,19 +205,19 @@ impl Known<'_> {
         match nearest(name, &self.tables) {
             Some(near) => format!("there is no topic or reference `{name}` here. Did you mean `{near}`?"),
             None => format!(
-                "there is no topic or reference `{name}` here; there are `{known}`: name it in the function's `from`"
+                "there is no topic or reference `{name}` here, only `{known}`: name it in the function's `from`"
             ),
         }
     }
 }
 
-/// The place behind a text.
+/// The place after a text.
 fn behind(text: &str) -> Location {
     let last = text.rsplit('\n').next().unwrap_or_default();
     Location { line: 1 + text.matches('\n').count() as u64, column: 1 + last.chars().count() as u64 }
 }
 
-/// A part of the engine's text, and what is said instead.
+/// A part of the engine's text, and the message that replaces it.
 const TOLD: &[(&str, &str)] = &[
     ("Recursive CTEs", "WITH RECURSIVE can't be run: nothing bounds how many rows it makes"),
     ("OuterReferenceColumn", advice::UNNEST),
@@ -225,25 +226,26 @@ const TOLD: &[(&str, &str)] = &[
         "Cannot find column with position",
         "GROUP BY and ORDER BY count the columns of SELECT: there is no column with that number",
     ),
-    ("single SQL statement", "write one SELECT: there is a second statement behind `;`"),
+    ("single SQL statement", "write one SELECT: there is a second statement after `;`"),
     ("No SQL statements were provided", "there is no statement: write a SELECT"),
-    ("Substring without for/from", "substr(text, from, length) needs to know from where: it counts from 1"),
-    ("Unable to represent", "this INTERVAL is too long: an int holds its days and its months"),
+    ("Substring without for/from", "substr(text, from, length) needs the argument `from`, which counts from 1"),
+    ("Unable to represent", "this INTERVAL is too long: its days and its months must each fit an int"),
     ("regex parse error", "this pattern is not a regular expression"),
     (
         "Correlated scalar subquery must be aggregated",
         "this subquery may give more than one row: write an aggregate in it, as in (SELECT max(x) FROM reference …)",
     ),
-    ("should only return one column", "a subquery that stands for a value gives one column"),
+    ("should only return one column", "a subquery used as a value must give exactly one column"),
     (
         "calls cannot be nested",
-        "an aggregate of an aggregate can't be merged from batches: group once, and do the rest where the table is read",
+        "an aggregate of an aggregate can't be merged from batches: group once, and compute the rest where the table \
+         is read",
     ),
     (
         "logical expression AggregateFunction",
-        "an aggregate can't be grouped by, nor stand in WHERE: HAVING looks at aggregates",
+        "an aggregate can't stand in GROUP BY or WHERE: filter by aggregates in HAVING",
     ),
-    ("Unsupported ast node", "this form of FROM can't be run: there are topics, references, JOIN and subqueries"),
+    ("Unsupported ast node", "this form of FROM is not supported: use topics, references, JOIN and subqueries"),
     ("logical expression InSubquery", ONLY_IN_WHERE),
     ("logical expression Exists", ONLY_IN_WHERE),
     (
@@ -251,12 +253,12 @@ const TOLD: &[(&str, &str)] = &[
         "this name has too many parts: write table.column, and column['field'] for a field of an object",
     ),
     ("Cannot access field", "only an object has fields: declare it, with its fields, in the topic's schema"),
-    ("in LIKE expression", "LIKE looks for a pattern in a text: CAST what is no string to string"),
-    ("Select columns count", "a subquery in IN (…) gives one column"),
+    ("in LIKE expression", "LIKE looks for a pattern in a text: CAST other types to string"),
+    ("Select columns count", "a subquery in IN (…) must give exactly one column"),
 ];
 
-const ONLY_IN_WHERE: &str = "IN (SELECT …) and EXISTS can stand in WHERE only. In SELECT, LEFT JOIN the reference and look if one of \
-                             its columns IS NULL";
+const ONLY_IN_WHERE: &str = "IN (SELECT …) and EXISTS can stand in WHERE only. In SELECT, LEFT JOIN the reference and \
+                             test whether one of its columns IS NULL";
 
 fn of_schema(error: &SchemaError) -> String {
     match error {
@@ -269,8 +271,8 @@ fn of_schema(error: &SchemaError) -> String {
             let name = types::plainly(name);
             if name.contains('(') {
                 return format!(
-                    "two expressions differ in a CAST only, and would both be named `{name}`: compute the CAST in a subselect in \
-                     FROM, as in FROM (SELECT *, CAST(x AS float) AS y FROM topic) AS t"
+                    "two expressions differ only in a CAST, and would both be named `{name}`: compute the CAST in a \
+                     subselect in FROM, as in FROM (SELECT *, CAST(x AS float) AS y FROM topic) AS t"
                 );
             }
             format!("two columns are named `{name}`: give one another name with AS, or a table another name in FROM")
@@ -284,14 +286,14 @@ fn unknown_column(field: &Column, valid: &[Column]) -> String {
         Some(table) if several => format!("{}.{}", table.table(), column.name),
         _ => column.name.clone(),
     };
-    // A guess within the table that was named, if it is there.
+    // Guesses stay within the table that was named, if there is one.
     let of_table = |column: &&Column| field.relation.is_none() || column.relation == field.relation;
     let meta = |name: &str| name.starts_with('_') && !field.name.starts_with('_');
     let named = valid.iter().filter(of_table).map(|column| column.name.clone()).collect::<Vec<_>>();
     if let Some(table) = &field.relation
         && named.is_empty()
     {
-        return format!("there is no table `{table}` in FROM to take `{}` from", field.name);
+        return format!("there is no table `{table}` in FROM that `{}` could come from", field.name);
     }
     if matches!(field.name.as_str(), "window_start" | "window_end" | "window_time") {
         return format!("there is no column `{}`: {}", field.name, advice::WINDOWS);
@@ -305,7 +307,7 @@ fn unknown_column(field: &Column, valid: &[Column]) -> String {
     format!("there is no column `{}`; there are {}", field.name, all.join(", "))
 }
 
-/// The parser says the place only in its text: `… at Line: 3, Column: 7`.
+/// The parser gives the place only in its text: `… at Line: 3, Column: 7`.
 fn place_in(text: &str) -> Option<Location> {
     let (line, column) = text.rsplit_once("Line: ")?.1.split_once(", Column: ")?;
     let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();

@@ -1,5 +1,5 @@
-//! Decimals beside doubles, before types are coerced: DataFusion would make both decimals of fifteen digits behind the point,
-//! which leaves little room before it.
+//! Decimals next to doubles, before types are coerced: DataFusion would turn both into decimals with fifteen digits
+//! after the decimal point, which leaves few digits to the left of it.
 
 use arrow::datatypes::DataType;
 use datafusion::{
@@ -17,8 +17,8 @@ use datafusion::{
 
 use crate::{compare::compares, exact::exact, rewrite};
 
-/// What stands beside a double is a double; a constant that stands beside a decimal is a decimal, of the decimal's own type
-/// where that holds it.
+/// A value next to a double becomes a double. A constant next to a decimal becomes a decimal, of the same type if that
+/// type holds the constant.
 #[derive(Debug)]
 pub struct MixedNumbers;
 
@@ -40,7 +40,7 @@ impl AnalyzerRule for MixedNumbers {
     }
 }
 
-/// What becomes of values that have one type in the end.
+/// How values that end up with one type are used.
 #[derive(Clone, Copy, PartialEq)]
 enum Use {
     Compared,
@@ -66,7 +66,7 @@ fn node_of(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::ScalarFunction(mut function) => {
             let from = match function.name() {
                 "coalesce" | "nvl" | "nullif" | "greatest" | "least" => 0,
-                // The first one is only asked whether it is null.
+                // Its first argument is only tested for null.
                 "nvl2" => 1,
                 _ => return Ok(Transformed::no(Expr::ScalarFunction(function))),
             };
@@ -109,7 +109,7 @@ fn of_subquery(InSubquery { expr, subquery, negated }: InSubquery, schema: &DFSc
     Ok(Expr::InSubquery(InSubquery { expr, subquery, negated }))
 }
 
-/// The equalities of a join have a schema for each side.
+/// In a join's equalities, each side has its own schema.
 fn of_join(mut join: Join) -> Result<LogicalPlan> {
     for (left, right) in &mut join.on {
         let (of_left, of_right) = (left.get_type(join.left.schema())?, right.get_type(join.right.schema())?);
@@ -128,7 +128,7 @@ fn of_union(union: Union) -> Result<LogicalPlan> {
         .map(|column| types(column).any(is_decimal) && types(column).any(DataType::is_floating))
         .collect();
     let inputs = union.inputs.iter().map(|input| Ok(as_doubles(input.as_ref().clone(), &mixed)?.into()));
-    // The union's own types are those of its arms before they were rewritten.
+    // The union still has the types of its parts before they were rewritten.
     Ok(LogicalPlan::Union(Union::try_new_with_loose_types(inputs.collect::<Result<_>>()?)?))
 }
 
@@ -162,11 +162,11 @@ fn one_and_others(one: Expr, others: Vec<Expr>, schema: &DFSchema, they_are: Use
 
 fn aligned<const N: usize>(exprs: [Expr; N], schema: &DFSchema, they_are: Use) -> [Expr; N] {
     let mut aligned = all(exprs.to_vec(), schema, they_are).into_iter();
-    // There is one for each.
+    // There is one for each expression.
     exprs.map(|expr| aligned.next().unwrap_or(expr))
 }
 
-/// Expressions that have one type in the end.
+/// Aligns expressions that end up with one type.
 fn all(exprs: Vec<Expr>, schema: &DFSchema, they_are: Use) -> Vec<Expr> {
     let types: Vec<DataType> = exprs.iter().map(|expr| expr.get_type(schema).unwrap_or(DataType::Null)).collect();
     if !types.iter().any(is_decimal) || !types.iter().any(DataType::is_floating) {
@@ -180,8 +180,8 @@ fn all(exprs: Vec<Expr>, schema: &DFSchema, they_are: Use) -> Vec<Expr> {
     let too_fine = they_are == Use::Compared
         && constants.iter().flatten().any(|constant| types.iter().any(|of| constant.has_no_room_beside(of)));
     let one = |((expr, of), constant): ((Expr, &DataType), Option<Expr>)| match constant {
-        // A constant that is finer than a wide decimal equals none of its values, nor is so near to one that a double of 53
-        // bits could not tell them apart.
+        // A constant with more digits than a wide decimal equals none of its values. A double of 53 bits still tells
+        // the constant from all of them.
         _ if (doubles || too_fine) && is_decimal(of) => cast(expr, DataType::Float64),
         Some(constant) if !doubles && !too_fine => constant,
         _ => expr,
@@ -189,7 +189,7 @@ fn all(exprs: Vec<Expr>, schema: &DFSchema, they_are: Use) -> Vec<Expr> {
     exprs.into_iter().zip(&types).zip(fitting).map(one).collect()
 }
 
-/// A constant as it was written: `unscaled / 10^scale`.
+/// A constant exactly as written: `unscaled / 10^scale`.
 struct Decimal {
     unscaled: i128,
     precision: u8,
@@ -207,7 +207,7 @@ impl Decimal {
         }
     }
 
-    /// With the type of the first of the `types` that holds it, or one of its own.
+    /// The constant with the first of the `types` that holds it, or with a type of its own.
     fn among(&self, types: &[DataType]) -> Expr {
         let of =
             |precision, scale, unscaled| Expr::Literal(ScalarValue::Decimal128(Some(unscaled), precision, scale), None);
@@ -220,7 +220,7 @@ impl Decimal {
         fitting.unwrap_or_else(|| of(self.precision, self.scale, self.unscaled))
     }
 
-    /// Would no type of 38 digits hold this and all values of a decimal?
+    /// Is there no type of 38 digits that holds both this constant and all values of the decimal?
     fn has_no_room_beside(&self, data_type: &DataType) -> bool {
         let DataType::Decimal128(precision, scale) = *data_type else { return false };
         self.scale > scale && i16::from(precision) - i16::from(scale) + i16::from(self.scale) > 38

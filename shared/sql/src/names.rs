@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-/// The longest name that PostgreSQL keeps whole, in bytes.
+/// The longest name that PostgreSQL doesn't shorten, in bytes.
 pub const LONGEST: usize = 63;
 
-/// Names that are taken once.
+/// A set of names, each of which can be taken once.
 #[derive(Default)]
 pub struct Names(BTreeSet<String>);
 
 impl Names {
-    /// `wanted`, or that with a number when it is taken.
+    /// Takes `wanted`, or `wanted` with a number if that name is taken.
     pub fn claim(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_owned();
         let mut number = 2;
@@ -21,7 +21,7 @@ impl Names {
         name
     }
 
-    /// `base_suffix`, or that with a number when it is taken. The base gives way where both are too long.
+    /// Takes `base_suffix`, with a number if that name is taken. The base is shortened if the name is too long.
     pub fn of_state(&mut self, base: &str, suffix: &str) -> String {
         self.claim(&format!("{}_{suffix}", shortened(base, LONGEST - 1 - suffix.len())))
     }
@@ -31,7 +31,7 @@ fn shortened(name: &str, bytes: usize) -> &str {
     &name[..name.floor_char_boundary(bytes)]
 }
 
-/// Can a column have this name, written without quotes?
+/// Can a column have this name without quotes?
 pub fn is_identifier(name: &str) -> bool {
     let mut letters = name.chars();
     letters.next().is_some_and(|c| c.is_alphabetic() || c == '_')

@@ -15,10 +15,10 @@ use crate::{
     stored::stored,
 };
 
-/// What aggregates over a batch are named, with a number, before they get their columns' names.
+/// The name of an aggregate over a batch, followed by a number, until it gets its column's name.
 pub(crate) const AGGREGATE: &str = "__aggregate_";
 
-/// Every output column must have a name that a table can have.
+/// Checks that every output column has a name that a table can use.
 pub(crate) fn check_names(plan: &LogicalPlan) -> Result<()> {
     let mut seen = BTreeSet::new();
     for field in plan.schema().fields() {
@@ -30,7 +30,7 @@ pub(crate) fn check_names(plan: &LogicalPlan) -> Result<()> {
         }
         if name == ROW || name.starts_with(AGGREGATE) || name.starts_with(hop::COLUMN) {
             return Err(SqlError::new(format!(
-                "`{name}` is a name of millstream's own: give the column another one with AS"
+                "`{name}` is reserved for millstream: give the column another name with AS"
             )));
         }
         if !seen.insert(name) {
@@ -41,7 +41,7 @@ pub(crate) fn check_names(plan: &LogicalPlan) -> Result<()> {
     Ok(())
 }
 
-/// What the statement may name.
+/// The names that the statement may use.
 pub(crate) fn known<'a>(state: &SessionState, statement: &Statement<'a>) -> Known<'a> {
     let inputs = statement.inputs.iter().map(|input| input.name.clone());
     let references = statement.references.iter().map(|reference| reference.name.clone());
@@ -52,7 +52,7 @@ pub(crate) fn known<'a>(state: &SessionState, statement: &Statement<'a>) -> Know
     Known { sql: statement.sql, tables, functions, fields }
 }
 
-/// The names of the fields that objects have.
+/// Collects the names of the fields of objects.
 fn add_object_fields(fields: &Fields, names: &mut Vec<String>) {
     for field in fields {
         let mut data_type = field.data_type();

@@ -1,4 +1,4 @@
-//! The position of each row's record: `_order` of a topic itself, which nothing else may pass for.
+//! The position of each row's record: the column `_order` of the topic. No other column may be used in its place.
 
 use datafusion::{
     common::Column as PlanColumn,
@@ -15,17 +15,17 @@ pub fn position(input: &LogicalPlan, is_topic: &dyn Fn(&str) -> bool) -> Result<
     match (named.next(), named.next()) {
         (Some((index, column)), None) if is_position(input, index, is_topic) => Ok(Expr::Column(column)),
         (Some(_), None) => Err(SqlError::new(
-            "first_value and last_value go by the topic's own column `_order`, and what has this name here is another one: \
-             name that differently, and let subqueries in FROM select `_order` of the topic as it is",
+            "first_value and last_value order by the topic's own column `_order`, but another column has this name \
+             here: rename that one, and select the topic's `_order` unchanged in subqueries in FROM",
         )),
         _ => Err(SqlError::new(
-            "first_value and last_value go by the topic's column `_order`: subqueries in FROM, and each part of a union, must \
-             select it too, as in FROM (SELECT x, _order FROM topic) AS t",
+            "first_value and last_value order by the topic's column `_order`: subqueries in FROM, and each part of a \
+             union, must select it too, as in FROM (SELECT x, _order FROM topic) AS t",
         )),
     }
 }
 
-/// Is this column the position of the record that the row comes from, unchanged?
+/// Is this column the unchanged position of the record that the row comes from?
 fn is_position(plan: &LogicalPlan, index: usize, is_topic: &dyn Fn(&str) -> bool) -> bool {
     let below = |plan: &LogicalPlan, column: &PlanColumn| {
         plan.schema().maybe_index_of_column(column).is_some_and(|index| is_position(plan, index, is_topic))
@@ -40,7 +40,7 @@ fn is_position(plan: &LogicalPlan, index: usize, is_topic: &dyn Fn(&str) -> bool
         },
         LogicalPlan::SubqueryAlias(alias) => is_position(&alias.input, index, is_topic),
         LogicalPlan::Union(union) => union.inputs.iter().all(|arm| is_position(arm, index, is_topic)),
-        // What is unnested has another type above than below.
+        // An unnested column has a different type above the node than below it.
         LogicalPlan::Unnest(unnest) => {
             let was = unnest.input.schema().maybe_index_of_column(&column);
             let same = |index| unnest.input.schema().field(index).data_type() == field.data_type();

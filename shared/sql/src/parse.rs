@@ -24,7 +24,7 @@ use crate::{
 /// One SELECT, in which `*` of a topic means its own fields.
 ///
 /// # Errors
-/// The outer one is of the syntax, the inner one of what was written.
+/// The outer error is about the syntax, the inner one about the content of the statement.
 pub fn parse(state: &SessionState, sql: &str, inputs: &[Input]) -> Result<Result<ParsedStatement>, DataFusionError> {
     let mut parsed = state.sql_to_statement(sql, &datafusion::config::Dialect::PostgreSQL)?;
     if let Err(error) = depth::check(&mut parsed) {
@@ -37,7 +37,7 @@ pub fn parse(state: &SessionState, sql: &str, inputs: &[Input]) -> Result<Result
     if let Err(error) = advice::check(statement) {
         return Ok(Err(error));
     }
-    // The visitor never breaks off.
+    // This visitor never returns `Break`.
     let _ = statement.visit(&mut Rewrites { inputs, queries: Vec::new() });
     Ok(Ok(parsed))
 }
@@ -46,17 +46,18 @@ fn no_select() -> SqlError {
     SqlError::new("only a SELECT can be run over a topic")
 }
 
-/// Leaves the meta columns out of `*`, marks casts that names don't tell apart, and writes `mod(a, b)` as `a % b`.
+/// Leaves the meta columns out of `*`, marks casts whose columns would get the same name, and writes `mod(a, b)` as `a
+/// % b`.
 struct Rewrites<'a> {
     inputs: &'a [Input],
-    /// The queries around the place that is looked at, from the outermost one.
+    /// The queries around the current place, outermost first.
     queries: Vec<Named>,
 }
 
-/// The names that a query gives to others in its WITH.
+/// The names of the queries in a query's WITH.
 struct Named {
     names: Vec<String>,
-    /// How many of them are known by now: each is known behind its own query.
+    /// How many of them are in scope: each is in scope after its own query.
     known: usize,
 }
 
@@ -68,7 +69,7 @@ impl VisitorMut for Rewrites<'_> {
         let names: Vec<_> = with.map(|cte| cte.alias.name.value.clone()).collect();
         self.queries.push(Named { known: names.len(), names });
         self.set_expr(&mut query.body);
-        // What is visited next are the queries in WITH, in their order, and then the body.
+        // The queries in WITH are visited next, in their order, and then the body.
         self.queries.last_mut().into_iter().for_each(|query| query.known = 0);
         std::ops::ControlFlow::Continue(())
     }
@@ -113,13 +114,13 @@ impl Rewrites<'_> {
         }
     }
 
-    /// Is this the name of a query in WITH, whatever else has it?
+    /// Is this the name of a query in WITH? Such a name hides any other.
     fn is_of_with(&self, name: &str) -> bool {
         self.queries.iter().any(|query| query.names[..query.known].iter().any(|known| known == name))
     }
 
     fn select(&self, select: &mut ast::Select) {
-        // Each table by the name that it has in this SELECT, with its meta columns.
+        // Each table's name in this SELECT, with its meta columns.
         let of_table = |factor: &ast::TableFactor| -> Option<(String, Vec<&str>)> {
             let ast::TableFactor::Table { name, alias, .. } = factor else { return None };
             let name = name.0.last()?.as_ident()?.value.as_str();
@@ -150,7 +151,7 @@ impl Rewrites<'_> {
     }
 }
 
-/// The tables and subqueries of an item of FROM, those in parentheses too.
+/// The tables and subqueries of an item of FROM, including those in parentheses.
 fn factors(from: &ast::TableWithJoins) -> Vec<&ast::TableFactor> {
     let all = std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation));
     all.flat_map(|factor| match factor {

@@ -34,9 +34,9 @@ use crate::{
     unnest,
 };
 
-/// A statement, planned.
+/// A planned statement.
 pub struct Planned {
-    /// The table it writes.
+    /// The table that it writes.
     pub table: Table,
     /// What turns decoded rows into rows of that table.
     pub transform: Arc<dyn Transform>,
@@ -54,10 +54,11 @@ impl fmt::Debug for Planned {
 ///
 /// # Errors
 /// Syntax, unknown names and types, with their place; what can't be run exactly once over batches (ORDER BY, LIMIT,
-/// DISTINCT, OVER, joins of two streams, subqueries over a topic, exact medians, functions that give another result each
-/// time), with the reason and what to write instead; and what would fail for every record.
+/// DISTINCT, OVER, joins of two streams, subqueries over a topic, exact medians, functions that give a different result
+/// each time), with the reason and what to write instead; and statements that would fail for every record.
 pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
-    // A stack for the deepest statement that is read, and what the planner panics at costs this statement alone.
+    // A thread of its own has a stack for the deepest statement that is accepted, and a panic of the planner fails only
+    // this statement.
     let planned = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("planner".to_owned()).stack_size(STACK_BYTES);
         let thread = thread.spawn_scoped(scope, || futures::executor::block_on(unguarded(statement)));
@@ -67,22 +68,23 @@ pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
         Ok(Ok(planned)) => planned?,
         Ok(Err(_)) => {
             return Err(SqlError::new(
-                "internal: the planner failed at this statement. Please report it, and write it another way",
+                "internal: the planner failed at this statement. Please report it, and write the statement in another \
+                 way",
             ));
         }
         Err(error) => {
-            return Err(SqlError::new(format!("no thread could be started to plan the statement: {error}")));
+            return Err(SqlError::new(format!("can't start a thread to plan the statement: {error}")));
         }
     };
-    // What runs may need the caller's runtime.
+    // Running the plan may need the caller's runtime.
     rehearse(&transform, &statement.inputs, &planned.columns).await?;
     Ok(planned)
 }
 
-/// The stack of the thread that plans.
+/// The stack size of the planning thread.
 const STACK_BYTES: usize = 64 << 20;
 
-/// The statement, planned, and its transform without references.
+/// Plans the statement in the current thread. The transform is also returned before references are added.
 async fn unguarded(statement: &Statement<'_>) -> Result<(Planned, SqlTransform)> {
     let state = session(statement)?;
     let known = known(&state, statement);
@@ -117,14 +119,14 @@ async fn unguarded(statement: &Statement<'_>) -> Result<(Planned, SqlTransform)>
     let table = match combine {
         None => table_of(columns, None, None),
         Some((finisher, view)) => {
-            // The combiner needs the table's columns, and the table the combiner: the columns come first.
+            // The combiner needs the table's columns, and the table needs the combiner: so the columns come first.
             let bare = table_of(columns.clone(), view.clone(), None);
             let combiner = Combiner { table: bare, finisher, context: state.task_ctx() };
             table_of(columns, view, Some(Arc::new(combiner) as _))
         }
     };
     let columns = columns_read(&optimized, &is_topic)?;
-    // Whatever the references will hold, they hold nothing while records are made up.
+    // The references are still empty while the statement is rehearsed over made-up records.
     let joins = optimized.exists(|node| Ok(matches!(node, LogicalPlan::Join(_))))?;
     let (context, schema, references) = (state.task_ctx(), table.schema(), Vec::new());
     let bare = SqlTransform { plan: physical, context, schema, references, joins };
@@ -132,12 +134,12 @@ async fn unguarded(statement: &Statement<'_>) -> Result<(Planned, SqlTransform)>
     Ok((Planned { table, transform: Arc::new(transform), columns }, bare))
 }
 
-/// With the casts that make the types of each expression's parts fit: a union of an int and a bigint is a bigint.
+/// Adds the casts that make the types of each expression's parts fit: a union of an int and a bigint is a bigint.
 fn with_final_types(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     Analyzer::with_rules(typing()).execute_and_check(plan, state.config_options(), |_, _| {})
 }
 
-/// A constant expression, computed.
+/// Computes a constant expression.
 fn fold(state: &SessionState, expr: &Expr) -> Result<Expr> {
     let options = Arc::clone(state.config_options());
     let context = SimplifyContext::builder().with_config_options(options).build();
@@ -147,7 +149,7 @@ fn fold(state: &SessionState, expr: &Expr) -> Result<Expr> {
 fn appended(plan: &LogicalPlan) -> Vec<Column> {
     let column = |field: &Arc<arrow::datatypes::Field>| Column {
         name: field.name().clone(),
-        // `check_names` has checked all types.
+        // `check_names` has already checked all types.
         data_type: stored(field.data_type(), field.name()).unwrap_or(DataType::Utf8),
         nullable: field.is_nullable(),
         role: Role::Value,
@@ -155,7 +157,7 @@ fn appended(plan: &LogicalPlan) -> Vec<Column> {
     plan.schema().fields().iter().map(column).collect()
 }
 
-/// The columns that each topic's scans read, after the optimizer has pushed the projection down.
+/// The columns that the scans of each topic read, once the optimizer has pushed the projections down.
 fn columns_read(plan: &LogicalPlan, is_topic: &dyn Fn(&str) -> bool) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let mut columns: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     plan.apply_with_subqueries(|node| {

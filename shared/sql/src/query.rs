@@ -1,4 +1,4 @@
-//! A question over whole tables, by the plain engine: what `millstream query` asks.
+//! A query over whole tables, run by the plain engine: `millstream query`.
 
 use std::sync::Arc;
 
@@ -36,27 +36,27 @@ pub struct WholeTable {
 /// The names of the tables that a SELECT reads.
 ///
 /// # Errors
-/// When it is no SELECT.
+/// If the statement isn't a SELECT.
 pub fn tables_read(sql: &str) -> Result<Vec<String>> {
     let context = context(config(), runtime(MAX_WORK_BYTES))?;
     let statement = select(&context, sql)?;
     let tables = context.state().resolve_table_references(&statement)?;
     if let Some(table) = tables.iter().find(|table| table.schema().is_some()) {
         let (name, schema) = (table.table(), table.schema().unwrap_or_default());
-        return Err(SqlError::new(format!("there is no `{schema}.{name}` here: write {name}")));
+        return Err(SqlError::new(format!("there is no `{schema}.{name}` here: write {name} without the schema")));
     }
     Ok(tables.iter().map(|table| table.table().to_owned()).collect())
 }
 
-/// Memory for what a question makes of its tables (sorts, groups, joins), and for its answer.
+/// Memory for a query's sorts, groups and joins, and for its result.
 const MAX_WORK_BYTES: usize = 1 << 30;
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 
-/// Runs a SELECT over tables and gives its columns and its first `max_rows` rows.
+/// Runs a SELECT over tables and returns its columns and its first `max_rows` rows.
 ///
 /// # Errors
-/// When it is no SELECT, names what is not there, fails on a value, or needs more than 1 GiB of memory beside the tables or
-/// 256 MiB for the answer.
+/// If the statement isn't a SELECT, names something that doesn't exist, fails on a value, or needs more than 1 GiB of
+/// memory in addition to the tables, or 256 MiB for the result.
 pub async fn query(sql: &str, tables: Vec<WholeTable>, max_rows: usize) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     within(MAX_WORK_BYTES, MAX_ANSWER_BYTES, sql, tables, max_rows).await
 }
@@ -81,24 +81,24 @@ async fn within(
     while let Some(batch) = stream.try_next().await.map_err(said)? {
         bytes += size::of_batch(&batch);
         if bytes > answer_bytes {
-            return Err(SqlError::new("the answer has more than 256 MiB: ask for fewer rows or columns"));
+            return Err(SqlError::new("the result has more than 256 MiB: select fewer rows or columns"));
         }
         rows.push(batch);
     }
     Ok((schema, rows))
 }
 
-/// What has become too much, in words that say what to do.
+/// Translates an error; a lack of memory is reported with what to do.
 fn said(error: DataFusionError) -> SqlError {
     match error.find_root() {
-        DataFusionError::ResourcesExhausted(_) => {
-            SqlError::new("this takes more than 1 GiB of memory beside the tables: ask for less at a time, by a WHERE")
-        }
+        DataFusionError::ResourcesExhausted(_) => SqlError::new(
+            "this takes more than 1 GiB of memory in addition to the tables: select fewer rows with WHERE",
+        ),
         _ => error.into(),
     }
 }
 
-/// Memory up to a limit, and no files.
+/// A runtime with a memory limit, which writes no files.
 fn runtime(work_bytes: usize) -> RuntimeEnvBuilder {
     let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
     RuntimeEnvBuilder::new().with_disk_manager_builder(no_disk).with_memory_limit(work_bytes, 1.0)
@@ -112,7 +112,7 @@ fn select(context: &SessionContext, sql: &str) -> Result<Statement> {
             advice::check_patterns(sql)?;
             Ok(statement)
         }
-        _ => Err(SqlError::new("only a SELECT can be asked")),
+        _ => Err(SqlError::new("only a SELECT can be run here")),
     }
 }
 
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_means_what_it_means_in_a_pipeline() {
+    fn an_expression_means_the_same_as_in_a_pipeline() {
         for (expression, gives) in [
             ("amount * 1.21", "15.1250"),
             ("coalesce(amount, 0.0)", "12.50"),
@@ -172,7 +172,7 @@ mod tests {
         let error = block_on(query(endless, vec![amounts()], 1)).unwrap_err();
         assert!(error.message.contains("WITH RECURSIVE"), "{error}");
         let three = "SELECT (SELECT amount FROM sales) AS amount FROM sales";
-        assert!(block_on(query(three, vec![amounts()], 1)).is_err(), "three rows are no value");
+        assert!(block_on(query(three, vec![amounts()], 1)).is_err(), "three rows are not a value");
     }
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
         names.sort();
         assert_eq!(names, ["C", "a", "b"]);
         for sql in ["DROP TABLE a", "INSERT INTO a VALUES (1)", "EXPLAIN SELECT 1", "COPY a TO 'x'"] {
-            assert_eq!(tables_read(sql).unwrap_err().message, "only a SELECT can be asked", "{sql}");
+            assert_eq!(tables_read(sql).unwrap_err().message, "only a SELECT can be run here", "{sql}");
         }
         assert!(tables_read("SELECT * FROM postgres.hourly").unwrap_err().message.ends_with("write hourly"));
         assert!(block_on(query("SELECT nothing FROM sales", vec![amounts()], 1)).is_err());

@@ -20,7 +20,7 @@ impl ReferenceTable {
         Self { name: name.into(), schema, rows: RwLock::default() }
     }
 
-    /// Replaces the rows; batches that are being transformed keep the ones they began with.
+    /// Replaces the rows. Batches that are being transformed keep the old ones.
     pub fn set(&self, rows: Vec<RecordBatch>) {
         let bytes = rows.iter().map(RecordBatch::get_array_memory_size).sum();
         let widest_bytes = rows.iter().map(size::of_widest_row).max().unwrap_or(0);
@@ -36,7 +36,7 @@ impl ReferenceTable {
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     pub(crate) batches: Vec<RecordBatch>,
-    /// What they take in memory, and the most that one row takes, in bytes.
+    /// The size of the rows in memory, and of the widest row, in bytes.
     pub(crate) bytes: usize,
     pub(crate) widest_bytes: usize,
 }

@@ -1,4 +1,4 @@
-//! What can't be run exactly once over batches is refused here, with the reason and what to write instead.
+//! Refuses what can't be run exactly once over batches, with the reason and what to write instead.
 
 use datafusion::{
     common::{
@@ -15,13 +15,13 @@ use crate::{
     window::{self, Window},
 };
 
-/// The part of a plan above its aggregate, top first, and the aggregate itself where there is one.
+/// The part of a plan above its aggregate, top first, and the aggregate itself if there is one.
 pub struct Split {
     pub above: Vec<LogicalPlan>,
     pub aggregate: Option<Aggregate>,
 }
 
-/// Checks a plan whose topics are those that `is_topic` says. `fold` computes constants.
+/// Checks a plan. `is_topic` tells which tables are topics; `fold` computes constants.
 pub fn check(plan: &LogicalPlan, is_topic: &dyn Fn(&str) -> bool, fold: &dyn Fn(&Expr) -> Result<Expr>) -> Result<()> {
     let checker = Checker { is_topic, fold };
     if !checker.streams(plan) {
@@ -50,14 +50,14 @@ pub fn split(plan: &LogicalPlan) -> Split {
     }
 }
 
-/// Has a plan a scalar subquery, which may turn out to be null though its column can't be?
+/// Does the plan have a scalar subquery? Such a value may be null even if its column can't be.
 pub fn has_scalar_subquery(plan: &LogicalPlan) -> bool {
     exists_expr(plan, |expr| matches!(expr, Expr::ScalarSubquery(_)))
 }
 
 fn exists_expr(plan: &LogicalPlan, wanted: impl Fn(&Expr) -> bool) -> bool {
     let mut found = false;
-    // No closure returns an error, so the walk doesn't either.
+    // The closures return no errors, so the walk can't either.
     let _ = plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
@@ -69,7 +69,7 @@ fn exists_expr(plan: &LogicalPlan, wanted: impl Fn(&Expr) -> bool) -> bool {
     found
 }
 
-/// Above the aggregate there are states only: no reference is at hand.
+/// Above the aggregate there are only states: references can't be read there.
 fn no_subqueries_above(node: &LogicalPlan) -> Result<()> {
     let mut found = false;
     node.apply_subqueries(|_| {
@@ -78,15 +78,15 @@ fn no_subqueries_above(node: &LogicalPlan) -> Result<()> {
     })?;
     if found {
         return Err(SqlError::new(
-            "a subquery can't stand in HAVING, or in SELECT beside aggregates: groups are finished where the table is read. \
-             Join the reference in FROM, below the aggregate, as in FROM topic JOIN reference ON …, and group by what it \
-             gives or aggregate it",
+            "a subquery can't stand in HAVING, or in SELECT next to aggregates: groups are finished where the table is \
+             read. Join the reference in FROM, below the aggregate, as in FROM topic JOIN reference ON …, and group by \
+             what it gives or aggregate it",
         ));
     }
     Ok(())
 }
 
-/// `hop` may stand in the groups of the aggregate, and in a SELECT below it.
+/// `hop` may stand only in the groups of the aggregate, and in a SELECT below it.
 fn no_misplaced_hops(plan: &LogicalPlan, above: &[LogicalPlan], aggregate: Option<&Aggregate>) -> Result<()> {
     let mut misplaced: Vec<Expr> = Vec::new();
     match aggregate {
@@ -126,14 +126,14 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// Does this part of the plan read a topic, in a subquery too?
+    /// Does this part of the plan read a topic, possibly in a subquery?
     fn streams(&self, plan: &LogicalPlan) -> bool {
         self.topics(plan).next().is_some()
     }
 
     fn topics(&self, plan: &LogicalPlan) -> impl Iterator<Item = String> {
         let mut topics = Vec::new();
-        // The closure returns no error, so neither does the walk.
+        // The closure returns no error, so the walk can't either.
         let _ = plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node
                 && (self.is_topic)(scan.table_name.table())
@@ -145,7 +145,7 @@ impl Checker<'_> {
         topics.into_iter()
     }
 
-    /// What holds for every expression, wherever it stands.
+    /// Checks that apply to every expression, wherever it stands.
     fn everywhere(&self, plan: &LogicalPlan) -> Result<()> {
         let mut wrong = None;
         plan.apply_with_subqueries(|node| {
@@ -169,8 +169,8 @@ impl Checker<'_> {
         node.apply_subqueries(|subquery| {
             if self.streams(subquery) {
                 refusal.get_or_insert(
-                    "a subquery may read references only, not a topic: its other events are in other batches. Group the \
-                     topic into a table of its own, or make what you look for a reference",
+                    "a subquery may read references only, not a topic: its other events are in other batches. Group \
+                     the topic into a table of its own, or declare what you look up as a reference",
                 );
             }
             Ok(TreeNodeRecursion::Continue)
@@ -199,7 +199,7 @@ impl Checker<'_> {
         refusal.map_or(Ok(()), |refusal| Err(SqlError::new(refusal)))
     }
 
-    /// The lengths of windows are constants that make sense.
+    /// Checks that the lengths of windows are valid constants.
     fn windows(&self, expr: &Expr) -> Result<()> {
         let Expr::ScalarFunction(function) = expr else { return Ok(()) };
         let Some(window) = Window::of(function.name()) else { return Ok(()) };
@@ -207,7 +207,7 @@ impl Checker<'_> {
         window::check_lengths(window, &lengths).map_err(|message| SqlError::new(message).at(place_of(expr)))
     }
 
-    /// Every row of the output must come from one record alone.
+    /// Checks that every row of the output comes from a single record.
     fn row_by_row(&self, plan: &LogicalPlan) -> Result<()> {
         if !self.streams(plan) {
             return Ok(());
@@ -225,8 +225,8 @@ impl Checker<'_> {
             | LogicalPlan::Unnest(_) => return inputs(),
             LogicalPlan::Union(union) => {
                 if !union.inputs.iter().all(|arm| self.streams(arm)) {
-                    "a part of this UNION reads no topic: its rows would come again with each batch. Leave it out, and put \
-                     such rows into the table once, or into the topic"
+                    "a part of this UNION reads no topic: its rows would be written again with each batch. Leave it \
+                     out, and insert these rows into the table once, or send them to the topic"
                 } else if union.inputs.iter().any(|arm| has_aggregate(arm)) {
                     "a UNION of aggregates can't be merged from batches. UNION ALL the rows first, and GROUP BY once over \
                      all of them: SELECT …, count(*) AS n FROM (SELECT … FROM a UNION ALL SELECT … FROM b) AS both GROUP BY …"
@@ -239,23 +239,26 @@ impl Checker<'_> {
                 Some(refusal) => refusal,
             },
             LogicalPlan::Sort(_) => {
-                "ORDER BY over a stream would need all events, which never end. Leave it out here and order where the table \
-                 is read"
+                "ORDER BY over a stream would need all events, and a stream never ends. Leave it out here and order \
+                 where the table is read"
             }
             LogicalPlan::Limit(_) => LIMIT,
             LogicalPlan::Distinct(distinct) if matches!(distinct.input().as_ref(), LogicalPlan::Union(_)) => {
-                "UNION drops rows that were there before, for which it would need all events: write UNION ALL (and GROUP BY \
-                 all columns over it, if each row is to be there once)"
+                "UNION drops rows that are already there, and would need all events for it: write UNION ALL (and GROUP \
+                 BY all columns over it, if each row must be there once)"
             }
             LogicalPlan::Distinct(_) => {
-                "DISTINCT over a stream would need all events. Write GROUP BY over the same columns: its table holds each once"
+                "DISTINCT over a stream would need all events. Write GROUP BY over the same columns: the table then \
+                 holds each row once"
             }
             LogicalPlan::Window(_) => OVER,
             LogicalPlan::Aggregate(_) => {
-                "an aggregate over an aggregate, or joined afterwards, can't be merged from batches. Join first, group once, \
-                 and do the rest in an expression over the aggregates or where the table is read"
+                "an aggregate over an aggregate, or joined afterwards, can't be merged from batches. Join first, group \
+                 once, and compute the rest in an expression over the aggregates or where the table is read"
             }
-            LogicalPlan::Subquery(_) => "LATERAL can't be run over a stream: join a reference, or unnest(…) in SELECT",
+            LogicalPlan::Subquery(_) => {
+                "LATERAL can't be run over a stream: join a reference, or write unnest(…) in SELECT"
+            }
             _ => {
                 "this can't be run over a stream: write a SELECT over a topic, with WHERE, JOIN of references and GROUP BY"
             }
@@ -263,7 +266,7 @@ impl Checker<'_> {
         Err(SqlError::new(refusal))
     }
 
-    /// Why a join can't be run, if it can't.
+    /// Why the join can't be run; `None` if it can.
     fn join(&self, join: &Join) -> Option<&'static str> {
         let (left, right) = (self.streams(&join.left), self.streams(&join.right));
         let kept = match join.join_type {
@@ -277,49 +280,52 @@ impl Checker<'_> {
         }
         if !(left && right) {
             return Some(
-                "this join would also give rows for which there is no event (an outer join that keeps the reference's \
-                 side). Keep the stream's side: `FROM topic LEFT JOIN reference ON …`",
+                "this outer join keeps the reference's side, and would give rows without an event. Keep the stream's \
+                 side: `FROM topic LEFT JOIN reference ON …`",
             );
         }
         if matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti) {
             return Some(
-                "EXCEPT and INTERSECT compare an event with those of other batches. UNION ALL both topics with a column that \
-                 says which one it is, GROUP BY all others, and keep HAVING NOT bool_or(is_right) (or AND bool_or(is_right))",
+                "EXCEPT and INTERSECT compare an event with those of other batches. UNION ALL both topics with a \
+                 column that says where a row comes from, GROUP BY all others, and keep HAVING NOT bool_or(is_right) \
+                 (or AND bool_or(is_right))",
             );
         }
         if self.topics(&join.right).any(|topic| self.topics(&join.left).any(|other| other == topic)) {
             return Some(
-                "a topic can't be joined with itself: its other events are in other batches. Use GROUP BY with aggregates \
-                 (FILTER (WHERE …) tells kinds of events apart), or write a table and join it with itself where it is read",
+                "a topic can't be joined with itself: its other events are in other batches. Use GROUP BY with \
+                 aggregates (FILTER (WHERE …) selects a kind of event), or write a table and join it with itself where \
+                 it is read",
             );
         }
         Some(
-            "a join of two streams needs both sides in memory for ever. Make one side a reference; or, for a match within a \
-             window, UNION ALL both topics with a column that says which one it is, GROUP BY key and tumble(…), and keep \
-             HAVING bool_or(is_left) AND bool_or(is_right); or write both into tables and join them where they are read",
+            "a join of two streams would keep both sides in memory forever. Make one side a reference; or, for a match \
+             within a window, UNION ALL both topics with a column that says where a row comes from, GROUP BY key and \
+             tumble(…), and keep HAVING bool_or(is_left) AND bool_or(is_right); or write both into tables and join \
+             them where they are read",
         )
     }
 }
 
-/// Why there is no LIMIT.
+/// Why LIMIT is refused.
 pub const LIMIT: &str = "LIMIT over a stream depends on how batches are cut. Leave it out, or filter with WHERE";
-/// Why there is no OVER.
+/// Why OVER is refused.
 pub const OVER: &str =
     "OVER (…) looks at neighbouring events, which may be in another batch. Use tumble or hop in GROUP BY";
 
 fn has_aggregate(plan: &LogicalPlan) -> bool {
-    // The closure returns no error, so neither does the walk.
+    // The closure returns no error, so the walk can't either.
     plan.exists(|node| Ok(matches!(node, LogicalPlan::Aggregate(_)))).unwrap_or(false)
 }
 
-/// A redelivery must give the same rows.
+/// Checks that a redelivery gives the same rows.
 fn deterministic(expr: &Expr) -> Result<()> {
     let Expr::ScalarFunction(function) = expr else { return Ok(()) };
     let name = function.name();
     if expr.is_volatile_node() || matches!(name, "now" | "current_date" | "current_time" | "current_timestamp") {
         return Err(SqlError::new(format!(
-            "{name}() gives another result each time, so a redelivered batch would change the table. Use a field of the \
-             event, or its timestamp `_timestamp`"
+            "{name}() gives a different result each time, so a redelivered batch would change the table. Use a field \
+             of the event, or its timestamp `_timestamp`"
         )));
     }
     Ok(())

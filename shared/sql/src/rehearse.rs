@@ -1,4 +1,5 @@
-//! A statement, run over records that were made up, so that what fails for every record is found before the first one.
+//! Runs a statement over made-up records, so that a statement that fails for every record is found before the first
+//! real one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,13 +23,13 @@ use crate::{
     types,
 };
 
-/// What text fields hold, one try after the other: a statement may rightly demand any of these.
+/// The values of text fields, one per attempt: a correct statement may need any of these.
 const TEXTS: [&str; 4] = ["1", "2024-01-02T03:04:05Z", "true", "a"];
 
-/// Runs `transform` over one record of each topic after the other.
+/// Runs `transform` over one record of each topic in turn.
 ///
 /// # Errors
-/// What fails for each of them, whatever it holds.
+/// The error, if every made-up record of a topic fails.
 pub async fn rehearse(
     transform: &SqlTransform,
     inputs: &[Input],
@@ -38,11 +39,11 @@ pub async fn rehearse(
         let Some(read) = columns.get(&input.name) else { continue };
         let fields: Vec<FieldRef> =
             input.schema.fields().iter().filter(|field| read.contains(field.name())).cloned().collect();
-        // A text that can't be null has to be something, and may have to be something that was not tried.
+        // A text that can't be null must have a value, and the statement may need one that isn't among [`TEXTS`].
         let may_be_another = fields.iter().any(|field| !field.is_nullable() && may_hold_text(field.data_type()));
         let mut told = None;
         for (number, text) in TEXTS.into_iter().map(Some).chain([None]).enumerate() {
-            // A type that nothing was thought of for is not rehearsed.
+            // Types without a made-up value are not rehearsed.
             let Ok(row) = row(&fields, number, text) else { break };
             match transform.run(&input.name, row).await {
                 Ok(_) => {
@@ -56,15 +57,15 @@ pub async fn rehearse(
         if may_be_another && matches!(at_run_time(&error), Error::Poison(_)) {
             continue;
         }
-        // The values in this text are none of anybody's records.
+        // The values in this text are made up, so they may be shown.
         let text = types::plainly(&error.strip_backtrace());
         return Err(SqlError::new(format!("this fails for every record of `{}`: {text}", input.name)));
     }
     Ok(())
 }
 
-/// One record, the one with this number: null where it may be, if there is no text; else ordinary values. No two fields
-/// are alike, so that their difference is none that nobody could divide by.
+/// Makes record `number`. Without a text, fields that may be null are null; otherwise they have ordinary values. No two
+/// fields are equal, so that a division by their difference works.
 fn row(fields: &[FieldRef], number: usize, text: Option<&str>) -> Result<RecordBatch, ArrowError> {
     let value = |(index, field): (usize, &FieldRef)| match text {
         None if field.is_nullable() => Ok(new_null_array(field.data_type(), 1)),
@@ -75,7 +76,7 @@ fn row(fields: &[FieldRef], number: usize, text: Option<&str>) -> Result<RecordB
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields.to_vec())), columns, &options)
 }
 
-/// A value, which is made of `number`: 1 to 58.
+/// A value derived from `number`, which is 1 to 58.
 fn ordinary(data_type: &DataType, text: &str, number: usize) -> Result<ArrayRef, ArrowError> {
     let written = |text: &str| Arc::new(StringArray::from(vec![text])) as ArrayRef;
     match data_type {
@@ -95,7 +96,7 @@ fn ordinary(data_type: &DataType, text: &str, number: usize) -> Result<ArrayRef,
             Ok(Arc::new(StructArray::try_new(fields.clone(), values, None)?))
         }
         other => {
-            // A type that has no room for it has room for one of the others.
+            // If a type can't hold one of these values, it can hold another.
             let mut fitting =
                 [number, number % 10, 0].into_iter().map(|number| cast(&written(&number.to_string()), other));
             let known = |column: &Result<ArrayRef, _>| column.as_ref().is_ok_and(|column| column.null_count() == 0);

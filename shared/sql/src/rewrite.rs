@@ -5,8 +5,8 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlan, expr_rewriter::NamePreserver, utils::merge_schema},
 };
 
-/// The plan with `rewrite` applied to each expression of each node, subqueries too, from the leaves up. Columns keep their
-/// names; their types may become others.
+/// Applies `rewrite` to each expression of each node, including subqueries, from the leaves up. Columns keep their
+/// names; their types may change.
 pub fn expressions(
     plan: LogicalPlan,
     rewrite: &dyn Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
@@ -14,7 +14,7 @@ pub fn expressions(
     Ok(plan.transform_up_with_subqueries(|node| of_node(node, rewrite))?.data)
 }
 
-/// The same for one node, whose inputs are rewritten.
+/// The same for one node whose inputs are already rewritten.
 pub fn of_node(
     node: LogicalPlan,
     rewrite: &dyn Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,

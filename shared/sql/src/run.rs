@@ -32,15 +32,16 @@ use crate::{
     types,
 };
 
-/// What a run may hold in memory besides its references and its batch, in bytes.
+/// Memory limit of a run in addition to its references and its batch, in bytes.
 pub const MAX_RUN_BYTES: usize = 256 * 1024 * 1024;
-/// What a run may give, in bytes, and in rows.
+/// Limits of a run's output, in bytes and in rows.
 const MAX_OUTPUT_BYTES: usize = 128 * 1024 * 1024;
 const MAX_OUTPUT_ROWS: usize = 2_000_000;
-/// The most that an operator of a plan with a join makes at once, in bytes, if all rows are as wide as the widest.
+/// The largest piece that an operator of a plan with a join makes at once, in bytes, if all rows are as wide as the
+/// widest.
 const JOINED_BYTES: usize = 32 * 1024 * 1024;
 
-/// A plan over topics and references, run over one batch after the other.
+/// A plan over topics and references, run over one batch at a time.
 #[derive(Clone)]
 pub struct SqlTransform {
     pub plan: Arc<dyn ExecutionPlan>,
@@ -61,7 +62,7 @@ impl Transform for SqlTransform {
                 batches.map(|batch| as_schema(batch, &self.schema)).collect()
             }
             Err(error) => Err(match at_run_time(&error) {
-                // It can't be made any smaller.
+                // A single record can't be split further.
                 Error::TooLarge(fault) if one => Error::poison(fault.to_string()),
                 other => other,
             }),
@@ -77,7 +78,7 @@ impl SqlTransform {
         let mut slots: HashMap<&str, &[RecordBatch]> =
             references.iter().map(|(reference, rows)| (reference.name.as_str(), rows.batches.as_slice())).collect();
         slots.insert(topic, &rows);
-        // A join may build a table of a whole reference, with an index: its size comes on top.
+        // A join may build a hash table over a whole reference: its size is added to the limit.
         let of_references: usize = references.iter().map(|(_, rows)| rows.bytes).sum();
         let limit = of_references.saturating_mul(4).saturating_add(MAX_RUN_BYTES);
         let plan = fill(&self.plan, &slots)?;
@@ -91,12 +92,13 @@ impl SqlTransform {
             within(limit, in_batches_of(plan, rows_at_once)?, &with_batches_of(&self.context, rows_at_once)).await
         };
         let batches = AssertUnwindSafe(run).catch_unwind().await;
-        // A panic would come again with every attempt: one record must not stop the others.
-        batches.unwrap_or_else(|_| Err(DataFault::error("internal: the SQL plan broke over this input")))
+        // A panic would repeat with every attempt. It becomes an error of the input, so that one record doesn't stop
+        // the others.
+        batches.unwrap_or_else(|_| Err(DataFault::error("internal: the SQL plan panicked over this input")))
     }
 }
 
-/// The plan with all operators that were planned for a number of rows at once.
+/// The plan with the batch size `rows` in all operators that fixed theirs when they were planned.
 fn in_batches_of(plan: Arc<dyn ExecutionPlan>, rows: usize) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
     let smaller = plan.transform_up(|node| {
         let Some(filter) = node.downcast_ref::<FilterExec>() else { return Ok(Transformed::no(node)) };
@@ -111,13 +113,13 @@ fn with_batches_of(context: &TaskContext, rows: usize) -> TaskContext {
     in_session(context, config, context.runtime_env())
 }
 
-/// A context over no functions: a physical plan holds its own.
+/// A context without functions: a physical plan holds its own.
 fn in_session(context: &TaskContext, config: SessionConfig, runtime: Arc<RuntimeEnv>) -> TaskContext {
     let none = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
     TaskContext::new(None, context.session_id(), config, none.0, none.1, none.2, none.3, runtime)
 }
 
-/// Runs a filled plan within `limit` bytes of memory, and the bounds of its output.
+/// Runs a filled plan within `limit` bytes of memory and the limits of its output.
 async fn within(
     limit: usize,
     plan: Arc<dyn ExecutionPlan>,
@@ -141,7 +143,7 @@ async fn within(
 
 /// The rows with exactly the columns of `schema`, by position.
 fn as_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    // What doesn't fit is an error, never a NULL.
+    // A value that doesn't fit is an error, never NULL.
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let cast_one = |(column, field): (&ArrayRef, &Arc<Field>)| {
         if column.data_type() == field.data_type() {
@@ -151,7 +153,11 @@ fn as_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     };
     let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
         cast_one((column, field)).map_err(|_| {
-            Error::poison(format!("column `{}`: the value can't be {}", field.name(), types::name(field.data_type())))
+            Error::poison(format!(
+                "column `{}`: the value doesn't fit the type {}",
+                field.name(),
+                types::name(field.data_type())
+            ))
         })
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;
@@ -177,7 +183,7 @@ impl Combine for Combiner {
         let Some(finisher) = &self.finisher else {
             return Ok((rows.clone(), (0..rows.num_rows()).collect()));
         };
-        let internal = |error| Error::stop("internal: states could not be finished").caused_by(error);
+        let internal = |error| Error::stop("internal: can't finish the states").caused_by(error);
         let numbered = number(rows).map_err(internal)?;
         let slots = HashMap::from([(STATES, std::slice::from_ref(&numbered))]);
         let plan = fill(&finisher.plan, &slots).map_err(|error| at_run_time(&error))?;
@@ -206,7 +212,7 @@ mod tests {
     use super::*;
     use crate::{Input, Statement, parse::parse, session::session};
 
-    /// Runs a statement over as many texts of 1 KB, within `limit` bytes.
+    /// Runs a statement over `texts` texts of 1 KB each, within `limit` bytes.
     async fn outcome(sql: &str, texts: usize, limit: usize) -> Result<Vec<RecordBatch>, DataFusionError> {
         let schema = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8, false)]));
         let inputs = vec![Input { name: "t".into(), schema: Arc::clone(&schema) }];
@@ -219,12 +225,12 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_its_column_cannot_hold_is_the_records_fault_and_stays_unsaid() {
+    fn a_value_that_its_column_cannot_hold_is_poison_and_is_not_shown() {
         let number: ArrayRef = Arc::new(Int64Array::from(vec![Some(77_777), None]));
         let batch = RecordBatch::try_from_iter([("n", number)]).unwrap();
         let narrow = |data_type, nullable| Arc::new(Schema::new(vec![Field::new("n", data_type, nullable)]));
         let Err(Error::Poison(fault)) = as_schema(&batch, &narrow(DataType::Int16, true)) else { panic!("it fits") };
-        assert_eq!(fault.to_string(), "column `n`: the value can't be smallint");
+        assert_eq!(fault.to_string(), "column `n`: the value doesn't fit the type smallint");
         assert!(matches!(as_schema(&batch, &narrow(DataType::Int64, false)), Err(Error::Stop(_))), "a defect");
     }
 

@@ -1,4 +1,4 @@
-//! The planner as statements meet it: its options, its functions, and the tables that may be named.
+//! The planner's options, its functions, and the tables that a statement may name.
 
 use std::sync::Arc;
 
@@ -31,14 +31,14 @@ use crate::{
 /// A planner that knows the topics and the references of a statement.
 pub fn session(statement: &Statement<'_>) -> Result<SessionState> {
     let mut config = config();
-    // All of these would keep in the plan what one batch was, and so in every later one.
+    // These optimizations would store facts about one batch in the plan, where they would apply to every later batch.
     let optimizer = &mut config.options_mut().optimizer;
     optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     optimizer.enable_dynamic_filter_pushdown = false;
     optimizer.enable_join_dynamic_filter_pushdown = false;
     optimizer.enable_topk_dynamic_filter_pushdown = false;
     optimizer.enable_aggregate_dynamic_filter_pushdown = false;
-    // What does not fit into memory is tried again with fewer records, and never spilled.
+    // A batch that doesn't fit into memory is retried with fewer records, and never spilled to disk.
     let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
     let context = context(config, RuntimeEnvBuilder::new().with_disk_manager_builder(no_disk))?;
     for window in [Window::Tumble, Window::Hop, Window::HopStarts] {
@@ -55,20 +55,20 @@ pub fn session(statement: &Statement<'_>) -> Result<SessionState> {
     Ok(context.state())
 }
 
-/// How statements are read, in a pipeline and in a question over its tables.
+/// How statements are parsed, both in a pipeline and in a query over its tables.
 pub fn config() -> SessionConfig {
     let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
     options.sql_parser.map_string_types_to_utf8view = false;
-    // Fields of JSON are written as they are: `branchName` is not `branchname`.
+    // Names of JSON fields keep their case: `branchName` is not `branchname`.
     options.sql_parser.enable_ident_normalization = false;
-    // Nothing bounds how often a query may ask itself.
+    // Nothing would limit the recursion.
     options.execution.enable_recursive_ctes = false;
     config
 }
 
-/// A planner that knows no table, in which an expression means what it means everywhere.
+/// A planner without tables, in which expressions mean the same as in pipelines.
 pub fn context(config: SessionConfig, runtime: RuntimeEnvBuilder) -> Result<SessionContext> {
     let mut rules = typing();
     rules.push(Arc::new(CheckIntegers));

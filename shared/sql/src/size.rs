@@ -1,4 +1,4 @@
-//! How much memory rows take, of their own: a slice does not count what it is a slice of.
+//! How much memory rows take. A slice counts only its own rows, not the whole array.
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -25,7 +25,7 @@ pub fn of_array(array: &dyn Array) -> usize {
     }
 }
 
-/// No fewer than the bytes of the widest row of a batch: as if one row held the widest value of each column.
+/// An upper bound for the bytes of the widest row of a batch: as if one row held the widest value of each column.
 pub fn of_widest_row(batch: &RecordBatch) -> usize {
     batch.columns().iter().map(|column| of_widest(column.as_ref())).sum()
 }

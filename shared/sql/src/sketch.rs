@@ -23,7 +23,7 @@ use twox_hash::XxHash64;
 const INDEX_BITS: u32 = 12;
 const REGISTERS: usize = 1 << INDEX_BITS;
 
-/// The name of the function that reads an estimate from a sketch; the view spells it out in SQL.
+/// The name of the function that computes an estimate from a sketch. PostgreSQL's view has the same computation in SQL.
 pub const ESTIMATE: &str = "__hll_estimate";
 
 fn add(registers: &mut [u8], bytes: &[u8]) {
@@ -36,13 +36,14 @@ fn add(registers: &mut [u8], bytes: &[u8]) {
 /// Merges sketches: the larger of each register.
 ///
 /// # Errors
-/// `Stop` when one of them is no sketch of this kind.
+/// `Stop` if one of them isn't a sketch of this kind.
 pub fn merge(sketches: &[&[u8]]) -> millstream_core::Result<Vec<u8>> {
     let mut merged = vec![0; REGISTERS];
     for sketch in sketches {
         if sketch.len() != REGISTERS {
             return Err(Error::stop(format!(
-                "an approx_distinct state has {} bytes where {REGISTERS} are due: the table was written by something else",
+                "an approx_distinct state has {} bytes instead of {REGISTERS}: something other than millstream has \
+                 written the table",
                 sketch.len()
             )));
         }
@@ -65,7 +66,7 @@ fn estimate(registers: &[u8]) -> i64 {
     estimate.round() as i64
 }
 
-/// The estimate as PostgreSQL computes it from the `bytea` column `column` (quoted already).
+/// The estimate in PostgreSQL's SQL, from the `bytea` column `column` (already quoted).
 pub fn estimate_sql(column: &str) -> String {
     let (m, a) = (REGISTERS, alpha());
     format!(
@@ -111,7 +112,7 @@ struct Sketch(Vec<u8>);
 impl Accumulator for Sketch {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let values = &values[0];
-        // arrow-row's encoding is one to one for each type, and the same on every machine.
+        // arrow-row's encoding is one-to-one for each type, and the same on every machine.
         let rows = RowConverter::new(vec![SortField::new(values.data_type().clone())])?
             .convert_columns(&[Arc::clone(values)])?;
         self.0.resize(REGISTERS, 0);
@@ -172,7 +173,7 @@ impl ScalarUDFImpl for EstimateFunction {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let sketches = args.args[0].to_array(args.number_rows)?;
         let Some(sketches) = sketches.as_binary_opt::<i32>() else {
-            return internal_err!("a sketch is binary");
+            return internal_err!("a sketch must be binary");
         };
         let estimates = sketches.iter().map(|sketch| Some(sketch.map_or(0, estimate)));
         Ok(ColumnarValue::Array(Arc::new(Int64Array::from_iter(estimates))))

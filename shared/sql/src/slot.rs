@@ -1,4 +1,4 @@
-//! Where a batch enters a plan: planned once, filled per run.
+//! The place where a batch enters a plan: planned once, filled per run.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -21,7 +21,7 @@ use datafusion::{
     },
 };
 
-/// A table by name and schema that holds no rows: they are put in per run by [`fill`].
+/// A table with a name and a schema, without rows: [`fill`] puts them in for each run.
 #[derive(Debug)]
 pub struct SlotTable {
     pub name: String,
@@ -53,8 +53,8 @@ impl TableProvider for SlotTable {
     }
 }
 
-/// The place of a [`SlotTable`] in a physical plan, and the rows that are in it for one run. It says nothing of how many
-/// rows there will be.
+/// The place of a [`SlotTable`] in a physical plan, and its rows for one run. It tells the planner nothing about the
+/// number of rows.
 #[derive(Debug)]
 struct SlotExec {
     name: String,
@@ -114,7 +114,7 @@ impl ExecutionPlan for SlotExec {
         let Some(rows) = &self.rows else {
             return internal_err!("the slot of table {} was run without rows", self.name);
         };
-        // What an operator makes of one of these is in memory at once: a large batch comes in pieces.
+        // An operator holds the whole output of one piece in memory, so a large batch is cut into pieces.
         let piece = context.session_config().batch_size();
         let pieces = rows.iter().flat_map(|batch| {
             (0..batch.num_rows()).step_by(piece).map(|from| batch.slice(from, piece.min(batch.num_rows() - from)))
@@ -123,11 +123,11 @@ impl ExecutionPlan for SlotExec {
     }
 }
 
-/// The plan with its slots filled: `rows` by table name, where a table that is not named is empty. Rows may have more
-/// columns than the slot reads, in any order.
+/// The plan with its slots filled: `rows` by table name; a table without an entry is empty. Rows may have more columns
+/// than the slot reads, in any order.
 ///
-/// Every operator begins fresh: a plain copy of a join shares with the plan the side that it built first, and its metrics,
-/// and would give every later batch, of every partition, the rows of the first one.
+/// Every operator is re-created: a plain copy of a join shares its built side and its metrics with the plan, and would
+/// give every later batch, of every partition, the rows of the first one.
 pub fn fill(plan: &Arc<dyn ExecutionPlan>, rows: &HashMap<&str, &[RecordBatch]>) -> Result<Arc<dyn ExecutionPlan>> {
     let filled = Arc::clone(plan).transform_up(|node| {
         let fresh = match node.downcast_ref::<SlotExec>() {
@@ -192,9 +192,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_plan_keeps_nothing_of_the_batches_that_it_ran_over() {
+    async fn a_plan_keeps_nothing_of_earlier_batches() {
         for (sql, runs) in [
-            ("SELECT t.n FROM t JOIN r ON t.n = r.n WHERE t.n > 0", 20_000),
+            ("SELECT t.n FROM t JOIN r ON t.n = r.n WHERE t.n > 0", 100_000),
             ("SELECT t.n FROM t LEFT JOIN r ON t.n = r.n", 100),
             ("SELECT t.n, r.n AS m FROM t CROSS JOIN r", 100),
             ("SELECT t.n FROM t JOIN r ON t.n < r.n", 100),

@@ -4,7 +4,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::reference::ReferenceTable;
 
-/// What is to be planned.
+/// What to plan.
 #[derive(Clone, Debug)]
 pub struct Statement<'a> {
     /// One SELECT.
@@ -17,7 +17,7 @@ pub struct Statement<'a> {
     pub into: &'a str,
 }
 
-/// A topic as a table: its fields, then the meta columns that may be named.
+/// A topic as a table: its fields, then the meta columns.
 #[derive(Clone, Debug)]
 pub struct Input {
     /// Its name in SQL.

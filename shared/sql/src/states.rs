@@ -1,4 +1,4 @@
-//! Each aggregate as partial states that merge, and the expression that finishes them.
+//! Each aggregate as partial states that merge, and the expression that computes the result from them.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub struct State {
     pub name: String,
     pub data_type: DataType,
     pub merge: Merge,
-    /// Its value over a batch: an expression with aggregate functions in it.
+    /// Its value over a batch: an expression over aggregate functions.
     pub partial: Expr,
 }
 
@@ -45,12 +45,12 @@ pub struct Lowered {
     pub states: Vec<State>,
     /// The aggregate's result from the states' columns.
     pub finish: Expr,
-    /// Is the one state itself the result?
+    /// Is there one state, which is itself the result?
     pub direct: bool,
 }
 
-/// Lowers `aggregate`, whose states are named after `base`, which is taken in `names`. `input` is what it aggregates over, of the topics
-/// that `is_topic` says.
+/// Lowers `aggregate`. Its states are named after `base`, which is already taken in `names`. `input` is the plan that
+/// it aggregates; `is_topic` tells which tables are topics.
 pub fn lower(
     aggregate: &AggregateFunction,
     input: &LogicalPlan,
@@ -67,12 +67,12 @@ pub fn lower(
     if aggregate.params.distinct && !matches!(name, "min" | "max" | "bool_and" | "bool_or") {
         let instead = match name {
             "count" => "Use approx_distinct(…), or GROUP BY the value and count where the table is read",
-            _ => "GROUP BY the value, and do the rest where the table is read",
+            _ => "GROUP BY the value, and compute the rest where the table is read",
         };
         return Err(SqlError::new(format!("{name}(DISTINCT …) would need every value seen so far. {instead}")));
     }
     if !aggregate.params.order_by.is_empty() && !matches!(name, "first_value" | "last_value") {
-        return Err(SqlError::new(format!("ORDER BY inside {name}() has no meaning over a stream: leave it out")));
+        return Err(SqlError::new(format!("ORDER BY inside {name}() means nothing over a stream: leave it out")));
     }
     match name {
         "sum" => Ok(lowering.direct(Merge::Sum, lowering.exact_sum(result)?)),
@@ -118,7 +118,7 @@ fn instead_of(name: &str) -> &'static str {
              by range, as in count(*) FILTER (WHERE x < 10)"
         }
         "array_agg" | "string_agg" => "It grows without bound: write the rows themselves into a table instead",
-        "nth_value" | "any_value" => "Use first_value or last_value, which go by event time",
+        "nth_value" | "any_value" => "Use first_value or last_value, which order by event time",
         _ => {
             "These can: sum, count, min, max, avg, stddev, stddev_pop, var, var_pop, first_value, last_value, bool_and, bool_or, \
              approx_distinct"
@@ -145,14 +145,14 @@ impl Lowering<'_> {
         State { name: self.names.of_state(self.base, suffix), data_type, merge, partial }
     }
 
-    /// The least or greatest value. Stores differ in how they order objects and lists.
+    /// `min` or `max`. Objects and lists are refused: stores order them differently.
     fn bound(&self, merge: Merge) -> Result<Lowered> {
         let (argument, data_type) = self.argument()?;
         if data_type.is_nested() {
             let name = self.aggregate.func.name();
             return Err(SqlError::new(format!(
-                "{name}() of {} has no order that all stores agree on: take {name}() of one of its fields, or \
-                 last_value(…) for the newest one",
+                "{name}() of {} depends on the store, as stores order it differently: take {name}() of one of its \
+                 fields, or last_value(…) for the newest one",
                 if data_type.is_list() { "a list" } else { "an object" }
             )));
         }
@@ -177,8 +177,8 @@ impl Lowering<'_> {
         Expr::AggregateFunction(AggregateFunction::new_udf(function, args, false, filter, order_by, None))
     }
 
-    /// A sum that can't wrap within a batch and fails when it leaves `result`: integers and wide decimals are summed in
-    /// a wider type. (A batch holds far fewer than 10^10 rows, which is what DataFusion's ten more digits are good for.)
+    /// A sum that can't wrap within a batch, and fails if it doesn't fit `result`: integers and wide decimals are
+    /// summed in a wider type. (DataFusion adds ten digits, enough for 10^10 rows; a batch has far fewer.)
     fn exact_sum(&self, result: &DataType) -> Result<Expr> {
         let (argument, data_type) = self.argument()?;
         let wide = match data_type {
@@ -243,8 +243,8 @@ impl Lowering<'_> {
     fn by_order(mut self, first: bool) -> Result<Lowered> {
         if !self.aggregate.params.order_by.is_empty() {
             return Err(SqlError::new(
-                "first_value and last_value go by event time, then position, here: leave ORDER BY out (and say with \
-                 `event_time` in the topic which field that is)",
+                "first_value and last_value order by event time, then position: leave ORDER BY out (and name the field \
+                 of the event time with the topic's `event_time`)",
             ));
         }
         let order = order::position(self.input, self.is_topic)?;
@@ -256,7 +256,7 @@ impl Lowering<'_> {
         };
         let mut by = vec![order.clone().sort(true, true)];
         if rows_may_share_a_record(self.input) {
-            // All rows of a record are in one batch, in no order that is worth much: by value, so that it is one.
+            // All rows of a record are in one batch, but in no fixed order: sorting by value fixes it.
             by.push(argument.clone().sort(true, true));
         }
         let mut filter = self.aggregate.params.filter.clone().map(|filter| *filter);
@@ -285,11 +285,11 @@ impl Lowering<'_> {
     }
 }
 
-/// May a record become several rows with one position?
+/// Can one record become several rows with the same position?
 fn rows_may_share_a_record(input: &LogicalPlan) -> bool {
     let several =
         |node: &LogicalPlan| Ok(matches!(node, LogicalPlan::Unnest(_) | LogicalPlan::Join(_) | LogicalPlan::Union(_)));
-    // The closure returns no error, so neither does the walk.
+    // The closure returns no error, so the walk can't either.
     input.exists(several).unwrap_or(true)
 }
 

@@ -25,8 +25,8 @@ pub(crate) fn stored(data_type: &DataType, name: &str) -> Result<DataType> {
         }
         DataType::Interval(_) | DataType::Duration(_) | DataType::Time32(_) | DataType::Time64(_) => {
             return Err(SqlError::new(format!(
-                "column `{name}` is an interval or a time of day, which no table holds: write extract(epoch FROM …) of each \
-                 time and subtract, which gives seconds, or show the times themselves"
+                "column `{name}` is an interval or a time of day, which tables can't hold: write extract(epoch FROM …) \
+                 of each time and subtract them, which gives seconds, or show the times themselves"
             )));
         }
         other => other.clone(),

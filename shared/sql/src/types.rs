@@ -1,8 +1,8 @@
-//! Types as the pipeline file names them, and texts of the SQL engine in those words.
+//! The pipeline file's names of types, and texts of the SQL engine translated to them.
 
 use arrow::datatypes::DataType;
 
-/// The longest message that is made from a text that is not this crate's own, in bytes.
+/// The longest message that is made from another crate's text, in bytes.
 const LONGEST: usize = 300;
 
 /// A type as the pipeline file writes it, or in the same style where the file has none.
@@ -44,7 +44,7 @@ pub fn name(data_type: &DataType) -> String {
     }
 }
 
-/// What the engine calls a type, and the name here. None: it is a decimal, whose digits are kept.
+/// The engine's name of a type, and the name here. Decimals aren't listed: their digits are kept.
 const ENGINE: [(&str, &str); 40] = [
     ("Null", "null"),
     ("Boolean", "boolean"),
@@ -88,14 +88,14 @@ const ENGINE: [(&str, &str); 40] = [
     ("Decimal256", ""),
 ];
 
-/// The name of the type that a text of the engine names last.
+/// The last type that a text of the engine names.
 pub fn last_in(text: &str) -> Option<String> {
     let mut last = None;
     replace(text, |name| last = Some(name.to_owned()));
     last
 }
 
-/// A text of the engine: types by their names here, nothing of the engine itself, one line, short.
+/// Translates a text of the engine: types by their names here, nothing about the engine itself, one short line.
 pub fn plainly(text: &str) -> String {
     if text.contains("regex parse error") {
         return "this pattern is not a regular expression".to_owned();
@@ -123,7 +123,7 @@ pub fn plainly(text: &str) -> String {
         .iter()
         .filter_map(|tail| text.find(tail))
         .min();
-    // What follows the name of a structure in braces is for programmers.
+    // Debug output in braces is left out.
     let text = &text[..end.unwrap_or(text.len())];
     let text =
         text.split_once(" { ").map_or(text, |(before, _)| before.rsplit_once([' ', '(']).map_or("", |(said, _)| said));
@@ -138,7 +138,7 @@ fn shortened(text: &str) -> String {
     format!("{}…", &text[..text.floor_char_boundary(LONGEST - '…'.len_utf8())])
 }
 
-/// Replaces the engine's names of types, and tells `found` each.
+/// Replaces the engine's names of types, and calls `found` with each.
 fn replace(text: &str, mut found: impl FnMut(&str)) -> String {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut out = String::new();
@@ -167,12 +167,12 @@ fn replace(text: &str, mut found: impl FnMut(&str)) -> String {
     out + rest
 }
 
-/// Has a type no details?
+/// Is it a type without details?
 fn is_plain(name: &str) -> bool {
     !matches!(name, "timestamp" | "interval" | "list" | "object" | "map" | "binary" | "time")
 }
 
-/// `(…)` at the start of a text, with all that is nested in it.
+/// `(…)` at the start of a text, including nested parentheses.
 fn in_parentheses(text: &str) -> &str {
     if !text.starts_with('(') {
         return "";
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_of_the_engine_is_told_in_the_words_of_the_pipeline_file() {
+    fn a_text_of_the_engine_is_translated_to_the_words_of_the_pipeline_file() {
         for (theirs, ours) in [
             ("Cannot cast Utf8View to List(Field { name: (\"x\") }) now", "Cannot cast string to list now"),
             ("Error during planning: Decimal128(18, 2) + Timestamp(µs, \"UTC\")", "decimal(18,2) + timestamp"),

@@ -1,4 +1,4 @@
-//! Lists become rows in pieces, so that what is in memory at once is bounded.
+//! Unnests lists in pieces, so that memory is bounded.
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -22,7 +22,7 @@ use futures::{StreamExt, stream};
 
 use crate::size;
 
-/// The most that one piece may become, in bytes, and in rows: an aggregate looks at its memory after each piece only, and a
+/// The largest output of one piece, in bytes and in rows: an aggregate checks its memory only after each piece, and a
 /// row may be a group with a sketch of 4 KiB.
 const PIECE_BYTES: usize = 32 * 1024 * 1024;
 const PIECE_ROWS: usize = 16 * 1024;
@@ -42,7 +42,7 @@ pub fn bounded(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
 #[derive(Debug)]
 struct PiecesExec {
     input: Arc<dyn ExecutionPlan>,
-    /// The columns that are unnested, and how often.
+    /// The columns that are unnested, and how many times each.
     lists: Vec<(usize, usize)>,
 }
 
@@ -89,32 +89,32 @@ impl ExecutionPlan for PiecesExec {
     }
 }
 
-/// Halves `batch` until each piece is small enough. One row that is not, as it is, is too much.
+/// Halves `batch` until each piece is small enough. A single row that is still too large is an error.
 fn cut(batch: RecordBatch, lists: &[(usize, usize)], pieces: &mut Vec<RecordBatch>) -> Result<()> {
     let rows = batch.num_rows();
     let longest = longest(&batch, lists)?;
-    // All rows as if they had the longest list: more than there will be, never less.
+    // Counts all rows as if they had the longest list: an upper bound.
     let becomes = longest.saturating_mul(repeated_bytes(&batch, lists));
     if becomes <= PIECE_BYTES && (rows == 1 || longest.saturating_mul(rows) <= PIECE_ROWS) {
         pieces.push(batch);
         return Ok(());
     }
     if rows == 1 {
-        return resources_err!("one row's lists become more rows than there is memory for");
+        return resources_err!("one row's lists become more rows than fit in memory");
     }
     let half = rows / 2;
     cut(batch.slice(0, half), lists, pieces)?;
     cut(batch.slice(half, rows - half), lists, pieces)
 }
 
-/// The most rows that one row becomes.
+/// The largest number of rows that one row becomes.
 fn longest(batch: &RecordBatch, lists: &[(usize, usize)]) -> Result<usize> {
     let mut longest = 1;
     for (list, depth) in lists {
         let list = batch.column(*list);
         longest = longest.max(match (list.as_list_opt::<i32>(), depth) {
             (Some(nested), 2..) => (0..nested.len()).map(|row| items(nested, row..row + 1, *depth)).max().unwrap_or(0),
-            (None, 2..) => return resources_err!("a list of another kind is unnested more than once"),
+            (None, 2..) => return resources_err!("this kind of list can't be unnested more than once"),
             _ => {
                 let lengths = cast(&length(list.as_ref())?, &DataType::Int64)?;
                 let most = max(lengths.as_primitive::<Int64Type>());
@@ -125,7 +125,7 @@ fn longest(batch: &RecordBatch, lists: &[(usize, usize)]) -> Result<usize> {
     Ok(longest)
 }
 
-/// No fewer than the rows that these lists become on the way, and in the end.
+/// An upper bound for the rows that these lists become, in any intermediate step and at the end.
 fn items(lists: &ListArray, rows: Range<usize>, depth: usize) -> usize {
     let offsets = lists.value_offsets();
     let inner = offsets[rows.start] as usize..offsets[rows.end] as usize;
@@ -135,7 +135,7 @@ fn items(lists: &ListArray, rows: Range<usize>, depth: usize) -> usize {
     }
 }
 
-/// The size of the columns that are repeated for each item.
+/// The size of the columns that are repeated for each item, in bytes.
 fn repeated_bytes(batch: &RecordBatch, lists: &[(usize, usize)]) -> usize {
     let is_list = |index: usize| lists.iter().any(|(list, _)| *list == index);
     let repeated = batch.columns().iter().enumerate().filter(|(index, _)| !is_list(*index));

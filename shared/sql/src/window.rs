@@ -13,7 +13,7 @@ use datafusion::{
 
 use crate::fault::DataFault;
 
-/// At most this many windows may hold one event: `size / slide` of a `hop`.
+/// The largest number of windows that may hold one event: `size / slide` of a `hop`.
 pub const MAX_WINDOWS_PER_EVENT: i64 = 1_000;
 
 /// The type of event times and window starts.
@@ -21,20 +21,20 @@ pub fn instant() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
-/// Which function it is.
+/// The window functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Window {
     /// `tumble(time, size)`: the start of the one window that holds the event.
     Tumble,
-    /// `hop(time, slide, size)` as the user writes it: a group for each window that holds the event. Planning replaces it
-    /// by [`Window::HopStarts`], unnested.
+    /// `hop(time, slide, size)` as the user writes it: a group for each window that holds the event. Planning replaces
+    /// it by an unnested [`Window::HopStarts`].
     Hop,
     /// The list of starts of all windows that hold the event.
     HopStarts,
 }
 
 impl Window {
-    /// As a function for the planner.
+    /// The function for the planner.
     pub fn udf(self) -> ScalarUDF {
         ScalarUDF::new_from_impl(WindowFunction {
             window: self,
@@ -42,7 +42,7 @@ impl Window {
         })
     }
 
-    /// The one of that name.
+    /// The window function with that name.
     pub fn of(name: &str) -> Option<Self> {
         [Self::Tumble, Self::Hop, Self::HopStarts].into_iter().find(|window| window.name() == name)
     }
@@ -98,7 +98,7 @@ impl ScalarUDFImpl for WindowFunction {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let times = args.args[0].to_array(args.number_rows)?;
         let times = times.as_primitive::<TimestampMicrosecondType>();
-        // Planning has looked at them already.
+        // Planning has already checked them.
         let length = |length: &ColumnarValue| match length {
             ColumnarValue::Scalar(length) => length_us(length).or_else(|wrong| internal_err!("{wrong}")),
             ColumnarValue::Array(_) => internal_err!("{CONSTANT}"),
@@ -113,7 +113,8 @@ impl ScalarUDFImpl for WindowFunction {
     }
 }
 
-/// Checks the lengths of a call, which are constants by now: `tumble(time, size)` or `hop(time, slide, size)`.
+/// Checks the lengths of a call of `tumble(time, size)` or `hop(time, slide, size)`. They are already computed
+/// constants.
 ///
 /// # Errors
 /// What is wrong, and what to write.
@@ -124,14 +125,16 @@ pub fn check_lengths(window: Window, lengths: &[Expr]) -> std::result::Result<()
     };
     let lengths = lengths.iter().map(constant).collect::<std::result::Result<Vec<_>, _>>()?;
     match (window, lengths.as_slice()) {
-        (Window::Hop | Window::HopStarts, [slide, size]) if size < slide => Err(
-            "hop(time, slide, size): the slide comes first, and is not longer than the size. If both were meant so, turn them \
-             round; if events between two windows are to be left out, use tumble and WHERE"
-                .into(),
-        ),
-        (Window::Hop | Window::HopStarts, [slide, size]) if (size - 1) / slide >= MAX_WINDOWS_PER_EVENT => Err(format!(
-            "hop(time, slide, size): each event would be in more than {MAX_WINDOWS_PER_EVENT} windows. Make the slide longer"
-        )),
+        (Window::Hop | Window::HopStarts, [slide, size]) if size < slide => {
+            Err("hop(time, slide, size): the slide comes first, and must not be longer than the size. Swap the two \
+             arguments; or, to leave out events between two windows, use tumble and WHERE"
+                .into())
+        }
+        (Window::Hop | Window::HopStarts, [slide, size]) if (size - 1) / slide >= MAX_WINDOWS_PER_EVENT => {
+            Err(format!(
+                "hop(time, slide, size): each event would be in more than {MAX_WINDOWS_PER_EVENT} windows. Make the slide longer"
+            ))
+        }
         _ => Ok(()),
     }
 }
@@ -153,9 +156,9 @@ pub fn length_us(interval: &ScalarValue) -> std::result::Result<i64, String> {
     i64::try_from(us).map_err(|_| "a window can't be that long".into())
 }
 
-/// The start of the window of length `slide_us` that begins last before `time`, or at it.
+/// The start of the last window of length `slide_us` that begins at or before `time`.
 fn start_of(time: i64, slide_us: i64) -> Result<i64> {
-    // Only a time in the year -290308 can have a window that begins before the first instant there is.
+    // Only a time in the year -290308 can have a window that begins before the first instant of an i64.
     time.checked_sub(time.rem_euclid(slide_us)).ok_or_else(out_of_range)
 }
 
@@ -171,7 +174,7 @@ fn hop(times: &TimestampMicrosecondArray, slide_us: i64, size_us: i64) -> Result
     let mut lists = ListBuilder::new(TimestampMicrosecondBuilder::new().with_data_type(instant()));
     for time in times {
         match time {
-            // As with tumble: an event without a time is in the window NULL.
+            // An event without a time is in the window NULL, as with tumble.
             None => lists.values().append_null(),
             Some(time) => {
                 let before = time.checked_sub(size_us).ok_or_else(out_of_range)?;

@@ -11,10 +11,10 @@ use crate::{
     record::{letter_from_record, letter_to_record},
 };
 
-/// Dead letters in a topic: one record per letter, the value unchanged, the rest in headers.
+/// Dead letters in a topic: one record per letter, with the value unchanged and the rest in headers.
 ///
 /// A listing looks through the newest 100,000 records of each partition of the topic, and no further.
-pub struct TopicDeadLetters<L> {
+pub struct TopicDeadLetters<L: ?Sized> {
     log: Arc<L>,
     topic: String,
 }
@@ -25,10 +25,10 @@ const PAGE: Limits = Limits { max_records: 1_000, max_bytes: 16 << 20, max_wait_
 /// How many offsets a listing goes back at first.
 const MIN_STEP: usize = 16;
 
-/// How far a listing goes back in each partition, in offsets.
+/// How far a listing goes back in each partition at most, in offsets.
 const MAX_LOOKED_THROUGH: i64 = 100_000;
 
-impl<L: Log> TopicDeadLetters<L> {
+impl<L: Log + ?Sized> TopicDeadLetters<L> {
     /// Letters in `topic`, which must be there.
     pub fn new(log: Arc<L>, topic: impl Into<String>) -> Self {
         Self { log, topic: topic.into() }
@@ -36,7 +36,7 @@ impl<L: Log> TopicDeadLetters<L> {
 }
 
 #[async_trait]
-impl<L: Log + Producer> DeadLetters for TopicDeadLetters<L> {
+impl<L: Log + Producer + ?Sized> DeadLetters for TopicDeadLetters<L> {
     async fn put(&self, letters: &[DeadLetter]) -> Result<()> {
         self.log.send(&self.topic, letters.iter().map(letter_to_record).collect()).await?;
         Ok(())
@@ -47,7 +47,7 @@ impl<L: Log + Producer> DeadLetters for TopicDeadLetters<L> {
         for partition in self.partitions().await? {
             letters.extend(self.newest(&partition, function, limit).await?);
         }
-        // Each partition's are in order already, and bounded.
+        // The letters of each partition are already in order, and bounded.
         letters.sort_by_key(|(timestamp_ms, _)| Reverse(*timestamp_ms));
         let mut bytes = 0;
         let room = |(at, (_, letter)): &(usize, (i64, DeadLetter))| {
@@ -80,13 +80,13 @@ impl<L: Log + Producer> DeadLetters for TopicDeadLetters<L> {
     }
 }
 
-impl<L: Log> TopicDeadLetters<L> {
+impl<L: Log + ?Sized> TopicDeadLetters<L> {
     async fn partitions(&self) -> Result<Vec<TopicPartition>> {
         let count = self.log.partitions(&self.topic).await?;
         Ok((0..count).map(|partition| TopicPartition::new(&self.topic, 1, partition)).collect())
     }
 
-    /// Calls `visit` with each letter in `range` of a partition and with the time at which it was kept, in order.
+    /// Calls `visit` with each letter in `range` of a partition and the time at which it was stored, in order.
     async fn visit(
         &self,
         partition: &TopicPartition,
@@ -111,7 +111,7 @@ impl<L: Log> TopicDeadLetters<L> {
         Ok(())
     }
 
-    /// The newest letters of a partition with the time at which each was kept, the newest first.
+    /// The newest letters of a partition with the time at which each was stored, newest first.
     async fn newest(
         &self,
         partition: &TopicPartition,
@@ -120,7 +120,7 @@ impl<L: Log> TopicDeadLetters<L> {
     ) -> Result<Vec<(i64, DeadLetter)>> {
         let held = self.log.watermarks(partition).await?;
         let last = held.low.max(held.high.saturating_sub(MAX_LOOKED_THROUGH));
-        // Letters can be large: no more of them than are asked for, as long as they are the function's own.
+        // Letters can be large: a page has no more of them than were asked for, if all are the function's own.
         let (mut found, mut end, mut step) = (Newest::new(limit), held.high, limit.clamp(MIN_STEP, PAGE.max_records));
         while end > last && !found.full {
             let start = last.max(end - step as i64);

@@ -2,19 +2,19 @@ use std::collections::{HashSet, VecDeque};
 
 use millstream_core::{DeadLetter, MAX_LISTED_BYTES, Position};
 
-/// The newest letters found so far, the newest first: pages come from the end of the topic.
+/// The newest letters found so far, newest first: pages are read from the end of the topic.
 pub(crate) struct Newest {
     limit: usize,
     /// With the time at which each was kept, in milliseconds since 1970.
     pub letters: Vec<(i64, DeadLetter)>,
     bytes: usize,
-    /// A crash between letter and fence sends a letter again: the newest per function and position is kept.
+    /// A crash between letter and fence sends a letter again: only the newest per function and position is kept.
     seen: HashSet<(String, Position)>,
     /// Older letters are not needed.
     pub full: bool,
 }
 
-/// The newest letters of a page that is read from its beginning: the older ones make room for the newer.
+/// The newest letters of a page, which is read from its beginning: newer letters replace older ones.
 pub(crate) struct Page {
     limit: usize,
     max_bytes: usize,

@@ -20,9 +20,9 @@ mod three_partitions {
     millstream_testkit::dead_letter_tests!(super::conforms, 3);
 }
 
-/// However many letters of others there are: a listing is bounded.
+/// A listing is bounded, even if other functions have many letters.
 #[tokio::test]
-async fn a_listing_looks_back_so_far_and_no_further() {
+async fn a_listing_looks_back_only_a_limited_number_of_offsets() {
     let log = Arc::new(MemoryLog::with_topic("letters", 1));
     let letters = TopicDeadLetters::new(log.clone(), "letters");
     let partition = TopicPartition::new("words", 1, 0);

@@ -1,5 +1,5 @@
 //! Compares millstream with other engines over generated statements and records: see `millstream_tests::differential`.
-//! `tests/differential` starts what it needs.
+//! `tests/differential` starts the services that it needs.
 #![allow(clippy::unwrap_used, reason = "this is test code: a panic is how it fails")]
 
 use std::{collections::BTreeSet, process::ExitCode};
@@ -8,34 +8,34 @@ use clap::{Parser, ValueEnum};
 use millstream_tests::differential::{Setting, differential};
 
 /// Runs generated statements over generated records through the real function in random cuts, and compares what readers
-/// see with DuckDB and DataFusion. Ends with 1 if anything differs.
+/// see with DuckDB and DataFusion. The exit code is 1 if anything differs.
 #[derive(Parser)]
 struct Args {
     /// How many statements.
     #[arg(long, default_value_t = 1_000)]
     statements: u64,
-    /// How many ways each is cut into batches.
+    /// How many different cuts into batches each statement gets.
     #[arg(long, default_value_t = 4)]
     cuts: usize,
-    /// The first case's seed; a random one is taken and printed otherwise.
+    /// The first case's seed; if it is missing, a random one is used and printed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Where the tables are; PostgreSQL is the server that MILLSTREAM_TEST_POSTGRES names.
+    /// The store of the tables; PostgreSQL is the server in MILLSTREAM_TEST_POSTGRES.
     #[arg(long, value_enum, default_value_t = Store::Embedded)]
     store: Store,
-    /// How many cases at once.
+    /// How many cases run at once.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// Features that no statement has: joins, above, union, hop, ….
+    /// Features that statements must not use: joins, above, union, hop, ….
     #[arg(long, value_delimiter = ',')]
     without: Vec<String>,
-    /// The run ends when it has found this many differences.
+    /// End the run after this many differences.
     #[arg(long, default_value_t = 10)]
     max_shown: usize,
-    /// Differences are shown as they were found.
+    /// Show differences as found, without shrinking them.
     #[arg(long)]
     no_shrink: bool,
-    /// Every statement is shown.
+    /// Show every statement.
     #[arg(long)]
     verbose: bool,
 }
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let summary = runtime.block_on(differential(setting));
     if args.verbose {
-        summary.dialect_samples.iter().for_each(|sample| println!("a matter of dialect: {sample}\n"));
+        summary.dialect_samples.iter().for_each(|sample| println!("a difference of dialects: {sample}\n"));
     }
     println!("{summary}");
     if summary.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

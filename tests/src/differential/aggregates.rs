@@ -1,4 +1,4 @@
-//! Random aggregates over what is in sight.
+//! Random aggregates over the columns in scope.
 
 use rand::Rng;
 
@@ -107,7 +107,7 @@ pub fn aggregate(maker: &mut Maker<'_>, source: &Source, depth: usize) -> Expr {
     }
 }
 
-/// `{f}` in a text is the place of the FILTER, whose condition is the last argument.
+/// `{f}` in a text marks the place of the FILTER; its condition is the last argument.
 fn call(filter: Option<Expr>, of: Type, ours: &str, duck: &str, mut args: Vec<Expr>) -> Expr {
     let clause = filter.as_ref().map(|_| format!(" FILTER (WHERE {{{}}})", args.len())).unwrap_or_default();
     args.extend(filter);

@@ -1,4 +1,4 @@
-//! A case: data, a statement over it, and what the oracles are given.
+//! A case: data, a statement over it, and the oracles' tables.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::{
     value::{Type, Value},
 };
 
-/// The oracles' column with the place of a record in the order of events.
+/// The oracles' column with a record's place in the order of events.
 pub const ORDER: &str = "_ord";
 /// The oracles' column with the version of the references.
 pub const VERSION: &str = "_v";
@@ -41,7 +41,7 @@ pub struct Row {
     pub values: Vec<Value>,
 }
 
-/// What is known of a record beside its fields.
+/// The metadata of a record, in addition to its fields.
 pub const META: [(&str, Type); 3] = [("_timestamp", Type::Time), ("_partition", Type::Int), ("_offset", Type::Big)];
 
 impl Case {
@@ -114,7 +114,7 @@ fn read(from: &From, topics: &mut BTreeSet<String>) {
     }
 }
 
-/// Text that compares as events do: by event time, then topic, partition and offset.
+/// A text that sorts like events: by event time, then topic, partition and offset.
 fn order(topic: &Topic, record: &Record, offset: i64) -> String {
     let event_us = match (topic.event_time, generate::value_of(topic, &record.values, "at")) {
         (true, Some(Value::Time(us))) => *us,

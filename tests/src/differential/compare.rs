@@ -1,13 +1,13 @@
-//! Rows by value, as a multiset.
+//! Compares rows by value, as multisets.
 
 use super::value::Type;
 
-/// Rows of texts; none is NULL. Times are microseconds, nested values JSON.
+/// Rows of texts; `None` is NULL. Times are microseconds, nested values JSON.
 pub type Texts = Vec<Vec<Option<String>>>;
 
-/// How far doubles may lie apart, relative to the larger one.
+/// The allowed difference of doubles, relative to the larger one.
 const RELATIVE: f64 = 1e-9;
-/// What a sum that cancels to nothing may leave behind, where values are of the order of one.
+/// What a sum that cancels to zero may leave, for values of the order of one.
 const DUST: f64 = 1e-12;
 
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ enum Cell {
     Json(serde_json::Value),
 }
 
-/// Rows that only one side has, as texts: those of `expected`, then those of `got`. None when there are none.
+/// Rows that only one side has, as texts: those of `expected`, then those of `got`. `None` if the sides are equal.
 pub fn differences(types: &[Type], expected: &Texts, got: &Texts) -> Option<(Texts, Texts)> {
     let mut rest: Vec<(Vec<Cell>, &Vec<Option<String>>)> = got.iter().map(|row| (cells(types, row), row)).collect();
     let mut missing = Texts::new();
@@ -48,7 +48,7 @@ fn cell(of: &Type, text: &str) -> Cell {
     }
 }
 
-/// Without zeros at the end of the fraction.
+/// The number without zeros at the end of the fraction.
 fn plain_number(text: &str) -> String {
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text };
     if text == "-0" { "0".to_owned() } else { text.to_owned() }

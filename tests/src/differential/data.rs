@@ -9,7 +9,7 @@ use super::value::{Type, Value, object_json};
 pub struct Field {
     pub name: String,
     pub of: Type,
-    /// Its values may be as large as its type allows: nothing is computed with them that could overflow.
+    /// Its values may be as large as its type allows, so nothing is computed with them that could overflow.
     pub wide: bool,
 }
 
@@ -18,7 +18,7 @@ pub struct Topic {
     pub name: String,
     pub partitions: i32,
     pub fields: Vec<Field>,
-    /// Is the field `at` the event time? Otherwise the record's timestamp is.
+    /// Is the field `at` the event time? Otherwise it is the record's timestamp.
     pub event_time: bool,
 }
 
@@ -30,13 +30,13 @@ pub struct Reference {
     pub versions: Vec<Vec<Vec<Value>>>,
 }
 
-/// A record, in the order in which it is produced.
+/// A record; records are listed in the order of production.
 #[derive(Clone, Debug)]
 pub struct Record {
     pub topic: usize,
     pub partition: i32,
     pub timestamp_ms: i64,
-    /// What it is instead of an object of the topic's fields: a dead letter.
+    /// A value that replaces the object with the topic's fields: it becomes a dead letter.
     pub dirty: Option<String>,
     pub values: Vec<Value>,
     /// The version of the references that it is joined with.
@@ -62,11 +62,12 @@ impl Topic {
 }
 
 const TEXTS: [&str; 10] = ["a", "b", "c", "A", "", "null", "ä", "日本", "it's", "a-b"];
-/// 2024-01-01, around which most times lie.
+/// 2024-01-01; most times are around it.
 const NEW_YEAR_US: i64 = 1_704_067_200_000_000;
 const SECOND_US: i64 = 1_000_000;
 
-/// How lively the values of a case are. Few texts make groups of several records; all times lie around one place.
+/// How much the values of a case vary. A small number of texts makes groups of several records; all times are around
+/// one point.
 #[derive(Clone, Copy)]
 struct Lively {
     base_us: i64,
@@ -113,7 +114,7 @@ impl Data {
         Record {
             topic,
             partition: rng.random_range(0..declared.partitions),
-            // Not before 1970, which a log may refuse.
+            // Not before 1970: a log may refuse such times.
             timestamp_ms: time(rng, lively).div_euclid(1_000).max(0),
             dirty,
             values,
@@ -182,7 +183,7 @@ fn reference(rng: &mut StdRng, number: usize, phases: usize) -> Reference {
 }
 
 fn field_value(rng: &mut StdRng, field: &Field, lively: Lively) -> Value {
-    // The event time is there in every record.
+    // Every record has the event time.
     if field.name != "at" && rng.random_bool(lively.nulls) {
         return Value::Null;
     }
@@ -201,7 +202,7 @@ fn value(rng: &mut StdRng, of: &Type, wide: bool, lively: Lively) -> Value {
         Type::Double if wide => {
             Value::Double(*[1e300, -1e300, 1e-300, 0.1, 12_345.678_9, 1e15 + 0.5].choose(rng).unwrap_or(&0.0))
         }
-        // Eighths: sums of them are exact in any order.
+        // Multiples of 1/8: their sums are exact in any order.
         Type::Double if rng.random() => Value::Double(f64::from(rng.random_range(-4..=4)) / 2.0),
         Type::Double => Value::Double(f64::from(rng.random_range(-800..=800)) / 8.0),
         Type::Decimal(precision, _) => {

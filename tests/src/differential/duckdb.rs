@@ -1,4 +1,4 @@
-//! The first oracle: DuckDB, in a Python process of its own.
+//! The first oracle: DuckDB, in a Python process.
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -35,7 +35,7 @@ impl DuckDb {
         Self { _child: child, ask, answers: BufReader::new(answers) }
     }
 
-    /// What a query says over tables.
+    /// The result of a query over tables.
     pub async fn query(&mut self, tables: &Tables, query: &str) -> Result<Texts, String> {
         let request = json!({ "setup": setup(tables), "query": query });
         self.ask.write_all(format!("{request}\n").as_bytes()).await.unwrap();
@@ -52,7 +52,7 @@ impl DuckDb {
     }
 }
 
-/// Statements that make the tables.
+/// Statements that create the tables.
 fn setup(tables: &Tables) -> Vec<String> {
     let mut statements = Vec::new();
     for table in &tables.all {

@@ -4,24 +4,24 @@ use std::collections::BTreeSet;
 
 use super::value::Type;
 
-/// Who reads a text.
+/// The dialect of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// The statement as a user writes it.
+    /// millstream: the statement as a user writes it.
     Ours,
-    /// The first oracle.
+    /// DuckDB, the first oracle.
     Duck,
-    /// The second: DataFusion as it is, over everything at once.
+    /// Unmodified DataFusion over everything at once, the second oracle.
     Plain,
 }
 
-/// An expression: an operator whose arguments stand at `{0}`, `{1}`… in its text, a group's key, or an aggregate.
+/// An expression: an operator with arguments at `{0}`, `{1}`… in its text, a group's key, or an aggregate.
 #[derive(Clone, Debug)]
 pub struct Expr {
     pub of: Type,
     node: Node,
     pub args: Vec<Expr>,
-    /// What a run may leave out by this name.
+    /// A run may leave out the expression by this name.
     feature: &'static str,
     is_column: bool,
     is_wide: bool,
@@ -34,11 +34,11 @@ enum Node {
     Aggregate(usize),
 }
 
-/// What stands for keys and aggregates in an expression above them.
+/// The texts of keys and aggregates in an expression above them.
 pub struct Groups<'a> {
     pub keys: &'a [Expr],
     pub aggregates: &'a [Expr],
-    /// Is the expression above them? Then each of its operations is NULL where it can't be computed.
+    /// Is the expression above them? Then each operation that can't be computed is NULL.
     pub above: bool,
 }
 
@@ -65,7 +65,7 @@ impl Expr {
         Self { of, node: Node::Aggregate(index), args: Vec::new(), feature: "", is_column: true, is_wide: false }
     }
 
-    /// Its text for DataFusion itself, where that is not the user's.
+    /// Sets its text for unmodified DataFusion, if that differs from the user's.
     pub fn plainly(mut self, text: impl Into<String>) -> Self {
         if let Node::Text { plain, .. } = &mut self.node {
             *plain = Some(text.into());
@@ -83,12 +83,12 @@ impl Expr {
         self
     }
 
-    /// Does its value come from a row at all?
+    /// Does its value depend on a row?
     pub fn has_column(&self) -> bool {
         self.is_column || self.args.iter().any(Self::has_column)
     }
 
-    /// Nothing is to be computed with it.
+    /// Marks it as wide: nothing may be computed with it.
     pub fn wide(mut self) -> Self {
         self.is_wide = true;
         self
@@ -98,7 +98,7 @@ impl Expr {
         self.is_wide
     }
 
-    /// It stands above aggregates.
+    /// Marks it as standing above aggregates.
     pub fn above(mut self) -> Self {
         if matches!(self.node, Node::Text { .. }) && self.feature.is_empty() {
             self.feature = "above";
@@ -163,7 +163,7 @@ impl Expr {
         self.args.iter().for_each(|arg| arg.uses(keys, aggregates));
     }
 
-    /// The same with other numbers of keys and aggregates.
+    /// The same expression with renumbered keys and aggregates.
     pub fn renumber(&mut self, key: &dyn Fn(usize) -> usize, aggregate: &dyn Fn(usize) -> usize) {
         match &mut self.node {
             Node::Key(index) => *index = key(*index),
@@ -173,7 +173,7 @@ impl Expr {
         self.args.iter_mut().for_each(|arg| arg.renumber(key, aggregate));
     }
 
-    /// Simpler expressions of the same type: arguments in the place of what is made of them.
+    /// Simpler expressions of the same type: an argument replaces its operator.
     pub fn simpler(&self) -> Vec<Self> {
         let mut simpler: Vec<Self> = self.args.iter().filter(|arg| arg.of == self.of).cloned().collect();
         for (index, arg) in self.args.iter().enumerate() {

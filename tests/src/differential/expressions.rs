@@ -1,4 +1,4 @@
-//! Random expressions of a wanted kind over the columns in sight.
+//! Random expressions of a wanted kind over the columns in scope.
 
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::differential::expr::Dialect;
 
-/// What an expression is wanted for: types that may stand for each other.
+/// A kind of expression: types that can replace each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Text,
@@ -40,14 +40,14 @@ impl Kind {
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
     pub columns: Vec<Seen>,
-    /// Above aggregates: what fails there is NULL.
+    /// Above aggregates: an operation that fails there is NULL.
     pub above: bool,
 }
 
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub expr: Expr,
-    /// Nothing is computed with it.
+    /// Nothing may be computed with it.
     pub wide: bool,
 }
 
@@ -137,7 +137,7 @@ impl Maker<'_> {
             Kind::Time => {
                 let us = 1_704_067_200_000_000 + self.rng.random_range(0..100) * 1_000_000;
                 let text = super::value::time_text(us);
-                // The type of a column; above aggregates what people write.
+                // The type of a column; above aggregates, the type that users write.
                 let ours = if above {
                     format!("TIMESTAMP '{text}'")
                 } else {
@@ -266,7 +266,7 @@ impl Maker<'_> {
     fn truth(&mut self, scope: &Scope, depth: usize) -> Expr {
         let of = Type::Bool;
         match self.rng.random_range(0..9) {
-            // Over one version only: there is no telling which one a group would be joined with.
+            // Only with one version of the references: with several, it is unknown which one a group is joined with.
             0 if scope.above && self.versions == 1 && self.is_on("above_subqueries") && self.chance(0.3) => {
                 let arg = self.expr(Kind::Text, scope, depth);
                 let text = self.one(&[

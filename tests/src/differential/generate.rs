@@ -12,14 +12,14 @@ use super::{
     value::{Type, Value},
 };
 
-/// What is in sight of a SELECT.
+/// The columns and lists that a SELECT can use.
 pub struct Source {
     from: From,
     pub scope: Scope,
     /// Lists that may be unnested.
     lists: Vec<Expr>,
     nested: Vec<Expr>,
-    /// May several rows come of one record? Then they have no order.
+    /// Can one record give several rows? Then they have no order.
     pub multiplied: bool,
     filters: Vec<Expr>,
 }
@@ -90,7 +90,7 @@ fn of_topic(topic: &Topic) -> Source {
     Source { from, scope, lists, nested, multiplied: false, filters: Vec::new() }
 }
 
-/// A reference where a topic should be: to be refused, as its rows have no place among batches.
+/// A reference in the place of a topic: it must be refused, since its rows don't belong to any batch.
 fn of_reference(reference: &Reference) -> Source {
     let column = |column: &Field| Seen {
         expr: Expr::same(column.of.clone(), format!("t.{}", column.name), vec![]).of_rows().named("union_reference"),
@@ -132,7 +132,7 @@ fn subselect(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
     source
 }
 
-/// Some subqueries whose columns are of the same kinds.
+/// Some subqueries with columns of the same kinds.
 fn union(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
     let kinds: Vec<Kind> = (0..maker.rng.random_range(2..=4)).map(|_| maker.kind()).collect();
     let (mut arms, mut types): (Vec<Select>, Vec<Type>) = Default::default();
@@ -146,7 +146,7 @@ fn union(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
                 Some(of) => types[number] = wider(of, &expr.of),
                 None => types.push(expr.of.clone()),
             }
-            // More than 38 digits have no type.
+            // There is no type with more than 38 digits.
             if matches!(types[number], Type::Decimal(39.., _)) {
                 types[number] = arms[0].items()[number].expr.of.clone();
                 let null = |name: String| format!("CAST(NULL AS {name})");
@@ -158,7 +158,7 @@ fn union(maker: &mut Maker<'_>, data: &Data, depth: usize) -> Source {
         let filter = maker.chance(0.3).then(|| maker.expr(Kind::Bool, &inner.scope, 1));
         arms.push(Select { from: inner.from, filter, shape: Shape::Rows(items) });
     }
-    // DuckDB, whose decimals have all their digits already, would give up those behind the point.
+    // DuckDB's decimals already have all their digits, so it would drop those after the decimal point.
     for item in arms.iter_mut().flat_map(|arm| arm.rows_mut().iter_mut().zip(&types)) {
         let (Item { expr, .. }, of @ Type::Decimal(..)) = item else { continue };
         *expr = Expr::call(of.clone(), "{0}", format!("CAST({{0}} AS {})", of.duck()), vec![expr.clone()]);
@@ -188,7 +188,7 @@ fn of_items(items: &[Item], maker: &Maker<'_>) -> Source {
     let mut scope = Scope::default();
     for item in items.iter().filter(|item| Kind::of(&item.expr.of).is_some()) {
         let expr = Expr::same(item.expr.of.clone(), format!("t.{}", item.name), vec![]).of_rows();
-        // Wide columns are nowhere in expressions, and sums of products of sums stay small enough for a bigint.
+        // Expressions never use wide columns, and sums of products of sums stay small enough for a bigint.
         scope.columns.push(Seen { expr, wide: false });
     }
     let from = From { base: Base::Union(Vec::new()), joins: Vec::new() };
@@ -259,7 +259,7 @@ fn join(maker: &mut Maker<'_>, data: &Data, source: &mut Source, number: usize) 
     source.from.joins.push(Join { kind, table, alias, on });
 }
 
-/// A condition between the stream and a table, mostly an equality.
+/// A condition between the stream and a table, usually an equality.
 fn matching(maker: &mut Maker<'_>, source: &Source, seen: &[Seen]) -> Expr {
     let kind = maker.one(&[Kind::Text, Kind::Text, Kind::Whole]);
     let scope = Scope { columns: seen.to_vec(), above: false };
@@ -381,7 +381,7 @@ fn grouped(maker: &mut Maker<'_>, source: &Source, depth: usize) -> Grouped {
             }
         }
     }
-    // One group for two equal expressions, and a name for each.
+    // Two equal expressions are one group with two names.
     let mut texts = Vec::new();
     keys.retain(|key| {
         let text = key.print(Dialect::Ours, &NO_GROUPS);
@@ -422,7 +422,7 @@ fn above(maker: &mut Maker<'_>, keys: &[Expr], aggregates: &[Expr], depth: usize
     }
     let (mut shown_keys, mut shown_aggregates) = Default::default();
     items.iter().for_each(|item| item.uses(&mut shown_keys, &mut shown_aggregates));
-    // Without a key or an aggregate it would be a statement of rows.
+    // Without a key or an aggregate, it would be a statement without groups.
     if items.is_empty() || keys.is_empty() && shown_aggregates.is_empty() {
         items.push(Expr::aggregate(aggregates[0].of.clone(), 0));
     }

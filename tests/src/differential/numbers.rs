@@ -1,4 +1,4 @@
-//! Random numbers. Decimals carry the digits that DataFusion's rules give them.
+//! Random numbers. Decimals have the digits that DataFusion's rules give them.
 
 use rand::Rng;
 
@@ -191,7 +191,7 @@ impl Maker<'_> {
                 let number = self.expr(Kind::Decimal, scope, depth);
                 let (precision, scale) = digits(&number.of);
                 let to = self.rng.random_range(0..=scale);
-                // Its scale is its own affair: it is cast to the one that is counted with.
+                // DuckDB may choose another scale, so the result is cast to the expected one.
                 let of = Type::Decimal((precision + 1).min(38), scale);
                 let by = |name: String| format!("CAST(round({{0}}, {to}) AS {name})");
                 Expr::call(of.clone(), by(of.ours()), by(of.duck()), vec![number]).named("rounding")
@@ -212,7 +212,7 @@ impl Maker<'_> {
         Expr::call(of, format!("({{0}} {operator} {{1}})"), duck, args.into())
     }
 
-    /// DataFusion cuts a quotient of decimals at four more digits than its numerator has.
+    /// DataFusion cuts a quotient of decimals at four more digits than the numerator has.
     fn quotient(&mut self, scope: &Scope, depth: usize) -> Expr {
         let args = vec![self.leaf(Kind::Decimal, scope), self.expr(Kind::Decimal, scope, depth)];
         let ((p1, s1), (_, s2)) = (digits(&args[0].of), digits(&args[1].of));
@@ -237,7 +237,7 @@ impl Maker<'_> {
     }
 }
 
-/// The digits of a number as a decimal: all of them, and those behind the point.
+/// The digits of a number as a decimal: all of them, and those after the decimal point.
 pub fn digits(of: &Type) -> (u8, u8) {
     match of {
         Type::Decimal(precision, scale) => (*precision, *scale),

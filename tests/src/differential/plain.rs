@@ -1,4 +1,4 @@
-//! The second oracle: DataFusion as it is, with one query over all records, built from the generated values.
+//! The second oracle: unmodified DataFusion, with one query over all records, built from the generated values.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::{
     value,
 };
 
-/// What a query says over tables.
+/// The result of a query over tables.
 pub async fn query(tables: &Tables, query: &str) -> Result<Texts, String> {
     let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;

@@ -1,4 +1,4 @@
-//! Many cases, several at once, and what is told of them.
+//! Runs many cases, several at once, and reports the results.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,21 +23,21 @@ use super::{
     value::Value,
 };
 
-/// Cases that a shrinking may try.
+/// How many cases shrinking may try.
 const MAX_SHRINKS: usize = 400;
-/// Statements that two engines understand differently, of which so many are shown when everything is.
+/// How many statements that two engines understand differently are shown in verbose mode.
 const MAX_SAMPLES: usize = 10;
-/// Cases whose tables are together in a database.
+/// How many cases share a database before it is cleaned.
 const CASES_PER_CLEANING: usize = 40;
 
-/// What is to be run.
+/// The settings of a run.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// How many statements are made; refused ones count.
+    /// How many statements are generated, including refused ones.
     pub statements: u64,
-    /// How many ways each is cut.
+    /// How many different cuts each statement gets.
     pub cuts: usize,
-    /// The seed of the first case; the next has the next one.
+    /// The seed of the first case; each following case has the next number.
     pub seed: u64,
     /// With tables in the embedded store.
     pub embedded: bool,
@@ -45,48 +45,48 @@ pub struct Setting {
     pub postgres: Option<String>,
     /// How many at once.
     pub jobs: usize,
-    /// Features that no statement is to have.
+    /// Features that statements must not use.
     pub without: BTreeSet<String>,
     /// A Python that has DuckDB.
     pub python: PathBuf,
     /// How many differences are shown before the run ends.
     pub max_shown: usize,
-    /// Are differences made small?
+    /// Are differences shrunk?
     pub shrink: bool,
     /// Is every statement shown?
     pub verbose: bool,
 }
 
-/// What came of it.
+/// The results of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// Statements made.
+    /// Statements generated.
     pub statements: u64,
-    /// Those that were planned.
+    /// Statements that were planned.
     pub accepted: u64,
-    /// Why others were refused, and how often.
+    /// The reasons of refusals, with their counts.
     pub refused: BTreeMap<String, u64>,
     /// Tables compared.
     pub compared: u64,
-    /// Tables for which only the second oracle could be asked.
+    /// Tables that only the second oracle could compute.
     pub second_oracle: u64,
-    /// Statements that no oracle could say anything of, by reason.
+    /// Statements that no oracle could compute, by reason.
     pub unanswered: BTreeMap<String, u64>,
-    /// Statements where both oracles differ, and the function agrees with the second.
+    /// Statements for which the oracles differ, and the function agrees with the second one.
     pub dialects: u64,
-    /// The first of them.
+    /// The first of these statements.
     pub dialect_samples: Vec<String>,
-    /// What differed, as a person reads it.
+    /// The differences, as text for people.
     pub differences: Vec<String>,
     /// Statements with differences, by the features that they have.
     pub suspects: BTreeMap<&'static str, u64>,
     /// Statements, by feature.
     pub features: BTreeMap<&'static str, u64>,
-    /// How long it took.
+    /// The duration.
     pub took: Duration,
 }
 
-/// Runs cases and compares.
+/// Runs cases and compares the results.
 pub async fn differential(setting: Setting) -> Summary {
     #[expect(clippy::disallowed_methods, reason = "how long a run took is for people")]
     let began = Instant::now();
@@ -179,7 +179,7 @@ enum What {
     Rows { missing: Texts, odd: Texts, got: Texts },
 }
 
-/// What the oracles say.
+/// The results of the oracles.
 struct Expected {
     rows: Texts,
     second: bool,
@@ -292,7 +292,7 @@ impl<'a> Worker<'a> {
         {
             store::clean(reader).await;
         }
-        // In memory where there is such a place.
+        // In memory, if the machine has such a folder.
         let memory = PathBuf::from("/dev/shm");
         let folder =
             if memory.is_dir() { TempDir::with_prefix_in("millstream-", memory) } else { TempDir::new() }.unwrap();
@@ -317,7 +317,8 @@ impl<'a> Worker<'a> {
         None
     }
 
-    /// Do the oracles differ, and is the function with the second? Then the two engines mean different things by the text.
+    /// Do the oracles differ, and does the function agree with the second one? Then the engines interpret the text
+    /// differently.
     async fn is_dialect(&mut self, case: &Case, difference: &Difference) -> bool {
         let What::Rows { got, .. } = &difference.what else { return false };
         let plain = plain::query(&case.tables(), &case.statement.print(Dialect::Plain)).await;
@@ -425,7 +426,7 @@ async fn planned(case: &Case, folder: &Path) -> Result<(), String> {
     plan_function(&pipeline, "f0").await.map(drop).map_err(|wrong| wrong.message)
 }
 
-/// A reason without what differs from case to case.
+/// A reason without the parts that differ from case to case.
 fn class(reason: &str) -> String {
     let mut class = String::new();
     for c in reason.chars() {

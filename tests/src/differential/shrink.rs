@@ -5,7 +5,7 @@ use super::{
     statement::{Base, Select, Shape},
 };
 
-/// Cases that are a little simpler, the boldest first.
+/// Cases that are a little simpler, largest simplification first.
 pub fn simpler(case: &Case) -> Vec<Case> {
     let mut all: Vec<Case> = records(case);
     all.extend(selects(&case.statement).into_iter().map(|statement| Case { statement, ..case.clone() }));

@@ -1,7 +1,7 @@
 //! Statements: a small tree that prints itself for millstream and for both oracles.
 //!
-//! The stream's side of every FROM is called `t`, in subqueries too. For the oracles it has two columns more: `_ord`, the
-//! record's place in the order of events, and `_v`, the version of the references that it is joined with.
+//! The stream's side of every FROM is called `t`, in subqueries too. For the oracles it has two more columns: `_ord`,
+//! the record's place in the order of events, and `_v`, the version of the references that it is joined with.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +34,7 @@ pub struct Grouped {
     pub having: Option<Expr>,
 }
 
-/// The windows of a `hop`: the key that has this feature is their start.
+/// The windows of a `hop`; the key with this feature is their start.
 #[derive(Clone, Debug)]
 pub struct Hop {
     pub time: Expr,
@@ -65,7 +65,7 @@ pub enum Base {
 pub enum JoinKind {
     Inner,
     Left,
-    /// The reference stands first.
+    /// The reference comes first.
     RightOf,
     InnerOf,
     Comma,
@@ -88,7 +88,7 @@ pub enum Joined {
 }
 
 impl Select {
-    /// The whole statement as its reader has it.
+    /// The whole statement in a dialect.
     pub fn print(&self, dialect: Dialect) -> String {
         match dialect {
             Dialect::Ours => self.ours(),
@@ -146,7 +146,7 @@ impl Select {
             from = format!("{from} CROSS JOIN (VALUES {}) AS h(step)", steps.join(", "));
             let time = hop.time.print(dialect, &NO_GROUPS);
             let start = hop_start_us(dialect, &time, hop.slide_us);
-            // An event without a time is in one window, which is NULL.
+            // An event without a time is in one window: NULL.
             let holds = format!("{start} > {} - {}", micros(dialect, &time), hop.size_us);
             filters.push(format!("CASE WHEN {time} IS NULL THEN h.step = 0 ELSE {holds} END"));
         }
@@ -194,7 +194,7 @@ impl Select {
         format!("SELECT {} FROM ({}) AS result", texts.join(", "), self.oracle(Dialect::Duck))
     }
 
-    /// As an arm of a subquery in FROM. The oracles' hidden columns go through it.
+    /// The statement as a part of a subquery in FROM. It passes the oracles' hidden columns on.
     fn arm(&self, dialect: Dialect) -> String {
         if dialect == Dialect::Ours {
             return self.ours();
@@ -227,7 +227,7 @@ impl Grouped {
         Groups { keys: &self.keys, aggregates: &self.aggregates, above: true }
     }
 
-    /// Leaves out keys and aggregates that nothing shows. (A key that is not shown still makes groups.)
+    /// Removes keys and aggregates that aren't shown. (A key that isn't shown still makes groups.)
     pub fn prune(&mut self) {
         let (mut keys, mut aggregates) = (BTreeSet::new(), BTreeSet::new());
         let exprs = self.items.iter().map(|item| &item.expr).chain(&self.having);
@@ -308,7 +308,7 @@ pub fn micros(dialect: Dialect, time: &str) -> String {
     }
 }
 
-/// The start of the window of a length that holds a time, by plain arithmetic that rounds down before 1970 as well.
+/// The start of the window with a given length that holds a time. The arithmetic also rounds down before 1970.
 pub fn floor_us(dialect: Dialect, time: &str, length_us: i64) -> String {
     let us = micros(dialect, time);
     format!("({us} - (({us} % {length_us}) + {length_us}) % {length_us})")
@@ -318,7 +318,7 @@ pub fn hop_start_us(dialect: Dialect, time: &str, slide_us: i64) -> String {
     format!("({} - h.step * {slide_us})", floor_us(dialect, time, slide_us))
 }
 
-/// A time of microseconds since 1970.
+/// A time from microseconds since 1970.
 pub fn time_of(dialect: Dialect, us: &str) -> String {
     if dialect == Dialect::Duck {
         format!("make_timestamp({us})")

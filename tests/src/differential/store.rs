@@ -1,4 +1,4 @@
-//! A case in a store: its pipeline, its records in the log, one function per cut, and the table as its readers see it.
+//! A case in a store: its pipeline, its records in the log, one function per cut, and the table as readers see it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,9 +11,9 @@ use arrow::{
     array::RecordBatch,
     datatypes::{Field, Schema},
 };
-use millstream_assembly::{Function, Systems};
-use millstream_core::{Batch, Limits, NewRecord, Source, SystemClock, TopicPartition};
-use millstream_pipeline::{Connections, Pipeline, Secret};
+use millstream_assembly::{Connections, Function, Systems};
+use millstream_core::{Batch, Env, Limits, NewRecord, Source, SystemClock, TopicPartition};
+use millstream_pipeline::Pipeline;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use rusqlite::types::ValueRef;
 
@@ -25,7 +25,7 @@ use super::{
     value::{self, Type},
 };
 
-/// How often a call is made again that says so.
+/// How many times a call is repeated after `Retry`.
 const MAX_TRIES: usize = 5;
 
 /// Where the tables are.
@@ -39,7 +39,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     pub seed: u64,
-    /// At most this many records in a batch; the first cut has one batch per partition.
+    /// The largest number of records in a batch; the first cut has one batch per partition.
     pub max_records: usize,
 }
 
@@ -92,7 +92,7 @@ fn pipeline_text(case: &Case, cuts: usize) -> String {
     text
 }
 
-/// The pipeline of a case in a folder. Its references' files are empty: rows come otherwise.
+/// Writes the pipeline of a case into a folder. The references' files are empty: their rows are set directly.
 pub fn pipeline(case: &Case, cuts: usize, folder: &Path) -> Result<Pipeline, String> {
     for reference in &case.data.references {
         let names: Vec<_> = reference.columns.iter().map(|column| column.name.as_str()).collect();
@@ -104,7 +104,7 @@ pub fn pipeline(case: &Case, cuts: usize, folder: &Path) -> Result<Pipeline, Str
 }
 
 impl Scene {
-    /// Makes the topics and produces the records.
+    /// Creates the topics and produces the records.
     pub async fn new(
         case: &Case,
         kind: Kind,
@@ -114,9 +114,9 @@ impl Scene {
     ) -> Result<Self, String> {
         let wrong = |error: millstream_core::Error| error.to_string();
         let pipeline = pipeline(case, cuts, folder)?;
-        let mut connections = Connections::read(&|_| None).map_err(wrong)?;
+        let url = postgres.filter(|_| kind == Kind::Postgres).map(|url| ("MILLSTREAM_POSTGRES_URL", url));
+        let mut connections = Connections::read(&Env::of(url)).map_err(wrong)?;
         connections.data_dir = folder.join("data");
-        connections.postgres_url = postgres.filter(|_| kind == Kind::Postgres).map(|url| Secret::new(url.to_owned()));
         let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).map_err(wrong)?;
         systems.create_topics(&pipeline).await.map_err(wrong)?;
         for (index, topic) in case.data.topics.iter().enumerate() {
@@ -133,7 +133,7 @@ impl Scene {
         Ok(Self { kind, pipeline, systems, folder: folder.to_owned() })
     }
 
-    /// Runs one cut, and says what went wrong: an error of the function, or a dead letter that should not be.
+    /// Runs one cut. The error is an error of the function, or a dead letter that is unexpected or missing.
     pub async fn run(&self, case: &Case, number: usize, cut: Cut) -> Result<(), String> {
         let name = format!("f{number}");
         let function =
@@ -157,7 +157,7 @@ impl Scene {
                     let count =
                         if cut.max_records == usize::MAX { end } else { rng.random_range(1..=cut.max_records as i64) };
                     let to = end.min(from.saturating_add(count));
-                    // A redelivery now and then: from a few records before.
+                    // Sometimes a redelivery, from a few records before.
                     let back = if rng.random_bool(0.1) { rng.random_range(0..=3) } else { 0 };
                     let partition = TopicPartition::new(case.data.topics[at.0].name.as_str(), 1, at.1);
                     batches.push(read(source.as_ref(), &partition, (from - back).max(0), to).await?);
@@ -169,7 +169,7 @@ impl Scene {
         self.check_letters(case, &function).await
     }
 
-    /// Exactly the dirty records are dead letters.
+    /// Checks that exactly the dirty records are dead letters.
     async fn check_letters(&self, case: &Case, function: &Function) -> Result<(), String> {
         let letters = self.systems.dead_letters(&self.pipeline).list(Some(&function.id), 1_000_000).await;
         let letters = letters.map_err(|error| error.to_string())?;
@@ -196,7 +196,7 @@ impl Scene {
         }
     }
 
-    /// The table of a cut as its readers see it.
+    /// The table of a cut as readers see it.
     pub async fn table(
         &self,
         case: &Case,
@@ -211,7 +211,7 @@ impl Scene {
     }
 }
 
-/// One past the last offset of each partition that is there in a phase.
+/// One past the last offset of each partition in a phase.
 fn ends(case: &Case, phase: usize) -> BTreeMap<(usize, i32), i64> {
     let reads = case.reads();
     let mut ends = BTreeMap::new();
@@ -228,7 +228,7 @@ async fn read(source: &dyn Source, partition: &TopicPartition, from: i64, to: i6
     source.read(partition, from..to, limits).await.map_err(|error| error.to_string())
 }
 
-/// All at once.
+/// Processes all batches at once.
 async fn bring_in(function: &Function, batches: Vec<Batch>) -> Result<(), String> {
     let one = async |batch: Batch| {
         let mut tries = 0;
@@ -259,7 +259,7 @@ fn set_references(function: &Function, references: &[Reference], phase: usize) {
     }
 }
 
-/// By a connection of our own that knows nothing of the store but its names.
+/// Reads the table with a separate connection that knows only the names of the store.
 fn in_file(file: &Path, case: &Case, table: &str) -> Result<Texts, String> {
     let wrong = |error: rusqlite::Error| format!("the table can't be read: {error}");
     let connection = rusqlite::Connection::open(file).map_err(wrong)?;
@@ -294,10 +294,12 @@ fn stored_text(value: ValueRef<'_>, of: &Type) -> Result<Option<String>, String>
 
 fn time_us(text: &str) -> Result<i64, String> {
     let instant = chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.fZ");
-    instant.map(|instant| instant.and_utc().timestamp_micros()).map_err(|error| format!("'{text}' is no time: {error}"))
+    instant
+        .map(|instant| instant.and_utc().timestamp_micros())
+        .map_err(|error| format!("'{text}' is not a time: {error}"))
 }
 
-/// A session that lives far from UTC.
+/// A session with a time zone far from UTC.
 pub async fn reader(url: &str) -> tokio_postgres::Client {
     let client = crate::postgres_client(url).await;
     client.batch_execute("SET TimeZone = 'America/New_York'; SET client_min_messages = error").await.unwrap();

@@ -1,5 +1,5 @@
-//! Types and values of generated records, and each as JSON, as DuckDB's SQL and as Arrow arrays: nothing of the codecs
-//! under test takes part.
+//! Types and values of generated records, as JSON, as DuckDB's SQL and as Arrow arrays. None of the codecs under test
+//! is used.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -27,14 +27,14 @@ pub enum Type {
     List(Box<Type>),
 }
 
-/// A value; what it means depends on its type.
+/// A value; its meaning depends on its type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Null,
     Bool(bool),
     Integer(i64),
     Double(f64),
-    /// The number without its point.
+    /// The number without its decimal point.
     Decimal(i128),
     Text(String),
     /// Microseconds since 1970.
@@ -44,7 +44,7 @@ pub enum Value {
 }
 
 impl Type {
-    /// As a pipeline file says it.
+    /// The type in the pipeline file's words.
     pub fn declared(&self) -> String {
         match self {
             Self::Text => "string".into(),
@@ -62,7 +62,7 @@ impl Type {
         }
     }
 
-    /// As DuckDB says it. Decimals have all the digits there are; a timestamp has no zone and means UTC.
+    /// The type in DuckDB. Decimals have the maximum number of digits; a timestamp has no zone and means UTC.
     pub fn duck(&self) -> String {
         match self {
             Self::Text => "VARCHAR".into(),
@@ -80,7 +80,7 @@ impl Type {
         }
     }
 
-    /// As DataFusion's SQL says it, for casts.
+    /// The type in DataFusion's SQL, for casts.
     pub fn ours(&self) -> String {
         match self {
             Self::Text => "VARCHAR".into(),
@@ -162,7 +162,7 @@ impl Value {
         match (self, of) {
             (Self::Null, _) => format!("CAST(NULL AS {})", of.duck()),
             (Self::Bool(value), _) => value.to_string(),
-            // The smallest number has no literal: its digits without the sign are out of range.
+            // The smallest number has no literal: without the sign, its digits are out of range.
             (Self::Integer(value), _) => format!("CAST('{value}' AS {})", of.duck()),
             (Self::Double(value), _) => format!("CAST('{}' AS DOUBLE)", double_text(*value)),
             (Self::Decimal(value), Type::Decimal(_, scale)) => {

@@ -12,19 +12,19 @@ use crate::{
 };
 
 impl Scene {
-    /// The dead letters of a function, each once.
+    /// The dead letters of a function, without duplicates.
     pub async fn dead_letters(&self, function: &str) -> Vec<DeadLetter> {
         self.systems.dead_letters(&self.pipeline).list(Some(&self.group(function)), 1_000_000).await.unwrap()
     }
 
-    /// Panics unless the project's own audit finds the table to be what the log says, up to its fences.
+    /// Panics unless millstream's own audit finds that the table agrees with the log, up to its fences.
     pub async fn assert_audited(&self, what: &str) {
         let report = millstream_assembly::audit(&self.systems, &self.pipeline, "flow").await.unwrap();
         assert!(report.is_clean(), "{what}: the audit says {report:?}");
     }
 
-    /// Panics unless the sums and the dead letters of `flow` are those of what was written, and the project's own audit
-    /// finds so too.
+    /// Panics unless the sums and the dead letters of `flow` agree with the written records, and millstream's own audit
+    /// finds no difference.
     pub async fn assert_exact(&self, written: &Written, what: &str) {
         assert_same(&self.table().await, &written.sums(), what);
         self.assert_letters("flow", written, what).await;
@@ -44,7 +44,7 @@ impl Scene {
         assert!(letters.iter().all(|letter| !letter.reason.is_empty()), "{what}: a letter without a reason");
     }
 
-    /// Rows of the table `flow` as the sink's own store holds them.
+    /// The rows of the table `flow`, read directly from the store.
     pub async fn table(&self) -> Sums {
         match &self.store {
             Store::Services { direct, .. } => read::postgres(direct, self.name()).await,
@@ -52,7 +52,7 @@ impl Scene {
         }
     }
 
-    /// Every record in the lake's files, as an outside reader finds them.
+    /// Every record in the lake's files, as an external reader finds them.
     pub async fn archived(&self) -> Vec<read::Archived> {
         read::lake(&self.folder().join("lake").join("transactions")).await
     }

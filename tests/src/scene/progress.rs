@@ -19,7 +19,7 @@ impl Scene {
         until(PATIENCE, &what, async || {
             children.iter_mut().for_each(|child| child.assert_runs());
             for (partition, end) in &ends {
-                // In an outage the fence can't be read either.
+                // During an outage the fence can't be read either.
                 let fence = function.runner.sink().fence(partition).await.map_err(|error| error.to_string())?;
                 let next = fence.map_or(0, |fence| fence.next_offset);
                 if next < *end {

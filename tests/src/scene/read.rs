@@ -1,4 +1,4 @@
-//! What stores hold, read as plainly as can be.
+//! Reads the content of stores, as simply as possible.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::{bank::Sums, clients::postgres_client};
 
-/// A record as it is found in a file.
+/// A record in a file.
 #[derive(Clone, Debug)]
 pub struct Archived {
     /// Its partition.
@@ -68,7 +68,7 @@ pub(super) async fn lake(folder: &Path) -> Vec<Archived> {
         }
         for file in std::fs::read_dir(date.path()).unwrap().map(Result::unwrap) {
             let name = file.file_name().into_string().unwrap();
-            // A file that a killed process was writing has another name until it is whole.
+            // A file that a killed process was writing has another name until it is complete.
             if name.ends_with(".parquet") {
                 let path = millstream_lake::Path::from(format!("{date_name}/{name}"));
                 for batch in millstream_lake::read_parquet(store.as_ref(), &path).await.unwrap() {

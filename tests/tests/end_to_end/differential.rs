@@ -1,5 +1,5 @@
-//! Generated statements over generated records say in both stores what DuckDB says of them. `tests/differential` does the
-//! same for longer.
+//! Generated statements over generated records give the same results in both stores as in DuckDB. `tests/differential`
+//! runs more of them.
 
 use std::collections::BTreeSet;
 
@@ -28,9 +28,9 @@ async fn run(seed: u64, statements: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_readers_see_is_what_other_engines_say() {
+async fn readers_see_the_results_of_other_engines() {
     run(1, 100).await;
-    #[expect(clippy::disallowed_methods, reason = "another run, other statements; the seed is told")]
+    #[expect(clippy::disallowed_methods, reason = "each run has other statements; the seed is printed")]
     let seed = u64::from(rand::random::<u32>());
     run(seed, 50).await;
 }

@@ -1,4 +1,4 @@
-//! The process kills itself by SIGKILL at every fault point, starts again, and loses and doubles nothing.
+//! The process kills itself by SIGKILL at every fault point and is restarted. No record is lost or duplicated.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,8 @@ use millstream_core::fault::POINTS;
 use millstream_tests::{Child, Scene, Setting, Store, Written, bank, say_goodbye};
 use tokio::sync::OnceCell;
 
-/// Where, at which passage, and by which function, on Kafka and Postgres. Fewer passages of the archive: each is a file.
+/// The fault point, the passage at which it kills, and the function, on Kafka and Postgres. The archive has fewer
+/// passages: each of its writes is a file.
 const ON_SERVICES: &[(&str, u32, &str)] = &[
     ("runner.before_decode", 1, "flow"),
     ("runner.before_decode", 6, "flow"),
@@ -47,7 +48,7 @@ const EMBEDDED: &[(&str, u32, &str)] = &[
     ("lake.after_file", 4, "archive"),
 ];
 
-/// So many are tried at a time: each waits for its group or its process more than it computes.
+/// How many cases run at once: they spend more time waiting for groups and processes than computing.
 const AT_ONCE: usize = 3;
 const GOOD: usize = 6_000;
 
@@ -88,7 +89,7 @@ async fn try_all(cases: &'static [(&str, u32, &str)], store: &Store) {
     join_all(lanes).await;
 }
 
-/// One log serves all cases on Kafka; an embedded one lies in the scene's own folder.
+/// All cases on Kafka share one log; an embedded log is in the scene's own folder.
 async fn killed_at(case: (&str, u32, &str), store: &Store, shared: &OnceCell<(String, Written)>) {
     let (point, passage, function) = case;
     let records = || bank::transactions_with_bad(30, GOOD, 40);

@@ -1,4 +1,4 @@
-//! The same 200,000 transactions by every host: identical tables, and files with each record once.
+//! The same 200,000 transactions through every host: identical tables, and files with each record once.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 const TRANSACTIONS: usize = 200_000;
 const INVOCATION: Duration = Duration::from_secs(60);
 
-/// The one log that all tests of this file read, written once.
+/// The log that all tests of this file read. It is written once.
 async fn log() -> &'static (String, Written) {
     static LOG: OnceCell<(String, Written)> = OnceCell::const_new();
     LOG.get_or_init(async || {
@@ -40,7 +40,7 @@ async fn a_stream_becomes_a_table_and_files() {
     archive.drain().await;
     scene.assert_exact(written, "stream host").await;
     scene.assert_archived(written, "stream host").await;
-    // Whoever drains has told the group how far it came.
+    // A function that drains commits its offsets to the group.
     for function in ["flow", "archive"] {
         let committed = scene.systems.group_offsets(&scene.group(function), &scene.topic, 1).await.unwrap();
         let ends: Vec<_> = written.ends().into_values().map(Some).collect();
@@ -73,8 +73,8 @@ async fn lambda_events_become_the_same_files() {
     scene.assert_archived(written, "Lambda").await;
 }
 
-/// Hands the whole log to a function as events of random cuts. Some events come twice, some records never, and three times
-/// the process is killed with an event in hand, which then comes again to a new process.
+/// Passes the whole log to a function as events with random cuts. Some events come twice, some records never, and three
+/// times the process is killed with an event in flight, which is then delivered again to a new process.
 async fn deliver(scene: &Scene, binary: &str, function: &str, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let api = LambdaRuntimeApi::start().await;
@@ -121,7 +121,7 @@ async fn events(scene: &Scene, random: &mut StdRng) -> Vec<Value> {
     events
 }
 
-/// All of a partition, cut at random.
+/// A whole partition, cut at random.
 async fn batches(scene: &Scene, number: i32, random: &mut StdRng) -> Vec<Batch> {
     let log = scene.systems.source();
     let partition = scene.partition(number);

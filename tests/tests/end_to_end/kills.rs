@@ -6,7 +6,7 @@ use millstream_tests::{Child, PATIENCE, Scene, Setting, Store, Written, bank, sa
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 const KILLS: usize = 30;
-/// One portion of records each so many milliseconds: some thousands a second.
+/// One portion of records per tick: some thousands a second.
 const PORTION: usize = 200;
 const EVERY: Duration = Duration::from_millis(60);
 
@@ -43,7 +43,8 @@ async fn produce(scene: &Scene, seed: u64, done: &AtomicBool) -> Written {
     written
 }
 
-/// Kills 30 processes, audits after each, and gives the one after them. One in five dies while it starts, the others at work.
+/// Kills 30 processes, audits after each kill, and returns the process after the last one. One in five is killed while
+/// it starts, the others while they work.
 async fn kill(scene: &Scene, seed: u64) -> Child {
     let mut random = StdRng::seed_from_u64(seed);
     let function = scene.function("flow").await;

@@ -1,4 +1,4 @@
-//! What happens to a topic behind a function's back: it is deleted and re-created, or retention is faster.
+//! Changes of a topic that a function doesn't make: it is deleted and re-created, or retention deletes unread records.
 
 use millstream_tests::{Child, Record, Scene, Setting, Store, bank, delete_records, delete_topic, postgres_client};
 
@@ -13,7 +13,8 @@ async fn a_topic_that_was_re_created_needs_a_new_generation() {
     scene.until_all_in("flow", &mut [&mut child]).await;
     child.drain().await;
     scene.assert_exact(&written, "before").await;
-    // Shorter than the fence knows it, longer, and longer with the very same records and times at its beginning.
+    // The new topic is shorter than the fence's offset; longer; and longer with the same records and times at its
+    // beginning.
     for (seed, count, later_us) in [(62, 300, 3_600_000_000), (62, 9_000, 3_600_000_000), (61, 3_000, 0)] {
         delete_topic(scene.brokers(), &scene.topic).await;
         scene.systems.create_topics(&scene.pipeline).await.unwrap();
@@ -25,7 +26,7 @@ async fn a_topic_that_was_re_created_needs_a_new_generation() {
         let said = refused(&scene).await;
         assert!(said.contains("re-created") && said.contains("generation") && said.contains(&scene.topic), "{said}");
     }
-    // As the message says: a higher generation, and all of the new topic comes in.
+    // As the message says: with a higher generation, the function reads the whole new topic.
     let raised =
         Setting { name: "recreated", store, topic: Some(scene.topic.clone()), generation: 2, ..Setting::default() };
     let scene = Scene::new(raised).await;
@@ -35,9 +36,9 @@ async fn a_topic_that_was_re_created_needs_a_new_generation() {
     scene.assert_exact(&written, "of generation 2").await;
 }
 
-/// The statement in the message does what it says: the records that are gone are missing, and no others.
+/// The SQL statement in the message works: only the deleted records are missing.
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_records_that_retention_deleted_a_person_moves_the_fence() {
+async fn after_records_deleted_by_retention_a_person_moves_the_fence() {
     let store = Store::services("retention").await;
     let scene = Scene::new(Setting { name: "retention", store, ..Setting::default() }).await;
     let mut written = scene.write(bank::transactions(64, 3_000)).await;
@@ -58,5 +59,5 @@ async fn behind_records_that_retention_deleted_a_person_moves_the_fence() {
     scene.until_all_in("flow", &mut [&mut child]).await;
     child.drain().await;
     written.records.retain(|(partition, offset), _| *partition != 0 || !(fence..low).contains(offset));
-    bank::assert_same(&scene.table().await, &written.sums(), "all but what is gone");
+    bank::assert_same(&scene.table().await, &written.sums(), "all records but the deleted ones");
 }

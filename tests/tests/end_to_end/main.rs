@@ -1,6 +1,6 @@
 //! End to end: the function binaries as processes, on real services and embedded, with faults.
 //!
-//! `tests/run` builds what this needs and starts the services. By hand: `cargo build --workspace --bins --tests --features
+//! `tests/run` builds everything and starts the services. By hand: `cargo build --workspace --bins --tests --features
 //! millstream-core/faults`, `tests/services start`, source the file that it prints, and run this test with the same
 //! features.
 

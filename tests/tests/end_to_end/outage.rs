@@ -1,14 +1,14 @@
-//! Services that are not there: at start, and in the middle of the load.
+//! Unavailable services: at start, and under load.
 
 use std::time::Duration;
 
 use millstream_tests::{Child, OwnServices, PATIENCE, Scene, Setting, Store, bank, new_database, until};
 
-/// How long PostgreSQL stays away in the middle of the load: longer than every limit on a statement and a connection.
+/// How long PostgreSQL is unavailable under load: longer than every timeout of a statement and a connection.
 const OUTAGE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn services_that_are_away_are_waited_for() {
+async fn unavailable_services_are_retried() {
     let services = OwnServices::start(&["kafka", "postgres"]).await;
     let postgres = new_database(&services.postgres(), "outage").await;
     let store = Store::Services { kafka: services.kafka(), postgres: postgres.clone(), direct: postgres };
@@ -53,17 +53,17 @@ async fn services_that_are_away_are_waited_for() {
     scene.assert_exact(&written, "after a start without Postgres").await;
 }
 
-/// Waits until a process has told of an outage, and checks that it goes on.
+/// Waits until a process has reported an outage, and checks that it still runs.
 async fn says(child: &mut Child, words: &str) {
     says_after(child, 0, words).await;
 }
 
-/// The same behind the first `said` bytes of what it has said.
+/// The same, ignoring the first `said` bytes of its stderr.
 async fn says_after(child: &mut Child, said: usize, words: &str) {
-    until(PATIENCE, "word of the outage", async || {
+    until(PATIENCE, "a report of the outage", async || {
         child.assert_runs();
         let said = child.stderr().split_off(said);
-        if said.contains(words) { Ok(()) } else { Err(format!("{words} is not spoken of in: {said}")) }
+        if said.contains(words) { Ok(()) } else { Err(format!("{words} is not in: {said}")) }
     })
     .await;
 }

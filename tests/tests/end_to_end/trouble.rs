@@ -1,16 +1,16 @@
-//! What producers and people do wrong: nothing panics, nobody else's record is lost, and each error says what to do.
+//! Mistakes of producers and people: nothing panics, no other record is lost, and each error says what to do.
 
 use millstream_assembly::dead_letter_topic;
-use millstream_core::Log;
+use millstream_core::{Compression, Log};
 use millstream_testkit::conformance::DeadLettersCheck;
 use millstream_tests::{
     Child, PATIENCE, Record, Scene, Setting, Store, bank, delete_topic, kafka, postgres_client, until,
 };
 
-/// What no message may show: it stands in every bad record.
+/// A text that every bad record contains, and that no message may show.
 const PRIVATE: &str = "pr1vate";
 
-/// Bad values, each with the words that its reason must have.
+/// Bad values, each with words that its reason must contain.
 fn bad_values() -> Vec<(Option<Vec<u8>>, &'static str)> {
     let with = |fields: &str| Some(format!(r#"{{"note":"{PRIVATE}",{fields}}}"#).into_bytes());
     let amount = |amount: &str| {
@@ -41,12 +41,12 @@ fn bad_values() -> Vec<(Option<Vec<u8>>, &'static str)> {
         (amount("-Infinity"), "JSON"),
         (with(&deep), "128"),
         (with(&format!(r#""x":"{}","branch":"Oslo",{rest}"#, "x".repeat(20 << 20))), "bytes"),
-        // JSON knows it, Postgres doesn't: found when it is written.
+        // Valid in JSON but not in Postgres: found only when it is written.
         (with(&format!(r#""branch":"Os\u0000lo",{rest}"#)), ""),
     ]
 }
 
-/// Unusual, and good all the same; all of them say the same.
+/// Unusual but valid values; all of them mean the same.
 fn odd_values() -> Vec<Vec<u8>> {
     let at = r#""at":"2025-02-28T23:59:59.5Z""#;
     [
@@ -93,7 +93,7 @@ async fn bad_records_become_dead_letters_and_their_neighbours_go_through() {
         }
     }
     // Uncompressed, so that 20 MB are 20 MB on their way.
-    let written = scene.write_by(&kafka(scene.brokers(), "none"), records).await;
+    let written = scene.write_by(&kafka(scene.brokers(), Compression::None), records).await;
     let expected = bad_values();
     assert_eq!(written.bad().len(), expected.len());
     let mut flow = Child::start("aggregate", &scene, "flow", &[]);
@@ -103,7 +103,7 @@ async fn bad_records_become_dead_letters_and_their_neighbours_go_through() {
     flow.drain().await;
     archive.drain().await;
     bank::assert_same(&scene.table().await, &written.sums(), "good neighbours");
-    // A file holds the text that Postgres doesn't.
+    // A file can hold the text that Postgres can't.
     assert_eq!(scene.archived().await.len(), written.transactions().len() + 1);
     assert_eq!(scene.dead_letters("archive").await.len(), expected.len() - 1);
     let letters = scene.dead_letters("flow").await;
@@ -112,10 +112,10 @@ async fn bad_records_become_dead_letters_and_their_neighbours_go_through() {
         let place = (letter.position.partition.partition, letter.position.offset);
         let value = written.bad()[&place].clone();
         let (_, words) = expected.iter().find(|(bad, _)| *bad == value).unwrap();
-        assert!(letter.reason.contains(words), "`{}` should speak of {words}", letter.reason);
+        assert!(letter.reason.contains(words), "`{}` should contain {words}", letter.reason);
         assert!(!letter.reason.is_empty() && !letter.reason.contains(PRIVATE), "{}", letter.reason);
         assert_eq!(letter.value_bytes, value.as_ref().map_or(0, Vec::len));
-        // The letter of a long value holds its beginning.
+        // The letter of a long value has only its beginning.
         let kept = |kept: &Vec<u8>| value.as_ref().is_some_and(|value| value.starts_with(kept));
         assert!(letter.value.as_ref().map_or(value.is_none(), kept), "{place:?} has another value");
         assert_eq!(letter.timestamp_ms, written.records[&place].at_us / 1_000);
@@ -126,12 +126,12 @@ async fn bad_records_become_dead_letters_and_their_neighbours_go_through() {
     }
 }
 
-/// Runs a function that can't work, and gives what it says.
+/// Runs a function that can't work, and returns its stderr.
 pub async fn refused(scene: &Scene) -> String {
     refused_with(scene, &[]).await
 }
 
-/// The same with more of its environment.
+/// The same with additional environment variables.
 async fn refused_with(scene: &Scene, env: &[(&str, String)]) -> String {
     let mut child = Child::start("aggregate", scene, "flow", env);
     let status = child.end().await;
@@ -163,7 +163,7 @@ async fn a_table_whose_columns_do_not_fit_is_named() {
     assert!(said.contains(&table) && said.contains("branch_name"), "{said}");
 }
 
-/// The topic of the dead letters, as an operator may have forgotten it.
+/// An operator may have forgotten the dead-letter topic.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_topic_of_dead_letters_is_named_or_created_at_start() {
     let store = Store::services("letters").await;
@@ -174,7 +174,7 @@ async fn a_missing_topic_of_dead_letters_is_named_or_created_at_start() {
     let said = refused_with(&scene, &[("MILLSTREAM_CREATE", "false".into())]).await;
     assert!(said.contains(&letters) && said.contains("millstream up"), "{said}");
     let mut child = Child::start("aggregate", &scene, "flow", &[]);
-    let kafka = kafka(scene.brokers(), "none");
+    let kafka = kafka(scene.brokers(), Compression::None);
     until(PATIENCE, "the topic of the dead letters", async || {
         child.assert_runs();
         kafka.partitions(&letters).await.map_err(|error| error.to_string())
@@ -194,9 +194,9 @@ async fn a_secret_that_did_not_mount_is_named() {
     assert!(!scene.folder().join("data").join("millstream.db").exists(), "nothing was embedded instead");
 }
 
-/// Somebody tries the pipeline on the same brokers, beside the function in production.
+/// `dev` runs the pipeline on the same brokers as the function in production.
 #[tokio::test(flavor = "multi_thread")]
-async fn dev_is_no_member_of_the_function_in_production() {
+async fn dev_does_not_join_the_group_of_the_function_in_production() {
     let store = Store::services("beside").await;
     let scene = Scene::new(Setting { name: "beside", store, ..Setting::default() }).await;
     let written = scene.write(bank::transactions(66, 3_000)).await;
@@ -214,7 +214,7 @@ async fn dev_is_no_member_of_the_function_in_production() {
     assert!(said.contains("consumer groups of its own (dev.ann-laptop-home.…)"), "{said}");
     let group = scene.group("flow");
     let of_group = async |group: &str| scene.systems.group_offsets(group, &scene.topic, 1).await.unwrap();
-    assert_eq!(of_group(&group).await, [None; 3], "production's group knows nothing of it");
+    assert_eq!(of_group(&group).await, [None; 3], "production's group has no offsets");
     let ends: Vec<_> = written.ends().into_values().map(Some).collect();
     assert_eq!(of_group(&format!("dev.ann-laptop-home.{group}")).await, ends);
 }

@@ -1,11 +1,11 @@
-//! What the SQL crate says in PostgreSQL's dialect is what it computes itself: every aggregate through a view, with the
-//! tables in PostgreSQL and embedded.
+//! The SQL crate's output in PostgreSQL's dialect agrees with its own computation: every aggregate through a view, with
+//! the tables in PostgreSQL and embedded.
 
 use std::{path::Path, sync::Arc};
 
-use millstream_assembly::{Systems, schema_of, texts};
-use millstream_core::{NewRecord, SystemClock};
-use millstream_pipeline::{Connections, Pipeline, Secret};
+use millstream_assembly::{Connections, Systems, schema_of, texts};
+use millstream_core::{Env, NewRecord, SystemClock};
+use millstream_pipeline::{Pipeline, System};
 use millstream_tests::Store;
 
 const PIPELINE: &str = r#"
@@ -33,9 +33,9 @@ functions:
 async fn rows(folder: &Path, postgres_url: Option<String>) -> Vec<String> {
     std::fs::create_dir_all(folder).unwrap();
     let pipeline = Pipeline::parse(PIPELINE, &folder.join("pipeline.yaml")).unwrap();
-    let mut connections = Connections::read(&|_| None).unwrap();
+    let url = postgres_url.map(|url| ("MILLSTREAM_POSTGRES_URL", url));
+    let mut connections = Connections::read(&Env::of(url)).unwrap();
     connections.data_dir = folder.to_owned();
-    connections.postgres_url = postgres_url.clone().map(Secret::new);
     let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
     systems.create_topics(&pipeline).await.unwrap();
     let record = |number: i64| {
@@ -55,13 +55,7 @@ async fn rows(folder: &Path, postgres_url: Option<String>) -> Vec<String> {
     let report = millstream_assembly::audit(&systems, &pipeline, "all").await.unwrap();
     assert!(report.is_clean() && report.dead_letters == 0, "{report:?}");
     let schema = schema_of(&function.table);
-    let shown = match postgres_url {
-        Some(url) => {
-            let pool = millstream_postgres::pool(&url, 1).unwrap();
-            millstream_postgres::read_table(&pool, "trades", &schema).await.unwrap()
-        }
-        None => systems.embedded().unwrap().read_table("trades", schema).await.unwrap(),
-    };
+    let shown = systems.store(System::Postgres).unwrap().read_reference("trades", &schema).await.unwrap();
     let mut lines = Vec::new();
     for batch in &shown {
         let columns = texts(batch).unwrap();
@@ -86,8 +80,8 @@ async fn a_view_shows_the_same_in_postgres_and_embedded() {
     assert_eq!(postgres, embedded);
 }
 
-/// Every operation that may stand above an aggregate, over values at the edges of their types: what PostgreSQL's view shows
-/// to a reader in another time zone is what the embedded store computes.
+/// Every operation that may stand above an aggregate, over values at the limits of their types. PostgreSQL's view must
+/// show a reader in another time zone the same values as the embedded store computes.
 const EDGES: &str = r#"
 name: edges
 topics:
@@ -303,7 +297,7 @@ fn edge_values() -> Vec<String> {
     let texts = ["\"\"", "\"a\"", "\"Z\"", "\"ä\"", "\"z\"", "\"null\"", "null"];
     let truths = ["true", "false", "null"];
     let mut values = Vec::new();
-    // Each pair of doubles, decimals and integers comes up; the others go round.
+    // Each pair of doubles, decimals and integers occurs; the other fields cycle.
     for first in 0..doubles.len() {
         for second in 0..doubles.len() {
             let (n, id) = (first + second * 5, values.len());
@@ -356,9 +350,9 @@ async fn edges(folder: &Path, postgres_url: Option<String>) -> Vec<Vec<String>> 
         .collect();
     let text = EDGES.replace("COLUMNS", &columns.join(", "));
     let pipeline = Pipeline::parse(&text, &folder.join("pipeline.yaml")).unwrap();
-    let mut connections = Connections::read(&|_| None).unwrap();
+    let url = postgres_url.map(|url| ("MILLSTREAM_POSTGRES_URL", url));
+    let mut connections = Connections::read(&Env::of(url)).unwrap();
     connections.data_dir = folder.to_owned();
-    connections.postgres_url = postgres_url.clone().map(Secret::new);
     let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
     systems.create_topics(&pipeline).await.unwrap();
     let record = |value: String| NewRecord { value: Some(value.into_bytes()), ..NewRecord::default() };
@@ -366,15 +360,13 @@ async fn edges(folder: &Path, postgres_url: Option<String>) -> Vec<Vec<String>> 
     systems.producer(&pipeline.topics["edge"]).unwrap().send("edge", records).await.unwrap();
     let function = systems.function(&pipeline, "all").await.unwrap();
     function.drain(systems.source().as_ref()).await.unwrap();
-    assert_eq!(function.runner.stats().dead_letters(), 0, "no record is to blame for what stands above the aggregates");
+    assert_eq!(
+        function.runner.stats().dead_letters(),
+        0,
+        "expressions above aggregates never make a record a dead letter"
+    );
     let schema = schema_of(&function.table);
-    let shown = match postgres_url {
-        Some(url) => {
-            let pool = millstream_postgres::pool(&url, 1).unwrap();
-            millstream_postgres::read_table(&pool, "edges", &schema).await.unwrap()
-        }
-        None => systems.embedded().unwrap().read_table("edges", schema).await.unwrap(),
-    };
+    let shown = systems.store(System::Postgres).unwrap().read_reference("edges", &schema).await.unwrap();
     let mut rows = Vec::new();
     for batch in &shown {
         let columns = texts(batch).unwrap();
@@ -387,7 +379,7 @@ async fn edges(folder: &Path, postgres_url: Option<String>) -> Vec<Vec<String>> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stands_above_aggregates_is_total_and_means_the_same_in_every_store() {
+async fn expressions_above_aggregates_are_total_and_the_same_in_every_store() {
     let folder = tempfile::tempdir().unwrap();
     let embedded = edges(&folder.path().join("embedded"), None).await;
     let Store::Services { direct, .. } = Store::services("edges").await else {
@@ -414,7 +406,7 @@ async fn what_stands_above_aggregates_is_total_and_means_the_same_in_every_store
         wrong.len(),
         wrong[..wrong.len().min(60)].join("\n")
     );
-    // Neither store shows nothing at all.
+    // Each expression has at least one value that isn't NULL.
     for (column, expression) in EXPRESSIONS.iter().enumerate() {
         assert!(embedded.iter().any(|row| row[column + 1] != "null"), "{expression} is NULL everywhere");
     }

@@ -1,4 +1,4 @@
-//! A process that was thought dead comes back in the middle of its successor's work.
+//! A process that was presumed dead comes back while its successor works.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use millstream_tests::{Child, PATIENCE, Scene, Setting, Store, bank, until};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::json;
 
-/// What a process says of each partition that the group gives it.
+/// The log line of a process for each partition that the group assigns to it.
 const TAKEN: &str = "partition taken";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,8 +29,8 @@ async fn a_consumer_that_was_frozen_wakes_up_while_another_has_its_partitions() 
     brought_in(500, &mut [&mut first]).await;
     let mut second = Child::start("aggregate", &scene, "flow", &[]);
     takes(&mut second, 1).await;
-    // Each round one is frozen with batches in hand and more read ahead. The other takes all three partitions when the
-    // first's session is over, and has just begun with what was left when the first wakes up.
+    // In each round, one process is frozen with batches in flight and more read ahead. The other takes all three
+    // partitions when the first one's session times out, and has just started on the rest when the first one wakes up.
     for round in 0..4 {
         let (zombie, successor) = if round % 2 == 0 { (&mut first, &mut second) } else { (&mut second, &mut first) };
         let before = scene.brought_in(&function).await;
@@ -47,7 +47,7 @@ async fn a_consumer_that_was_frozen_wakes_up_while_another_has_its_partitions() 
     scene.assert_exact(&written, "after a zombie").await;
 }
 
-/// Waits until a process has said so often that it has a partition.
+/// Waits until a process has logged this many assigned partitions.
 async fn takes(child: &mut Child, times: usize) {
     until(PATIENCE, "a partition taken", async || {
         child.assert_runs();
@@ -71,7 +71,7 @@ async fn two_lambda_processes_are_given_the_same_records_at_once() {
     scene.assert_letters("archive", &written, "twins").await;
 }
 
-/// Hands all of the log to a process of its own, in cuts of its own; what it answers as failed comes again.
+/// Passes the whole log to a process, with its own cuts; failed items are delivered again.
 async fn deliver(scene: &Scene, binary: &str, function: &str, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let api = LambdaRuntimeApi::start().await;

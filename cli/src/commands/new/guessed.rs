@@ -11,7 +11,7 @@ use crate::{
     infer::{Field, Guess, Kind},
 };
 
-/// Words that SQL or its parser has a use for: they are quoted as names.
+/// Words that SQL or its parser uses: as names they are quoted.
 const QUOTED: &str = " all any as case cast current date day desc end false fetch from group hour interval join left limit not \
                       null offset on order right select table time timestamp to true user values where ";
 
@@ -22,10 +22,10 @@ pub(super) struct Written {
     pub expected: String,
 }
 
-/// The topic's name: the file's.
+/// The topic's name, from the file's name.
 pub(super) fn topic_of(file: &Path) -> String {
     let name = identifier(file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default());
-    // A table's name has a word more, and at most 63 letters.
+    // The table's name is longer, and may have at most 63 letters.
     match name.is_empty() {
         true => "events".to_owned(),
         false => name.chars().take(40).collect(),
@@ -40,19 +40,19 @@ pub(super) fn write_pipeline(name: &str, file: &Path, guess: &Guess) -> Written 
     let (given, expected) = (format!("fixtures/{topic}.{ending}"), format!("fixtures/{table}.csv"));
     let event_time = guess.event_time().map(|field| yaml(&field.name));
     let event_time = event_time.map_or_else(String::new, |field| {
-        format!("    event_time: {field}    # when it happened: guessed, like the types\n")
+        format!("    event_time: {field}    # the time of the event: guessed, like the types\n")
     });
     let left_out: String =
         guess.left_out.iter().map(|reason| format!("      # left out: {}\n", printable(reason))).collect();
     let pipeline = format!(
-        "# `millstream schema` prints all that can stand in this file.\n\
+        "# `millstream schema` prints the schema of this file.\n\
          name: {}\n\n\
-         topics:\n  {topic_key}:\n    partitions: 3\n    schema:    # guessed from {} records; what does not fit is a dead letter\n\
+         topics:\n  {topic_key}:\n    partitions: 3\n    schema:    # guessed from {} records; a record that doesn't fit is a dead letter\n\
          {}{left_out}{event_time}\n\
          functions:\n  by_minute:\n    uses: aggregate\n    from: {topic_key}\n    sql: |\n{}\
          {}into: postgres.{table}    # embedded, until MILLSTREAM_POSTGRES_URL is set\n\n\
-         tests:\n  - name: the first records of {}\n    given: {{ {topic_key}: {given} }}\n    # What the SQL made of them when this \
-         file was written.\n    expect: {{ postgres.{table}: {expected} }}\n",
+         tests:\n  - name: the first records of {}\n    given: {{ {topic_key}: {given} }}\n    # The result of the SQL when this file \
+         was written.\n    expect: {{ postgres.{table}: {expected} }}\n",
         yaml(name),
         guess.records,
         schema(&guess.fields, 6),
@@ -64,7 +64,7 @@ pub(super) fn write_pipeline(name: &str, file: &Path, guess: &Guess) -> Written 
 }
 
 fn schema(fields: &[Field], indent: usize) -> String {
-    // A type needs its quotes only within braces, where a comma ends it.
+    // A type needs quotes only within braces, where a comma would end it.
     let plain = |field: &Field| kind(&field.kind, field.nullable).trim_matches('"').to_owned();
     let line = |field: &Field| format!("{:indent$}{}: {}\n", "", yaml(&field.name), plain(field));
     fields.iter().map(line).collect()
@@ -74,7 +74,7 @@ fn kind(of: &Kind, nullable: bool) -> String {
     let null = if nullable { "" } else { " not null" };
     match of {
         Kind::Scalar(name) => format!("\"{name}{null}\""),
-        // Objects and lists may be null; their parts say whether they are.
+        // Objects and lists may be null; `not null` applies only to their fields.
         Kind::List(item) => format!("[{}]", kind(item, true)),
         Kind::Object(fields) => {
             let field = |field: &Field| format!("{}: {}", yaml(&field.name), kind(&field.kind, field.nullable));
@@ -83,7 +83,7 @@ fn kind(of: &Kind, nullable: bool) -> String {
     }
 }
 
-/// A name as YAML: as it is where that is safe, else as JSON, which YAML reads too.
+/// A name as YAML: unchanged if that is safe, otherwise as JSON, which YAML reads too.
 pub(super) fn yaml(name: &str) -> String {
     let plain = name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-' || letter == '.')
@@ -97,7 +97,7 @@ fn sql_name(name: &str) -> String {
     if is_plain { name.to_owned() } else { quote_identifier(name) }
 }
 
-/// Counts and sums by the minute, and by the text that has the fewest values.
+/// Counts and sums by minute, and by the text field with the fewest distinct values.
 fn sql(guess: &Guess, topic: &str) -> String {
     let time = guess.event_time().map_or("_timestamp".to_owned(), |field| sql_name(&field.name));
     let mut columns = vec![format!("tumble({time}, INTERVAL '1 minute') AS minute")];
@@ -112,12 +112,12 @@ fn sql(guess: &Guess, topic: &str) -> String {
     format!("      SELECT {columns}\n      FROM {topic}\n      GROUP BY {by}\n")
 }
 
-/// An expression with a name that a table's column can have.
+/// An expression with a valid column name.
 fn with_alias(expression: &str, field: &str, ending: &str) -> String {
     let name = identifier(field);
     let name = if name.is_empty() { "value".to_owned() } else { name.chars().take(50).collect() };
     let name = format!("{name}{ending}");
-    // Beside these names of its own the statement has no others.
+    // These names are already columns of the statement.
     let name = if ["minute", "records"].contains(&name.as_str()) { format!("{name}_") } else { name };
     if expression == sql_name(&name) { expression.to_owned() } else { format!("{expression} AS {}", sql_name(&name)) }
 }

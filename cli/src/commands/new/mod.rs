@@ -21,10 +21,10 @@ use crate::{
 
 mod guessed;
 
-/// `millstream new FOLDER [--from FILE]`: a pipeline that runs at once, as a beginning.
+/// `millstream new FOLDER [--from FILE]`: a pipeline that runs at once, as a start.
 pub(super) async fn new(context: &Context, args: &NewArgs) -> Result<(), Failure> {
     let name = name_of(&args.folder)?;
-    // What is guessed comes first: a file that can't be read leaves no folder behind.
+    // The guess comes first: if the file can't be read, no folder is created.
     let guess = args.from.as_deref().map(|file| Guess::of_file(file).map(|guess| (file, guess))).transpose()?;
     make_folder(&args.folder)?;
     let made = match &guess {
@@ -32,7 +32,7 @@ pub(super) async fn new(context: &Context, args: &NewArgs) -> Result<(), Failure
         Some((file, guess)) => from_guess(&args.folder, &name, file, guess).await,
     };
     if let Err(failure) = made {
-        // Nothing in it is anybody else's: it was made just now.
+        // The folder was created just now, so it holds nothing else.
         let _ = fs::remove_dir_all(&args.folder);
         return Err(failure);
     }
@@ -54,20 +54,21 @@ pub(super) async fn new(context: &Context, args: &NewArgs) -> Result<(), Failure
     next.iter().try_for_each(|line| context.say(format!("  {line}")))
 }
 
-/// The pipeline's name: the folder's, in the letters that names may have.
+/// The pipeline's name: the folder's, reduced to the letters that names may have.
 fn name_of(folder: &Path) -> Result<String, Failure> {
     let last = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let name = identifier(last);
     match name.is_empty() || name.len() > 50 {
         true => Err(Failure::Usage(format!(
-            "`{}` gives no name to the pipeline: the last part of the folder must have a letter, and at most 50",
+            "the pipeline can't be named after `{}`: the last part of the folder must have a letter, and at most 50 \
+             letters",
             folder.display()
         ))),
         false => Ok(name),
     }
 }
 
-/// Lower-case letters, digits and underscores; empty when there is no letter.
+/// Lower-case letters, digits and underscores; empty if there is no letter.
 fn identifier(text: &str) -> String {
     let letter = |letter: char| match letter.to_ascii_lowercase() {
         letter if letter.is_ascii_lowercase() || letter.is_ascii_digit() => letter,
@@ -85,7 +86,7 @@ fn make_folder(folder: &Path) -> Result<(), Failure> {
     }
     match fs::create_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            Err(Failure::Usage(format!("{place} is there already, and is left as it is: name a new folder")))
+            Err(Failure::Usage(format!("{place} already exists, and nothing was changed: name a new folder")))
         }
         made => made.map_err(|error| unwritable(folder, error)),
     }
@@ -110,7 +111,7 @@ fn example(folder: &Path, name: &str) -> Result<(), Failure> {
     write(folder, "fixtures/sales.csv", include_str!("sales.csv"))
 }
 
-/// The expected rows are what the pipeline makes of the file's first records today: a test that tells when that changes.
+/// The expected rows are the pipeline's current result for the file's first records: the test fails if that changes.
 async fn from_guess(folder: &Path, name: &str, file: &Path, guess: &Guess) -> Result<(), Failure> {
     let written = guessed::write_pipeline(name, file, guess);
     let given = PathBuf::from(&written.given);
@@ -125,13 +126,13 @@ async fn from_guess(folder: &Path, name: &str, file: &Path, guess: &Guess) -> Re
 
 fn told(file: &Path, guess: &Guess) -> Vec<String> {
     let mut lines = vec![format!(
-        "the schema is guessed from {} of {}; look it over, above all what is `not null` and the digits of decimals",
+        "the schema is guessed from {} of {}; check it, above all `not null` and the digits of decimals",
         counted(guess.records as u64, "record"),
         printable(&file.to_string_lossy())
     )];
     lines.push(match guess.event_time() {
         Some(field) => format!("event time: `{}`", printable(&field.name)),
-        None => "event time: the log's own timestamp, for no field is a time that is always there".to_owned(),
+        None => "event time: the log's own timestamp, since no field is a time in every record".to_owned(),
     });
     lines.extend(guess.left_out.iter().map(|left_out| format!("left out: {left_out}")));
     lines

@@ -88,14 +88,14 @@ fn a_narrow_terminal_still_shows_the_lag() {
 }
 
 #[test]
-fn nothing_yet_is_shown_too() {
+fn an_empty_state_can_be_shown() {
     let lines = shown(&State { phase: Phase::Draining, ..State::default() }, 80, 24);
     assert!(lines.contains(&"no dead letters".to_owned()), "{lines:?}");
     assert_eq!(lines.last().unwrap(), "draining… Ctrl-C again ends at once");
 }
 
 #[test]
-fn the_plain_line_says_the_same() {
+fn the_plain_line_has_the_same_numbers() {
     assert_eq!(
         plain(&bank()),
         "1 min 05 s | transaction 100/s 6,512 records | flow 100/s lag 12 rows 4,100 | dead letters 1"

@@ -18,7 +18,7 @@ use crate::rows::shown;
 
 /// How many times each row is stored, minus how many times it is expected.
 ///
-/// Memory: the bytes of all rows that don't balance yet.
+/// Memory: the bytes of all rows whose count isn't zero yet.
 pub(super) struct Balance {
     encoder: Encoder,
     table: Table,
@@ -31,7 +31,7 @@ impl Balance {
         Ok(Self { encoder, table: table.clone(), counts: HashMap::new() })
     }
 
-    /// Takes rows that are stored (`by` 1) or expected (`by` -1).
+    /// Adds rows that are stored (`by` 1) or expected (`by` -1).
     pub(super) fn add(&mut self, batch: &RecordBatch, by: i64) -> Result<()> {
         for row in self.encoder.rows(batch)? {
             match self.counts.entry(row) {
@@ -47,7 +47,7 @@ impl Balance {
         Ok(())
     }
 
-    /// Lets rows cancel out that differ in floats only, and by no more than the way they were computed explains.
+    /// Cancels rows that differ only in floats, and by no more than the order of computation explains.
     pub(super) fn cancel_close(&mut self) -> Result<()> {
         let is_float = |at: &usize| self.table.columns[*at].data_type == DataType::Float64;
         let (floats, exact): (Vec<usize>, Vec<usize>) = (0..self.table.columns.len()).partition(is_float);
@@ -66,7 +66,7 @@ impl Balance {
             match times {
                 1 => stored.entry(key).or_default().push((bytes.clone(), values)),
                 -1 => wanted.push((key, bytes.clone(), values)),
-                // Rows that are there several times are reported as they are.
+                // Rows with several copies are reported unchanged.
                 _ => {}
             }
         }
@@ -86,7 +86,7 @@ impl Balance {
         Ok(())
     }
 
-    /// How many rows are stored that are not expected.
+    /// How many stored rows are not expected.
     pub(super) fn surplus(&self) -> u64 {
         self.counts.values().filter(|times| **times > 0).map(|times| times.unsigned_abs()).sum()
     }

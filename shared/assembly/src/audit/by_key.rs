@@ -17,19 +17,19 @@ use crate::rows::shown;
 /// How many rows are held whose difference the order of records may explain. Where there are more, something else is wrong.
 const MAX_DOUBTFUL: usize = 10_000;
 
-/// The rows that are expected of a table that merges, by key.
+/// The expected rows of a merging table, by key.
 pub(super) struct ByKey {
     table: Table,
     encoder: Encoder,
     batches: Vec<RecordBatch>,
-    /// Batch and row of each key.
+    /// The batch and the row of each key.
     at: HashMap<Box<[u8]>, (usize, usize)>,
-    /// How many times each expected row was met, by batch.
+    /// How many times each expected row was found, by batch.
     met: Vec<Vec<u32>>,
 }
 
 impl ByKey {
-    /// Of batches that hold each key once.
+    /// From batches that hold each key once.
     pub(super) fn new(table: &Table, batches: Vec<RecordBatch>) -> Result<Self> {
         let encoder = Encoder::new(table, key_columns(table))?;
         let (mut at, mut met, mut plain) = (HashMap::new(), Vec::new(), Vec::new());
@@ -80,7 +80,7 @@ impl ByKey {
             }
         }
         if !rows.is_empty() {
-            // A slice would keep all of the batch.
+            // A slice would keep the whole batch in memory.
             let rows = take_record_batch(&stored, &UInt64Array::from(rows)).map_err(internal)?;
             doubtful.batches.push((keys, rows));
         }
@@ -97,13 +97,13 @@ impl ByKey {
         Ok(())
     }
 
-    /// Judges doubtful rows by `again`: what the log gives in another order.
+    /// Judges doubtful rows by `again`, the result of the log in another order.
     pub(super) fn judge(&self, doubtful: &Doubtful, again: &Self, mut found: impl FnMut(Difference)) -> Result<()> {
         for (keys, stored) in &doubtful.batches {
             let cells = self.batches.iter().map(|expected| Cells::new(&self.table, stored, expected));
             let cells = cells.collect::<Result<Vec<_>>>()?;
             for (row, key) in keys.iter().enumerate() {
-                // Both passes give the same keys; a key that is missing makes no noise.
+                // Both passes give the same keys, so no key should be missing here.
                 let Some((at, expected)) = self.at.get(key).copied() else { continue };
                 let batch = &self.batches[at];
                 let other = again.at.get(key).copied();
@@ -127,10 +127,10 @@ impl ByKey {
     }
 }
 
-/// Rows that differ only in floats, and by more than usual: the order of the records may be why.
+/// Rows that differ only in floats, but by more than the tolerance: the order of the records may be the reason.
 #[derive(Default)]
 pub(super) struct Doubtful {
-    /// Of each batch that had such rows: these rows, and their keys.
+    /// For each batch with such rows: their keys, and the rows.
     batches: Vec<(Vec<Box<[u8]>>, RecordBatch)>,
     rows: usize,
 }
@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    /// A table that is wrong throughout is reported at once, and is not held for a second pass.
+    /// If a whole table is wrong, its differences are reported at once and not kept for a second pass.
     #[test]
     fn doubtful_rows_are_bounded() {
         let column = |name: &str, data_type, role| Column { name: name.into(), data_type, nullable: false, role };
@@ -183,6 +183,6 @@ mod tests {
         assert_eq!(judged, MAX_DOUBTFUL);
         let mut excused = 0;
         expected.judge(&doubtful, &ByKey::new(&table, vec![rows(1.5)]).unwrap(), |_| excused += 1).unwrap();
-        assert_eq!(excused, 0, "another order gives as much");
+        assert_eq!(excused, 0, "another order changes as much");
     }
 }

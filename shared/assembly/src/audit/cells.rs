@@ -12,15 +12,15 @@ use super::{
     floats::{Moments, is_close},
 };
 
-/// How one row compares with another.
+/// The result of comparing two rows.
 pub(super) enum Verdict {
     Equal,
-    /// Only floats that were computed from several records differ.
+    /// They differ only in floats that were computed from several records.
     Doubtful,
     Differs,
 }
 
-/// The columns of stored and expected rows that are not keys.
+/// The non-key columns of stored and expected rows, side by side.
 pub(super) struct Cells {
     exact: Vec<DynComparator>,
     floats: Vec<Floating>,

@@ -10,14 +10,14 @@ use arrow::{
 };
 use millstream_core::{Error, Result, Role, Table};
 
-/// Encodes rows as bytes that are equal where the rows are.
+/// Encodes rows as bytes that are equal if the rows are equal.
 pub(super) struct Encoder {
     pub(super) converter: RowConverter,
     columns: Vec<usize>,
 }
 
 impl Encoder {
-    /// Of these columns of a table.
+    /// An encoder of these columns of a table.
     pub(super) fn new(table: &Table, columns: Vec<usize>) -> Result<Self> {
         let fields = columns.iter().map(|at| SortField::new(table.columns[*at].data_type.clone())).collect();
         Ok(Self { converter: RowConverter::new(fields).map_err(internal)?, columns })
@@ -44,7 +44,7 @@ pub(super) fn plain_batch(batch: &RecordBatch) -> Result<RecordBatch> {
     RecordBatch::try_new(batch.schema(), columns).map_err(internal)
 }
 
-/// -0.0 as 0.0, and one NaN: stores don't distinguish them.
+/// Turns -0.0 into 0.0, and every NaN into the same one: stores don't tell them apart.
 fn plain_floats(column: &ArrayRef) -> ArrayRef {
     match column.data_type() {
         DataType::Float64 => Arc::new(unary::<_, _, Float64Type>(column.as_primitive::<Float64Type>(), |value| {

@@ -7,13 +7,14 @@ use arrow::{
 };
 use millstream_core::{Merge, Role, Table};
 
-/// Sums and means of floats depend on the order of their parts in the last digits: how much of the larger value may differ.
+/// The allowed relative difference of floats: the last digits of sums and means depend on the order of their parts.
 const FLOAT_TOLERANCE: f64 = 1e-9;
 
-/// How many times what another order of the same records changes.
+/// The allowed multiple of the change that another order of the same records makes.
 const NOISE_FACTOR: f64 = 4.0;
 
-/// Are these floats the same value, computed in different orders? `noise` is how much the order is known to change it.
+/// Are these floats equal, except for the order of their computation? `noise` is the change that another order has
+/// made.
 pub(super) fn is_close(a: f64, b: f64, noise: f64) -> bool {
     let difference = (a - b).abs();
     let within = |bound: f64| difference.is_finite() && bound.is_finite() && difference <= bound;
@@ -23,7 +24,8 @@ pub(super) fn is_close(a: f64, b: f64, noise: f64) -> bool {
         || within(NOISE_FACTOR * noise)
 }
 
-/// The states of a mean or of squared differences: what merging rounds goes by the values, however near to zero the result is.
+/// The states of a mean or of squared differences: their rounding depends on the size of the values, however near to
+/// zero the result is.
 pub(super) struct Moments {
     count: ArrayRef,
     mean: Float64Array,
@@ -32,7 +34,7 @@ pub(super) struct Moments {
 }
 
 impl Moments {
-    /// Of the mean or the squared differences that stand at `at`.
+    /// The states of the mean or the squared differences in column `at`.
     pub(super) fn of(table: &Table, at: usize, rows: &RecordBatch) -> Option<Self> {
         let (is_mean, name) = match &table.columns[at].role {
             Role::State(Merge::Mean { .. }) => (true, &table.columns[at].name),
@@ -49,11 +51,11 @@ impl Moments {
         Some(Self { count, mean: floats(find(name)?)?, squared: floats(squared)?, is_mean })
     }
 
-    /// How much rounding may have changed the result of `row` about ([`NOISE_FACTOR`] times as much is allowed).
+    /// About how much rounding may have changed the result of `row` ([`NOISE_FACTOR`] times as much is allowed).
     ///
-    /// A mean is rounded with each of the n values, by the size of the largest one (at most |mean| + √m2), and never by
-    /// more than a 1e-9th of their usual size r = |mean| + √(m2 / n). What is squared are differences d from the mean: when
-    /// each is off by e = √n · ε · r, the sum of their squares is off by at most 2 · e · √(n · m2) + n · e².
+    /// A mean is rounded with each of the n values, in proportion to the largest one (at most |mean| + √m2), and never
+    /// by more than 1e-9 of their usual size r = |mean| + √(m2 / n). The squared values are differences d from the
+    /// mean: if each is off by e = √n · ε · r, the sum of their squares is off by at most 2 · e · √(n · m2) + n · e².
     pub(super) fn rounding(&self, row: usize) -> f64 {
         let Some(n) = float(&self.count, row).filter(|n| *n > 0.0) else { return 0.0 };
         let (mean, squared) = (self.mean.value(row).abs(), self.squared.value(row).max(0.0));

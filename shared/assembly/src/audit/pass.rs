@@ -17,9 +17,9 @@ use super::{
 };
 use crate::{FunctionPlan, decode::decode, letters::Letters, systems::timeliness};
 
-/// What the log should have become.
+/// The rows that the log should have become.
 pub(super) enum Expected<'a> {
-    /// Rows, each held against those that are stored.
+    /// Appended rows, balanced against the stored ones.
     Appended(Balance),
     /// States, merged by key.
     Merged(States<'a>),
@@ -37,7 +37,7 @@ impl Expected<'_> {
     }
 }
 
-/// What the log is read with.
+/// What is needed to read the log.
 pub(super) struct Reading<'a> {
     pub(super) plan: &'a FunctionPlan,
     pub(super) declared: &'a Declared,
@@ -47,7 +47,7 @@ pub(super) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The rows by key that the log gives.
+    /// The rows that the log gives, by key.
     pub(super) async fn table(
         &self,
         table: &Table,
@@ -64,8 +64,8 @@ impl Reading<'_> {
         }
     }
 
-    /// One pass over the log. `reversed`: the records of each batch from its last to its first, and other batches, which
-    /// is another order for whatever depends on one.
+    /// One pass over the log. `reversed`: each batch is read from its last record to its first, and batches are cut
+    /// differently, so that everything that depends on the order sees another one.
     pub(super) async fn read(
         &self,
         expected: &mut Expected<'_>,
@@ -104,8 +104,8 @@ impl Pass<'_, '_> {
         let held = log.watermarks(partition).await?;
         if held.low > fence.start_offset && fence.next_offset > fence.start_offset {
             return Err(Error::stop(format!(
-                "offsets {}..{} of {partition} went into the sink and are no longer in the log (retention): only a log that \
-                 still has everything can be audited",
+                "offsets {}..{} of {partition} went into the sink but are no longer in the log (retention): an audit \
+                 needs a log that still has all records",
                 fence.start_offset, held.low
             )));
         }
@@ -129,7 +129,7 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    /// Takes one batch into account, or leaves everything as it is and fails.
+    /// Adds one batch. If it fails, nothing is changed.
     async fn batch(&mut self, batch: &Batch, newest_us: Option<i64>) -> Result<Option<i64>> {
         let topic = &batch.partition().topic;
         let Some(decoder) = self.of.plan.decoders.get(topic) else {
@@ -158,8 +158,8 @@ impl Pass<'_, '_> {
         Ok(seen_us)
     }
 
-    /// Leaves out the records that the transform or the sink refused: they are among the dead letters, though they can be
-    /// decoded and are neither late nor ahead. Says how many they were.
+    /// Leaves out the records that the transform or the sink refused: they are dead letters, although they can be
+    /// decoded and are neither late nor ahead. Returns their number too.
     fn without_refused(&self, batch: &Batch, decoded: Decoded) -> Result<(Decoded, u64)> {
         let refused = |index: &usize| self.of.letters.contains(batch.partition(), batch.offsets().value(*index));
         let keep: BooleanArray = decoded.index.iter().map(|index| Some(!refused(index))).collect();

@@ -2,7 +2,7 @@ use std::fmt;
 
 use millstream_core::{Fence, Position, TopicPartition};
 
-/// The most differences that are kept; all are counted.
+/// How many differences are kept; all of them are counted.
 const MAX_DIFFERENCES: usize = 1_000;
 
 /// What an audit found.
@@ -16,17 +16,17 @@ pub struct AuditReport {
     pub rows: u64,
     /// Records that are dead letters.
     pub dead_letters: u64,
-    /// What differs, at most the first 1,000.
+    /// The first differences, at most 1,000.
     pub differences: Vec<Difference>,
     /// How many differences there are in all.
     pub total_differences: u64,
-    /// Up to where each partition was compared.
+    /// The fence up to which each partition was compared.
     pub fences: Vec<(TopicPartition, Fence)>,
-    /// What could not be compared, or not exactly, and why.
+    /// What could not be compared, or not exactly, with the reason.
     pub notes: Vec<String>,
 }
 
-/// How far an audit has come.
+/// The progress of an audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditProgress {
     /// Offsets read.
@@ -38,26 +38,26 @@ pub struct AuditProgress {
 /// One difference between the log and the sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// The log gives this row, and the sink does not hold it (count).
+    /// The log gives this row, and the sink doesn't hold it (with the count if it is missing several times).
     Missing(String),
-    /// The sink holds this row, and the log does not give it (count).
+    /// The sink holds this row, and the log doesn't give it (with the count if there are several).
     Unexpected(String),
-    /// Both have a row of this key, with other values.
+    /// Both have a row with this key, with different values.
     Differs {
         /// The key columns.
         key: String,
-        /// What the sink holds, in the columns that differ.
+        /// The sink's values in the columns that differ.
         stored: String,
-        /// What the log gives.
+        /// The values that the log gives.
         expected: String,
     },
-    /// Readers see this row, and the rows that the function keeps don't give it.
+    /// Readers see this row, but the function's stored states don't give it.
     Shown(String),
-    /// The rows that the function keeps give this row, and readers don't see it.
+    /// The function's stored states give this row, but readers don't see it.
     Hidden(String),
-    /// A record that can't be processed, and that is not among the dead letters.
+    /// A record that can't be processed and isn't among the dead letters.
     Lost {
-        /// Where it stands.
+        /// Its position.
         position: Position,
         /// Why it can't be processed.
         reason: String,
@@ -72,8 +72,8 @@ impl fmt::Display for Difference {
             Self::Differs { key, stored, expected } => {
                 write!(f, "{key}: the sink has {stored}, the log gives {expected}")
             }
-            Self::Shown(row) => write!(f, "readers see {row}, which is not what the kept rows give"),
-            Self::Hidden(row) => write!(f, "readers don't see {row}, which the kept rows give"),
+            Self::Shown(row) => write!(f, "readers see {row}, but the stored states don't give it"),
+            Self::Hidden(row) => write!(f, "readers don't see {row}, but the stored states give it"),
             Self::Lost { position, reason } => {
                 write!(f, "record {position} is neither a row nor a dead letter: {reason}")
             }
@@ -82,7 +82,7 @@ impl fmt::Display for Difference {
 }
 
 impl AuditReport {
-    /// Does the sink hold exactly what one pass over the log gives?
+    /// Does the sink hold exactly the result of one pass over the log?
     pub fn is_clean(&self) -> bool {
         self.total_differences == 0
     }

@@ -5,23 +5,21 @@ use std::collections::BTreeMap;
 use millstream_core::{Error, Fence, Log, Result, Table, TopicPartition};
 use millstream_pipeline::{Function as Declared, Pipeline};
 
-/// A note on references that may have changed since records were joined with them.
+use crate::used::joined_by;
+
+/// The note about references that may have changed since records were joined with them.
 pub(super) fn note_references(pipeline: &Pipeline, declared: &Declared) -> Option<String> {
-    let sql = declared.sql.as_ref().map_or("", |sql| sql.value.as_str());
-    let words = || sql.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
-    let joined = |name: &str| words().any(|word| word == name);
-    let names: Vec<String> =
-        pipeline.references.keys().filter(|name| joined(name)).map(|name| format!("`{name}`")).collect();
+    let names: Vec<String> = joined_by(pipeline, declared).map(|(name, _)| format!("`{name}`")).collect();
     (!names.is_empty()).then(|| {
         format!(
-            "joined with {} as it is now: where a reference has changed since records came in, what it added to them can't be \
-             compared exactly, and differences may be no faults",
+            "joined with {} as it is now: if a reference has changed since records were joined with it, rows can't be \
+             compared exactly, and differences may not be errors",
             names.join(", ")
         )
     })
 }
 
-/// A note on the partitions that the function has not begun.
+/// The note about partitions that the function hasn't started.
 pub(super) async fn note_unfenced(
     pipeline: &Pipeline,
     declared: &Declared,
@@ -38,11 +36,12 @@ pub(super) async fn note_unfenced(
             }
         }
     }
-    Ok((!names.is_empty()).then(|| format!("without a fence, so nothing of it was brought in: {}", names.join(", "))))
+    Ok((!names.is_empty())
+        .then(|| format!("no fence, so none of their records have been processed: {}", names.join(", "))))
 }
 
-/// The fences of partitions that the log has and the function reads; and what the sink holds of others: of an earlier
-/// generation, or of a topic that the function read once.
+/// The fences of partitions that the log has and the function reads; and the offsets that came from others: an earlier
+/// generation, or a topic that the function no longer reads.
 pub(super) fn known_fences(
     pipeline: &Pipeline,
     declared: &Declared,
@@ -56,10 +55,10 @@ pub(super) fn known_fences(
                 known.push((partition.clone(), fence.clone()));
                 continue;
             }
-            Some(topic) => format!("the log has generation {} only", topic.generation),
-            None => "the function does not read that topic any more".to_owned(),
+            Some(topic) => format!("the log has only generation {}", topic.generation),
+            None => "the function no longer reads that topic".to_owned(),
         };
-        // Of a fence that never moved the sink holds nothing.
+        // If a fence has never moved, the sink holds nothing of its partition.
         if fence.next_offset > fence.start_offset {
             gone.push(format!("offsets {}..{} of {partition} ({what})", fence.start_offset, fence.next_offset));
         }
@@ -67,15 +66,16 @@ pub(super) fn known_fences(
     (known, gone)
 }
 
-/// `Stop` when a topic was re-created: its records are not those that the sink has.
+/// `Stop` if a topic was re-created: its records are not those that went into the sink.
 pub(super) async fn check_topics(log: &dyn Log, function: &str, fences: &[(TopicPartition, Fence)]) -> Result<()> {
     let known: BTreeMap<&str, &str> =
         fences.iter().filter_map(|(at, fence)| Some((at.topic.as_str(), fence.topic_id.as_deref()?))).collect();
     for (topic, id) in known {
         if let Some(found) = log.topic_id(topic).await?.filter(|found| found != id) {
             return Err(Error::stop(format!(
-                "topic {topic} was deleted and re-created, or is another cluster's: its id is {found} where the fences of \
-                 {function} know {id}. What went into the sink is no longer in the log, so it can't be audited"
+                "topic {topic} was deleted and re-created, or is in another cluster: its id is {found}, but the fences \
+                of {function} have {id}. The records that went into the sink are no longer in the log, so they \
+                can't be audited"
             )));
         }
     }
@@ -84,8 +84,8 @@ pub(super) async fn check_topics(log: &dyn Log, function: &str, fences: &[(Topic
 
 pub(super) fn inseparable_error(table: &Table, gone: &[String]) -> Error {
     Error::stop(format!(
-        "table {} also holds what came of {}; in rows that were merged the old and the new can't be told apart, so this \
-         table can't be audited any more: a function that begins with the new generation and writes into a table of its own can",
+        "table {} also holds data from {}. Merged rows don't show which data is old and which is new, so this table \
+         can no longer be audited. Use a function that starts with the new generation and writes a table of its own",
         table.public_name(),
         gone.join(", ")
     ))

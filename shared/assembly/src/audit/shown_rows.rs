@@ -1,4 +1,4 @@
-//! What readers see of a table of states, compared with what the function keeps.
+//! Compares what readers see of a table of states with the stored states.
 
 use arrow::{array::RecordBatch, compute::concat_batches};
 use millstream_core::{Column, Combine, Error, Result, Role, Sink, Snapshot, Table};
@@ -8,10 +8,10 @@ use super::{
     report::{AuditReport, Difference},
 };
 
-/// How often states and view are read again when the function has written in between.
+/// How many times states and view are read again if the function has written in between.
 const TRIES: usize = 5;
 
-/// The view, or the finished table, as a table that is only read.
+/// The view, or the finished table, as a read-only table.
 pub(super) fn public(table: &Table) -> Table {
     let column = |(name, data_type): &(String, arrow::datatypes::DataType)| Column {
         name: name.clone(),
@@ -23,7 +23,8 @@ pub(super) fn public(table: &Table) -> Table {
     Table { name: table.public_name().to_owned(), columns, combine: None, view: None }
 }
 
-/// Finishes the stored states and compares them with what the view shows. `stored` is what was read of the states before.
+/// Finishes the stored states and compares them with what the view shows. `stored` are the states that were read
+/// before.
 pub(super) async fn compare(
     table: &Table,
     combine: &dyn Combine,
@@ -42,13 +43,13 @@ pub(super) async fn compare(
                 return Ok(());
             }
         };
-        // Both of one instant, or they may differ for that alone.
+        // Both must be read at one instant; otherwise they may differ only because of that.
         if same_fences(&seen, &stored) {
             return compare_rows(table, combine, stored.rows, seen.rows, report).await;
         }
         stored = states.snapshot().await?;
     }
-    report.notes.push("what readers see was not compared: the function kept writing".to_owned());
+    report.notes.push("what readers see was not compared: the function wrote during every attempt".to_owned());
     Ok(())
 }
 
@@ -64,12 +65,12 @@ async fn compare_rows(
     report: &mut AuditReport,
 ) -> Result<()> {
     let Some(view) = &table.view else { return Ok(()) };
-    // Where each row is finished by itself, batches may stay apart.
+    // If each row is finished on its own, batches can stay separate.
     let stored = if table.keys().all(|key| view.together.contains(&key.name)) {
         stored
     } else {
         let all = concat_batches(&table.schema(), &stored);
-        vec![all.map_err(|error| Error::stop("internal: states can't be put together").caused_by(error))?]
+        vec![all.map_err(|error| Error::stop("internal: can't concatenate the states").caused_by(error))?]
     };
     let mut balance = Balance::new(&public(table))?;
     for rows in stored {

@@ -1,4 +1,4 @@
-//! States of a whole log, merged while it is read.
+//! Merges the states of a whole log while it is read.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -10,14 +10,14 @@ use millstream_core::{Combine, Result, Table};
 
 use super::encoder::{Encoder, internal, key_columns};
 
-/// States are merged in parts, by their keys: merging holds what it merges twice.
+/// States are divided into parts by their keys: merging holds its input and its result at once.
 const PARTS: usize = 16;
-/// A part is merged when so many rows or bytes have come together in it, or half as many as are merged already: memory
-/// follows the table and not the log, and what is merged is not gone through again for a few more.
+/// A part is merged when it has this many new rows or bytes, or half as many as are already merged. So memory follows
+/// the table and not the log, and merged states are not merged again for a few new ones.
 const MERGE_ROWS: usize = 200_000 / PARTS;
 const MERGE_BYTES: usize = (64 << 20) / PARTS;
 
-/// The states of each key, as few as there is room for.
+/// The states of each key, merged as far as memory requires.
 pub(super) struct States<'a> {
     combine: &'a dyn Combine,
     encoder: Encoder,
@@ -31,7 +31,7 @@ struct Part {
     waiting: Size,
 }
 
-/// How much rows are.
+/// The size of rows.
 #[derive(Clone, Copy, Default)]
 struct Size {
     rows: usize,
@@ -44,7 +44,7 @@ impl<'a> States<'a> {
         Ok(Self { combine, encoder, parts: vec![Part::default(); PARTS] })
     }
 
-    /// Takes states as they come.
+    /// Adds states.
     pub(super) async fn take(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut rows_of = vec![Vec::new(); PARTS];
         for (row, key) in self.encoder.rows(batch)?.into_iter().enumerate() {

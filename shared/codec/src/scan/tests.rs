@@ -8,7 +8,7 @@ fn accepts(text: &str) -> bool {
 }
 
 #[test]
-fn only_json_is_json() {
+fn only_valid_json_is_accepted() {
     for good in [
         "null",
         " true ",
@@ -96,7 +96,7 @@ fn escapes_are_read() {
 }
 
 #[test]
-fn the_end_of_plain_text_is_found_wherever_it_is() {
+fn the_end_of_plain_text_is_found_at_any_position() {
     for length in 0..40 {
         for stop in [b'"', b'\\', 0, 9, 0x1f] {
             let mut text = "é~ \u{7f}😀!#[]".repeat(8).into_bytes()[..length].to_vec();
@@ -121,9 +121,9 @@ fn depth_and_items_are_bounded() {
 
 proptest! {
     #[test]
-    fn what_is_json_is_agreed_on_with_serde_json(text in r#"([\[\]{}",:0-9.eEu+ -]|\\|\\u[d0][8c0]00|"[a\\"]*"|true|null|[é"]){0,20}"#) {
+    fn the_scanner_agrees_with_serde_json(text in r#"([\[\]{}",:0-9.eEu+ -]|\\|\\u[d0][8c0]00|"[a\\"]*"|true|null|[é"]){0,20}"#) {
         match serde_json::from_str::<serde_json::Value>(&text) {
-            // A matter of its numbers' type, not of the text.
+            // Only serde_json's number type is too small; the text is valid.
             Err(error) if error.to_string().contains("number out of range") => {}
             answer => prop_assert_eq!(accepts(&text), answer.is_ok(), "{}: {:?}", text, answer),
         }

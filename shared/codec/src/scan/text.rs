@@ -6,20 +6,20 @@ use super::{Result, Scanner};
 use crate::problem::Problem;
 
 impl<'a> Scanner<'a> {
-    /// Reads the string that starts here; borrowed when it holds no escape.
+    /// Reads the string that starts here; borrowed if it has no escape.
     #[inline]
     pub(crate) fn string(&mut self) -> Result<Cow<'a, str>> {
         let start = self.at + 1;
         let end = start + plain(&self.text.as_bytes()[start..]);
         if self.text.as_bytes().get(end) == Some(&b'"') {
             self.at = end + 1;
-            // Quotes are ASCII, so both ends are boundaries of characters.
+            // Quotes are ASCII, so both ends are character boundaries.
             return Ok(Cow::Borrowed(&self.text[start..end]));
         }
         self.escaped(start).map(Cow::Owned)
     }
 
-    /// The rest of [`Scanner::string`] for one that holds an escape, or is broken.
+    /// The rest of [`Scanner::string`], for a string with an escape or an error.
     #[cold]
     fn escaped(&mut self, start: usize) -> Result<String> {
         let mut out = String::new();
@@ -60,7 +60,7 @@ impl<'a> Scanner<'a> {
         Ok(plain)
     }
 
-    /// Reads `\uXXXX`, or the two of a surrogate pair.
+    /// Reads `\uXXXX`, or both halves of a surrogate pair.
     fn unicode(&mut self) -> Result<char> {
         let (first_at, first) = (self.at, self.unit()?);
         let code = match first {
@@ -89,9 +89,9 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// How many bytes come before the first quote, backslash or control character: eight at a time, by the carry of a
-/// subtraction ("Determine if a word has a byte less than n", Anderson, Bit Twiddling Hacks). Carries run upwards only,
-/// so the lowest hit is exact.
+/// How many bytes come before the first quote, backslash or control character. It checks eight bytes at a time, by the
+/// carry of a subtraction ("Determine if a word has a byte less than n", Anderson, Bit Twiddling Hacks). Carries only
+/// move upwards, so the lowest hit is exact.
 #[inline]
 pub(super) fn plain(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;

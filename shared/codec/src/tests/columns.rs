@@ -3,12 +3,12 @@
 use super::*;
 
 #[test]
-fn only_the_columns_wanted_are_read_in_the_schemas_order() {
+fn only_the_wanted_columns_are_read_in_the_schemas_order() {
     let columns = ["_offset", "count", "_key", "branch"].map(str::to_owned).to_vec();
     let decoder = JsonDecoder::new(JsonOptions { columns: Some(columns), ..options() }).unwrap();
     let names = |schema: &Schema| schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
     assert_eq!(names(&decoder.output_schema()), ["branch", "count", "_offset", "_key"]);
-    // The type of a field that nobody reads is not looked at.
+    // The type of a field that isn't read is not checked.
     let decoded = decoder.decode(&batch(&[Some(br#"{"branch":"a","amount":"no","count":1}"#)])).unwrap();
     assert_eq!(decoded.rows.schema(), decoder.output_schema());
     assert_eq!(decoded.rows.column(1).as_primitive::<Int32Type>().value(0), 1);
@@ -18,7 +18,7 @@ fn only_the_columns_wanted_are_read_in_the_schemas_order() {
 }
 
 #[test]
-fn the_event_time_is_read_even_if_no_column_and_must_be_there() {
+fn the_event_time_is_required_even_if_it_is_not_a_wanted_column() {
     let event_time = JsonOptions { columns: Some(vec!["count".into()]), event_time: Some("at".into()), ..options() };
     let decoder = JsonDecoder::new(event_time).unwrap();
     let values =
@@ -31,9 +31,9 @@ fn the_event_time_is_read_even_if_no_column_and_must_be_there() {
 }
 
 #[test]
-fn a_set_up_that_cannot_work_stops_at_once() {
+fn invalid_options_are_refused() {
     let stops = |options: JsonOptions| match JsonDecoder::new(options) {
-        Err(Error::Stop(fault)) => fault.to_string(),
+        Err(Error::Stop(cause)) => cause.to_string(),
         other => panic!("{other:?}"),
     };
     assert!(stops(JsonOptions { columns: Some(vec!["nope".into()]), ..options() }).contains("`nope`"));

@@ -28,7 +28,7 @@ fn good_records_become_rows() {
 }
 
 #[test]
-fn what_is_no_object_is_bad() {
+fn values_that_are_not_objects_are_bad() {
     for (value, expected) in [
         ("", "empty value, expected a JSON object"),
         ("  \n", "empty value, expected a JSON object"),
@@ -50,24 +50,25 @@ fn what_is_no_object_is_bad() {
 }
 
 #[test]
-fn records_never_bleed_into_each_other() {
+fn a_record_never_continues_in_the_next_value() {
     let halves: [&[u8]; 3] = [br#"{"branch":"a""#, b"}", br#"{"branch":"b"}"#];
     let decoded = decode_bytes(&halves);
     assert_eq!((decoded.index.as_slice(), decoded.bad.len()), (&[2][..], 2));
-    // A character cut in two by the border of two values is in neither of them, though all bytes together are UTF-8.
+    // A character that is cut in two by the border between two values is in neither of them, although all bytes
+    // together are UTF-8.
     let decoded = decode_bytes(&[b"{\"branch\":\"\xC3", b"\xA9\"}", br#"{"branch":"b"}"#]);
     assert_eq!((decoded.index.as_slice(), decoded.bad.len()), (&[2][..], 2));
 }
 
 #[test]
-fn text_that_is_not_utf8_is_bad_wherever_it_stands() {
+fn text_that_is_not_utf8_is_bad_at_any_position() {
     assert_eq!(reason(b"{\"branch\":\"\xFF\"}"), "not JSON: it is not UTF-8");
     assert_eq!(reason(b"{\"branch\":\"a\",\"unknown\":\"\xC3\x28\"}"), "not JSON: it is not UTF-8");
     assert_eq!(reason(br#"{"branch":"\ud800"}"#), "not JSON: half a surrogate pair at byte 11");
 }
 
 #[test]
-fn limits_hold() {
+fn limits_are_enforced() {
     let nested = |depth: usize| format!(r#"{{"branch":"a","x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
     assert_eq!(reason(nested(100_000).as_bytes()), "nested deeper than 128 levels");
     assert_eq!(reason("[".repeat(100_000).as_bytes()), "expected a JSON object, found a list");
@@ -83,7 +84,7 @@ fn limits_hold() {
     assert_eq!(reason(items.as_bytes()), "more than 1000000 items in its lists");
 }
 
-/// `{},` is three bytes, but a row of every column of the list's struct in memory.
+/// `{},` is three bytes, but in memory a row in every column of the list's struct.
 #[test]
 fn the_list_items_of_a_batch_are_bounded_too() {
     let schema = Arc::new(Schema::new(vec![Field::new("tags", DataType::new_list(DataType::Boolean, true), true)]));
@@ -97,15 +98,15 @@ fn the_list_items_of_a_batch_are_bounded_too() {
     let all = batch(&values);
     match decoder(&["tags"]).decode(&all) {
         Err(Error::TooLarge(_)) => {}
-        other => panic!("expected that fewer records are asked for, got {:?}", other.map(|decoded| decoded.index)),
+        other => panic!("expected TooLarge, got {:?}", other.map(|decoded| decoded.index)),
     }
     assert_eq!(decoder(&["tags"]).decode(&all.first(1)).unwrap().index, [0]);
-    // What is passed over takes no memory.
+    // Skipped fields take no memory.
     assert_eq!(decoder(&["_offset"]).decode(&all).unwrap().index, [0, 1, 2]);
 }
 
 #[test]
-fn the_last_of_equal_names_counts_though_each_must_be_good() {
+fn of_equal_names_the_last_counts_and_all_must_be_valid() {
     let decoded = decode(&[
         r#"{"branch":"a","branch":"b","tags":["x"],"tags":["y","z"],"count":1,"count":null,"\u0062ranch":"c"}"#,
         r#"{"branch":"d","count":"x","count":1}"#,
@@ -121,7 +122,7 @@ fn the_last_of_equal_names_counts_though_each_must_be_good() {
 }
 
 #[test]
-fn a_tombstone_is_what_the_topic_says() {
+fn tombstones_are_treated_as_the_topic_declares() {
     let values = [Some(&br#"{"branch":"a"}"#[..]), None];
     let decoded = JsonDecoder::new(options()).unwrap().decode(&batch(&values)).unwrap();
     assert_eq!(decoded.bad[0].reason, "no value (a tombstone)");
@@ -131,7 +132,7 @@ fn a_tombstone_is_what_the_topic_says() {
 }
 
 #[test]
-fn a_slice_of_a_batch_decodes_like_itself() {
+fn a_slice_of_a_batch_decodes_like_a_batch_of_its_records() {
     let values: Vec<Vec<u8>> = (0..10).map(|n| format!(r#"{{"branch":"é","count":{n}}}"#).into_bytes()).collect();
     let whole = batch(&values.iter().map(|value| Some(value.as_slice())).collect::<Vec<_>>());
     let part = whole.after(4).unwrap().first(3);

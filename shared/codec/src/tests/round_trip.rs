@@ -1,4 +1,4 @@
-//! What is encoded is decoded unchanged.
+//! Encoded rows are decoded unchanged.
 
 use arrow::{
     array::{
@@ -38,7 +38,7 @@ fn times(range: impl Strategy<Value = i64> + 'static, count: usize) -> BoxedStra
     cells(range, count).prop_map(utc).boxed()
 }
 
-/// Columns with any values that JSON can say: every type, then a struct of a list.
+/// Columns with any values that JSON can hold: every type, then a struct with a list.
 fn columns() -> impl Strategy<Value = Vec<(Field, ArrayRef)>> {
     let field = |name: &str, array: &ArrayRef| Field::new(name, array.data_type().clone(), true);
     let leaves = vec![
@@ -77,7 +77,7 @@ fn columns() -> impl Strategy<Value = Vec<(Field, ArrayRef)>> {
 
 proptest! {
     #[test]
-    fn what_is_encoded_is_decoded_unchanged(columns in columns()) {
+    fn encoded_rows_are_decoded_unchanged(columns in columns()) {
         let (fields, arrays): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
         let schema = Arc::new(Schema::new(fields));
         let rows = RecordBatch::try_new(schema.clone(), arrays).unwrap();
@@ -107,7 +107,7 @@ fn the_text_is_plain() {
 }
 
 #[test]
-fn what_json_cannot_say_is_poison() {
+fn what_json_cannot_hold_is_poison() {
     let encode = |array: ArrayRef| {
         let schema = Arc::new(Schema::new(vec![Field::new("x", array.data_type().clone(), true)]));
         JsonEncoder::new(schema.clone()).unwrap().encode(&RecordBatch::try_new(schema, vec![array]).unwrap())

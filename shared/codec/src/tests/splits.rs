@@ -25,7 +25,7 @@ proptest! {
     }
 }
 
-/// Records of every kind, good and bad, and ones broken anywhere.
+/// Records of every kind: good, bad, and broken at any position.
 fn record() -> impl Strategy<Value = Option<Vec<u8>>> {
     let good = (any::<i32>(), "[a-zé\"\\\\]{0,6}", prop::option::of(0..100i32), prop::collection::vec("[a-z]{0,3}", 0..4)).prop_map(
         |(count, branch, amount, tags)| {
@@ -64,7 +64,7 @@ fn record() -> impl Strategy<Value = Option<Vec<u8>>> {
     ]
 }
 
-/// What decoding the parts of a batch gives together.
+/// The combined result of decoding the parts of a batch.
 #[derive(Debug, PartialEq)]
 struct Parts {
     rows: RecordBatch,
@@ -73,7 +73,7 @@ struct Parts {
     event_us: Vec<i64>,
 }
 
-/// Decodes what lies between each two of `cuts`, by itself.
+/// Decodes each part between two of `cuts` separately.
 fn parts(decoder: &JsonDecoder, whole: &Batch, cuts: &[usize]) -> Parts {
     let (mut rows, mut index, mut bad, mut event_us) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for cut in cuts.windows(2) {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_a_field_cannot_hold_is_named() {
+fn a_value_that_its_field_cannot_hold_is_reported_with_the_field() {
     for (member, expected) in [
         (r#""amount":12.345"#, "field `amount`: more than 2 decimals"),
         (r#""amount":1e400"#, "field `amount`: expected decimal(18,2), found a number out of its range"),
@@ -67,9 +67,10 @@ fn a_reason_never_holds_the_value() {
     }
 }
 
-/// The years that every store and every window can hold; a time in another unit than declared is mostly outside them.
+/// Every store and every window can hold these years. A time in another unit than the declared one is usually outside
+/// them.
 #[test]
-fn times_are_of_the_years_that_every_store_holds() {
+fn times_are_within_the_years_that_every_store_can_hold() {
     let (first_us, last_us) = (-62_135_596_800_000_000_i64, 253_402_300_799_999_999_i64);
     let timed = |name: &str, value: String| format!(r#"{{"branch":"a","{name}":{value}}}"#);
     let quoted = |text: &str| format!("\"{text}\"");
@@ -101,7 +102,7 @@ fn times_are_of_the_years_that_every_store_holds() {
     for at in [first_us / 1_000 - 1, last_us / 1_000 + 1, -9_223_372_036_854_775, i64::MIN, i64::MAX] {
         assert_eq!(reason(line(at).as_bytes()), format!("field `line.prices[].at`: {OUTSIDE}"), "{at}");
     }
-    // Kafka's own.
+    // Kafka's own timestamp.
     let mut builder = BatchBuilder::new(TopicPartition::new("t", 1, 0));
     for (offset, timestamp_ms) in [-1, 0, last_us / 1_000, last_us / 1_000 + 1, i64::MAX].into_iter().enumerate() {
         builder.push(offset as i64, timestamp_ms, None, Some(br#"{"branch":"a","at":"2026-01-01T00:00:00Z"}"#), []);
@@ -112,9 +113,9 @@ fn times_are_of_the_years_that_every_store_holds() {
 
 const OUTSIDE: &str = "a time outside the years 0001 to 9999";
 
-/// To every store the two zeros are one; so they are from the beginning.
+/// Stores don't tell -0 from 0, so the decoder doesn't either.
 #[test]
-fn there_is_one_zero() {
+fn negative_zero_becomes_zero() {
     let decoded =
         decode(&[r#"{"branch":"a","rate":-0.0,"small":-0}"#, r#"{"branch":"a","rate":-1e-999,"small":-0e9}"#]);
     for value in column(&decoded, "rate").as_primitive::<Float64Type>().values() {
@@ -126,7 +127,7 @@ fn there_is_one_zero() {
 }
 
 #[test]
-fn kafkas_timestamp_must_be_one_when_it_is_the_event_time() {
+fn kafkas_timestamp_must_be_valid_if_it_is_the_event_time() {
     let mut builder = BatchBuilder::new(TopicPartition::new("t", 1, 0));
     builder.push(0, -1, None, Some(br#"{"branch":"a"}"#), []);
     builder.push(1, i64::MAX, None, Some(br#"{"branch":"a"}"#), []);

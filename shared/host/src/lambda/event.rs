@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use millstream_core::{Batch, BatchBuilder, Error, Result, TopicPartition};
+use millstream_core::{Batch, BatchBuilder, Error, Result, Subscription, TopicPartition};
 use serde::{Deserialize, Serialize};
 
 /// What Lambda hands over: records by `topic-partition`.
@@ -38,13 +38,13 @@ pub struct KafkaRecord {
     pub timestamp: i64,
     /// The key in base64, where there is one.
     pub key: Option<String>,
-    /// The value in base64; none for a tombstone.
+    /// The value in base64; a tombstone has no value.
     pub value: Option<String>,
     /// Each header as an object of one field, whose bytes are signed numbers.
     pub headers: Option<Vec<BTreeMap<String, Vec<i16>>>>,
 }
 
-/// The answer: what is to be delivered again. An empty list says that everything is done.
+/// The answer: what must be delivered again. An empty list says that everything is done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchResponse {
@@ -79,13 +79,13 @@ pub struct NamedBatch {
 }
 
 impl KafkaEvent {
-    /// The event as one batch per partition, in offset order; a record that comes twice is kept once. `generations` holds
+    /// The event as one batch per partition, in offset order; a record that comes twice is kept once. `subscription` holds
     /// every topic that the function reads.
     ///
     /// # Errors
-    /// `Stop` when the event is none of Kafka, holds a topic that the function does not read, or a record that can't be
+    /// `Stop` when the event is not of Kafka, holds a topic that the function does not read, or a record that can't be
     /// read; nothing of it is processed then.
-    pub fn into_batches(self, generations: &BTreeMap<String, u32>) -> Result<Vec<NamedBatch>> {
+    pub fn into_batches(self, subscription: &Subscription) -> Result<Vec<NamedBatch>> {
         if !matches!(self.event_source.as_str(), "aws:kafka" | "SelfManagedKafka") {
             return Err(Error::stop(format!(
                 "this function takes events of Kafka (eventSource aws:kafka or SelfManagedKafka), not of {:?}: correct \
@@ -94,7 +94,7 @@ impl KafkaEvent {
             )));
         }
         let batches = self.records.into_iter().map(|(name, records)| {
-            let batch = batch(&name, records, generations)?;
+            let batch = batch(&name, records, subscription)?;
             Ok(batch.map(|batch| NamedBatch { name, batch }))
         });
         batches.filter_map(Result::transpose).collect()
@@ -102,17 +102,17 @@ impl KafkaEvent {
 }
 
 /// The records of one partition as a batch; `None` when there are none.
-fn batch(name: &str, mut records: Vec<KafkaRecord>, generations: &BTreeMap<String, u32>) -> Result<Option<Batch>> {
+fn batch(name: &str, mut records: Vec<KafkaRecord>, subscription: &Subscription) -> Result<Option<Batch>> {
     let Some(first) = records.first() else { return Ok(None) };
-    let Some(generation) = generations.get(&first.topic) else {
-        let read = generations.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let Some(generation) = subscription.generation(&first.topic) else {
+        let read = subscription.topics.iter().map(|(topic, _)| topic.as_str()).collect::<Vec<_>>().join(", ");
         return Err(Error::stop(format!(
             "the event holds topic {}, which this function does not read (it reads {read}): correct the event source \
              mapping or the pipeline file",
             first.topic
         )));
     };
-    let partition = TopicPartition::new(&first.topic, *generation, first.partition);
+    let partition = TopicPartition::new(&first.topic, generation, first.partition);
     records.sort_by_key(|record| record.offset);
     let mut builder = BatchBuilder::new(partition.clone());
     for record in &records {
@@ -140,7 +140,7 @@ fn push(builder: &mut BatchBuilder, record: &KafkaRecord) -> Result<()> {
 
 fn decode(what: &str, text: Option<&str>) -> Result<Option<Vec<u8>>> {
     let bytes = text.map(|text| STANDARD.decode(text)).transpose();
-    // The error beneath quotes a byte of the data: it stays out.
+    // The error beneath quotes a byte of the data, so it is left out.
     bytes.map_err(|_| Error::stop(format!("the {what} in the event is not base64")))
 }
 

@@ -5,14 +5,14 @@ use std::{
 
 use arrow::array::{Array, AsArray};
 use async_trait::async_trait;
-use millstream_core::{Batch, BatchBuilder, Error, Limits, OnGap, Result, Start, TopicPartition};
-use millstream_runner::{Parts, Runner, Timeliness};
+use millstream_core::{Batch, BatchBuilder, Error, Limits, OnGap, Result, Start, Subscription, TopicPartition};
 use millstream_emulators::kafka_event;
+use millstream_runner::{Parts, Runner, Timeliness};
 use millstream_testkit::{MemoryDeadLetters, MemoryLog, MemorySink, PlainDecode, PlainTransform};
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
 
-use super::{KafkaEvent, Process, answer, is_lambda};
+use super::{KafkaEvent, Process, answer};
 
 /// A partition that `process` fails.
 struct Failing {
@@ -26,13 +26,21 @@ struct Failing {
 struct Fake {
     /// By partition number.
     failing: HashMap<i32, Failing>,
-    /// Set where all partitions must be in hand before one goes on.
+    /// Set where all partitions must be in flight before one goes on.
     meet: Option<Barrier>,
     batches: Mutex<Vec<Batch>>,
 }
 
 #[async_trait]
 impl Process for Fake {
+    fn function(&self) -> &str {
+        "bank.fake"
+    }
+
+    async fn start(&self, _partition: &TopicPartition) -> Result<i64> {
+        Err(Error::stop("Lambda says itself where a batch begins"))
+    }
+
     async fn process(&self, batch: Batch) -> Result<i64> {
         if let Some(meet) = &self.meet {
             meet.wait().await;
@@ -56,16 +64,16 @@ async fn a_first_event_that_fails_is_delivered_again() {
     log.append("transaction", 1, (0..10).map(|at| at.to_string()));
     let delivered = || event(kafka_event(&[pushed(1, &(7..10).collect::<Vec<_>>())]));
     log.fail_next_watermarks(1);
-    let answered = answer(&runner, delivered(), &generations()).await.unwrap();
+    let answered = answer(&runner, delivered(), &subscription()).await.unwrap();
     assert_eq!(serde_json::to_value(answered).unwrap(), failed_from(7));
     assert_eq!(sink.texts().await.len(), 0);
-    let answered = answer(&runner, delivered(), &generations()).await.unwrap();
+    let answered = answer(&runner, delivered(), &subscription()).await.unwrap();
     assert_eq!((answered.batch_item_failures.len(), sink.texts().await.len()), (0, 3));
 }
 
 /// The fence of the old topic is above the records of the new one: they are not "all in the sink".
 #[tokio::test]
-async fn a_topic_made_anew_is_not_acknowledged_when_the_log_is_away_for_a_moment() {
+async fn a_re_created_topic_is_not_acknowledged_when_the_log_is_away_for_a_moment() {
     let (log, _, runner) = real(Start::Earliest);
     log.append("transaction", 1, ["a", "b", "c"]);
     let batch = log.all(&TopicPartition::new("transaction", 2, 1));
@@ -75,7 +83,7 @@ async fn a_topic_made_anew_is_not_acknowledged_when_the_log_is_away_for_a_moment
     let delivered = kafka_event(&[log.all(&TopicPartition::new("transaction", 2, 1))]);
     for failing in [0, 1] {
         log.fail_next_watermarks(failing);
-        let answered = answer(&runner, event(delivered.clone()), &generations()).await.unwrap();
+        let answered = answer(&runner, event(delivered.clone()), &subscription()).await.unwrap();
         assert_eq!(serde_json::to_value(answered).unwrap(), failed_from(0));
     }
 }
@@ -98,13 +106,15 @@ fn real(start: Start) -> (MemoryLog, Arc<MemorySink>, Runner) {
         start,
         on_gap: OnGap::Heal,
         timeliness: Timeliness::default(),
-        limits: Limits { max_records: 100, max_bytes: 1 << 20, max_wait_ms: 0 },
+        limits: LIMITS,
     });
     (log, sink, runner)
 }
 
-fn generations() -> BTreeMap<String, u32> {
-    BTreeMap::from([("transaction".to_owned(), 2)])
+const LIMITS: Limits = Limits { max_records: 100, max_bytes: 1 << 20, max_wait_ms: 0 };
+
+fn subscription() -> Subscription {
+    Subscription { group: "bank.copy".into(), topics: vec![("transaction".to_owned(), 2)], limits: LIMITS }
 }
 
 fn event(text: Value) -> KafkaEvent {
@@ -112,13 +122,13 @@ fn event(text: Value) -> KafkaEvent {
 }
 
 async fn answered(fake: &Fake, text: Value) -> Value {
-    serde_json::to_value(answer(fake, event(text), &generations()).await.unwrap()).unwrap()
+    serde_json::to_value(answer(fake, event(text), &subscription()).await.unwrap()).unwrap()
 }
 
 /// The text of the error with which an event is refused, having checked that nothing of it was processed.
 async fn refused(text: Value) -> String {
     let fake = Fake::default();
-    let error = answer(&fake, event(text), &generations()).await.unwrap_err();
+    let error = answer(&fake, event(text), &subscription()).await.unwrap_err();
     assert!(matches!(error, Error::Stop(_)) && fake.batches.lock().unwrap().is_empty());
     error.to_string()
 }
@@ -185,7 +195,7 @@ async fn each_failed_partition_says_where_to_go_on() {
             (2, Failing { fence: Some(13), error: stop }),
             // All of it is: the outcome was unknown.
             (3, Failing { fence: Some(12), error: retry }),
-            // Nobody knows.
+            // The sink can't tell.
             (4, Failing { fence: None, error: retry }),
         ]),
         ..Fake::default()
@@ -202,6 +212,12 @@ async fn a_batch_that_is_not_all_in_the_sink_is_not_done() {
     struct Half;
     #[async_trait]
     impl Process for Half {
+        fn function(&self) -> &str {
+            "bank.half"
+        }
+        async fn start(&self, _partition: &TopicPartition) -> Result<i64> {
+            Err(Error::stop("Lambda says itself where a batch begins"))
+        }
         async fn process(&self, batch: Batch) -> Result<i64> {
             Ok(batch.range().start + 1)
         }
@@ -210,7 +226,7 @@ async fn a_batch_that_is_not_all_in_the_sink_is_not_done() {
         }
     }
     let event = event(kafka_event(&[pushed(0, &[10, 11])]));
-    let response = answer(&Half, event, &generations()).await.unwrap();
+    let response = answer(&Half, event, &subscription()).await.unwrap();
     assert_eq!(response.batch_item_failures[0].item_identifier.offset, 11);
 }
 
@@ -259,10 +275,4 @@ async fn a_topic_that_the_function_does_not_read_is_refused() {
     }
     let error = refused(event).await;
     assert!(error.contains("topic orders") && error.contains("it reads transaction"), "{error}");
-}
-
-#[test]
-fn lambda_is_told_by_its_runtime_api() {
-    assert!(is_lambda(&|name| (name == "AWS_LAMBDA_RUNTIME_API").then(|| "127.0.0.1:9001".into())));
-    assert!(!is_lambda(&|_| None));
 }

@@ -29,9 +29,9 @@ pub(super) struct Lines<R> {
 struct Column {
     /// `"name":`
     before: String,
-    /// The cell's text is the value, and not JSON of the value.
+    /// Is the cell's text the value, and not JSON of the value?
     is_text: bool,
-    /// An empty cell is an empty string rather than null.
+    /// Is an empty cell an empty string rather than null?
     keeps_empty: bool,
 }
 
@@ -59,7 +59,7 @@ impl<R: Read> Lines<R> {
             if !column.is_text && is_json_but_text(cell) {
                 object.extend_from_slice(cell.trim().as_bytes());
             } else {
-                // Where a number should be, the decoder says that this is a string.
+                // If a number should be here, the decoder will say that this is a string.
                 object.extend_from_slice(Json::from(cell).to_string().as_bytes());
             }
         }
@@ -119,7 +119,7 @@ fn columns(header: &StringRecord, schema: &Schema) -> Result<Vec<Column>, String
     }
 }
 
-/// What stands between the names of a header of one column, if it is no comma.
+/// What separates the names in a header that seems to have one column, if it is not a comma.
 fn other_separator(header: &StringRecord, fields: &[&str]) -> Option<&'static str> {
     let only = header.get(0).filter(|_| header.len() == 1)?;
     let parts_fit = |separator: &&str| {
@@ -145,13 +145,12 @@ impl Column {
     }
 }
 
-/// Only what is one whole JSON value may go into the object as it is.
+/// Only one whole JSON value may go into the object as it is.
 fn is_json_but_text(cell: &str) -> bool {
     matches!(serde_json::from_str(cell), Ok(Json::Bool(_) | Json::Number(_) | Json::Array(_) | Json::Object(_)))
 }
 
-/// Ends a file that has no end of a line within the longest value: a quote that is left open would take all of the file
-/// into memory.
+/// Fails when a line is longer than the longest value: a quote that is left open would take the whole file into memory.
 struct Bounded<R> {
     input: R,
     unfinished_bytes: Arc<AtomicUsize>,

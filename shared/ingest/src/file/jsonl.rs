@@ -20,11 +20,11 @@ impl<R: BufRead> Lines<R> {
         Self { input, path: path.to_owned(), number: 0 }
     }
 
-    /// The next line without its end; none at the end of the file.
+    /// The next line without its line end; `None` at the end of the file.
     fn read(&mut self) -> Result<Option<Vec<u8>>> {
         let unreadable = |path: &Path, error| stop(path, "it can't be read on").caused_by(error);
         let mut line = Vec::new();
-        // One byte more for the line's end: a line that is longer is never held whole.
+        // One byte more for the line's end: a longer line is never held whole.
         let mut limited = (&mut self.input).take(MAX_VALUE_BYTES as u64 + 1);
         limited.read_until(b'\n', &mut line).map_err(|error| unreadable(&self.path, error))?;
         if line.is_empty() {

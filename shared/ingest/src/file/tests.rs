@@ -12,7 +12,7 @@ fn topic() -> Topic {
     described(schema, "rate_per_s: 1", "{branch: {text: x}, amount: {decimal: {min: 0, max: 1}}, at: now}", "branch").0
 }
 
-/// The records of a file with this text: key, value, timestamp; or the error without the folder's name.
+/// The records of a file with this text (key, value, timestamp), or the error without the folder's name.
 fn read(name: &str, text: impl AsRef<[u8]>, key: Option<&str>) -> Result<Vec<Result<[String; 3], String>>, String> {
     looked_at(name, text, key, Look::Whole)
 }

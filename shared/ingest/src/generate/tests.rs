@@ -15,14 +15,14 @@ fn events() -> Events {
     Events::new(&topic, &function, 1).unwrap()
 }
 
-/// Generates for so long, and gives the count and the number of positions told.
+/// Generates for `for_ms`; returns the count and the number of positions reported.
 async fn run(pace: Pace, notes: &Arc<Notes>, clock: &Arc<TokioClock>, for_ms: u64) -> (u64, usize) {
     let told = AtomicUsize::new(0);
     let stopping = || clock.elapsed_ms() >= for_ms;
     let sent = |positions: &[Position]| {
         told.fetch_add(positions.len(), Ordering::Relaxed);
     };
-    let count = generate(events(), pace, "t", notes.clone(), clock.clone(), stopping, sent).await.unwrap();
+    let count = generate(&mut events(), pace, "t", notes.clone(), clock.clone(), stopping, sent).await.unwrap();
     (count, told.into_inner())
 }
 
@@ -52,7 +52,7 @@ async fn a_slow_topic_is_caught_up_with_by_one_second_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn passing_errors_are_retried_ever_more_slowly_with_the_same_records() {
+async fn transient_errors_are_retried_ever_more_slowly_with_the_same_records() {
     let clock = TokioClock::new();
     let notes = Arc::new(Notes { failing: 9.into(), ..Notes::new(&clock) });
     let (count, told) = run(Pace::EveryMs(60_000), &notes, &clock, 30_000).await;
@@ -87,15 +87,17 @@ async fn nothing_is_made_while_the_clock_stands_still() {
     let positions = Mutex::new(Vec::new());
     let sent = |acknowledged: &[Position]| positions.lock().unwrap().extend_from_slice(acknowledged);
     let pace = Pace::PerSecond(100.0);
-    let count = generate(events(), pace, "t", Arc::new(log.clone()), clock.clone(), stopping, sent).await.unwrap();
+    let log_of = Arc::new(log.clone());
+    let count = generate(&mut events(), pace, "t", log_of, clock.clone(), stopping, sent).await.unwrap();
     let held: usize = (0..2).map(|partition| log.all(&TopicPartition::new("t", 1, partition)).len()).sum();
     assert_eq!((count, held), (50, 50));
     assert_eq!(positions.lock().unwrap().len(), 50);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_pass_ends_it() {
+async fn what_is_not_transient_ends_it() {
     let log = Arc::new(MemoryLog::new());
-    let error = generate(events(), Pace::EveryMs(1), "t", log, TokioClock::new(), || false, |_| ()).await.unwrap_err();
+    let (mut events, pace) = (events(), Pace::EveryMs(1));
+    let error = generate(&mut events, pace, "t", log, TokioClock::new(), || false, |_| ()).await.unwrap_err();
     assert_eq!(error.to_string(), "sending to topic t: topic t does not exist: create it with `millstream up`");
 }

@@ -9,7 +9,7 @@ fn records(times_ms: &[i64]) -> Vec<Result<NewRecord>> {
     times_ms.iter().map(|ms| Ok(record(ms))).collect()
 }
 
-/// Produces, and gives for each record the milliseconds until it was sent.
+/// Produces, and returns for each record the milliseconds until it was sent.
 async fn sent_ms(records: Vec<Result<NewRecord>>, tempo: Tempo, takes_ms: u64) -> Vec<u64> {
     let clock = TokioClock::new();
     let notes = Arc::new(Notes { takes_ms, ..Notes::new(&clock) });
@@ -92,7 +92,7 @@ async fn without_timestamps_there_is_no_pace_of_theirs() {
     assert!(matches!(done, Err(Error::Stop(_))), "{done:?}");
 }
 
-/// A topic takes no record above a limit, nor the send that it is in; the others of the send may be there or not.
+/// A topic that takes no record above a limit, nor the send that holds it; the send's other records may be written or not.
 struct Limited(MemoryLog);
 
 #[async_trait::async_trait]

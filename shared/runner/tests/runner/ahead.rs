@@ -10,7 +10,7 @@ fn declared(ahead_ms: Option<i64>) -> Declared {
     Declared { late: Late::DeadLetter, lateness_ms: 1_000, ahead_ms, ..Declared::default() }
 }
 
-/// Each record's stamp, and by how many milliseconds its event is ahead of it.
+/// Each record's timestamp, and how many milliseconds its event is ahead of it.
 async fn rows_of(declared: Declared, records: &[(i64, i64)]) -> (Vec<i64>, Vec<String>, Option<i64>) {
     let world = World::new(declared);
     for (stamp_ms, ahead_ms) in records {
@@ -36,7 +36,7 @@ async fn an_event_far_ahead_is_a_dead_letter_and_makes_none_late() {
     assert!(reasons[1].starts_with("ahead:") && reasons[2].starts_with("late:"), "{reasons:?}");
 }
 
-/// Only what is ahead of the record's own timestamp: old events, replays and records without a timestamp are as they were.
+/// Only events ahead of the record's own timestamp: old events, replays and records without a timestamp are unaffected.
 #[tokio::test]
 async fn nothing_else_is_ahead() {
     let records = [(NOW_MS, AHEAD_MS), (NOW_MS - 999_999_999, AHEAD_MS), (-1, AHEAD_MS * 9), (0, AHEAD_MS), (1, 0)];
@@ -47,17 +47,17 @@ async fn nothing_else_is_ahead() {
     assert_eq!(rows_of(Declared { late: Late::Merge, ..declared(None) }, &[(NOW_MS, 30_000_000_000_000)]).await.0, [0]);
 }
 
-/// It is judged whatever `late` says: other functions may read the same windows.
+/// `ahead` applies with every setting of `late`: other functions may read the same windows.
 #[tokio::test]
-async fn functions_that_merge_what_is_late_refuse_it_too() {
+async fn functions_that_merge_late_events_refuse_events_ahead_too() {
     let merge = Declared { late: Late::Merge, ..declared(Some(AHEAD_MS)) };
     let (rows, reasons, newest_ms) = rows_of(merge, &[(NOW_MS, AHEAD_MS * 2), (NOW_MS, 5)]).await;
     assert_eq!((rows, reasons.len(), newest_ms), (vec![1], 1, Some(5)));
 }
 
-/// Producers that stamp their records with 0, or in seconds: the stamp says nothing, and no event is ahead of it.
+/// Some producers write 0 or seconds as the timestamp. Such a timestamp means nothing, and no event is ahead of it.
 #[tokio::test]
-async fn a_stamp_before_2001_is_taken_for_none() {
+async fn a_timestamp_before_2001_counts_as_missing() {
     let world = World::new(declared(Some(AHEAD_MS)));
     for stamp_ms in [0, NOW_MS / 1_000, 999_999_999_999, 1_000_000_000_000] {
         world.append_at(stamp_ms, &format!("x@{}", NOW_MS * 1_000)).await;

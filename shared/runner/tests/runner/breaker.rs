@@ -1,5 +1,5 @@
-//! When everything is refused, it is not the records that are wrong: the function stops before it has emptied the topic into
-//! the dead letters.
+//! If everything is refused, the mistake isn't in the records: the function stops before it has moved the whole topic
+//! into the dead letters.
 
 use millstream_core::{Error, Late, Log, TopicPartition};
 use millstream_testkit::MemoryLog;
@@ -9,13 +9,13 @@ use crate::{
     world::{Declared, Member, TOPIC, UNSTORABLE, World},
 };
 
-/// Reads on from the fence in batches until the end or an error; the error's text, if any.
+/// Reads from the fence in batches until the end or an error; returns the error's text, if any.
 async fn read_on(world: &World, member: &Member, batch: i64, end: i64) -> Option<String> {
     let mut next = member.runner.start(&crate::world::partition()).await.unwrap();
     while next < end {
         match member.runner.process(world.read(next, (next + batch).min(end)).await).await {
             Ok(moved) => next = moved,
-            Err(Error::Stop(fault)) => return Some(fault.to_string()),
+            Err(Error::Stop(cause)) => return Some(cause.to_string()),
             Err(error) => panic!("{error}"),
         }
     }
@@ -35,10 +35,10 @@ async fn a_function_that_has_never_accepted_a_record_stops_soon() {
             let said = read_on(&world, &member, batch, 2_500).await.expect("a stop");
             assert!(said.contains("1,000") && said.contains("offset 1000"), "{said}");
             assert_eq!((member.next_offset().await, world.letter_offsets().len()), (1_000, 1_000));
-            // On Lambda the process lives on, and gets the records again.
+            // On Lambda the process stays alive, and gets the records again.
             assert!(read_on(&world, &member, batch, 2_500).await.is_some());
             assert_eq!((member.next_offset().await, world.letter_offsets().len()), (1_000, 1_000));
-            // A restart is how a person says that the records are what is wrong: it goes on for as many more.
+            // With a restart, a person confirms that the records are wrong: the function skips as many more.
             let again = world.member().await;
             assert!(read_on(&world, &again, batch, 2_500).await.is_some());
             assert_eq!((again.next_offset().await, world.letter_offsets().len()), (2_000, 2_000));
@@ -48,7 +48,7 @@ async fn a_function_that_has_never_accepted_a_record_stops_soon() {
 }
 
 #[tokio::test]
-async fn a_function_that_worked_rides_out_a_burst() {
+async fn a_function_that_worked_survives_a_burst_of_bad_records() {
     let (burst, flood) = (values("bad", 9_000), values("poison", 11_000));
     let records = [vec!["a".to_owned()], burst, vec!["b".to_owned()], flood].concat();
     let world = World::with(Declared::default(), &records);
@@ -59,16 +59,16 @@ async fn a_function_that_worked_rides_out_a_burst() {
     assert_eq!(member.next_offset().await, 1 + 9_000 + 1 + 10_000);
 }
 
-/// It is tried again each time: as soon as something is accepted, the function goes on.
+/// Records are tried again after each stop: as soon as one is accepted, the function continues.
 #[tokio::test]
-async fn what_is_accepted_ends_the_run() {
+async fn an_accepted_record_resets_the_count() {
     let records: Vec<_> = (0..8_000).map(|at| if at % 900 == 899 { "a" } else { "poison" }).collect();
     let world = World::with(Declared::default(), &records);
     assert_eq!(read_on(&world, &world.member().await, 500, 8_000).await, None);
     assert_eq!(world.letter_offsets().len(), 8_000 - 8);
 }
 
-/// Late events are what the pipeline file asks for, however many there are.
+/// The pipeline file asks for late events to be dead letters, so any number of them is fine.
 #[tokio::test]
 async fn late_events_stop_nothing() {
     let declared = Declared { late: Late::DeadLetter, lateness_ms: 1, ..Declared::default() };
@@ -78,7 +78,8 @@ async fn late_events_stop_nothing() {
     assert_eq!(world.letter_offsets().len(), 12_000);
 }
 
-/// A record that can be decoded is no sign of a mistake, late or not: beside such ones a bad one in six is only a bad one.
+/// A record that can be decoded, late or not, shows that there is no general mistake: one bad record in six stops
+/// nothing.
 #[tokio::test]
 async fn bad_records_among_late_ones_stop_nothing() {
     let declared = Declared { late: Late::DeadLetter, lateness_ms: 1, ..Declared::default() };
@@ -87,7 +88,7 @@ async fn bad_records_among_late_ones_stop_nothing() {
     for batch in [1, 6, 700] {
         let world = World::with(declared.clone(), &records);
         assert_eq!(read_on(&world, &world.member().await, 1, 1).await, None);
-        // A process that has accepted nothing itself yet.
+        // A new process, which has not accepted any record yet.
         assert_eq!(read_on(&world, &world.member().await, batch, 6_601).await, None, "batches of {batch}");
         assert_eq!(world.letter_offsets().len(), 6_600);
     }

@@ -1,4 +1,4 @@
-//! Where a partition begins that has no fence yet.
+//! Where a partition without a fence begins.
 
 use millstream_core::{Fence, Sink, Start, TopicPartition};
 use millstream_testkit::PlainTransform;
@@ -21,7 +21,7 @@ async fn a_partition_that_is_added_later_begins_with_its_first_record() {
     world.log.append(TOPIC, 1, ["a", "b", "c"]);
     let member = world.member().await;
     assert_eq!(member.runner.start(&number(1)).await.unwrap(), 0);
-    // On Lambda: what its trigger has missed of the new partition is read from the log.
+    // On Lambda: records of the new partition that its trigger has missed are read from the log.
     world.log.grow(TOPIC, 3);
     world.log.append(TOPIC, 2, ["x", "y", "z"]);
     let pushed = crate::world::pushed_of(&world.log.all(&number(2)), |offset| offset >= 1).unwrap();
@@ -29,9 +29,9 @@ async fn a_partition_that_is_added_later_begins_with_its_first_record() {
     assert_eq!(member.texts().await, ["x", "y", "z"]);
 }
 
-/// The partitions of one first start get their fences one after the other, and by several processes at once.
+/// In a first start, the partitions get their fences one after the other, and from several processes at once.
 #[tokio::test]
-async fn partitions_of_one_first_start_begin_behind_what_is_there() {
+async fn partitions_of_one_first_start_begin_after_the_existing_records() {
     for yields in 0..4 {
         let world = World::with(latest(), ["a", "b"]);
         world.log.grow(TOPIC, 4);
@@ -52,7 +52,7 @@ async fn partitions_of_one_first_start_begin_behind_what_is_there() {
 
 /// On Lambda a partition gets its fence with its first event, which may come long after the others'.
 #[tokio::test]
-async fn a_partition_that_was_quiet_begins_with_what_is_delivered_first() {
+async fn a_partition_that_was_quiet_begins_with_its_first_delivered_record() {
     let world = World::with(latest(), ["old", "new"]);
     world.log.grow(TOPIC, 2);
     world.log.append(TOPIC, 1, ["a"]);
@@ -63,9 +63,9 @@ async fn a_partition_that_was_quiet_begins_with_what_is_delivered_first() {
     assert_eq!(member.texts().await, ["a", "new"]);
 }
 
-/// A store in which nobody has kept how many partitions there were at first.
+/// A store without the number of partitions at the first start.
 #[tokio::test]
-async fn a_function_that_has_fences_already_takes_what_there_is_for_its_beginning() {
+async fn a_function_that_already_has_fences_takes_the_current_partitions_as_its_first_ones() {
     let world = World::with(latest(), ["old"]);
     let before = world.store.sink(FUNCTION, PlainTransform::Append.table("words"));
     before.create_fence(&partition(), Fence::starting_at(1)).await.unwrap();
@@ -74,5 +74,5 @@ async fn a_function_that_has_fences_already_takes_what_there_is_for_its_beginnin
     world.log.append(TOPIC, 1, ["a"]);
     let member = world.member().await;
     assert_eq!(member.runner.start(&number(1)).await.unwrap(), 0);
-    assert_eq!(member.sink.snapshot().await.unwrap().fences.len(), 2, "fences of partitions, and of nothing else");
+    assert_eq!(member.sink.snapshot().await.unwrap().fences.len(), 2, "only partitions have fences");
 }

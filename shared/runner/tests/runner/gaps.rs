@@ -1,4 +1,4 @@
-//! Missing records, wherever they went.
+//! Missing records, whatever the cause.
 
 use millstream_core::{BatchBuilder, Error, OnGap, Start};
 
@@ -60,7 +60,7 @@ async fn unread_records_that_retention_deleted_stop_the_function() {
     assert_eq!((member.texts().await, member.next_offset().await), (vec!["a".to_owned()], 1));
 }
 
-/// The hole may be a legitimate one, but below the log's low end nobody can tell any more.
+/// The hole may be legitimate, but below the log's low end that can no longer be checked.
 #[tokio::test]
 async fn a_hole_below_the_logs_low_end_stops_the_function() {
     let world = World::with(Declared::default(), WORDS);
@@ -86,7 +86,7 @@ async fn on_gap_fail_stops_and_on_gap_skip_goes_on() {
 }
 
 #[tokio::test]
-async fn a_log_that_fails_for_a_moment_loses_nothing() {
+async fn a_log_that_fails_temporarily_loses_nothing() {
     let world = World::with(Declared::default(), WORDS);
     let member = world.member().await;
     world.log.fail_next_reads(1);
@@ -95,7 +95,8 @@ async fn a_log_that_fails_for_a_moment_loses_nothing() {
     assert_eq!(member.texts().await, ["a", "b", "c", "d"]);
 }
 
-/// On Lambda the first record of a partition is what wakes the function: it must not create its fence behind that record.
+/// On Lambda the first record of a partition is what wakes the function: its fence must not be created after that
+/// record.
 #[tokio::test]
 async fn a_first_delivery_is_not_lost_to_start_latest() {
     let world = World::with(Declared { start: Start::Latest, ..Declared::default() }, WORDS);
@@ -105,17 +106,18 @@ async fn a_first_delivery_is_not_lost_to_start_latest() {
 }
 
 #[tokio::test]
-async fn start_latest_begins_behind_what_is_there() {
+async fn start_latest_begins_after_the_existing_records() {
     let world = World::with(Declared { start: Start::Latest, ..Declared::default() }, WORDS);
     let member = world.member().await;
     assert_eq!(member.runner.start(&partition()).await.unwrap(), 6);
     world.log.append(TOPIC, 0, ["g"]);
-    // A trigger that began earlier delivers old records too: they are below the fence.
+    // A trigger that began earlier delivers old records too. They are below the fence.
     assert_eq!(member.runner.process(world.pushed(&[3, 4, 5, 6])).await.unwrap(), 7);
     assert_eq!(member.texts().await, ["g"]);
 }
 
-/// What a schedule does for hosts that move on past a failure and may never deliver again: an empty batch at the log's end.
+/// Some hosts skip a failed batch and may never deliver again. For them, a schedule sends an empty batch at the log's
+/// end.
 #[tokio::test]
 async fn an_empty_batch_at_the_end_of_the_log_catches_up() {
     let world = World::with(Declared { max_records: 2, ..Declared::default() }, WORDS);

@@ -1,4 +1,4 @@
-//! Dead letters: what they hold, and when they are durable.
+//! Dead letters: their content, and when they are durable.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     yielding::die_after,
 };
 
-/// A place that takes no letter: it is too large for its topic.
+/// A store that refuses every letter, as too large for its topic.
 struct Refuses;
 
 #[async_trait]
@@ -38,7 +38,7 @@ impl DeadLetters for Refuses {
 }
 
 #[tokio::test]
-async fn a_letter_that_nobody_takes_stops_the_function() {
+async fn a_letter_that_cannot_be_stored_stops_the_function() {
     let world = World::with(Declared::default(), ["a", "bad", "c"]);
     let member = world.member_with(Arc::new(Refuses), 1).await;
     let done = die_after(1_000, member.runner.process(world.pushed(&[0, 1, 2]))).await;
@@ -61,9 +61,9 @@ async fn letters_are_durable_before_the_fence_passes_them() {
     assert_eq!(member.runner.stats().dead_letters(), 1);
 }
 
-/// A database that is away for a while is no reason to send the same letters with every attempt.
+/// While a database is unavailable, the same letters are not sent with every attempt.
 #[tokio::test]
-async fn a_letter_that_is_in_is_not_sent_again() {
+async fn a_stored_letter_is_not_sent_again() {
     let world = World::with(Declared::default(), ["a", "bad", "c", "bad", "poison", "f", "bad"]);
     let member = world.member().await;
     for failure in [Failure::RetryBefore, Failure::Fenced, Failure::RetryBefore] {
@@ -83,11 +83,11 @@ async fn a_letter_that_is_in_is_not_sent_again() {
         .collect();
     sent.sort();
     assert_eq!(sent, [1, 3, 4, 6]);
-    // What another process sends is its own affair: it can't know.
+    // Another process sends the letter again: it can't know that it is stored.
     assert_eq!(member.runner.stats().dead_letters(), 4);
 }
 
-/// The function was reset, or the sink was put back to what it was: what was sent for it is gone as well.
+/// The function was reset, or the sink was restored to an earlier state: its letters may be gone as well.
 #[tokio::test]
 async fn letters_are_sent_again_when_the_fence_goes_back() {
     let world = World::with(Declared::default(), ["a", "b", "bad", "d"]);
@@ -121,7 +121,7 @@ async fn a_reason_is_cut_between_characters() {
 }
 
 #[tokio::test]
-async fn a_letter_holds_what_fits_one_message() {
+async fn a_letter_is_cut_to_fit_one_message() {
     let world = World::new(Declared::default());
     let (key, value) = (vec![b'k'; 200_000], [b"bad".to_vec(), vec![b'v'; 999_000]].concat());
     let headers = vec![("trace".to_owned(), b"1".to_vec())];

@@ -1,5 +1,5 @@
-//! The runner against its contract, on fakes: schedules that try to lose or double a record, to stop a function without
-//! need, or to make two hosts differ.
+//! The runner's contract, tested on fakes: schedules that try to lose or duplicate a record, to stop a function without
+//! a reason, or to make two hosts differ.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod ahead;

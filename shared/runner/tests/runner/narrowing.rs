@@ -1,4 +1,4 @@
-//! Finding the records that can't be stored: other cuts must give the same table and the same letters.
+//! Finding the records that can't be stored: the table and the letters must not depend on how batches are cut.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::world::{Declared, TOPIC, World};
 
 pub const ALL: Limits = Limits { max_records: usize::MAX, max_bytes: usize::MAX, max_wait_ms: 0 };
 
-/// `n` parts of 0..len, in every way.
+/// All ways to cut 0..len into parts.
 fn cuts(len: i64) -> Vec<Vec<(i64, i64)>> {
     (0..1_u32 << (len - 1))
         .map(|marks| {
@@ -25,7 +25,7 @@ fn cuts(len: i64) -> Vec<Vec<(i64, i64)>> {
         .collect()
 }
 
-/// Table and letters after `values` came in this cut.
+/// The table and the letters after `values` came in batches cut in this way.
 async fn outcome(declared: &Declared, values: &[&str], cut: &[(i64, i64)]) -> (Vec<Vec<String>>, Vec<(i64, String)>) {
     let world = World::with(declared.clone(), values);
     let member = world.member().await;
@@ -51,14 +51,14 @@ fn late() -> Declared {
 }
 
 #[tokio::test]
-async fn each_bad_record_goes_alone() {
+async fn each_bad_record_becomes_a_letter_alone() {
     let values = ["a", "poison", "bad", "unstorable", "unstorable 2", "f", "poison 2"];
     let (rows, letters) = assert_every_cut_alike(&Declared::default(), &values).await;
     assert_eq!(rows, [["a", "0"], ["f", "5"]]);
     assert_eq!(letters.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [1, 2, 3, 4, 6]);
 }
 
-/// The sink refuses what the lateness of others was judged by, after their letters were written.
+/// The sink refuses a record after others were judged late by it and their letters were written.
 #[tokio::test]
 async fn a_refused_record_counts_for_lateness_in_every_cut() {
     for refused in ["unstorable @9000000", "poison @9000000"] {
@@ -69,7 +69,7 @@ async fn a_refused_record_counts_for_lateness_in_every_cut() {
     }
 }
 
-/// A record that is late and could not be stored either is a late one, alone or not.
+/// A late record that could not be stored either counts as late, alone or in a batch.
 #[tokio::test]
 async fn a_late_record_is_not_stored_and_so_not_refused() {
     let values = ["a@9000000", "unstorable @1", "poison @2", "d@9000000"];
@@ -91,16 +91,16 @@ impl Transform for Sums {
             parts.into_iter().map(|(key, number)| (key, number.parse::<i64>().unwrap())).unzip();
         let columns = vec![Arc::new(StringArray::from(keys)) as _, Arc::new(Int64Array::from(numbers)) as _];
         let rows = rows::rows(&table, columns);
-        // As a real aggregate does: an overflow within the batch is refused before the sink sees it.
+        // Like a real aggregate: an overflow within the batch is refused before the sink sees it.
         let combine = table.combine.clone().unwrap();
         combine.combine(std::slice::from_ref(&rows)).await?;
         concat_batches(&table.schema(), [&rows]).map(|rows| vec![rows]).map_err(|error| Error::stop(error.to_string()))
     }
 }
 
-/// Each would fit alone; together they are more than the column holds. The ones that no longer fit are refused, the same
-/// in every cut. (With both signs in one sum it depends on the cut whether the total is ever too large: see
-/// ARCHITECTURE.md.)
+/// Each value fits alone, but their sum doesn't fit the column. The records that no longer fit are refused, the same
+/// ones in every cut. (If one sum has values of both signs, it depends on the cut whether the total is ever too large:
+/// see ARCHITECTURE.md.)
 #[tokio::test]
 async fn a_sum_that_overflows_refuses_the_record_that_no_longer_fits() {
     let declared = Declared { transform: Arc::new(Sums), table: PlainTransform::Count, ..Declared::default() };
@@ -122,7 +122,7 @@ async fn narrowing_is_bounded() {
     assert_eq!((stats.dead_letters(), stats.writes(), world.letter_offsets().len()), (500, 500, 500));
 }
 
-/// What can't be done at once is done in parts. It is nobody's fault, so nothing of it becomes a dead letter.
+/// A batch that is too large at once is written in parts. No record is at fault, so none becomes a dead letter.
 #[tokio::test]
 async fn what_is_too_large_is_written_in_parts() {
     let text = |at| match at {
@@ -139,9 +139,9 @@ async fn what_is_too_large_is_written_in_parts() {
     assert!(member.runner.stats().writes() < 40, "{} writes", member.runner.stats().writes());
 }
 
-/// A lock that is held for a while looks like writes that are too large: once it is gone they grow again.
+/// A lock that is held for a while looks like writes that are too large. Once it is released, writes grow again.
 #[tokio::test]
-async fn what_was_too_large_for_a_while_only_costs_few_writes() {
+async fn what_was_too_large_only_for_a_while_costs_few_writes() {
     let world = World::with(Declared::default(), (0..1_000).map(|at| at.to_string()));
     let member = world.member().await;
     // Down to one record.
@@ -154,7 +154,7 @@ async fn what_was_too_large_for_a_while_only_costs_few_writes() {
 }
 
 #[tokio::test]
-async fn one_record_that_is_too_large_is_tried_again() {
+async fn one_record_that_is_too_large_is_retried() {
     let world = World::with(Declared::default(), ["a", "b"]);
     let member = world.member().await;
     member.sink.takes_at_most(0);
@@ -178,7 +178,7 @@ async fn one_among_many_costs_few_writes() {
     assert!(member.runner.stats().writes() < 60, "{} writes", member.runner.stats().writes());
 }
 
-/// Between the refusal and the letter somebody else moved the fence, or the write failed.
+/// Between the refusal and the letter, another writer moved the fence, or the write failed.
 #[tokio::test]
 async fn a_refusal_is_not_carried_over_to_another_record() {
     for failure in [Failure::Fenced, Failure::RetryBefore, Failure::RetryAfter] {
@@ -194,9 +194,9 @@ async fn a_refusal_is_not_carried_over_to_another_record() {
     }
 }
 
-/// A defect that a record brings to light is the trouble of that record alone. Its text may quote the record: it stays out.
+/// A bug that one record triggers affects only that record. The panic's text may quote the record, so it isn't stored.
 #[tokio::test]
-async fn a_panic_is_the_dead_letter_of_one_record() {
+async fn a_panic_makes_one_record_a_dead_letter() {
     struct Panics;
 
     impl Panics {
@@ -233,9 +233,9 @@ async fn a_panic_is_the_dead_letter_of_one_record() {
     reasons.for_each(|reason| assert!(reason.contains("defect") && !reason.contains("secret"), "{reason}"));
 }
 
-/// The gap is read again after a refusal, and by then compaction has taken the refused record away.
+/// The gap is read again after a refusal; by then compaction has removed the refused record.
 #[tokio::test]
-async fn compaction_while_narrowing_refuses_no_neighbour() {
+async fn compaction_while_narrowing_does_not_refuse_a_neighbour() {
     struct CompactsAway(Declared, millstream_testkit::MemoryLog);
 
     #[async_trait]

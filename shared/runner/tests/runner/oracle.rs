@@ -1,4 +1,4 @@
-//! What one pass over the log gives, written down a second time and record by record.
+//! The expected result of one pass over the log, computed independently, record by record.
 
 use millstream_core::{Batch, Late};
 
@@ -6,9 +6,9 @@ use crate::world::{Declared, UNSTORABLE};
 
 #[derive(Debug, Default, PartialEq)]
 pub struct Expected {
-    /// Text and offset of each row.
+    /// The text and the offset of each row.
     pub rows: Vec<(String, i64)>,
-    /// Offset of each dead letter, and whether it is one for its event time.
+    /// The offset of each dead letter, and whether its event time is the reason.
     pub letters: Vec<(i64, bool)>,
     /// The highest event time.
     pub newest_us: Option<i64>,
@@ -27,13 +27,13 @@ pub fn one_pass(log: &Batch, declared: &Declared) -> Expected {
         let time_us = declared_us.unwrap_or(log.timestamps_ms().value(row) * 1_000);
         let stamp_us = log.timestamps_ms().value(row) * 1_000;
         if declared.ahead_ms.is_some_and(|ahead_ms| time_us > stamp_us + ahead_ms * 1_000) {
-            // A wrong clock says nothing of the others.
+            // An event with a wrong clock must not affect the others.
             expected.letters.push((offset, true));
             continue;
         }
         let late = declared.late == Late::DeadLetter
             && expected.newest_us.is_some_and(|newest_us| time_us < newest_us - declared.lateness_ms * 1_000);
-        // Every other event that can be read counts, whatever becomes of it.
+        // Every other event that can be read counts, even if it becomes a dead letter.
         expected.newest_us = expected.newest_us.max(Some(time_us));
         if late || text.starts_with("poison") || text.starts_with(UNSTORABLE) {
             expected.letters.push((offset, late));

@@ -1,4 +1,4 @@
-//! A topic that was re-created is found out; a healthy one never is.
+//! A re-created topic is detected; a healthy one never stops a function.
 
 use millstream_core::{Error, Log, Sink, Start};
 
@@ -15,7 +15,7 @@ fn stopped<T: std::fmt::Debug>(outcome: Result<T, Error>) {
     assert!(matches!(error, Error::Stop(_)) && error.to_string().contains("generation"), "{error}");
 }
 
-/// Deletes the topic and creates it again with `values`, of the timestamps that the first ones had.
+/// Deletes the topic and re-creates it with `values`, which get the old records' timestamps.
 async fn recreate_alike(world: &World, values: &[&str]) {
     world.log.recreate(TOPIC, 1);
     for (offset, value) in values.iter().enumerate() {
@@ -34,9 +34,9 @@ async fn alike() -> (World, Member) {
     (world, member)
 }
 
-/// A replay with the old timestamps: only the topic's id tells.
+/// A replay with the old timestamps: only the topic's id differs.
 #[tokio::test]
-async fn a_topic_that_looks_the_same_is_found_out_by_its_id() {
+async fn a_topic_that_looks_the_same_is_detected_by_its_id() {
     for values in [&["u", "v", "w"][..], &["u", "v", "w", "x", "y"]] {
         let (world, _) = alike().await;
         assert_eq!(world.member().await.runner.start(&partition()).await.unwrap(), 3);
@@ -49,7 +49,7 @@ async fn a_topic_that_looks_the_same_is_found_out_by_its_id() {
 }
 
 #[tokio::test]
-async fn a_fence_from_before_gets_the_id_with_the_next_write() {
+async fn an_older_fence_gets_the_topic_id_with_the_next_write() {
     let world = World::new(Declared::default());
     world.log.without_topic_ids(true);
     recreate_alike(&world, &["a", "b", "c"]).await;
@@ -61,16 +61,16 @@ async fn a_fence_from_before_gets_the_id_with_the_next_write() {
     world.append_at(times()[3], "d").await;
     later.runner.process(world.pushed(&[3])).await.unwrap();
     assert_eq!(id().await, world.log.topic_id(TOPIC).await.unwrap());
-    // A broker that forgets the ids for a while takes none away.
+    // A broker that doesn't tell ids for a while doesn't remove any.
     world.log.without_topic_ids(true);
     world.append_at(times()[4], "e").await;
     world.member().await.runner.process(world.pushed(&[4])).await.unwrap();
     assert!(id().await.is_some());
 }
 
-/// A function without `start` (Lambda) takes no id from a topic that is not the fence's.
+/// A function that doesn't call `start` (Lambda) must not store the id of a topic that isn't the fence's.
 #[tokio::test]
-async fn a_fence_from_before_takes_no_id_of_another_topic() {
+async fn an_older_fence_does_not_get_the_id_of_another_topic() {
     let world = World::new(Declared::default());
     world.log.without_topic_ids(true);
     recreate_alike(&world, &["a", "b", "c"]).await;
@@ -82,7 +82,7 @@ async fn a_fence_from_before_takes_no_id_of_another_topic() {
 }
 
 #[tokio::test]
-async fn a_log_that_ends_below_the_fence_for_a_moment_is_waited_for() {
+async fn a_log_that_ends_below_the_fence_is_retried_for_a_while() {
     for without_ids in [false, true] {
         let (world, _) = alike().await;
         world.log.without_topic_ids(without_ids);
@@ -93,7 +93,7 @@ async fn a_log_that_ends_below_the_fence_for_a_moment_is_waited_for() {
             assert!(error.is_retry() && error.to_string().contains("ends at offset 1"), "{error}");
         }
         assert_eq!(member.runner.start(&partition()).await.unwrap(), 3);
-        // It has come back: the next time it is waited for as long again.
+        // It has recovered: the next time, the function waits as long again.
         world.log.tell_end(TOPIC, 0, 1, 1);
         assert!(member.runner.start(&partition()).await.unwrap_err().is_retry());
     }
@@ -110,14 +110,14 @@ async fn a_log_that_has_lost_records_stops() {
         }
     };
     assert!(error.contains("same topic") && error.contains("lost records") && !error.contains("re-created"), "{error}");
-    // Others stand in their place by now.
+    // By now other records have their offsets.
     world.append_at(times()[8], "x").await;
     let error = world.member().await.runner.start(&partition()).await.unwrap_err();
     assert!(matches!(&error, Error::Stop(_)) && error.to_string().contains("lost records"), "{error}");
 }
 
 #[tokio::test]
-async fn a_shorter_topic_is_found_out() {
+async fn a_shorter_topic_is_detected() {
     let world = World::with(Declared::default(), ["a", "b", "c"]);
     let member = three_done(&world).await;
     world.log.recreate(TOPIC, 1);
@@ -128,20 +128,20 @@ async fn a_shorter_topic_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_longer_topic_is_found_out_by_the_last_record_below_the_fence() {
+async fn a_longer_topic_is_detected_by_the_last_record_below_the_fence() {
     let world = World::with(Declared::default(), ["a", "b", "c"]);
     let member = three_done(&world).await;
     world.log.recreate(TOPIC, 1);
     world.log.append(TOPIC, 0, ["u", "v", "w", "x", "y"]);
     stopped(member.runner.start(&partition()).await);
     stopped(member.runner.process(world.pushed(&[0, 1])).await);
-    // It reaches over the fence: the part below it is no redelivery either.
+    // The batch reaches past the fence: its part below the fence isn't a redelivery either.
     stopped(member.runner.process(world.pushed(&[0, 1, 2, 3, 4])).await);
     stopped(member.runner.process(world.pushed(&[2, 3])).await);
     assert_eq!(member.texts().await, ["a", "b", "c"]);
 }
 
-/// Replays and several producers write times in any order; a log without times writes -1.
+/// Replays and several producers write timestamps in any order; a log without timestamps writes -1.
 #[tokio::test]
 async fn times_out_of_order_stop_nothing() {
     for times in [[900, 500, 100, 700], [-1, -1, -1, -1], [5, 5, 5, 5], [100, 500, 200, 1]] {
@@ -181,9 +181,9 @@ async fn compaction_and_retention_around_the_fence_stop_nothing() {
     }
 }
 
-/// The fence may stand behind a hole (transaction markers): then there is no record to compare, and none is missed.
+/// The fence may come after a hole (transaction markers): then there is no record to compare, and none is missing.
 #[tokio::test]
-async fn a_fence_behind_a_hole_stops_nothing() {
+async fn a_fence_after_a_hole_stops_nothing() {
     let world = World::with(Declared::default(), ["a", "b", "c"]);
     world.log.compact_away(TOPIC, 0, 2);
     let member = three_done(&world).await;
@@ -194,7 +194,7 @@ async fn a_fence_behind_a_hole_stops_nothing() {
 }
 
 #[tokio::test]
-async fn an_empty_new_topic_is_a_beginning() {
+async fn a_new_empty_topic_is_a_first_start() {
     let world = World::new(Declared { start: Start::Latest, ..Declared::default() });
     let member = world.member().await;
     assert_eq!(member.runner.start(&partition()).await.unwrap(), 0);

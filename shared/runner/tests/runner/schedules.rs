@@ -1,4 +1,4 @@
-//! Random schedules of two processes over one store: whatever happens, it is as after one pass.
+//! Random schedules of two processes over one store: the result is always that of one pass.
 
 use millstream_core::{Late, Log, OnGap, Sink};
 use millstream_testkit::{Failure, rows};
@@ -17,14 +17,14 @@ struct Delivery {
     to: usize,
     from: Index,
     len: usize,
-    /// Which of its records a trigger leaves out; none for a consumer's own read.
+    /// Which of its records a trigger leaves out; `None` for a consumer's own read.
     left_out: Option<u32>,
     failures: Vec<Failure>,
     letters_fail: bool,
     log_fails: bool,
-    /// After so many steps the process is gone.
+    /// The process dies after this many steps.
     dies_after: Option<usize>,
-    /// The other process gets the same records at the same time, from here on.
+    /// From here on, the other process gets the same records at the same time.
     also: Option<usize>,
 }
 
@@ -35,7 +35,7 @@ fn record() -> impl Strategy<Value = String> {
         1 => Just("poison ".to_owned()),
         1 => Just("unstorable ".to_owned()),
     ];
-    // Records are stamped long after 1970: most events are old, some are of a clock that is wrong by far.
+    // Record timestamps are long after 1970: most events are old, and a few come from a clock that is far wrong.
     let time_us = prop_oneof![12 => (0_i64..40).prop_map(|ms| ms * 1_000), 1 => Just(4_000_000_000_000_000)];
     (text, time_us).prop_map(|(text, us)| format!("{text}@{us}"))
 }
@@ -108,7 +108,8 @@ async fn deliver(world: &World, members: &mut [Member; 2], step: &Delivery, high
     match outcome {
         Some(Ok(next)) => assert!(next >= end, "acknowledged up to {next}, delivered up to {end}"),
         Some(Err(_)) => {}
-        // Half of the dead come back as a new process, half were only let go of and keep what they know.
+        // Half of the dead ones come back as a new process; the other half only abandoned the call and keep their
+        // state.
         None if polls.is_multiple_of(2) => members[step.to] = world.slow_member(1).await,
         None => {}
     }
@@ -120,7 +121,7 @@ async fn deliver(world: &World, members: &mut [Member; 2], step: &Delivery, high
 
 const LATENESS_MS: i64 = 10;
 
-/// The watermark of the moment, and the rows below it: windows that end there may be closed, since what comes later is late.
+/// The current watermark, and the rows below it: windows that end below it may be closed, since later records are late.
 async fn closed(member: &Member) -> (i64, Vec<String>) {
     let snapshot = member.sink.snapshot().await.unwrap();
     let newest_us = snapshot.fences.iter().find_map(|(_, fence)| fence.max_event_time_us);
@@ -144,7 +145,7 @@ async fn run(schedule: Schedule) {
     };
     let world = World::with(declared, &schedule.records);
     let high = schedule.records.len() as i64;
-    // The last record stays: a log's end is a record or a marker, and here there are no markers.
+    // The last record stays: a log ends with a record or a marker, and there are no markers here.
     for hole in schedule.holes.iter().map(|hole| hole.index(high as usize) as i64).filter(|hole| hole + 1 < high) {
         world.log.compact_away(TOPIC, 0, hole);
     }
@@ -156,14 +157,14 @@ async fn run(schedule: Schedule) {
         closings.push(closed(&members[0]).await);
     }
 
-    // Everything passes in the end: the log is read from the fence on by whoever is left.
+    // Finally nothing fails any more, and the remaining processes read the log from the fence.
     world.letters.fail_next(0);
     world.log.fail_next_reads(0);
     let mut attempts = 0;
     let mut next = 0;
     while next < high {
         attempts += 1;
-        assert!(attempts < 500, "it does not settle");
+        assert!(attempts < 500, "it does not finish");
         let to = (next + schedule.last_cut as i64).min(high);
         let batch = world.log.read(&partition(), next..to, ALL).await.unwrap();
         next = members[attempts % 2].runner.process(batch).await.unwrap_or(next);
@@ -193,7 +194,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_schedule_gives_what_one_pass_gives(schedule in schedule()) {
+    fn every_schedule_gives_the_result_of_one_pass(schedule in schedule()) {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run(schedule));
     }
 }

@@ -1,4 +1,4 @@
-//! One log, one store and one place of dead letters, which any number of runners share as processes do.
+//! One log, one table store and one dead-letter store, shared by any number of runners like processes.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,17 +13,17 @@ use crate::yielding::Yielding;
 
 pub const TOPIC: &str = "words";
 pub const FUNCTION: &str = "test.words";
-/// A text that begins so is refused by the sink, and only there.
+/// The sink, and only the sink, refuses a text that starts with this.
 pub const UNSTORABLE: &str = "unstorable";
 
-/// By how much an event may be ahead of its record's timestamp where a test says nothing else: an hour.
+/// The default of how far an event may be ahead of its record's timestamp: an hour.
 pub const AHEAD_MS: i64 = 3_600_000;
 
 pub fn partition() -> TopicPartition {
     TopicPartition::new(TOPIC, 1, 0)
 }
 
-/// What a pipeline file would say.
+/// The settings that a pipeline file would have.
 #[derive(Clone)]
 pub struct Declared {
     pub decode: Arc<dyn Decode>,
@@ -35,7 +35,7 @@ pub struct Declared {
     pub lateness_ms: i64,
     pub ahead_ms: Option<i64>,
     pub max_records: usize,
-    /// Is the store one without transactions?
+    /// Is it a store without transactions?
     pub by_position: bool,
 }
 
@@ -64,7 +64,7 @@ pub struct World {
     pub declared: Declared,
 }
 
-/// A runner, and its own connection to the store, whose failures are its own.
+/// A runner with its own connection to the store, which can fail separately.
 pub struct Member {
     pub runner: Runner,
     pub sink: Arc<MemorySink>,
@@ -88,12 +88,12 @@ impl World {
         world
     }
 
-    /// A process: what it knows of the fences is its own.
+    /// A process with its own cache of the fences.
     pub async fn member(&self) -> Member {
         self.member_with(self.letters.clone(), 0).await
     }
 
-    /// One that can be let go of at every step, `yields` times at each.
+    /// A process that can be dropped at every step; each step yields `yields` times.
     pub async fn slow_member(&self, yields: usize) -> Member {
         self.member_with(Arc::new(Yielding { inner: self.letters.clone(), yields }), yields).await
     }
@@ -123,7 +123,7 @@ impl World {
         Member { runner, sink }
     }
 
-    /// Appends one record of a given time.
+    /// Appends one record with a given timestamp.
     pub async fn append_at(&self, timestamp_ms: i64, value: &str) {
         let record = NewRecord {
             value: Some(value.as_bytes().to_vec()),
@@ -134,13 +134,13 @@ impl World {
         self.log.send(TOPIC, vec![record]).await.unwrap();
     }
 
-    /// What a consumer reads: the log vouches for what is missing.
+    /// What a consumer reads: the log guarantees that missing offsets don't exist.
     pub async fn read(&self, from: i64, to: i64) -> Batch {
         let limits = Limits { max_records: usize::MAX, max_bytes: usize::MAX, max_wait_ms: 0 };
         self.log.read(&partition(), from..to, limits).await.unwrap()
     }
 
-    /// What a trigger hands over: these records and nobody's word for the others.
+    /// What a trigger delivers: these records, without any guarantee about the others.
     pub fn pushed(&self, offsets: &[i64]) -> Batch {
         let all = self.log.all(&partition());
         pushed_of(&all, |offset| offsets.contains(&offset)).expect("records that are there")
@@ -161,7 +161,7 @@ impl Member {
     }
 }
 
-/// The records of `batch` for which `wanted` holds, as a trigger hands them over.
+/// The records of `batch` for which `wanted` holds, as a trigger delivers them.
 pub fn pushed_of(batch: &Batch, wanted: impl Fn(i64) -> bool) -> Option<Batch> {
     let mut builder = BatchBuilder::new(batch.partition().clone());
     for row in 0..batch.len() {

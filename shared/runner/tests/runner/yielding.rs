@@ -1,4 +1,4 @@
-//! Steps between which another task may run, or this one be let go of for good, as a process dies.
+//! Steps between which another task may run, or this one may be dropped, like a process that dies.
 
 use std::{future::Future, pin::pin, sync::Arc, task::Poll};
 
@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_core::{DeadLetter, DeadLetters, Fence, Position, Result, Sink, Snapshot, TopicPartition};
 
-/// Gives way before and after each call of what it wraps.
+/// Yields before and after each call of the wrapped value.
 pub struct Yielding<T: ?Sized> {
     pub inner: Arc<T>,
     pub yields: usize,

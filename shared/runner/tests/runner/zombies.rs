@@ -1,4 +1,4 @@
-//! Two processes on one partition, of which one is behind.
+//! Two processes on one partition; one of them is behind.
 
 use millstream_core::{Fence, Log, OnGap, Sink, Start};
 use millstream_testkit::Failure;
@@ -10,7 +10,7 @@ use crate::{
 
 const WORDS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
-/// Member A has been warm since offset 2, member B has done everything up to 6.
+/// Member A has cached the fence at offset 2; member B has processed everything up to 6.
 async fn one_behind(on_gap: OnGap) -> (World, crate::world::Member) {
     let world = World::with(Declared { on_gap, ..Declared::default() }, WORDS);
     let (behind, ahead) = (world.member().await, world.member().await);
@@ -27,9 +27,9 @@ async fn a_zombie_writes_nothing_twice() {
     assert_eq!(behind.texts().await, WORDS);
 }
 
-/// A warm Lambda instance that gets its next batch after others did many: what it takes for a gap is in the sink.
+/// A warm Lambda instance gets its next batch after others have processed many: what looks like a gap is in the sink.
 #[tokio::test]
-async fn a_stale_fence_is_no_gap() {
+async fn a_stale_fence_is_not_a_gap() {
     let (world, behind) = one_behind(OnGap::Heal).await;
     world.log.delete_below(TOPIC, 0, 6);
     assert_eq!(behind.runner.process(world.pushed(&[6, 7])).await.unwrap(), 8);
@@ -42,7 +42,7 @@ async fn a_stale_fence_is_no_gap() {
 }
 
 #[tokio::test]
-async fn an_unknown_outcome_is_cleared_up_by_the_fence() {
+async fn the_fence_shows_whether_an_unknown_write_succeeded() {
     let world = World::with(Declared::default(), WORDS);
     let member = world.member().await;
     for failure in [Failure::RetryBefore, Failure::RetryAfter] {
@@ -54,7 +54,7 @@ async fn an_unknown_outcome_is_cleared_up_by_the_fence() {
 }
 
 #[tokio::test]
-async fn fencing_without_end_becomes_a_retry() {
+async fn endless_fencing_becomes_a_retry() {
     let world = World::with(Declared::default(), WORDS);
     let member = world.member().await;
     for _ in 0..11 {
@@ -65,7 +65,7 @@ async fn fencing_without_end_becomes_a_retry() {
     assert_eq!(member.texts().await, ["a", "b"]);
 }
 
-/// A failover to a replica that lacks the last commits takes fence and rows back together.
+/// A failover to a replica that lacks the last commits rolls fence and rows back together.
 #[tokio::test]
 async fn a_store_that_falls_back_is_filled_again() {
     let mut world = World::with(Declared::default(), WORDS);
@@ -74,7 +74,7 @@ async fn a_store_that_falls_back_is_filled_again() {
     world.store = Default::default();
     let replica = world.member().await;
     replica.runner.process(world.pushed(&[0, 1])).await.unwrap();
-    // The batch behind what was lost is a gap now.
+    // Now the batch comes after a gap: the lost records.
     assert_eq!(replica.runner.process(world.pushed(&[4, 5])).await.unwrap(), 6);
     assert_eq!(replica.texts().await, WORDS[..6]);
 }
@@ -103,7 +103,7 @@ async fn two_first_writers_with_different_watermarks_agree() {
     }
 }
 
-/// A process dies at every step there is, and another one goes on with other batch boundaries.
+/// A process dies at every possible step, and another one continues with other batch boundaries.
 #[tokio::test]
 async fn a_death_at_any_step_changes_nothing() {
     let values = ["a", "bad", "c", "poison", "e", "unstorable", "unstorable", "h"];

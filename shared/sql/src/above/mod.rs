@@ -1,4 +1,4 @@
-//! What stands above the aggregate: which outputs are states as they are, and the view over the others.
+//! The plan above the aggregate: which outputs show a state unchanged, and the view that computes the others.
 
 mod postgres;
 mod total;
@@ -32,7 +32,7 @@ pub const ROW: &str = "__row";
 /// The name under which states are put into a [`Finisher`]'s plan.
 pub const STATES: &str = "__states";
 
-/// Turns state rows into what readers see; none when they are that already.
+/// Turns state rows into the rows that readers see. `None` if the state rows are already the result.
 pub type Finisher = Option<FinishPlan>;
 
 /// A plan over the slot [`STATES`] (the table's columns and [`ROW`]) that gives the view's columns and [`ROW`].
@@ -43,7 +43,7 @@ pub struct FinishPlan {
 
 /// Where each output column of the statement comes from.
 pub struct Outputs {
-    /// Name, and the column of the aggregate's output that it shows unchanged, if it does.
+    /// Name, and the column of the aggregate's output that it shows unchanged (if it shows one).
     columns: Vec<(String, Option<usize>)>,
     aggregate_columns: usize,
     filtered: bool,
@@ -62,7 +62,7 @@ impl Outputs {
         !self.filtered && self.columns.len() == from.len() && from == (0..self.aggregate_columns).collect::<Vec<_>>()
     }
 
-    /// For a whole one: the aggregate's columns in the order in which they are shown.
+    /// If [`Self::is_whole`]: the aggregate's columns in the order in which they are shown.
     pub fn order(&self) -> Vec<usize> {
         self.columns.iter().filter_map(|(_, from)| *from).collect()
     }
@@ -90,7 +90,8 @@ pub fn trace(above: &[LogicalPlan], aggregate: &DFSchema, root: &LogicalPlan) ->
     Ok(Outputs { columns: names.zip(from).collect(), aggregate_columns: aggregate.fields().len(), filtered })
 }
 
-/// Builds what finishes the states. `finished` gives each column of the aggregate's output from the table's `columns`.
+/// Builds the view and the finisher. `finished` computes each column of the aggregate's output from the table's
+/// `columns`.
 pub async fn finish(
     state: &SessionState,
     above: &[LogicalPlan],
@@ -124,8 +125,9 @@ pub async fn finish(
     Ok((Some(FinishPlan { plan, schema: Arc::new(Schema::new(out)) }), Some(view)))
 }
 
-/// The nodes above the aggregate as one flat SELECT over the states: what it gives, and which rows it keeps. Every
-/// column of the aggregate is replaced by what finishes it, so that no name of the topic is left for a view to stumble over.
+/// The nodes above the aggregate as one flat SELECT over the states: its columns, and which rows it keeps. Every column
+/// of the aggregate is replaced by the expression that finishes it: a name of the topic that was left here would fail
+/// later, in a view.
 struct Flat {
     outputs: Vec<(String, Expr)>,
     filters: Vec<Expr>,
@@ -160,7 +162,7 @@ impl Flat {
         Ok(Self { outputs: names.zip(columns).collect(), filters })
     }
 
-    /// With every operation total.
+    /// The same SELECT with every operation total.
     fn total(self, white_list: &WhiteList<'_>) -> Result<Self> {
         let outputs = self.outputs.into_iter().map(|(name, expr)| Ok((name, white_list.total(expr)?)));
         let filters = self.filters.into_iter().map(|filter| white_list.total(filter));
@@ -172,7 +174,7 @@ impl Flat {
         self.outputs.iter().map(column).collect()
     }
 
-    /// As PostgreSQL says it, each column cast to its declared type.
+    /// The SELECT in PostgreSQL's SQL, each column cast to its declared type.
     fn select(&self, states: &DFSchema, table: &str) -> Result<String> {
         let postgres = Postgres { schema: states };
         let mut columns = Vec::with_capacity(self.outputs.len());
@@ -187,7 +189,7 @@ impl Flat {
         Ok(format!("SELECT {} FROM {}{filter}", columns.join(", "), quote_identifier(table)))
     }
 
-    /// As a plan over the slot [`STATES`] with [`ROW`] in it.
+    /// The SELECT as a plan over the slot [`STATES`], including [`ROW`].
     fn plan(&self, schema: SchemaRef) -> Result<LogicalPlan> {
         let slot = Arc::new(SlotTable { name: STATES.to_owned(), schema });
         let mut builder = LogicalPlanBuilder::scan(TableReference::bare(STATES), provider_as_source(slot), None)?;

@@ -1,5 +1,5 @@
-//! Total expressions as PostgreSQL says them: each operation of `total.rs` with the same result, value by value, whatever the
-//! reader's time zone, language or settings are.
+//! Total expressions in PostgreSQL's SQL. Each operation of `total.rs` gives the same result here, value by value,
+//! whatever the reader's time zone, language or settings are.
 
 use arrow::datatypes::DataType;
 use datafusion::{
@@ -15,7 +15,7 @@ use crate::{
     sketch,
 };
 
-/// Spells expressions over the columns of `schema`.
+/// Writes expressions over the columns of `schema` as SQL.
 pub struct Postgres<'a> {
     pub schema: &'a DFSchema,
 }
@@ -36,11 +36,12 @@ pub fn type_name(data_type: &DataType) -> Result<String> {
         DataType::Date32 => "date".to_owned(),
         DataType::Binary => "bytea".to_owned(),
         data_type if data_type.is_nested() => "jsonb".to_owned(),
-        _ => return Err(SqlError::new("a column of this type can't be shown: cast it to text or a number")),
+        _ => return Err(SqlError::new("a column of this type can't be shown: cast it to string or to a number")),
     })
 }
 
-/// A text in any database: whether a backslash is one is a setting where the text does not say it.
+/// A text literal that is read the same in every database. In a plain literal, a setting decides what a backslash
+/// means.
 fn text(value: &str) -> String {
     let quoted = value.replace('\'', "''");
     if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
@@ -147,13 +148,13 @@ impl Postgres<'_> {
             (op, [a]) if double(0) => Ok(double_alone(op, a, &total.result)),
             (op, [a, b]) => exact(op, a, b, &total.result),
             (op, [a]) => exact_alone(op, a, &total.result),
-            _ => Err(SqlError::new("internal: an operation has more arguments than two")),
+            _ => Err(SqlError::new("internal: an operation has more than two arguments")),
         }
     }
 }
 
 fn not_listed(expr: &Expr) -> SqlError {
-    SqlError::new(format!("internal: {expr} is not among what a view may hold"))
+    SqlError::new(format!("internal: a view can't hold {expr}"))
 }
 
 fn literal(value: &ScalarValue) -> Result<String> {
@@ -172,7 +173,7 @@ fn literal(value: &ScalarValue) -> Result<String> {
         }
         ScalarValue::Float32(Some(value)) => format!("'{value:e}'::real"),
         ScalarValue::Float64(Some(value)) => format!("'{value:e}'::float8"),
-        // Years from 1 to 9999 are written alike.
+        // DataFusion and PostgreSQL write the years 1 to 9999 in the same way.
         value if matches!(data_type, DataType::Timestamp(..)) => format!("'{}'::timestamptz", value_text(value)?),
         value
             if matches!(data_type, DataType::Date32)
@@ -181,7 +182,11 @@ fn literal(value: &ScalarValue) -> Result<String> {
         {
             format!("'{}'::{}", value_text(value)?, type_name(&data_type)?)
         }
-        _ => return Err(SqlError::new("this constant can't stand above an aggregate: cast it to text or a number")),
+        _ => {
+            return Err(SqlError::new(
+                "this constant can't stand above an aggregate: cast it to string or to a number",
+            ));
+        }
     })
 }
 
@@ -196,7 +201,8 @@ fn value_text(value: &ScalarValue) -> Result<String> {
     text.map_err(|_| SqlError::new("this constant can't be written as text"))
 }
 
-/// `body` over values that are computed once, under the names `a`, `b`, …: a value that is written once need not be.
+/// `body` over values that are computed once, under the names `a`, `b`, …. A value that `body` uses once is put in
+/// directly.
 fn over(values: &[String], body: impl FnOnce(&[String]) -> String) -> String {
     let simple = |value: &String| {
         !value.contains(['(', ' ']) || value.starts_with('"') && value.ends_with('"') && !value.contains('(')
@@ -207,7 +213,7 @@ fn over(values: &[String], body: impl FnOnce(&[String]) -> String) -> String {
     let names: Vec<String> = ["v.a", "v.b"].iter().take(values.len()).map(|name| (*name).to_owned()).collect();
     let columns: Vec<String> =
         values.iter().zip(["a", "b"]).map(|(value, name)| format!("{value} AS {name}")).collect();
-    // OFFSET keeps the planner from writing the values out again wherever they are used.
+    // OFFSET 0 keeps the planner from repeating the expressions wherever their values are used.
     format!("(SELECT {} FROM (SELECT {} OFFSET 0) AS v)", body(&names), columns.join(", "))
 }
 
@@ -237,7 +243,7 @@ fn bounds(integer: &DataType) -> Result<(i128, i128)> {
         DataType::UInt16 => (0, u16::MAX.into()),
         DataType::UInt32 => (0, u32::MAX.into()),
         DataType::UInt64 => (0, u64::MAX.into()),
-        _ => return Err(SqlError::new("internal: no integer")),
+        _ => return Err(SqlError::new("internal: not an integer")),
     })
 }
 
@@ -263,14 +269,14 @@ fn exact(op: Op, a: &str, b: &str, result: &DataType) -> Result<String> {
                 let of = match op {
                     Op::Remainder => format!("{a} % {b}"),
                     _ if scale == 0 => format!("div({a}, {b})"),
-                    // Cut, not rounded: div() is the one division that knows no scale of its own.
+                    // Cut, not rounded: div() is the only division that doesn't choose a scale of its own.
                     _ => format!("div({a} * '1e{scale}'::numeric, {b}) * '1e-{scale}'::numeric"),
                 };
                 format!("(CASE WHEN {b} <> 0 THEN {of} END)")
             });
             fitting(quotient, result)
         }
-        _ => Err(SqlError::new("internal: no operation on two exact numbers")),
+        _ => Err(SqlError::new("internal: not an operation on two exact numbers")),
     }
 }
 
@@ -282,10 +288,10 @@ fn exact_alone(op: Op, a: &str, result: &DataType) -> Result<String> {
             Op::Absolute => format!("abs({a})"),
             Op::Floor => format!("floor({a})"),
             Op::Ceil => format!("ceil({a})"),
-            // round() of numeric goes half away from zero.
+            // round() of numeric rounds half away from zero.
             Op::Round(places) => format!("round({a}, {places})"),
             Op::Truncate(places) => format!("trunc({a}, {places})"),
-            _ => return Err(SqlError::new("internal: no operation on an exact number")),
+            _ => return Err(SqlError::new("internal: not an operation on an exact number")),
         },
         result,
     )
@@ -320,13 +326,13 @@ fn doubles(op: Op, a: &str, b: &str, result: &DataType) -> String {
     narrowed(over(&values, body), result)
 }
 
-/// A double as the wanted type of floating point.
+/// A double as the floating-point type `result`.
 fn narrowed(double: String, result: &DataType) -> String {
-    // No store shows the sign of a zero that another one leaves out.
+    // Adding zero drops the sign of `-0.0`, so that every store shows the same zero.
     let double = format!("({double} + {})", number(0.0));
     if *result == DataType::Float32 {
         let limit = number(f64::from(f32::MAX));
-        // What a real can't tell from zero is zero.
+        // A value that a real can't tell from zero is zero.
         let smallest = number(1e-37);
         return over(&[double], |v| {
             format!(
@@ -367,7 +373,7 @@ fn scaled(a: &str, places: i8, round: impl Fn(String) -> String) -> String {
     format!("CASE WHEN abs({a}) >= {large} THEN {a} WHEN abs({a}) < {small} THEN {zero} ELSE {rounded} END")
 }
 
-/// round() of a double goes to the even neighbour in PostgreSQL.
+/// Rounds half away from zero. PostgreSQL's own round() of a double rounds half to even.
 fn half_away(value: String) -> String {
     over(&[value], |v| {
         let half = number(0.5);
@@ -385,7 +391,7 @@ fn cast(a: &str, from: &DataType, to: &DataType) -> Result<String> {
     Ok(match from {
         from if from.is_floating() && double_to => narrowed(format!("{a}::float8"), to),
         from if from.is_floating() && exact_to => fitting(double_to_exact(a, to), to)?,
-        // The digits first, then the point.
+        // Convert the digits first, then scale: arrow does it in this order.
         DataType::Decimal128(_, scale) if double_to => {
             narrowed(format!("(({a} * '1e{scale}'::numeric)::double precision / '1e{scale}'::float8)"), to)
         }
@@ -401,7 +407,7 @@ fn cast(a: &str, from: &DataType, to: &DataType) -> Result<String> {
     })
 }
 
-/// By way of a bigint: no other cast keeps all digits of a whole double.
+/// Goes through bigint: no other cast keeps all digits of a whole double.
 fn double_to_exact(a: &str, to: &DataType) -> String {
     let (scale, limit) = (scale_of(to), number(MAX_EXACT));
     let near = |condition: &str, then: &str| format!("(CASE WHEN abs({condition}) < {limit} THEN {then} END)");
@@ -419,13 +425,13 @@ fn shift(time: &str, by_us: i64) -> String {
     let (hours, rest) = (by_us / 3_600_000_000, by_us % 3_600_000_000);
     let sign = if rest < 0 { "-" } else { "" };
     let (seconds, us) = (rest.unsigned_abs() / 1_000_000, rest.unsigned_abs() % 1_000_000);
-    // Hours, since a day has 23 to 25 of them in the reader's time zone.
+    // In hours: a day has 23 to 25 of them in the reader's time zone.
     let bounds = shiftable(by_us);
     let (low, high) = (instant(*bounds.start()), instant(*bounds.end()));
     if bounds.is_empty() {
         return "NULL::timestamptz".to_owned();
     }
-    // Looked at before it is moved: PostgreSQL knows no time before the year -4713.
+    // The bounds are checked before the shift: PostgreSQL has no times before the year -4713.
     let by = format!(" + '{hours} hours {sign}{seconds}.{us:06} seconds'::interval");
     let by = if by_us == 0 { "" } else { &by };
     over(&[time.to_owned()], |v| format!("(CASE WHEN {0} BETWEEN {low} AND {high} THEN {0}{by} END)", v[0]))
@@ -433,6 +439,6 @@ fn shift(time: &str, by_us: i64) -> String {
 
 fn instant(us: i64) -> String {
     let value = ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into()));
-    // Every instant of these years can be written.
+    // Every instant of these years has a literal.
     literal(&value).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
-//! The operations that may stand above an aggregate, total: where the result can't be computed (a division by zero, an
-//! overflow, a value that the wanted type can't hold) it is NULL for that group, and no group costs its neighbours anything.
-//! `postgres.rs` says the same in SQL, operation by operation; a change here is a change there.
+//! The operations that may stand above an aggregate, made total: a result that can't be computed (a division by zero,
+//! an overflow, a value that the wanted type can't hold) is NULL for that group, and no group affects its neighbours.
+//! `postgres.rs` has the same operations in SQL, one by one: change both together.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -15,7 +15,7 @@ use datafusion::{
 };
 
 /// Products and quotients of doubles beyond this are NULL. PostgreSQL fails where IEEE 754 answers infinity, so both
-/// stay below that; the comparisons that decide it are the same ones in both.
+/// stay below that, with the same comparisons.
 pub const MAX_DOUBLE: f64 = 1e300;
 /// Products and quotients of doubles nearer to zero than this are zero: PostgreSQL fails where they would underflow.
 pub const MIN_DOUBLE: f64 = 1e-300;
@@ -23,10 +23,10 @@ pub const MIN_DOUBLE: f64 = 1e-300;
 pub const MAX_ADDEND: f64 = 8e307;
 /// A timestamp lies in the years 1 to 9999, like those that are read.
 pub const INSTANTS_US: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
-/// Doubles beyond this don't become decimals or integers of more digits than they have: NULL.
+/// Doubles beyond this become NULL as decimals or integers: those would show more digits than the double has.
 pub const MAX_EXACT: f64 = 9e18;
 
-/// What is computed.
+/// An operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     Add,
@@ -38,28 +38,28 @@ pub enum Op {
     Absolute,
     Floor,
     Ceil,
-    /// Towards zero, to so many digits behind the point.
+    /// Rounds towards zero, to this many digits after the decimal point.
     Truncate(i8),
-    /// Half away from zero, to so many digits behind the point.
+    /// Rounds half away from zero, to this many digits after the decimal point.
     Round(i8),
     SquareRoot,
-    /// To the type of the result.
+    /// Casts to the type of the result.
     Cast,
-    /// A timestamp moved by so many microseconds.
+    /// Moves a timestamp by this many microseconds.
     Shift(i64),
-    /// A double without `-0.0`, which equals zero in one store and not in the other.
+    /// A double with `0.0` for `-0.0`, which equals zero in one store and not in the other.
     Plain,
-    /// A timestamp in seconds since 1970: whole microseconds as a double, by a million.
+    /// A timestamp in seconds since 1970: its whole microseconds as a double, divided by a million.
     Epoch,
 }
 
-/// `op` over `args`, with the type that the planner says it has.
+/// `op` over `args`, with the result type that the planner chose.
 pub fn total(op: Op, args: Vec<Expr>, result: DataType) -> Expr {
     let signature = Signature::any(args.len(), Volatility::Immutable);
     ScalarUDF::new_from_impl(Total { op, result, signature }).call(args)
 }
 
-/// An [`Op`] as a function of the planner.
+/// An [`Op`] as a function that the planner can call.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Total {
     pub op: Op,
@@ -139,7 +139,7 @@ impl ScalarUDFImpl for Total {
     }
 }
 
-/// Every NaN as one value, and every zero.
+/// Every NaN becomes the same value, and so does every zero.
 fn plain(column: &ArrayRef) -> Result<ArrayRef> {
     Ok(match column.data_type() {
         DataType::Float64 => {
@@ -150,7 +150,7 @@ fn plain(column: &ArrayRef) -> Result<ArrayRef> {
             let one = |value: f32| if value.is_nan() { f32::NAN } else { value + 0.0 };
             Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(one))
         }
-        other => return internal_err!("{other} is no double"),
+        other => return internal_err!("{other} is not a double"),
     })
 }
 
@@ -180,11 +180,11 @@ fn numbers(column: &ArrayRef) -> Result<Vec<Option<Number>>> {
             let wide = cast(column, &DataType::Decimal128(38, 0))?;
             wide.as_primitive::<Decimal128Type>().iter().map(|value| value.map(exact)).collect()
         }
-        other => return internal_err!("{other} is no number"),
+        other => return internal_err!("{other} is not a number"),
     })
 }
 
-/// What a result is to be.
+/// The form of a result.
 #[derive(Clone, Copy)]
 enum Form {
     Integer,
@@ -206,7 +206,7 @@ impl Form {
     }
 }
 
-/// The numbers as a column, NULL where the type can't hold one.
+/// The numbers as a column; NULL where the type can't hold the number.
 fn array(values: impl Iterator<Item = Option<Number>>, result: &DataType) -> Result<ArrayRef> {
     let doubles = |values: &mut dyn Iterator<Item = Option<Number>>| -> Vec<Option<f64>> {
         values
@@ -217,7 +217,7 @@ fn array(values: impl Iterator<Item = Option<Number>>, result: &DataType) -> Res
     Ok(match result {
         DataType::Float64 => Arc::new(Float64Array::from(doubles(&mut values))),
         DataType::Float32 => {
-            // What a real can't tell from zero is zero.
+            // A value that a real can't tell from zero is zero.
             let narrow = |value: f64| match value.abs() {
                 near if near < 1e-37 => Some(0.0),
                 far if far <= f64::from(f32::MAX) => Some(value as f32),
@@ -234,7 +234,7 @@ fn array(values: impl Iterator<Item = Option<Number>>, result: &DataType) -> Res
             let digits: ArrayRef = Arc::new(digits.with_precision_and_scale(38, 0)?);
             cast_with_options(&digits, integer, &CastOptions { safe: true, ..CastOptions::default() })?
         }
-        other => return Err(exec_datafusion_err!("{other} is no number")),
+        other => return Err(exec_datafusion_err!("{other} is not a number")),
     })
 }
 
@@ -292,7 +292,7 @@ fn unary_double(op: Op, a: f64) -> Option<f64> {
         Op::Floor => Some(a.floor()),
         Op::Ceil => Some(a.ceil()),
         Op::SquareRoot => (a >= 0.0).then(|| a.sqrt()),
-        // Doubles of this size have no digits behind the point.
+        // Doubles of this size have no digits after the decimal point.
         Op::Round(_) | Op::Truncate(_) if a.abs() >= MAX_EXACT => Some(a),
         Op::Round(_) | Op::Truncate(_) if a.abs() < MIN_DOUBLE => Some(0.0),
         Op::Round(places) => Some(scaled(a, places, f64::round)),
@@ -310,7 +310,7 @@ fn scaled(a: f64, places: i8, round: impl Fn(f64) -> f64) -> f64 {
     }
 }
 
-/// The double next to a power of ten.
+/// The double that is nearest to a power of ten.
 fn power_of_ten(exponent: u8) -> f64 {
     // The text is a number by construction.
     format!("1e{exponent}").parse().unwrap_or(f64::NAN)
@@ -341,7 +341,7 @@ fn binary_exact(op: Op, (a, s): (i256, i8), (b, t): (i256, i8), scale: i8) -> Op
     }
 }
 
-/// `a / b` with so many more digits, cut. One digit after the other, so that no step can overflow.
+/// `a / b` with `more_digits` more digits, cut. It adds one digit at a time, so that no step can overflow.
 fn divide(a: i256, b: i256, more_digits: i8) -> Option<i256> {
     if b == i256::ZERO {
         return None;
@@ -384,7 +384,7 @@ fn unary_exact(op: Op, a: i256, from: i8, scale: i8) -> Option<i256> {
     }
 }
 
-/// The same number with another scale: cut, or half away from zero.
+/// The same number with another scale: cut, or rounded half away from zero.
 fn rescale(a: i256, from: i8, to: i8, half: bool) -> Option<i256> {
     if to >= from {
         return a.checked_mul(ten_to(to - from)?);
@@ -400,7 +400,7 @@ fn rescale(a: i256, from: i8, to: i8, half: bool) -> Option<i256> {
 fn convert(value: Number, form: Form) -> Option<Number> {
     Some(match (value, form) {
         (Double(_), Form::Double) => value,
-        // As arrow does it: the digits first, then the point.
+        // As arrow does it: convert the digits first, then scale.
         (Exact { digits, scale }, Form::Double) => {
             Double(digits.to_i128()? as f64 / power_of_ten(scale.unsigned_abs()))
         }
@@ -418,7 +418,7 @@ fn convert(value: Number, form: Form) -> Option<Number> {
     })
 }
 
-/// The times that are still known when they have been moved by so much.
+/// The times that stay within [`INSTANTS_US`] when they are moved by `by_us` microseconds.
 pub fn shiftable(by_us: i64) -> std::ops::RangeInclusive<i64> {
     let (low, high) = (*INSTANTS_US.start(), *INSTANTS_US.end());
     low.max(low.saturating_sub(by_us))..=high.min(high.saturating_sub(by_us))

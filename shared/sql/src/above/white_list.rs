@@ -1,5 +1,5 @@
-//! What may stand above an aggregate: what means the same, value by value, in every store. The rest is refused with what to
-//! write instead.
+//! The expressions that may stand above an aggregate: those that give the same result, value by value, in every store.
+//! All others are refused, with what to write instead.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -28,7 +28,7 @@ use crate::{
     window::instant,
 };
 
-/// Functions that every store computes alike; the others that are allowed are operations of `total.rs`.
+/// Functions that every store computes in the same way. The others that are allowed are operations of `total.rs`.
 const FUNCTIONS: [&str; 8] =
     ["coalesce", "nullif", "greatest", "least", "character_length", "date_trunc", "date_part", sketch::ESTIMATE];
 /// The fields that a timestamp has in every store.
@@ -43,7 +43,7 @@ const COMPARISONS: [Operator; 8] = [
     Operator::IsDistinctFrom,
     Operator::IsNotDistinctFrom,
 ];
-/// Further than that no timestamp is moved: every result would be outside the years that there are.
+/// The longest shift of a timestamp: with a longer one, every result would be outside the years 1 to 9999.
 const MAX_SHIFT_US: i64 = 10_000 * 366 * 86_400_000_000;
 
 /// Rewrites expressions over states into total ones.
@@ -67,7 +67,7 @@ impl<'a> WhiteList<'a> {
     pub fn total(&self, expr: Expr) -> Result<Expr> {
         let typed = self.simplifier.coerce(expr, self.schema)?;
         let rewritten = typed.transform_up(|expr| {
-            // Errors of the closure are DataFusion's: ours goes along as its cause.
+            // The closure must return DataFusion's error; ours is its cause.
             self.node(expr)
                 .map(Transformed::yes)
                 .map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)))
@@ -114,8 +114,8 @@ impl<'a> WhiteList<'a> {
             Expr::ScalarFunction(function) => self.function(function),
             Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_) => {
                 Err(SqlError::new(
-                    "a subquery can't stand above an aggregate: the table is read long after the events came. Join the reference \
-                 in FROM, below the aggregate",
+                    "a subquery can't stand above an aggregate: the table is read long after the events came. Join the \
+                     reference in FROM, below the aggregate",
                 ))
             }
             other => Err(self.refuse(&other)),
@@ -126,7 +126,7 @@ impl<'a> WhiteList<'a> {
         Ok(expr.get_type(self.schema)?)
     }
 
-    /// What can be computed now is.
+    /// Computes the expression now if it is constant.
     fn constant(&self, expr: Expr) -> Result<Expr> {
         match self.simplifier.simplify(expr.clone())? {
             literal @ Expr::Literal(..) => self.node(literal),
@@ -160,8 +160,8 @@ impl<'a> WhiteList<'a> {
                 self.shift(*left, op, *right)
             }
             (Operator::Minus, _) if [&left_type, &right_type].iter().all(|side| is_time(side)) => Err(SqlError::new(
-                "an interval between two aggregates can't be computed in every store: write extract(epoch FROM …) of each and \
-                 subtract, which gives seconds",
+                "an interval between two aggregates can't be computed in every store: write extract(epoch FROM …) of \
+                 each and subtract them, which gives seconds",
             )),
             (Operator::StringConcat, _) if [&left_type, &right_type].iter().all(|side| is_text(side)) => {
                 Ok(Expr::BinaryExpr(BinaryExpr { left, op, right }))
@@ -171,7 +171,7 @@ impl<'a> WhiteList<'a> {
         }
     }
 
-    /// A comparison of two values of one type.
+    /// A comparison of two values of the same type.
     fn compare(&self, left: Expr, op: Operator, right: Expr) -> Result<Expr> {
         let data_type = self.type_of(&left)?;
         self.comparable(&data_type)?;
@@ -207,7 +207,7 @@ impl<'a> WhiteList<'a> {
             Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) => interval,
             _ => {
                 return Err(SqlError::new(
-                    "above an aggregate a timestamp is moved by a constant, such as INTERVAL '2 seconds'",
+                    "above an aggregate, a timestamp can only be moved by a constant, such as INTERVAL '2 seconds'",
                 ));
             }
         };
@@ -245,7 +245,7 @@ impl<'a> WhiteList<'a> {
             DataType::Timestamp(unit, zone) if times => {
                 calendar::check_zone(zone.as_deref())?;
                 if matches!(unit, TimeUnit::Second | TimeUnit::Millisecond) {
-                    return Err(SqlError::new("a timestamp with fewer digits is date_trunc('second', time)"));
+                    return Err(SqlError::new("a cast can't shorten a timestamp: write date_trunc('second', time)"));
                 }
                 self.known_time(expr)
             }
@@ -257,7 +257,7 @@ impl<'a> WhiteList<'a> {
         }
     }
 
-    /// A time or a date as a time in the years that there are.
+    /// A time or a date as a time; NULL outside the years 1 to 9999.
     fn known_time(&self, expr: Expr) -> Result<Expr> {
         let op = if self.type_of(&expr)? == DataType::Date32 { Op::Cast } else { Op::Shift(0) };
         Ok(total(op, vec![expr], instant()))
@@ -267,7 +267,7 @@ impl<'a> WhiteList<'a> {
         if is_number(data_type) {
             Ok(())
         } else {
-            Err(SqlError::new(format!("`{what}` above an aggregate is for numbers")))
+            Err(SqlError::new(format!("`{what}` above an aggregate works on numbers only")))
         }
     }
 
@@ -319,7 +319,7 @@ impl<'a> WhiteList<'a> {
         Ok(total(op, vec![argument], result))
     }
 
-    /// A function that the stores have in common.
+    /// A function that every store computes in the same way.
     fn shared_function(&self, function: ScalarFunction, expr: &Expr) -> Result<Expr> {
         let constant = |known: &[&str]| match function.args.first() {
             Some(Expr::Literal(ScalarValue::Utf8(Some(unit)), _)) => known.contains(&unit.to_lowercase().as_str()),
@@ -340,7 +340,7 @@ impl<'a> WhiteList<'a> {
         }
         let mut function = function;
         if let ("date_part", [unit, time]) = (function.func.name(), function.args.as_slice()) {
-            // Stores count the years before the year 1 differently.
+            // Stores number the years before the year 1 differently.
             function.args = vec![unit.clone(), self.known_time(time.clone())?];
         }
         if matches!(function.func.name(), "greatest" | "least" | "nullif") {
@@ -364,7 +364,7 @@ impl<'a> WhiteList<'a> {
         let refs = expr.column_refs();
         let of_keys = !refs.is_empty() && refs.iter().all(|column| self.keys.contains(column.name.as_str()));
         let instead = if of_keys {
-            "It is of the groups alone: write it in GROUP BY too, where it is computed with each event"
+            "It depends on the groups only: write it in GROUP BY too, where it is computed with each event"
         } else {
             "Show the aggregate as it is and compute this where the table is read. These may stand here: + - * / %, comparisons, \
              AND, OR, NOT, CASE, COALESCE, NULLIF, greatest, least, abs, ceil, floor, round, trunc, sqrt, ||, \

@@ -1,4 +1,4 @@
-//! What stands above the aggregate: total, and the same in every store.
+//! Expressions above the aggregate: total, and the same in every store.
 
 use crate::fixture::{Event, event, planned, refused, table};
 
@@ -10,7 +10,7 @@ async fn a_group_that_cannot_be_computed_is_null_whatever_the_cut() {
     let planned = planned(sql).await;
     let events = [event("a", 500, 0), event("a", -500, 1), event("a", 500, 2), event("b", 0, 3)];
     let whole = table(&planned, &[&events]).await.unwrap();
-    // A divisor that is 0 on the way there is nobody's fault: a record alone, and each pair of them.
+    // A divisor that is 0 for a single record, or for a pair of them, doesn't make any record a dead letter.
     for cuts in [[1, 2, 3].as_slice(), &[2], &[1], &[3]] {
         let mut parts = Vec::new();
         let mut rest = events.as_slice();
@@ -26,14 +26,14 @@ async fn a_group_that_cannot_be_computed_is_null_whatever_the_cut() {
 }
 
 #[tokio::test]
-async fn a_having_that_cannot_be_computed_leaves_its_group_out_and_no_other() {
+async fn a_having_that_cannot_be_computed_leaves_out_only_its_group() {
     let sql = "SELECT branch, count(*) AS n FROM t GROUP BY branch HAVING 10 / sum(count) > 1";
     let events = [event("a", 0, 0), event("b", 2, 1), event("c", 20, 2)];
     assert_eq!(table(&planned(sql).await, &[&events]).await.unwrap(), ["b|1"]);
 }
 
 #[tokio::test]
-async fn what_stores_understand_differently_is_refused() {
+async fn what_differs_between_stores_is_refused() {
     for (sql, says) in [
         ("SELECT branch, to_char(max(at), '%Y') AS y FROM t GROUP BY 1", "where the table is read"),
         ("SELECT branch, upper(max(branch)) AS y FROM t GROUP BY 1", "upper()"),
@@ -54,7 +54,7 @@ async fn what_stores_understand_differently_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_of_the_groups_alone_may_be_anything_in_group_by() {
+async fn any_function_of_the_groups_may_stand_in_group_by() {
     let sql =
         "SELECT to_char(tumble(at, INTERVAL '1 hour'), '%Y-%m-%d %H') AS hour, upper(branch) AS branch, count(*) AS n
                FROM t GROUP BY 1, 2";
@@ -62,7 +62,7 @@ async fn what_is_of_the_groups_alone_may_be_anything_in_group_by() {
 }
 
 #[tokio::test]
-async fn a_time_outside_the_years_that_there_are_has_no_fields() {
+async fn a_time_outside_the_years_1_to_9999_has_no_fields() {
     let sql = "SELECT extract(year FROM max(to_timestamp_seconds(count))) AS y, CAST(max(to_timestamp_seconds(count)) AS timestamp) AS t,
                  extract(month FROM max(CAST(to_timestamp_seconds(count) AS date))) AS m FROM t";
     for (seconds, gives) in [

@@ -1,4 +1,4 @@
-//! What a batch may become is bounded: more is refused, so that the runner tries fewer records.
+//! The output of a batch is bounded: more is refused, so that the runner tries fewer records.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ fn total(rows: &[RecordBatch]) -> usize {
 }
 
 #[tokio::test]
-async fn a_join_that_explodes_is_done_in_smaller_batches() {
+async fn a_join_with_too_many_rows_runs_in_smaller_batches() {
     let planned = crossed_with(10_000).await;
     let outcome = planned.transform.apply("t", decoded(&planned, &many(10_000), 0)).await;
     assert!(matches!(outcome, Err(Error::TooLarge(_))), "{outcome:?}");
@@ -51,7 +51,7 @@ async fn a_join_that_explodes_is_done_in_smaller_batches() {
 }
 
 #[tokio::test]
-async fn one_record_that_explodes_is_that_records_fault() {
+async fn one_record_with_too_many_rows_is_poison() {
     let planned = crossed_with(2_100_000).await;
     let outcome = planned.transform.apply("t", decoded(&planned, &many(1), 0)).await;
     assert!(matches!(outcome, Err(Error::Poison(_))), "{outcome:?}");
@@ -63,7 +63,7 @@ async fn windows_of_a_large_batch_are_bounded() {
         "SELECT hop(at, INTERVAL '1 second', INTERVAL '1000 seconds') AS w, branch, count(*) AS n FROM t GROUP BY 1, 2",
     );
     let planned = planned.await;
-    // 20 MB for each record: there is room for a few.
+    // 20 MB for each record: only a few fit.
     let branch: &'static str = Box::leak("b".repeat(20_000).into_boxed_str());
     let events: Vec<Event> = (0..24).map(|number| event(branch, number, number * 2_000)).collect();
     let (size, rows) = halving(&planned, &events).await.unwrap();
@@ -87,11 +87,11 @@ fn with_tags(planned: &Planned, items: usize, bytes: usize) -> RecordBatch {
 }
 
 #[tokio::test]
-async fn a_list_that_would_repeat_a_long_text_too_often_is_that_records_fault() {
+async fn a_list_that_would_repeat_a_long_text_too_often_is_poison() {
     let planned = planned("SELECT branch, unnest(tags) AS tag FROM t").await;
     let rows = planned.transform.apply("t", with_tags(&planned, 300_000, 10)).await.unwrap();
     assert_eq!(total(&rows), 300_000);
-    // 300 GB, would it be tried.
+    // This would take 300 GB.
     let outcome = planned.transform.apply("t", with_tags(&planned, 300_000, 1_000_000)).await;
     assert!(matches!(outcome, Err(Error::Poison(_))), "{outcome:?}");
 }
@@ -130,12 +130,12 @@ async fn a_list_in_a_list_counts_with_all_of_its_items() {
     };
     let rows = planned.transform.apply("t", row(100_000, 10)).await.unwrap();
     assert_eq!(lines(&rows), ["bbbbbbbbbb|100000"]);
-    // 400 MB, would it be tried.
+    // This would take 400 MB.
     let outcome = planned.transform.apply("t", row(100_000, 4_000)).await;
     assert!(matches!(outcome, Err(Error::Poison(_))), "{outcome:?}");
 }
 
-/// The largest batch that a reference's rows are joined to a text of so many bytes in.
+/// The largest batch of a join of a reference's rows with a text of this many bytes.
 async fn largest_joined(sql: &str, bytes: usize) -> usize {
     let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
     let numbers = ReferenceTable::new("numbers", Arc::clone(&schema));
@@ -161,9 +161,9 @@ async fn a_join_of_wide_rows_makes_few_at_once() {
     }
 }
 
-/// Whatever is planned is planned, run and dropped on a thread's usual stack.
+/// Every statement that is accepted is planned, run and dropped on a thread's usual stack.
 #[tokio::test]
-async fn a_statement_is_as_deep_as_it_can_be_planned() {
+async fn a_statement_that_is_too_deep_to_plan_is_refused() {
     let chain = |first: &str, more: &str, terms: usize| format!("{first}{}", more.repeat(terms - 1));
     let statement_of = |kind: usize, terms: usize| match kind {
         0 => format!("SELECT branch FROM t WHERE {}", chain("count = 1", " OR count = 1", terms)),
@@ -174,7 +174,7 @@ async fn a_statement_is_as_deep_as_it_can_be_planned() {
         _ => chain("SELECT branch FROM t", " UNION ALL SELECT branch FROM t", terms),
     };
     for kind in 0..6 {
-        // The checks of sums, and unions, take their time.
+        // Fewer terms where planning is slow: checked sums, and unions.
         let sql = statement_of(kind, [240, 240, 100, 100, 240, 50][kind]);
         let planned = planned(&sql).await;
         assert!(planned.transform.apply("t", decoded(&planned, &many(3), 0)).await.is_ok(), "{sql}");

@@ -1,4 +1,4 @@
-//! Events, their decoded rows, and the table that a statement makes of them.
+//! Events, their decoded rows, and the table that a statement computes from them.
 
 use std::sync::Arc;
 
@@ -117,7 +117,7 @@ pub fn decoded(planned: &Planned, events: &[Event], first: i64) -> RecordBatch {
     all.project(&read).unwrap()
 }
 
-/// The table after the events came in the given batches, as readers see it: sorted lines.
+/// The table as readers see it, after the events came in the given batches: sorted lines.
 pub async fn table(planned: &Planned, batches: &[&[Event]]) -> Result<Vec<String>, Error> {
     let mut states = Vec::new();
     let mut first = 0;
@@ -128,7 +128,7 @@ pub async fn table(planned: &Planned, batches: &[&[Event]]) -> Result<Vec<String
     merged(planned, states).await
 }
 
-/// What readers see of rows that were written.
+/// The rows that readers see after these rows were written.
 pub async fn merged(planned: &Planned, rows: Vec<RecordBatch>) -> Result<Vec<String>, Error> {
     let shown = match &planned.table.combine {
         None => rows,

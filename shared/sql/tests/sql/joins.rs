@@ -1,4 +1,4 @@
-//! Topics with references: each batch is joined with what the references hold then, and with nothing else.
+//! Topics with references: each batch is joined with the references' rows at that time, and with nothing else.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ fn set(reference: &ReferenceTable, rates: &Rates) {
     reference.set(vec![RecordBatch::try_new(rates_schema(), vec![Arc::new(branches), Arc::new(numbers)]).unwrap()]);
 }
 
-/// What a join gives for one event: a line per row.
+/// The expected rows of a join for one event: a line per row.
 type Expected = fn(i64, &Event, &Rates) -> Vec<String>;
 
 fn line(offset: i64, value: Option<i64>) -> String {
@@ -55,7 +55,7 @@ fn without(offset: i64, event: &Event, rates: &Rates) -> Vec<String> {
     kept(offset, matching(event, rates).next().is_none())
 }
 
-/// Null is neither in a list nor not in it; in an empty list nothing is.
+/// `NULL IN (…)` and `NULL NOT IN (…)` are null; for an empty list, every value is `NOT IN`.
 fn not_in(offset: i64, event: &Event, rates: &Rates) -> Vec<String> {
     let unknown = event.branch.is_none() || rates.iter().any(|(branch, _)| branch.is_none());
     kept(offset, rates.is_empty() || (!unknown && matching(event, rates).next().is_none()))
@@ -166,7 +166,7 @@ fn rates_over_time() -> Vec<Rates> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_batch_of_every_partition_is_joined_with_what_the_reference_holds_then() {
+async fn every_batch_of_every_partition_is_joined_with_the_references_rows_at_that_time() {
     for (sql, expected) in JOINS {
         let (planned, reference) = planned(sql).await;
         for (round, rates) in rates_over_time().iter().enumerate() {

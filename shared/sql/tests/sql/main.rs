@@ -1,4 +1,4 @@
-//! What a statement means, over batches: planned, run over any split of the events, merged and finished.
+//! The results of statements over batches: planned, run over any split of the events, merged and finished.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's")]
 

@@ -1,4 +1,4 @@
-//! What single statements give.
+//! The results of single statements.
 
 use arrow::datatypes::DataType;
 use millstream_core::{Error, Merge, Role};
@@ -124,7 +124,7 @@ async fn a_star_of_one_table_is_that_tables_columns() {
 }
 
 #[tokio::test]
-async fn a_star_of_what_only_has_the_topics_name_is_all_of_it() {
+async fn a_star_of_a_subquery_with_the_topics_name_is_all_of_its_columns() {
     for (sql, names) in [
         ("WITH t AS (SELECT branch, _offset FROM t) SELECT * FROM t", "branch _offset"),
         ("WITH t AS (SELECT * FROM t) SELECT * FROM t", "branch amount count price tags at"),
@@ -143,7 +143,7 @@ async fn a_star_of_what_only_has_the_topics_name_is_all_of_it() {
 }
 
 #[tokio::test]
-async fn constant_times_are_known_in_every_year() {
+async fn constant_times_work_in_every_year() {
     // 0001-01-01 and 9999-12-31.
     let events = [event("a", 1, -62_135_596_800), event("b", 1, 253_402_300_799)];
     for (expression, gives) in [

@@ -1,4 +1,4 @@
-//! What is said of mistakes: in the words of the pipeline file, with the place, and with what to write instead.
+//! Messages about mistakes: in the words of the pipeline file, with the place, and with what to write instead.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use millstream_sql::{Input, Statement, plan};
 
 use crate::fixture::statement;
 
-/// A statement, where its mistake is (line and column, where they are known), and a part of what is said.
+/// A statement, the place of its mistake (line and column, if they are known), and a part of the message.
 type Mistake = (&'static str, Option<(usize, usize)>, &'static str);
 
 const NAMES: [Mistake; 17] = [
-    ("SELECT branch FROM bids", Some((1, 20)), "no topic or reference `bids` here; there are `t`, `u`, `branches`"),
+    ("SELECT branch FROM bids", Some((1, 20)), "no topic or reference `bids` here, only `t`, `u`, `branches`"),
     ("SELECT branch FROM branchs", Some((1, 20)), "Did you mean `branches`?"),
     ("SELECT pricee FROM t", Some((1, 8)), "there is no column `pricee`. Did you mean `price`?"),
     ("SELECT t.pricee FROM t", Some((1, 8)), "there is no column `pricee`. Did you mean `price`?"),
@@ -71,7 +71,7 @@ const TYPES: [Mistake; 26] = [
     ("SELECT greatest(count, branch) AS x FROM t", Some((1, 17)), "CAST one of them"),
     ("SELECT unnest(branch) AS m FROM t", None, "unnest(…) takes a list"),
     ("SELECT branch['x'] AS h FROM t", None, "only an object has fields"),
-    ("SELECT branch FROM t WHERE branch LIKE 5", None, "CAST what is no string"),
+    ("SELECT branch FROM t WHERE branch LIKE 5", None, "CAST other types to string"),
 ];
 
 const ALWAYS: [Mistake; 4] = [
@@ -105,7 +105,7 @@ const GROUPS: [Mistake; 14] = [
     ("SELECT count(*) AS n, branch FROM t GROUP BY CUBE (branch)", None, "write one function per grouping"),
     ("SELECT string_agg(branch, ',') AS s FROM t", Some((1, 19)), "grows without bound"),
     ("SELECT sum(count(*)) AS n FROM t", None, "an aggregate of an aggregate"),
-    ("SELECT count(*) AS n FROM t GROUP BY count(*)", None, "an aggregate can't be grouped by"),
+    ("SELECT count(*) AS n FROM t GROUP BY count(*)", None, "an aggregate can't stand in GROUP BY"),
     ("SELECT window_start, count(*) AS n FROM t GROUP BY 1", Some((1, 8)), "windows are written in GROUP BY"),
     ("SELECT sum(sum(count)) AS n FROM t GROUP BY branch", None, "an aggregate of an aggregate"),
 ];
@@ -133,9 +133,9 @@ const DIALECTS: [Mistake; 37] = [
     (
         "SELECT session(at, INTERVAL '1 minute') AS d, count(*) AS n FROM t GROUP BY 1",
         Some((1, 8)),
-        "no session windows",
+        "session windows are not supported",
     ),
-    ("SELECT session_start(at, INTERVAL '1 minute') AS d FROM t", Some((1, 8)), "no session windows"),
+    ("SELECT session_start(at, INTERVAL '1 minute') AS d FROM t", Some((1, 8)), "session windows are not supported"),
     (
         "SELECT * FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(at), INTERVAL '10' SECOND))",
         Some((1, 34)),
@@ -148,7 +148,7 @@ const DIALECTS: [Mistake; 37] = [
     ("SELECT branch->'x' AS x FROM t", Some((1, 8)), "declare the object and its fields in the topic's schema"),
     ("SELECT branch->>'x' AS x FROM t", Some((1, 8)), "declare the object and its fields in the topic's schema"),
     ("SELECT json_value(branch, '$.x') AS x FROM t", Some((1, 8)), "declare the object and its fields"),
-    ("SELECT sum(DISTINCT count) AS x FROM t", Some((1, 21)), "GROUP BY the value, and do the rest"),
+    ("SELECT sum(DISTINCT count) AS x FROM t", Some((1, 21)), "GROUP BY the value, and compute the rest"),
     ("SELECT count(DISTINCT count) AS x FROM t", Some((1, 23)), "approx_distinct"),
     ("SELECT median(price) AS x FROM t", Some((1, 15)), "every value"),
     ("SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY price) AS x FROM t", Some((1, 52)), "every value"),
@@ -177,17 +177,17 @@ const HABITS: [Mistake; 25] = [
     ("SELECT split(branch, ',') AS x FROM t", Some((1, 8)), "write split_part("),
     ("SELECT variance(price) AS x FROM t", Some((1, 8)), "write var(x)"),
     ("SELECT orders FROM t", Some((1, 8)), "there is no column `orders`; there are"),
-    ("SELECT branch + 'x' AS x FROM t", Some((1, 8)), "put together with ||"),
+    ("SELECT branch + 'x' AS x FROM t", Some((1, 8)), "concatenate texts with ||"),
     ("SELECT tumble(at, 60) AS w, count(*) AS n FROM t GROUP BY 1", Some((1, 8)), "write INTERVAL '60 seconds'"),
     ("SELECT named_struct('name', branch)['nam'] AS x FROM t", Some((1, 38)), "the object has no field `nam`"),
-    ("SELECT branch FROM t WHERE at > 'yesterday'", None, "'yesterday' is no timestamp"),
+    ("SELECT branch FROM t WHERE at > 'yesterday'", None, "'yesterday' is not a timestamp"),
     ("SELECT branch, count(*) AS n FROM t WHERE count(*) > 1 GROUP BY 1", None, "HAVING"),
     ("SELECT branch FROM t WHERE count > 1 && price > 1", None, "write AND"),
     ("SELECT regexp_replace(branch, '(', '') AS x FROM t", None, "not a regular expression"),
     ("SELECT branch FROM t WHERE branch ~ '('", None, "not a regular expression"),
     ("SELECT at + INTERVAL '999999999999 days' AS x FROM t", None, "this INTERVAL is too long"),
     ("SELECT count(*) AS \"Total Sum\" FROM t", None, "`Total Sum` needs a name of letters, digits and _"),
-    ("SELECT branch FROM t WHERE branch = \"big\"", Some((1, 37)), "a text stands in single quotes: 'big'"),
+    ("SELECT branch FROM t WHERE branch = \"big\"", Some((1, 37)), "write a text in single quotes: 'big'"),
     ("SELECT count(*) FILTER (count > 1) AS n FROM t", None, "FILTER (WHERE condition)"),
     ("SELECT branch FROM t WHERE branch = NULL", None, "write IS NULL"),
     ("SELECT branch FROM t WHERE NULL <> branch", None, "write IS NULL"),
@@ -214,7 +214,7 @@ const STREAMS: [Mistake; 26] = [
     ("SELECT a.branch FROM t a JOIN t b ON a.branch = b.branch", None, "joined with itself"),
     ("SELECT t.branch FROM t JOIN u ON t.branch = u.branch", None, "bool_or(is_left) AND bool_or(is_right)"),
     ("SELECT b.city FROM t RIGHT JOIN branches b ON b.name = t.branch", None, "Keep the stream's side"),
-    // Subqueries over a topic, wherever they stand.
+    // Subqueries over a topic, in any place.
     ("SELECT branch FROM t WHERE branch IN (SELECT branch FROM u)", None, "references only"),
     ("SELECT branch, (SELECT max(count) FROM u) AS m FROM t", None, "references only"),
     ("SELECT branch, count(*) AS n FROM t GROUP BY 1 HAVING branch IN (SELECT branch FROM u)", None, "references only"),
@@ -226,7 +226,7 @@ const STREAMS: [Mistake; 26] = [
         None,
         "references only",
     ),
-    // Subqueries over a reference, where there is none at hand.
+    // Subqueries over a reference, in places where references can't be read.
     (
         "SELECT branch, count(*) AS n FROM t GROUP BY 1 HAVING branch IN (SELECT name FROM branches)",
         None,
@@ -253,7 +253,7 @@ const STREAMS: [Mistake; 26] = [
     ("SELECT branch FROM t LIMIT 3", None, "LIMIT"),
 ];
 
-/// What no user has ever written or heard of.
+/// Words of the engine that users don't know.
 const INTERNAL: [&str; 22] = [
     "DataFusion",
     "datafusion",
@@ -280,7 +280,7 @@ const INTERNAL: [&str; 22] = [
 ];
 
 #[tokio::test]
-async fn every_mistake_is_told_with_its_place_and_a_way_out() {
+async fn every_mistake_is_reported_with_its_place_and_a_remedy() {
     let all = [&NAMES[..], &SYNTAX, &TYPES, &ALWAYS, &GROUPS, &DIALECTS, &HABITS, &STREAMS];
     let mut wrong = Vec::new();
     for (sql, place, says) in all.into_iter().flatten() {
@@ -308,7 +308,7 @@ async fn every_mistake_is_told_with_its_place_and_a_way_out() {
 }
 
 #[tokio::test]
-async fn a_field_of_an_object_is_guessed_too() {
+async fn a_misspelt_field_of_an_object_is_guessed() {
     let who = DataType::Struct(vec![Field::new("name", DataType::Utf8, true)].into());
     let inputs = vec![Input { name: "t".into(), schema: Arc::new(Schema::new(vec![Field::new("who", who, true)])) }];
     let error = plan(&Statement { inputs, ..statement("SELECT who['nam'] AS n FROM t") }).await.unwrap_err();

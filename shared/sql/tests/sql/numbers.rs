@@ -1,4 +1,4 @@
-//! Decimals beside doubles, and what a double may hold that is no number.
+//! Decimals next to doubles, NaN and infinities.
 
 use arrow::datatypes::DataType;
 use millstream_core::Error;
@@ -11,7 +11,7 @@ fn priced(prices: &[f64]) -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn least_and_greatest_doubles_do_not_depend_on_the_cut() {
+async fn min_and_max_of_doubles_do_not_depend_on_the_cut() {
     let sql = "SELECT branch, min(price) AS lo, max(price) AS hi, min(short) AS near, max(short) AS far
                FROM (SELECT *, CAST(price AS float) AS short FROM t) AS x GROUP BY branch";
     let all = "SELECT min(price) AS lo, max(price) AS hi FROM t";
@@ -60,8 +60,8 @@ async fn above_an_aggregate_a_float_compares_as_the_double_that_it_is() {
 }
 
 #[tokio::test]
-async fn a_decimal_beside_a_double_is_a_double() {
-    // 15 digits behind the point leave room for numbers up to 9,223 only.
+async fn a_decimal_next_to_a_double_is_a_double() {
+    // 15 digits after the decimal point would leave room only for numbers up to 9,223.
     let events = [Event { cents: Some(1_000_000), price: 1e18, ..event("a", 1, 0) }];
     for (expression, gives) in [
         ("amount < price", "true"),
@@ -112,7 +112,7 @@ async fn a_decimal_beside_a_double_is_a_double() {
 }
 
 #[tokio::test]
-async fn a_constant_beside_a_decimal_is_a_decimal() {
+async fn a_constant_next_to_a_decimal_is_a_decimal() {
     let decimal = DataType::Decimal128;
     for (expression, gives, data_type) in [
         ("coalesce(amount, 0.0)", "1.50", decimal(18, 2)),

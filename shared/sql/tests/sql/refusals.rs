@@ -1,4 +1,4 @@
-//! What is refused at planning, and what is said then.
+//! What planning refuses, and its messages.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use millstream_sql::{Input, Statement, plan};
 use crate::fixture::{refused, schema};
 
 #[tokio::test]
-async fn what_cannot_be_merged_is_refused_with_a_way_out() {
+async fn what_cannot_be_merged_is_refused_with_a_remedy() {
     for (sql, says) in [
         ("SELECT branch FROM t ORDER BY 1", "ORDER BY"),
         ("SELECT branch FROM t LIMIT 3", "LIMIT"),
@@ -31,7 +31,7 @@ async fn what_cannot_be_merged_is_refused_with_a_way_out() {
         ("SELECT NULL AS n FROM t", "CAST"),
         (
             "SELECT branch AS __row, count(*) AS n FROM t GROUP BY 1 HAVING count(*) > 1",
-            "`__row` is a name of millstream's own",
+            "`__row` is reserved for millstream",
         ),
         ("SELECT branch, max(at) - min(at) AS n FROM t GROUP BY 1", "subtract"),
         ("SELECT branch, count(*) AS n FROM t GROUP BY 1 HAVING max(at) - min(at) > INTERVAL '1 day'", "subtract"),
@@ -50,7 +50,7 @@ async fn what_cannot_be_merged_is_refused_with_a_way_out() {
     }
 }
 
-/// Every field is not null, so that a record of nulls is no way out.
+/// No field may be null, so that the rehearsal can't pass with a record of nulls.
 async fn planned_without_nulls(sql: &str) -> Result<(), String> {
     let fields = schema().fields().iter().map(|field| field.as_ref().clone().with_nullable(false)).collect::<Vec<_>>();
     let inputs = vec![Input { name: "t".into(), schema: Arc::new(Schema::new(fields)) }];
@@ -59,7 +59,7 @@ async fn planned_without_nulls(sql: &str) -> Result<(), String> {
 }
 
 #[tokio::test]
-async fn what_fails_for_some_records_only_is_not_refused() {
+async fn what_fails_only_for_some_records_is_not_refused() {
     for sql in [
         "SELECT CAST(branch AS bigint) AS a, to_timestamp(branch) AS b, CAST(branch AS boolean) AS c FROM t",
         "SELECT to_timestamp(branch, '%d.%m.%Y') AS a FROM t",

@@ -1,4 +1,4 @@
-//! Batches may be cut anywhere: the table is the same.
+//! The table doesn't depend on where batches are cut.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ fn cut<'a>(events: &'a [Event], cuts: &[usize]) -> Vec<&'a [Event]> {
     cuts.windows(2).map(|pair| &events[pair[0]..pair[1]]).filter(|part| !part.is_empty()).collect()
 }
 
-/// Each takes its rows another way to the same kind of states.
+/// Statements whose rows take different ways to the same kind of states.
 const STATEMENTS: [&str; 6] = [
     "SELECT tumble(at, INTERVAL '5 seconds') AS w, branch, sum(amount) AS s, count(*) AS n, min(count) AS lo,
        max(price) AS hi, avg(amount) AS mean, first_value(count) AS f, last_value(price) AS l,
@@ -60,7 +60,7 @@ proptest! {
         runtime.block_on(async {
             for sql in STATEMENTS {
                 let planned = Arc::new(planned(sql).await);
-                // Both partitions run the one plan at once, batch by batch.
+                // Both partitions run the same plan at once, batch by batch.
                 let partitions = [(0, &events), (1_000, &others)].map(|(first, events)| {
                     let planned = Arc::clone(&planned);
                     let parts: Vec<Vec<Event>> = cut(events, &cuts).into_iter().map(<[Event]>::to_vec).collect();

@@ -1,4 +1,4 @@
-//! Aggregates as states: which there are, and what they merge to.
+//! Aggregates as states: their columns, and the results of merging.
 
 use millstream_core::Error;
 
@@ -23,12 +23,12 @@ async fn ignoring_nulls_takes_the_newest_value_that_is_known() {
 }
 
 #[tokio::test]
-async fn of_rows_of_one_record_the_greatest_value_is_the_last() {
+async fn among_the_rows_of_one_record_the_greatest_value_is_the_last() {
     let tags = "SELECT last_value(tag) AS l, first_value(tag) AS f
                 FROM (SELECT unnest(tags) AS tag, _order FROM t) AS x";
     let events = vec![event("zebra", 1, 0), event("b", 1, 0), event("abc", 1, 0)];
     assert_eq!(shown(tags, &events).await, ["all|all"]);
-    // More than a chunk of rows: the record with the greatest position is cut in the middle.
+    // More rows than one chunk: the cut goes through the record with the greatest position.
     let many: Vec<Event> = (0..8_191).map(|at| event("x", 1, at)).chain([event("zebra", 1, 9_000)]).collect();
     let planned = planned(tags).await;
     assert_eq!(table(&planned, &[&many]).await.unwrap(), ["zebra|all"]);
@@ -39,7 +39,7 @@ async fn of_rows_of_one_record_the_greatest_value_is_the_last() {
 async fn a_position_is_the_topics_own() {
     let cents = "SELECT branch, amount, _order FROM t";
     let more = "SELECT branch, amount + 10 AS amount, _order FROM t";
-    // Two rows of each record: the greater one is the last.
+    // Two rows for each record: the greater one is the last.
     let twice = format!(
         "SELECT branch, last_value(amount) AS l, first_value(amount) AS f FROM ({cents} UNION ALL {more}) AS u GROUP BY 1"
     );
@@ -64,7 +64,7 @@ async fn a_position_is_the_topics_own() {
 }
 
 #[tokio::test]
-async fn the_newest_object_or_list_is_one_too() {
+async fn last_value_works_on_objects_and_lists() {
     for (value, gives) in [("named_struct('n', t.count)", "{n: 1}"), ("t.tags", "[a, all]")] {
         for from in ["t", "t JOIN branches b ON b.name = t.branch", "t LEFT JOIN branches b ON b.name = t.branch"] {
             let sql = format!("SELECT t.branch, last_value({value}) AS l FROM {from} WHERE t.branch = 'a' GROUP BY 1");
@@ -103,7 +103,7 @@ async fn states_never_share_a_name() {
 }
 
 #[tokio::test]
-async fn aggregates_may_differ_in_a_cast_only() {
+async fn aggregates_may_differ_only_in_a_cast() {
     let events = few();
     for (sql, gives) in [
         (
@@ -147,7 +147,7 @@ async fn a_decimal_times_a_constant_is_a_decimal() {
 }
 
 #[tokio::test]
-async fn no_value_of_a_record_is_in_a_fault() {
+async fn no_error_holds_a_value_of_a_record() {
     let events = [event("s3cret-value", 77_777, 0)];
     for (expression, says) in [
         ("CAST(branch AS bigint)", "a value can't be cast to bigint"),
@@ -164,7 +164,7 @@ async fn no_value_of_a_record_is_in_a_fault() {
         ("decode(branch, 'hex')", "can't be computed"),
         ("chr(count * 1000)", "can't be computed"),
     ] {
-        // Planned over made-up records, it must pass for some.
+        // The rehearsal over made-up records must pass for at least one of them.
         let sql = format!("SELECT CASE WHEN _offset = 0 THEN {expression} END AS x FROM t");
         let planned = planned(&sql).await;
         match table(&planned, &[&events]).await {

@@ -9,7 +9,7 @@ use millstream_core::Error;
 use crate::fixture::{decoded, event, few, planned, refused, shown};
 
 #[tokio::test]
-async fn a_window_that_makes_no_sense_is_refused_at_planning() {
+async fn an_invalid_window_is_refused_at_planning() {
     for (call, says) in [
         ("tumble(at, INTERVAL '1 month')", "months"),
         ("tumble(at, INTERVAL '1 year')", "months"),
@@ -37,7 +37,7 @@ async fn a_window_that_makes_no_sense_is_refused_at_planning() {
 }
 
 #[tokio::test]
-async fn a_hop_where_it_makes_no_sense_is_refused() {
+async fn a_misplaced_hop_is_refused() {
     for sql in [
         "SELECT hop(at, INTERVAL '1 second', INTERVAL '3 seconds') AS w, branch FROM t",
         "SELECT branch FROM t WHERE hop(at, INTERVAL '1 second', INTERVAL '3 seconds') > at",
@@ -89,7 +89,7 @@ fn at(rows: &RecordBatch, times: Vec<Option<i64>>) -> RecordBatch {
 }
 
 #[tokio::test]
-async fn a_time_at_the_end_of_time_is_that_records_fault() {
+async fn a_time_at_the_limits_of_i64_is_poison() {
     for sql in [
         "SELECT tumble(at, INTERVAL '10 minutes') AS w, count(*) AS n FROM t GROUP BY 1",
         "SELECT hop(at, INTERVAL '1 second', INTERVAL '3 seconds') AS w, count(*) AS n FROM t GROUP BY 1",
@@ -99,7 +99,7 @@ async fn a_time_at_the_end_of_time_is_that_records_fault() {
             let rows = at(&decoded(&planned, &[event("a", 1, 0)], 0), vec![Some(time)]);
             match planned.transform.apply("t", rows).await {
                 Err(Error::Poison(fault)) => assert!(fault.to_string().contains("too far in the past"), "{fault}"),
-                // Some times near the end have their windows within it; none is lost.
+                // Some times near the limit have windows within it; none of those is lost.
                 Ok(rows) => assert_eq!(rows[0].num_rows(), if sql.contains("hop") { 3 } else { 1 }),
                 other => panic!("{time}: {other:?}"),
             }

@@ -68,6 +68,11 @@ impl Connections {
         open().map_err(|failure| explain(path, failure))
     }
 
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Runs `work` in one read transaction: it sees one instant of the file.
     pub(crate) async fn read<T: Send + 'static>(
         self: &Arc<Self>,

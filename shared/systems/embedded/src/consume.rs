@@ -1,7 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use millstream_core::{Batch, Handler, Limits, Log, Result, Source, Subscription, TopicPartition, Watermarks};
+use millstream_core::{
+    Batch, Error, Handler, Limits, Log, Result, Retries, Source, Subscription, TopicPartition, Watermarks,
+};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -10,12 +12,12 @@ use tokio::{
 
 use crate::{Embedded, fetched::Fetched, group_offsets::commit, topics::find_partition};
 
-/// How often an idle partition looks for what other processes have written, and asks whether to stop.
+/// How often an idle partition looks for records that other processes have written, and asks whether to stop.
 const POLL: Duration = Duration::from_millis(100);
 /// How often a batch that waits for more records looks for them.
 const FILL: Duration = Duration::from_millis(10);
-/// How often a call is tried that another process keeps from the file (5 s each) or that finds the disk full.
-const TRIES: usize = 20;
+/// While another process holds the file's lock, a call waits for 5 s and fails; while the disk is full, it fails at once.
+const RETRIES: Retries = Retries { first_pause: POLL, max_pause: POLL, max_attempts: 20 };
 
 /// Each member reads all partitions; fences keep the result exactly-once, at the cost of duplicate work. So no lease is
 /// needed, which could itself fail.
@@ -67,7 +69,7 @@ impl Consumer {
         while let Some(batch) = self.next_batch(next).await? {
             next = batch.range().end;
             let committed = self.handler.handle(batch).await?;
-            self.patiently(|| commit(&self.store, &self.group, &self.partition, committed)).await?;
+            self.retry(|| commit(&self.store, &self.group, &self.partition, committed)).await?;
             self.handler.acknowledged(&self.partition, committed);
         }
         Ok(())
@@ -78,13 +80,13 @@ impl Consumer {
     async fn first_offset(&mut self) -> Result<i64> {
         // Before the handler compares the topic's id: if the topic is re-created in between, the next read finds that out.
         self.topic_row = self
-            .patiently(|| {
+            .retry(|| {
                 let partition = self.partition.clone();
                 self.store.connections.read(move |connection| Ok(find_partition(connection, &partition)?.0))
             })
             .await?;
         let start = self.handler.start(&self.partition).await?;
-        let held = self.patiently(|| self.store.watermarks(&self.partition)).await?;
+        let held = self.retry(|| self.store.watermarks(&self.partition)).await?;
         if start > held.high {
             tracing::warn!(partition = %self.partition, start, high = held.high, "the log ends before the fence");
             return Ok(held.low);
@@ -131,7 +133,7 @@ impl Consumer {
     async fn extend(&self, fetched: Fetched) -> Result<Option<Fetched>> {
         let (next, limits, topic_row) = (fetched.start, self.limits, self.topic_row);
         let mut fetched = Some(fetched);
-        self.patiently(|| {
+        self.retry(|| {
             let partition = self.partition.clone();
             // A failed read has lost the records fetched before it: the next one starts afresh.
             let mut fetched = fetched.take().unwrap_or_else(|| Fetched::new(partition.clone(), next));
@@ -154,17 +156,18 @@ impl Consumer {
         .await
     }
 
-    /// Calls again while another process keeps the file locked or the disk is full, up to [`TRIES`] times.
-    async fn patiently<T, F: Future<Output = Result<T>>>(&self, mut call: impl FnMut() -> F) -> Result<T> {
-        for _ in 1..TRIES {
-            match call().await {
-                Err(error) if error.is_retry() && !self.handler.stopping() => {
-                    tracing::warn!(partition = %self.partition, %error, "the embedded log can't be used now");
-                    sleep(POLL).await;
+    /// Calls again while another process keeps the file locked or the disk is full.
+    async fn retry<T, F: Future<Output = Result<T>>>(&self, call: impl FnMut() -> F) -> Result<T> {
+        let wait = |_, error: &Error, pause| {
+            tracing::warn!(partition = %self.partition, %error, "the embedded log can't be used now");
+            async move {
+                if self.handler.stopping() {
+                    return false;
                 }
-                outcome => return outcome,
+                sleep(pause).await;
+                true
             }
-        }
-        call().await
+        };
+        RETRIES.call(call, wait).await
     }
 }

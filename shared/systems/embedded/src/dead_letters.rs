@@ -83,6 +83,16 @@ impl DeadLetters for Embedded {
             .await
     }
 
+    async fn count(&self, function: &str) -> Result<Option<u64>> {
+        let function = function.to_owned();
+        self.connections
+            .read(move |connection| {
+                let select = "SELECT count(*) FROM millstream_dead_letters WHERE function = ?1";
+                Ok(Some(connection.query_row(select, [function], |row| row.get::<_, i64>(0))? as u64))
+            })
+            .await
+    }
+
     async fn positions(&self, function: &str, visit: &mut (dyn FnMut(Position) + Send)) -> Result<()> {
         let mut last = None;
         loop {

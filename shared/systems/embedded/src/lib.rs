@@ -51,6 +51,7 @@ mod remove;
 mod row_reader;
 mod schema;
 mod sink;
+mod store;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -68,7 +69,7 @@ use millstream_core::{Clock, Result};
 use tokio::sync::watch;
 
 use crate::connections::Connections;
-pub use crate::{remove::Removal, sink::EmbeddedSink, view::Counts};
+pub use crate::{remove::Removal, sink::EmbeddedSink};
 
 /// An open file. Cloning shares it.
 #[derive(Clone)]

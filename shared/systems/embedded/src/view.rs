@@ -1,24 +1,14 @@
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use millstream_core::{Result, quote_identifier};
-use rusqlite::{Connection, types::ValueRef};
+use rusqlite::types::ValueRef;
 
 use crate::{
     Embedded,
-    connections::Work,
     tables::{column_names, with_columns},
 };
 
 /// Bytes of a binary value that are shown.
 const SHOWN_BYTES: usize = 16;
-
-/// How much the file holds, for the live view.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Rows of every function's table, by name (`<name>_state` tables included).
-    pub rows: Vec<(String, u64)>,
-    /// Dead letters of every function that has some, by name.
-    pub dead_letters: Vec<(String, u64)>,
-}
 
 impl Embedded {
     /// The rows of `table` that were first written last, newest first, as text for a person: the names of the columns,
@@ -66,34 +56,20 @@ impl Embedded {
             .await
     }
 
-    /// How much the file holds.
+    /// How many rows `table` has.
     ///
     /// # Errors
-    /// `Retry` when the file can't be read now.
-    pub async fn counts(&self) -> Result<Counts> {
+    /// `Stop` when there is no such table; `Retry` when the file can't be read now.
+    pub(crate) async fn row_count(&self, table: &str) -> Result<u64> {
+        let table = table.to_owned();
         self.connections
-            .read(|connection| {
-                let mut select = connection.prepare("SELECT name FROM millstream_tables ORDER BY name")?;
-                let names = select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
-                let mut counts = Counts::default();
-                for name in names {
-                    let count = count(connection, &name)?;
-                    counts.rows.push((name, count));
-                }
-                let letters =
-                    "SELECT function, count(*) FROM millstream_dead_letters GROUP BY function ORDER BY function";
-                let mut letters = connection.prepare(letters)?;
-                let letters = letters.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
-                counts.dead_letters = letters.collect::<rusqlite::Result<_>>()?;
-                Ok(counts)
+            .read(move |connection| {
+                column_names(connection, &table)?;
+                let select = format!("SELECT count(*) FROM {}", quote_identifier(&table));
+                Ok(connection.query_row(&select, [], |row| row.get::<_, i64>(0))? as u64)
             })
             .await
     }
-}
-
-fn count(connection: &Connection, table: &str) -> Work<u64> {
-    let select = format!("SELECT count(*) FROM {}", quote_identifier(table));
-    Ok(connection.query_row(&select, [], |row| row.get::<_, i64>(0))? as u64)
 }
 
 fn cell_text(value: ValueRef<'_>) -> String {

@@ -84,7 +84,7 @@ async fn main() -> Result<()> {
         brokers: brokers.clone(),
         config: BTreeMap::new(),
         profile: Profile::Default,
-        compression: "gzip".into(),
+        compression: millstream_core::Compression::Gzip,
         client_id: "drain".into(),
     })?;
     let begun = Instant::now();

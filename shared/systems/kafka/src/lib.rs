@@ -1,17 +1,12 @@
 //! Kafka and its like: consumer group, range reads, producer, topics.
 //!
 //! ```no_run
-//! use millstream_core::{NewRecord, Producer, Topics};
-//! use millstream_kafka::{Kafka, KafkaSettings, Profile};
+//! use millstream_core::{Connect, Env, NewRecord, Producer, Topics};
+//! use millstream_kafka::Kafka;
 //!
 //! # async fn example() -> millstream_core::Result<()> {
-//! let kafka = Kafka::new(KafkaSettings {
-//!     brokers: "localhost:9092".into(),
-//!     config: [("security.protocol".into(), "PLAINTEXT".into())].into(),
-//!     profile: Profile::Default,
-//!     compression: "gzip".into(),
-//!     client_id: "example".into(),
-//! })?;
+//! let env = Env::of([("MILLSTREAM_KAFKA_BROKERS", "localhost:9092")]); // a main hands down its environment
+//! let Some(kafka) = Kafka::open(&env)? else { return Ok(()) };
 //! kafka.create_topic("transaction", 3, &[]).await?;
 //! let record = NewRecord { key: Some(b"k".to_vec()), value: Some(b"v".to_vec()), ..NewRecord::default() };
 //! println!("{}", kafka.send("transaction", vec![record]).await?[0]);
@@ -27,6 +22,7 @@
 
 mod consume;
 mod control;
+mod environment;
 mod group;
 mod link;
 mod member;
@@ -38,14 +34,19 @@ mod readers;
 mod sender;
 mod settings;
 mod shipment;
+mod store;
 mod topic_id;
 mod topics;
 mod unreadable;
 mod worker;
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex},
+};
 
-use millstream_core::Result;
+use millstream_core::{Compression, Result};
 
 use crate::{control::Control, readers::Readers, sender::Sender};
 pub use settings::{KafkaSettings, Profile};
@@ -57,6 +58,8 @@ pub struct Kafka {
     control: Control,
     readers: Arc<Readers>,
     sender: Arc<Sender>,
+    /// The senders that were asked for, one per compression: each is a client of its own.
+    senders: Arc<Mutex<BTreeMap<Compression, Arc<Sender>>>>,
 }
 
 impl Kafka {
@@ -67,10 +70,12 @@ impl Kafka {
     pub fn new(settings: KafkaSettings) -> Result<Self> {
         let control = Control::new(&settings)?;
         let settings = Arc::new(settings);
+        let sender = Arc::new(Sender::new(settings.clone()));
         Ok(Self {
             control,
             readers: Arc::new(Readers::new(settings.clone())),
-            sender: Arc::new(Sender::new(settings.clone())),
+            senders: Arc::new(Mutex::new([(settings.compression, sender.clone())].into())),
+            sender,
             settings,
         })
     }

@@ -108,8 +108,8 @@ impl Member {
             return self.ask_restart(&why);
         }
         self.fail(match why {
-            Error::Retry(fault) => Error::stop(format!(
-                "topic {}, partition {} can't be read on at offset {offset}, {MAX_RESTARTS} times in a row: {fault}",
+            Error::Retry(cause) => Error::stop(format!(
+                "topic {}, partition {} can't be read on at offset {offset}, {MAX_RESTARTS} times in a row: {cause}",
                 partition.topic, partition.partition
             )),
             why => why,

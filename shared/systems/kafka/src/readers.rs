@@ -136,7 +136,7 @@ mod tests {
             brokers: cluster.bootstrap_servers(),
             config: [].into(),
             profile: crate::Profile::Default,
-            compression: "none".into(),
+            compression: millstream_core::Compression::None,
             client_id: "test".into(),
         })
         .unwrap();

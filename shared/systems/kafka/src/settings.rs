@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt};
 
-use millstream_core::Error;
+use millstream_core::{Compression, Error};
 use rdkafka::{ClientConfig, error::KafkaError};
 
 /// How to reach a cluster.
@@ -14,8 +14,8 @@ pub struct KafkaSettings {
     pub config: BTreeMap<String, String>,
     /// Which kind of service answers.
     pub profile: Profile,
-    /// How the producer compresses: `none`, `gzip`, `snappy`, `lz4` or `zstd`.
-    pub compression: String,
+    /// How [`Kafka`](crate::Kafka) itself compresses as a producer.
+    pub compression: Compression,
     /// What the brokers' logs call this process.
     pub client_id: String,
 }
@@ -142,7 +142,7 @@ impl KafkaSettings {
         let max_record_bytes = self.max_record_bytes().to_string();
         let defaults = [
             ("linger.ms", "5"),
-            ("compression.type", self.compression.as_str()),
+            ("compression.type", self.compression.name()),
             ("message.max.bytes", max_record_bytes.as_str()),
             ("queue.buffering.max.messages", "200000"),
             ("queue.buffering.max.kbytes", "65536"),
@@ -228,7 +228,7 @@ mod tests {
             brokers: "broker:9092".into(),
             config: config.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             profile,
-            compression: "gzip".into(),
+            compression: Compression::Gzip,
             client_id: "test".into(),
         }
     }

@@ -103,10 +103,7 @@ impl Topics for Kafka {
 impl Kafka {
     /// What a consumer group has committed of a topic, by partition; `None` where it has committed nothing. For display only:
     /// the fences decide.
-    ///
-    /// # Errors
-    /// `Stop` when the topic does not exist, `Retry` when the cluster can't be reached.
-    pub async fn group_offsets(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>> {
+    pub(crate) async fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>> {
         let (kafka, group, topic) = (self.clone(), group.to_owned(), topic.to_owned());
         blocking(move || {
             let partitions = kafka.control.partitions(&topic)?;

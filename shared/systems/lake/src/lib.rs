@@ -62,12 +62,14 @@ mod file;
 mod folder;
 mod names;
 mod sink;
+mod store;
 mod table;
 
 pub use file::{MAX_READ_BYTES, read_parquet};
 pub use folder::open;
 pub use object_store::{ObjectStore, path::Path};
 pub use sink::LakeSink;
+pub use store::Lake;
 
 use millstream_core::Error;
 

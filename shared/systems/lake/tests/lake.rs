@@ -153,7 +153,7 @@ async fn a_fence_that_is_removed_while_it_is_moved_stops() {
     store.delete(&Path::from("events/_fences/in-1-0.json")).await.unwrap();
     let to = Fence { next_offset: 4, ..fence.clone() };
     match archive.write(&partition(), &fence, &to, &[rows(3..4)]).await {
-        Err(Error::Stop(fault)) => assert!(fault.to_string().contains("reset it once more"), "{fault}"),
+        Err(Error::Stop(cause)) => assert!(cause.to_string().contains("reset it once more"), "{cause}"),
         other => panic!("expected Stop, got {other:?}"),
     }
     // Nothing is remembered of the chain that was.
@@ -169,7 +169,7 @@ async fn a_stranger_in_the_place_of_a_file_stops() {
     let start = archive.create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
     let fence = write(&archive, &start, 3, 0).await;
     let stop = |result: Result<(), Error>, words: &str| match result {
-        Err(Error::Stop(fault)) => assert!(fault.to_string().contains(words), "{fault}"),
+        Err(Error::Stop(cause)) => assert!(cause.to_string().contains(words), "{cause}"),
         other => panic!("expected Stop, got {other:?}"),
     };
     let other = LakeSink::new(store.clone(), "", "test.copy", table());
@@ -284,7 +284,7 @@ async fn tables_that_a_lake_can_not_hold_stop() {
     dated.columns[0].name = "Log_Date".into();
     for (table, words) in [(PlainTransform::Count.table("counts"), "merges"), (dated, "rename")] {
         match LakeSink::new(store.clone(), "", "f", table).prepare(true).await {
-            Err(Error::Stop(fault)) => assert!(fault.to_string().contains(words), "{fault}"),
+            Err(Error::Stop(cause)) => assert!(cause.to_string().contains(words), "{cause}"),
             other => panic!("expected Stop, got {other:?}"),
         }
     }

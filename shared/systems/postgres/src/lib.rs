@@ -35,9 +35,11 @@ mod numeric;
 mod schema;
 mod sink;
 mod statement;
+mod store;
 mod types;
 
 pub use connect::{Pool, pool};
 pub use decode::read_table;
 pub use newest::newest_rows;
 pub use sink::PostgresSink;
+pub use store::Postgres;

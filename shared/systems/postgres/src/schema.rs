@@ -41,7 +41,7 @@ pub(crate) async fn prepare(pool: &Pool, table: &Table, create: bool) -> Result<
     let outcome = pool.within(CREATE_LIMIT, &what, work).await;
     pool.settle(client, outcome).await.map_err(|error| match error {
         // Existing rows may prevent an index: that is not the fault of one record, so a person must act.
-        Error::Poison(fault) => Error::Stop(fault),
+        Error::Poison(cause) => Error::Stop(cause),
         other => other,
     })
 }

@@ -195,7 +195,7 @@ impl PostgresSink {
             Err(error) if error::took_too_long(&error) => {
                 too_slow.insert(movement.partition.clone(), known.map_or(offsets, |known| known.min(offsets)));
                 match error {
-                    Error::Retry(fault) if known.is_some() => Err(Error::TooLarge(fault)),
+                    Error::Retry(cause) if known.is_some() => Err(Error::TooLarge(cause)),
                     error => Err(error),
                 }
             }

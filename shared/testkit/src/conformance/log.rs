@@ -29,7 +29,7 @@ pub(super) async fn partitions_are_raised_and_never_lowered(under_test: &LogUnde
     }
     let missing = format!("{}missing", under_test.prefix);
     match under_test.topics.raise_partitions(&missing, 3).await {
-        Err(Error::Stop(fault)) => assert!(fault.to_string().contains(&missing), "says which topic: {fault}"),
+        Err(Error::Stop(cause)) => assert!(cause.to_string().contains(&missing), "says which topic: {cause}"),
         other => panic!("a missing topic must Stop, got {other:?}"),
     }
 }
@@ -37,7 +37,7 @@ pub(super) async fn partitions_are_raised_and_never_lowered(under_test: &LogUnde
 pub(super) async fn a_missing_topic_stops(under_test: &LogUnderTest) {
     let topic = format!("{}missing", under_test.prefix);
     match under_test.log.partitions(&topic).await {
-        Err(Error::Stop(fault)) => assert!(fault.to_string().contains(&topic), "says which topic: {fault}"),
+        Err(Error::Stop(cause)) => assert!(cause.to_string().contains(&topic), "says which topic: {cause}"),
         other => panic!("a missing topic must Stop, got {other:?}"),
     }
     let all = under_test.topics.topics().await.unwrap();

@@ -52,7 +52,7 @@ pub(super) async fn prepare_may_be_called_again(harness: &dyn SinkHarness) {
 pub(super) async fn a_missing_table_stops(harness: &dyn SinkHarness) {
     let sink = harness.open("missing", "suite.function", plain_table()).await;
     match sink.prepare(false).await {
-        Err(Error::Stop(fault)) => assert!(fault.to_string().contains("plain"), "says which table: {fault}"),
+        Err(Error::Stop(cause)) => assert!(cause.to_string().contains("plain"), "says which table: {cause}"),
         other => panic!("a missing table that may not be created must Stop, got {other:?}"),
     }
 }
@@ -69,8 +69,8 @@ pub(super) async fn other_columns_stop(harness: &dyn SinkHarness) {
         let other = harness.open("columns", "suite.function", table).await;
         for create in [false, true] {
             match other.prepare(create).await {
-                Err(Error::Stop(fault)) => {
-                    let says = fault.to_string();
+                Err(Error::Stop(cause)) => {
+                    let says = cause.to_string();
                     assert!(says.contains("text") || says.contains("words"), "says which column: {says}");
                 }
                 other => panic!("columns that don't fit must Stop, got {other:?}"),

@@ -126,9 +126,12 @@ async fn what_is_removed_begins_anew_and_the_rest_stays() {
     store.remove(removal).await.unwrap();
     assert_eq!(store.fences("p.words").await.unwrap(), []);
     assert_eq!(store.fences("p.other").await.unwrap().len(), 1);
-    let counts = store.counts().await.unwrap();
-    assert_eq!(counts.rows, [("other".to_owned(), 1)]);
-    assert_eq!(counts.dead_letters, [("p.other".to_owned(), 1)]);
+    for gone in ["words", "words_state"] {
+        assert!(matches!(store.row_count(gone).await, Err(Error::Stop(_))), "{gone}");
+    }
+    assert_eq!(store.row_count("other").await.unwrap(), 1);
+    assert_eq!(store.count("p.words").await.unwrap(), Some(0));
+    assert_eq!(store.count("p.other").await.unwrap(), Some(1));
     assert_eq!(store.topics().await.unwrap().iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), ["u"]);
     store.create_topic("t", 1, &[]).await.unwrap();
     assert_eq!(store.watermarks(&partition()).await.unwrap().high, 0, "its offsets begin anew");
@@ -172,7 +175,8 @@ async fn finished_rows_follow_their_states() {
     let snapshot = sink.snapshot().await.unwrap();
     assert_eq!(snapshot.fences, [(partition(), fence(2))]);
     assert_eq!(texts(&snapshot.rows), texts(&[words(&table, &[(Some("a"), 10), (Some("b"), 5), (None, 1)])]));
-    assert_eq!(sink.store.counts().await.unwrap().rows, [("words".to_owned(), 2), ("words_state".to_owned(), 3)]);
+    assert_eq!(sink.store.row_count("words").await.unwrap(), 2);
+    assert_eq!(sink.store.row_count("words_state").await.unwrap(), 3);
     assert_eq!(sink.store.fences("p.words").await.unwrap(), snapshot.fences);
 
     let twice = Arc::new(Schema::new(vec![Field::new("twice", DataType::Int64, true)]));
@@ -261,7 +265,7 @@ async fn a_table_that_does_not_fit_lists_how() {
     let says =
         async |table: &Table| match EmbeddedSink::new(sink.store.clone(), "p.words", table.clone()).prepare(true).await
         {
-            Err(Error::Stop(fault)) => fault.to_string(),
+            Err(Error::Stop(cause)) => cause.to_string(),
             other => panic!("{other:?}"),
         };
     let found = says(&table).await;

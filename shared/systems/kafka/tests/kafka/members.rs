@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use millstream_core::{Batch, Handler, Limits, Result, Source, TopicPartition};
+use millstream_core::{Batch, Handler, Limits, LogStore, Result, Source, TopicPartition};
 
 use crate::{
     support::{LIMITS, fill, kafka, new_topic, subscription, texts, until},
@@ -33,7 +33,7 @@ async fn every_record_comes_once_in_bounded_batches_and_the_commit_follows() {
     assert!(*table.values.lock().unwrap() == expected, "values differ");
     let (records, bytes) = *member.largest.lock().unwrap();
     assert!(records == LIMITS.max_records && bytes <= LIMITS.max_bytes, "{records} records, {bytes} bytes");
-    let committed = kafka.group_offsets(&format!("{topic}-group"), &topic).await.unwrap();
+    let committed = kafka.group_offsets(&format!("{topic}-group"), &topic, 1).await.unwrap();
     assert_eq!(committed, [Some(34_000); 3], "the last commit is made before the group is left");
 }
 
@@ -105,7 +105,11 @@ async fn a_batch_that_never_finishes_is_abandoned() {
     fill(&kafka, &topic, 0, 0..10).await;
     let consumed = kafka.consume(subscription(&topic, LIMITS), Arc::new(Stuck(AtomicBool::new(false))));
     tokio::time::timeout(Duration::from_secs(30), consumed).await.expect("stops in bounded time").unwrap();
-    assert_eq!(kafka.group_offsets(&format!("{topic}-group"), &topic).await.unwrap(), [None], "nothing was committed");
+    assert_eq!(
+        kafka.group_offsets(&format!("{topic}-group"), &topic, 1).await.unwrap(),
+        [None],
+        "nothing was committed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -127,7 +127,7 @@ async fn a_record_that_is_too_large_is_poison_and_the_next_one_goes_through() {
     .collect();
     for (value, limit) in [(noise, "50000"), (vec![0; 40 << 20], "33554432")] {
         match kafka.send(&topic, vec![record(0, value)]).await {
-            Err(Error::Poison(fault)) => assert!(fault.to_string().contains(limit), "{fault}"),
+            Err(Error::Poison(cause)) => assert!(cause.to_string().contains(limit), "{cause}"),
             other => panic!("must be Poison, got {other:?}"),
         }
     }

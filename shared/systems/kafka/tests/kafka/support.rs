@@ -37,7 +37,7 @@ pub fn settings(brokers: String) -> KafkaSettings {
         brokers,
         config: BTreeMap::new(),
         profile: Profile::Default,
-        compression: "gzip".into(),
+        compression: millstream_core::Compression::Gzip,
         client_id: "millstream-test".into(),
     }
 }
@@ -84,7 +84,7 @@ pub fn texts(values: std::ops::Range<usize>) -> Vec<Vec<u8>> {
 
 pub fn stop_text(result: Result<impl std::fmt::Debug>) -> String {
     match result {
-        Err(Error::Stop(fault)) => fault.to_string(),
+        Err(Error::Stop(cause)) => cause.to_string(),
         other => panic!("must be Stop, got {other:?}"),
     }
 }

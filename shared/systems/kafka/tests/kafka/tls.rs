@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use millstream_core::{Error, Log, Source, TopicPartition, Watermarks};
+use millstream_core::{Error, Log, LogStore, Source, TopicPartition, Watermarks};
 use millstream_kafka::{Kafka, KafkaSettings};
 use tokio::{
     io::copy_bidirectional,
@@ -43,7 +43,7 @@ async fn all_clients_work(kafka: &Kafka) {
     let table = Arc::new(Table::default());
     kafka.consume(subscription(&topic, LIMITS), Member::new(&table, 10)).await.unwrap();
     assert_eq!(table.values.lock().unwrap()[&0], texts(0..10));
-    let committed = kafka.group_offsets(&format!("{topic}-group"), &topic).await.unwrap();
+    let committed = kafka.group_offsets(&format!("{topic}-group"), &topic, 1).await.unwrap();
     assert_eq!(committed, [Some(10)]);
 }
 
@@ -132,8 +132,8 @@ async fn a_listener_of_the_other_kind_is_named_in_time() {
         [(encrypted, plain, "PLAINTEXT broker listener?"), (not_encrypted, tls, "MILLSTREAM_KAFKA_SECURITY")]
     {
         match kafka.partitions("none").await {
-            Err(Error::Retry(fault)) => {
-                let text = fault.to_string();
+            Err(Error::Retry(cause)) => {
+                let text = cause.to_string();
                 assert!(text.contains(&brokers) && text.contains(hint), "{text}");
             }
             other => panic!("must be Retry, got {other:?}"),

@@ -188,7 +188,7 @@ pub async fn a_write_whose_time_is_up_twice_is_too_large(way: Way) {
         // Half as many are slow as well: no further patience is shown before they are made fewer.
         for count in [16, 8] {
             match write(&sink, &start, &many(0, count)).await {
-                Err(Error::TooLarge(fault)) => assert!(fault.to_string().contains("57014"), "{fault}"),
+                Err(Error::TooLarge(cause)) => assert!(cause.to_string().contains("57014"), "{cause}"),
                 other => panic!("{count} rows: expected TooLarge, got {other:?}"),
             }
         }

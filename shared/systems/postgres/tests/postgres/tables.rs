@@ -14,7 +14,7 @@ use crate::support::{Database, Way, column, connect, counts, moved, partition, r
 
 async fn stopped(database: &Database, table: &Table, create: bool) -> String {
     match database.sink(table).prepare(create).await {
-        Err(Error::Stop(fault)) => fault.to_string(),
+        Err(Error::Stop(cause)) => cause.to_string(),
         other => panic!("expected Stop, got {other:?}"),
     }
 }
@@ -76,7 +76,7 @@ pub async fn a_change_of_a_table_does_not_queue_up_behind_a_long_reader(way: Way
     reader.batch_execute("BEGIN; SELECT * FROM millstream_fences").await.unwrap();
     let prepared = tokio::time::timeout(std::time::Duration::from_secs(20), sink.prepare(true)).await;
     match prepared.expect("it gives up") {
-        Err(Error::Retry(fault)) => assert!(fault.to_string().contains("a long query"), "{fault}"),
+        Err(Error::Retry(cause)) => assert!(cause.to_string().contains("a long query"), "{cause}"),
         other => panic!("expected Retry, got {other:?}"),
     }
     reader.batch_execute("COMMIT").await.unwrap();
@@ -213,7 +213,7 @@ pub async fn references_are_read(way: Way) {
     let fails = async |name: &str, column: &str, data_type| {
         let schema = Arc::new(Schema::new(vec![Field::new(column, data_type, false)]));
         match read_table(&pool, name, &schema).await {
-            Err(Error::Stop(fault)) => fault.to_string(),
+            Err(Error::Stop(cause)) => cause.to_string(),
             other => panic!("expected Stop, got {other:?}"),
         }
     };

@@ -152,8 +152,8 @@ async fn a_server_without_tls_is_refused_by_who_requires_it() {
     }
     for mode in ["require", "verify-ca", "verify-full"] {
         match connects(&certified_by(mode, "MILLSTREAM_TEST_CA")).await {
-            Err(Error::Stop(fault)) => {
-                let text = fault.to_string();
+            Err(Error::Stop(cause)) => {
+                let text = cause.to_string();
                 assert!(text.contains("check sslmode") && !text.contains(password(&url)), "{text}");
             }
             other => panic!("{mode} must be Stop, got {other:?}"),

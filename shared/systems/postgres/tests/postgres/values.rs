@@ -63,8 +63,8 @@ async fn refused(database: &Database, table: &Table, row: RecordBatch, secret: &
     sink.prepare(true).await.unwrap();
     let start = sink.fence(&partition(0)).await.unwrap().unwrap();
     match write(&sink, &start, &[row]).await {
-        Err(Error::Poison(fault)) => {
-            let said = fault.to_string();
+        Err(Error::Poison(cause)) => {
+            let said = cause.to_string();
             assert!(!said.contains(secret), "{said}");
         }
         other => panic!("expected Poison, got {other:?}"),

@@ -1,0 +1,138 @@
+//! The main of every function binary: from its kind to a function that runs where the process is.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use millstream_core::{Env, Error, Result, Retries, SystemClock};
+use millstream_host::{Host, Stop, detect, shell, stop_on_signals, wait_for};
+use millstream_pipeline::{Pipeline, Uses};
+
+use crate::{Connections, Making, Systems, require_said};
+
+/// The shortest period that a schedule of EventBridge can have.
+const DEFAULT_PERIOD: Duration = Duration::from_secs(60);
+/// Lambda ends an invocation after 15 minutes.
+const MAX_PERIOD_S: u64 = 15 * 60;
+
+/// What a function binary reads from its environment, once.
+struct Settings {
+    /// `MILLSTREAM_PIPELINE`: the pipeline file or its folder; `pipeline.yaml` in the working folder if it isn't set.
+    pipeline: PathBuf,
+    /// `MILLSTREAM_FUNCTION`: which function of the file. May be left out if only one uses this binary.
+    function: Option<String>,
+    /// `MILLSTREAM_PERIOD_S`: for a function that makes records and is called by a schedule, how many seconds each call makes
+    /// records; 60 if it isn't set.
+    period: Duration,
+    /// Where the systems are.
+    connections: Connections,
+    /// Where this process runs.
+    host: Host,
+}
+
+impl Settings {
+    /// Reads the settings from `env`, which a main makes from its environment.
+    ///
+    /// # Errors
+    /// `Stop` naming the variable that is wrong.
+    fn read(env: &Env) -> Result<Self> {
+        Ok(Self {
+            pipeline: env.find_text("MILLSTREAM_PIPELINE")?.map_or_else(|| PathBuf::from("."), PathBuf::from),
+            function: env.find_text("MILLSTREAM_FUNCTION")?,
+            period: env.find_text("MILLSTREAM_PERIOD_S")?.map_or(Ok(DEFAULT_PERIOD), |text| period(&text))?,
+            connections: Connections::read(env)?,
+            host: detect(env),
+        })
+    }
+}
+
+fn period(text: &str) -> Result<Duration> {
+    match text.parse() {
+        Ok(seconds @ 1..=MAX_PERIOD_S) => Ok(Duration::from_secs(seconds)),
+        _ => Err(Error::stop(format!(
+            "MILLSTREAM_PERIOD_S must be the seconds from one event of the schedule to the next, 1 to {MAX_PERIOD_S}; it is \
+             `{text}`"
+        ))),
+    }
+}
+
+/// Runs a function of the kind `uses`, until the host ends it: the whole main of its binary. The function and its systems are
+/// named by the environment.
+#[expect(clippy::disallowed_methods, reason = "the edge: a function's main reads its environment here, once")]
+pub fn function_main(uses: Uses) -> ExitCode {
+    let env = Env::new(|name| std::env::var(name).ok());
+    shell::prepare(&env, |place| {
+        tracing::error!(place, "a bug in millstream: please report it with this place");
+    });
+    let filter = shell::log_filter(&env);
+    shell::log_json_to_stderr(filter.as_ref().ok().and_then(Option::as_deref).unwrap_or("info"));
+    let done = filter.and_then(|_| Settings::read(&env)).and_then(|settings| shell::block_on(run(uses, settings)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the function has stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(uses: Uses, settings: Settings) -> Result<()> {
+    let Settings { pipeline, function, period, connections, host } = settings;
+    let pipeline = Pipeline::load(&pipeline).map_err(|mistakes| {
+        let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        Error::stop(lines.join("\n"))
+    })?;
+    let name = function.map_or_else(|| find_only_one(&pipeline, uses), Ok)?;
+    require_said(&connections, &pipeline, &name)?;
+    let clock = Arc::new(SystemClock);
+    let systems = Systems::open_for(&pipeline, &name, &connections, clock.clone())?;
+    let places: Vec<_> = systems.describe().iter().map(|(what, place)| format!("{what}: {place}")).collect();
+    tracing::info!(function = %name, systems = places.join(" · "), create = connections.create, "starting");
+    let making = Making { period, ..Making::new(clock) };
+    let (stop, retries) = (stop_on(host)?, Retries::default());
+    let ready = match host {
+        // Lambda restarts a process that fails to start.
+        Host::Lambda => systems.ready(&pipeline, &name, &making).await?,
+        Host::Stream => {
+            let end = async {
+                stop.wait().await;
+                "it was asked to end"
+            };
+            wait_for(&format!("function `{name}`"), retries, end, || systems.ready(&pipeline, &name, &making)).await?
+        }
+    };
+    millstream_host::run(host, ready.work(&systems), stop, retries).await
+}
+
+/// Lambda freezes and ends its processes itself: there a signal must keep its default effect.
+fn stop_on(host: Host) -> Result<Stop> {
+    match host {
+        Host::Stream => stop_on_signals(|| {}),
+        Host::Lambda => Ok(Stop::default()),
+    }
+}
+
+fn find_only_one(pipeline: &Pipeline, uses: Uses) -> Result<String> {
+    let mut fitting = pipeline.functions.iter().filter(|(_, function)| function.uses == uses);
+    match (fitting.next(), fitting.next()) {
+        (Some((name, _)), None) => Ok(name.clone()),
+        (None, _) => Err(Error::stop(format!("no function of pipeline {} uses this binary", pipeline.name))),
+        _ => Err(Error::stop("several functions of the pipeline use this binary: say which in MILLSTREAM_FUNCTION")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_period_is_seconds_that_an_invocation_can_have() {
+        let read = |value: &str| {
+            let settings = Settings::read(&Env::of([("MILLSTREAM_PERIOD_S", value)]));
+            settings.map(|settings| settings.period).map_err(|error| error.to_string())
+        };
+        assert_eq!(read("300"), Ok(Duration::from_secs(300)));
+        assert_eq!(Settings::read(&Env::default()).unwrap().period, DEFAULT_PERIOD);
+        for wrong in ["0", "901", "1m", "-1", "1.5"] {
+            assert!(read(wrong).unwrap_err().contains("MILLSTREAM_PERIOD_S"), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The event with which a schedule of EventBridge calls a function, and the answer to it.
+//!
+//! It is described in <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-run-lambda-schedule.html>.
+
+use std::time::Duration;
+
+use millstream_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+use tokio::{pin, select, time::sleep};
+
+use crate::{Make, Stop};
+
+/// What is left of an invocation for the records that are under way when it stops to make new ones.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What a rule or a schedule of EventBridge hands over, as far as it matters here.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ScheduledEvent {
+    /// `Scheduled Event`.
+    #[serde(rename = "detail-type", default)]
+    pub detail_type: String,
+}
+
+/// The answer to an event of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Made {
+    /// Records of this invocation that the topic has acknowledged.
+    pub acknowledged: u64,
+}
+
+/// How long an invocation makes records: the schedule's `period`, or until shortly before the deadline (5 s, but at most a
+/// quarter of the time that is left), whichever comes first. Both times are milliseconds since 1970.
+pub fn time_to_make(period: Duration, deadline_ms: u64, now_ms: i64) -> Duration {
+    let left = Duration::from_millis(deadline_ms.saturating_sub(now_ms.max(0).unsigned_abs()));
+    period.min(left - DRAIN.min(left / 4))
+}
+
+/// Makes records for `time`, and waits for those that are under way.
+///
+/// # Errors
+/// `Stop` when the event is not of a schedule; what [`Make::make`] returns.
+pub async fn answer_schedule(maker: &dyn Make, event: ScheduledEvent, time: Duration) -> Result<Made> {
+    if event.detail_type != "Scheduled Event" {
+        return Err(Error::stop(format!(
+            "{} makes records and takes events of a schedule (detail-type \"Scheduled Event\"), not {:?}: correct what calls \
+             it, such as a rule of EventBridge with its own input",
+            maker.function(),
+            event.detail_type
+        )));
+    }
+    let stop = Stop::default();
+    let making = maker.make(&stop);
+    pin!(making);
+    let acknowledged = select! {
+        made = &mut making => made?,
+        () = sleep(time) => {
+            stop.request();
+            making.await?
+        }
+    };
+    tracing::info!(function = maker.function(), acknowledged, "made records");
+    Ok(Made { acknowledged })
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    #[test]
+    fn the_period_or_the_deadline_ends_it() {
+        let now_ms = 1_700_000_000_000;
+        let deadline = |in_ms: u64| 1_700_000_000_000 + in_ms;
+        assert_eq!(time_to_make(S(60), deadline(900_000), now_ms), S(60));
+        assert_eq!(time_to_make(S(60), deadline(60_000), now_ms), S(55));
+        assert_eq!(time_to_make(S(60), deadline(4_000), now_ms), S(3), "a quarter is kept of a short one");
+        assert_eq!(time_to_make(S(60), deadline(0), now_ms), S(0));
+        assert_eq!(time_to_make(S(60), 0, now_ms), S(0), "a deadline that has passed");
+    }
+
+    /// One record a second, and one more that is under way at the end.
+    struct Ticking;
+
+    #[async_trait]
+    impl Make for Ticking {
+        fn function(&self) -> &str {
+            "bank.make"
+        }
+
+        async fn make(&self, stop: &Stop) -> Result<u64> {
+            let mut made = 0;
+            while stop.sleep(S(1)).await {
+                made += 1;
+            }
+            sleep(S(2)).await;
+            Ok(made + 1)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_makes_records_for_its_time_and_waits_for_the_last() {
+        let (event, began) = (ScheduledEvent { detail_type: "Scheduled Event".into() }, Instant::now());
+        let made = answer_schedule(&Ticking, event, Duration::from_millis(10_500)).await.unwrap();
+        assert_eq!((made, began.elapsed().as_millis() / 100), (Made { acknowledged: 11 }, 125));
+    }
+
+    #[tokio::test]
+    async fn an_event_of_something_else_is_refused() {
+        let event = serde_json::from_str(r#"{"eventSource": "aws:kafka", "records": {}}"#).unwrap();
+        let error = answer_schedule(&Ticking, event, S(1)).await.unwrap_err().to_string();
+        assert!(error.contains("bank.make") && error.contains("Scheduled Event"), "{error}");
+    }
+}

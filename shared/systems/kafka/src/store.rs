@@ -1,0 +1,39 @@
+use std::sync::{Arc, PoisonError};
+
+use async_trait::async_trait;
+use millstream_core::{Address, Compression, Connect, Env, LogStore, Producer, Result};
+
+use crate::{Kafka, KafkaSettings, environment::ADDRESS, sender::Sender};
+
+impl Connect for Kafka {
+    const ADDRESS: Address = ADDRESS;
+
+    fn check(env: &Env) -> Result<bool> {
+        Ok(KafkaSettings::read(env)?.is_some())
+    }
+
+    fn open(env: &Env) -> Result<Option<Self>> {
+        KafkaSettings::read(env)?.map(Self::new).transpose()
+    }
+}
+
+#[async_trait]
+impl LogStore for Kafka {
+    fn place(&self) -> String {
+        format!("Kafka at {}", self.settings.brokers)
+    }
+
+    fn producer(&self, compression: Compression) -> Result<Arc<dyn Producer>> {
+        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = senders.entry(compression).or_insert_with(|| {
+            let settings = KafkaSettings { compression, ..(*self.settings).clone() };
+            Arc::new(Sender::new(Arc::new(settings)))
+        });
+        Ok(Arc::new(Self { sender: Arc::clone(sender), ..self.clone() }))
+    }
+
+    /// A generation is the pipeline file's word: Kafka knows one topic of a name.
+    async fn group_offsets(&self, group: &str, topic: &str, _generation: u32) -> Result<Vec<Option<i64>>> {
+        self.committed(group, topic).await
+    }
+}
