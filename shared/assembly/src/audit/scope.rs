@@ -74,8 +74,8 @@ pub(super) async fn check_topics(log: &dyn Log, function: &str, fences: &[(Topic
         if let Some(found) = log.topic_id(topic).await?.filter(|found| found != id) {
             return Err(Error::stop(format!(
                 "topic {topic} was deleted and re-created, or is in another cluster: its id is {found}, but the fences \
-                of {function} have {id}. The records that went into the sink are no longer in the log, so they \
-                can't be audited"
+                 of {function} have {id}. The records that went into the sink are no longer in the log, so they \
+                 can't be audited"
             )));
         }
     }
