@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use millstream_testkit::database_url;
 use tokio_postgres::{Client, NoTls};
 
 use crate::{
@@ -184,7 +185,7 @@ impl Database {
         let admin = connect(&place.postgres_url).await?;
         admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}")).await?;
         admin.batch_execute(&format!("CREATE DATABASE {name}")).await?;
-        let url = other_database(&place.postgres_url, name).ok_or("MILLSTREAM_TEST_POSTGRES names no database")?;
+        let url = database_url(&place.postgres_url, name).ok_or("MILLSTREAM_TEST_POSTGRES names no database")?;
         Ok(Self { client: connect(&url).await?, url })
     }
 
@@ -209,13 +210,6 @@ impl Database {
         }
         Ok(())
     }
-}
-
-/// The URL with another database; its parameters are kept.
-fn other_database(url: &str, name: &str) -> Option<String> {
-    let (address, parameters) = url.find('?').map_or((url, ""), |at| url.split_at(at));
-    let (before, _) = address.rsplit_once('/')?;
-    Some(format!("{before}/{name}{parameters}"))
 }
 
 async fn connect(url: &str) -> Result<Client, Failure> {

@@ -1,6 +1,6 @@
 use console::{Alignment, measure_text_width, pad_str, style};
 
-/// Text from outside on one line: it must not control the terminal.
+/// Text from outside, on one line. It must not control the terminal: control characters become `�`.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }

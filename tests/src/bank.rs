@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat};
+use millstream_core::NewRecord;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-
-use crate::Record;
 
 /// The window of the `flow` function, in microseconds.
 const WINDOW_US: i64 = 2_000_000;
@@ -43,6 +42,30 @@ impl Transaction {
     /// The transaction as a record, keyed by its branch.
     pub fn record(&self) -> Record {
         Record { key: self.branch.into(), value: Some(self.json()), at_us: self.at_us, means: Some(*self) }
+    }
+}
+
+/// A record to write, and its transaction.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The key, which decides the partition.
+    pub key: String,
+    /// The value in the topic.
+    pub value: Option<Vec<u8>>,
+    /// Its timestamp, in microseconds since 1970.
+    pub at_us: i64,
+    /// The transaction that it holds; `None` for a bad record.
+    pub means: Option<Transaction>,
+}
+
+impl Record {
+    pub(crate) fn to_new(&self) -> NewRecord {
+        NewRecord {
+            key: Some(self.key.clone().into_bytes()),
+            value: self.value.clone(),
+            timestamp_ms: Some(self.at_us / 1_000),
+            ..NewRecord::default()
+        }
     }
 }
 

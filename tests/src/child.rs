@@ -6,7 +6,10 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::{PATIENCE, Scene, until};
+use crate::{
+    scene::Scene,
+    wait::{PATIENCE, until},
+};
 
 /// How much of a child's stderr a failed test shows: this many bytes at its end.
 const SHOWN_BYTES: usize = 6_000;

@@ -19,19 +19,21 @@
 
 pub mod bank;
 mod child;
+mod clients;
 pub mod differential;
 mod group;
 mod scene;
 mod services;
+mod setting;
 mod wait;
 mod written;
 
+pub use bank::Record;
 pub use child::Child;
+pub use clients::{delete_records, delete_topic, kafka, new_database, postgres_client, setting, unique};
 pub use group::say_goodbye;
-pub use scene::{
-    Archived, Scene, Setting, Store, delete_records, delete_topic, kafka, new_database, postgres_client, setting,
-    unique,
-};
+pub use scene::{Archived, Scene};
 pub use services::OwnServices;
+pub use setting::{Setting, Store};
 pub use wait::{PATIENCE, until};
-pub use written::{Record, Written};
+pub use written::Written;

@@ -1,32 +1,6 @@
 use std::collections::BTreeMap;
 
-use millstream_core::NewRecord;
-
-use crate::bank::{self, Sums, Transaction};
-
-/// A record to write, and its transaction.
-#[derive(Clone, Debug)]
-pub struct Record {
-    /// The key, which decides the partition.
-    pub key: String,
-    /// The value in the topic.
-    pub value: Option<Vec<u8>>,
-    /// Its timestamp, in microseconds since 1970.
-    pub at_us: i64,
-    /// The transaction that it holds; `None` for a bad record.
-    pub means: Option<Transaction>,
-}
-
-impl Record {
-    pub(crate) fn to_new(&self) -> NewRecord {
-        NewRecord {
-            key: Some(self.key.clone().into_bytes()),
-            value: self.value.clone(),
-            timestamp_ms: Some(self.at_us / 1_000),
-            ..NewRecord::default()
-        }
-    }
-}
+use crate::bank::{self, Record, Sums, Transaction};
 
 /// The records of a log, by partition and offset.
 #[derive(Clone, Debug, Default)]

@@ -60,7 +60,7 @@ fn list(context: &Context, letters: &[DeadLetter], limit: usize) -> Result<(), F
     let mut grid = Grid::new(&["position", "function", "time", "reason"]);
     for letter in letters {
         let (position, function) = (letter.position.to_string(), letter.function.clone());
-        grid.row([position, function, time(letter.timestamp_ms), printable(&letter.reason)]);
+        grid.row([position, function, time(letter.timestamp_ms), printable_lines(&letter.reason)]);
     }
     grid.lines("", false).iter().try_for_each(|line| context.say(line))?;
     if letters.len() == limit {
@@ -73,14 +73,14 @@ fn show(context: &Context, letter: &DeadLetter) -> Result<(), Failure> {
     if context.json {
         return context.say_json(&json(letter));
     }
-    let text = |bytes: &Option<Vec<u8>>| bytes.as_deref().map_or_else(|| "null".to_owned(), shown);
+    let text = |bytes: &Option<Vec<u8>>| bytes.as_deref().map_or_else(|| "null".to_owned(), bytes_text);
     context.say(format!("position  {}", letter.position))?;
     context.say(format!("function  {}", letter.function))?;
     context.say(format!("time      {}", time(letter.timestamp_ms)))?;
-    context.say(format!("reason    {}", printable(&letter.reason)))?;
+    context.say(format!("reason    {}", printable_lines(&letter.reason)))?;
     context.say(format!("key       {}", text(&letter.key)))?;
     for (name, value) in &letter.headers {
-        context.say(format!("header    {} = {}", printable(name), shown(value)))?;
+        context.say(format!("header    {} = {}", printable_lines(name), bytes_text(value)))?;
     }
     let held = letter.value.as_ref().map_or(0, Vec::len);
     let cut = if held < letter.value_bytes { format!(", the first {held} here") } else { String::new() };
@@ -107,16 +107,16 @@ fn json(letter: &DeadLetter) -> Value {
     })
 }
 
-fn shown(bytes: &[u8]) -> String {
-    std::str::from_utf8(bytes).map_or_else(|_| format!("0x{}", hex(bytes)), printable)
+fn bytes_text(bytes: &[u8]) -> String {
+    std::str::from_utf8(bytes).map_or_else(|_| format!("0x{}", hex(bytes)), printable_lines)
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Text from outside, which must not control the terminal.
-fn printable(text: &str) -> String {
+/// Text from outside, which may have several lines. It must not control the terminal.
+fn printable_lines(text: &str) -> String {
     let steers = |character: char| character.is_control() && character != '\n' && character != '\t';
     text.chars().map(|character| if steers(character) { '\u{fffd}' } else { character }).collect()
 }
@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn bytes_are_shown_as_text_or_hexadecimal() {
-        assert_eq!(shown(b"{\"a\":1}\x1b[2J"), "{\"a\":1}\u{fffd}[2J");
-        assert_eq!(shown(b"\xff\x00"), "0xff00");
+        assert_eq!(bytes_text(b"{\"a\":1}\x1b[2J"), "{\"a\":1}\u{fffd}[2J");
+        assert_eq!(bytes_text(b"\xff\x00"), "0xff00");
         let letter = DeadLetter {
             function: "bank.flow".into(),
             position: TopicPartition::new("transaction", 1, 2).at(7),

@@ -9,7 +9,7 @@ pub(crate) struct Rate(VecDeque<(i64, i64)>);
 
 impl Rate {
     /// Adds the current count and returns its growth per second over the last 4 s.
-    pub fn of(&mut self, now_us: i64, count: i64) -> f64 {
+    pub fn update(&mut self, now_us: i64, count: i64) -> f64 {
         // The latest count before the window stays: the window starts there.
         while self.0.get(1).is_some_and(|(at_us, _)| *at_us <= now_us - WINDOW_US) {
             self.0.pop_front();
@@ -32,14 +32,14 @@ mod tests {
     #[test]
     fn a_rate_is_the_growth_in_the_last_seconds() {
         let mut rate = Rate::default();
-        assert_eq!(rate.of(0, 1_000), 0.0, "the initial count doesn't count");
-        assert_eq!(rate.of(500_000, 1_050), 100.0);
-        assert_eq!(rate.of(500_000, 1_050), 100.0);
+        assert_eq!(rate.update(0, 1_000), 0.0, "the initial count doesn't count");
+        assert_eq!(rate.update(500_000, 1_050), 100.0);
+        assert_eq!(rate.update(500_000, 1_050), 100.0);
         for second in 1..=20 {
-            rate.of(second * 1_000_000, 1_100 + second * 10);
+            rate.update(second * 1_000_000, 1_100 + second * 10);
         }
-        assert_eq!(rate.of(21_000_000, 1_310), 10.0);
+        assert_eq!(rate.update(21_000_000, 1_310), 10.0);
         assert!(rate.0.len() < 8);
-        assert_eq!(rate.of(22_000_000, 0), 0.0, "a topic that was re-created");
+        assert_eq!(rate.update(22_000_000, 0), 0.0, "a topic that was re-created");
     }
 }

@@ -4,7 +4,7 @@ use console::{measure_text_width, style, truncate_str};
 
 use super::{DeadLetterState, Phase, State, TableState};
 use crate::{
-    grid::Grid,
+    grid::{Grid, printable},
     numbers::{count, counted, duration, rate},
 };
 
@@ -174,11 +174,6 @@ fn footer(state: &State) -> Vec<String> {
         Phase::Ended => String::new(),
     };
     vec![String::new(), dim(&places), keys]
-}
-
-/// Text from users, which must not control the terminal: control characters become `�`.
-fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }
 
 #[cfg(test)]

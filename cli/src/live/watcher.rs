@@ -83,7 +83,7 @@ impl Watcher {
     }
 
     fn rate(&mut self, of: &'static str, name: &str, now_us: i64, count: i64) -> f64 {
-        self.rates.entry((of, name.to_owned())).or_default().of(now_us, count)
+        self.rates.entry((of, name.to_owned())).or_default().update(now_us, count)
     }
 
     fn topics(&mut self, now_us: i64, watermarks: &BTreeMap<TopicPartition, Watermarks>) -> Vec<TopicState> {

@@ -24,7 +24,6 @@
 //! a pipeline that uses another one is refused with the feature to build with.
 
 mod audit;
-mod compare;
 mod connections;
 mod csv_cells;
 mod csv_table;
@@ -43,8 +42,6 @@ mod ready;
 mod reference;
 mod rows;
 mod said;
-mod shown_rows;
-mod states;
 mod systems;
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,9 @@ use millstream_core::{
     Clock, DeadLetters, Error, Late, LogStore, Producer, Result, Sink, Source, Table, TableStore, Topics,
 };
 use millstream_pipeline::{Function as Declared, Pipeline, Place, Reading, System, Topic};
-use millstream_runner::{Parts, Runner, Timeliness, TopicDeadLetters};
+use millstream_runner::{Parts, Runner, Timeliness};
 use millstream_sql::ReferenceTable;
+use millstream_topic::TopicDeadLetters;
 
 use crate::{
     Connections, Function, FunctionPlan, Home, NotRunnable,

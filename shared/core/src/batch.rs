@@ -121,7 +121,7 @@ impl Batch {
         self.rows(0, records, self.start, end)
     }
 
-    /// The part of `fence..` up to the end of the last hole that nobody vouches for, if there is one: what must be read
+    /// The part of `fence..` up to the end of the last gap that isn't known to be empty, if there is one: it must be read
     /// from the log before this batch may be written. `fence` must not be above the batch's end.
     pub fn gap(&self, fence: i64) -> Option<Range<i64>> {
         let before = (fence < self.start).then_some(self.start);
@@ -258,7 +258,7 @@ impl BatchBuilder {
         self.finish(Delivery::Read, start, end)
     }
 
-    /// A batch that somebody else delivered: it speaks for what it holds and no more. `None` when it holds nothing.
+    /// A batch that was delivered from outside: it says nothing of the offsets that it doesn't hold. `None` when it is empty.
     /// Leaves the builder empty.
     pub fn finish_pushed(&mut self) -> Option<Batch> {
         let (first, last) = (self.first_offset?, self.last_offset?);
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(pushed(&[10, 11, 12]).gap(8), Some(8..10));
         assert_eq!(pushed(&[10, 11, 14, 15]).gap(10), Some(10..14));
         assert_eq!(pushed(&[10, 14, 18, 19]).gap(5), Some(5..18));
-        // Trimmed into a hole: the hole is still nobody's.
+        // Trimmed into a hole: the hole is still not known to be empty.
         assert_eq!(pushed(&[10, 14]).after(12).unwrap().gap(12), Some(12..14));
         assert_eq!(pushed(&[10, 14]).after(14).unwrap().gap(14), None);
     }

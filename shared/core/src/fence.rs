@@ -10,7 +10,7 @@ pub struct Fence {
     pub start_offset: i64,
     /// The next offset that the sink expects: everything below is in it, nothing at or above is.
     pub next_offset: i64,
-    /// Kafka's timestamp of the last record below the fence, in milliseconds since 1970; none before the first one.
+    /// Kafka's timestamp of the last record below the fence, in milliseconds since 1970; `None` before the first one.
     pub last_timestamp_ms: Option<i64>,
     /// The highest event time below the fence, in microseconds since 1970: lateness is judged against it.
     pub max_event_time_us: Option<i64>,
@@ -19,7 +19,7 @@ pub struct Fence {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub upstream: BTreeMap<String, (i64, i32)>,
     /// The identity that the log gave the topic when it was created, where the log has such: another one under the same
-    /// name means that the topic was deleted and re-created. None in a fence from before, until its next write.
+    /// name means that the topic was deleted and re-created. `None` in a fence that was created without it, until its next write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic_id: Option<String>,
 }

@@ -46,6 +46,6 @@ pub use retries::Retries;
 pub use settings::{Compression, Late, OnGap, Start, Tombstones};
 pub use sink::{Sink, Snapshot, WHOLE_TOPIC};
 pub use store::{Connect, LogStore, TableStore, TextRows};
-pub use table::{Column, Combine, Merge, Role, Table, View};
+pub use table::{Column, Combine, Merge, Role, Table, View, quote_identifier};
 pub use timestamp::{EPOCH_METADATA, timestamp_type};
 pub use transform::{Bad, Decode, Decoded, META_COLUMNS, Transform, meta};

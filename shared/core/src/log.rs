@@ -12,7 +12,7 @@ pub struct Limits {
     pub max_records: usize,
     /// Bytes of keys, values and headers.
     pub max_bytes: usize,
-    /// Milliseconds from the first record until the batch goes on, however small.
+    /// Maximum wait after the first record, in milliseconds; then the batch is delivered even if it isn't full.
     pub max_wait_ms: u64,
 }
 
@@ -94,11 +94,11 @@ pub trait Topics: Send + Sync {
 pub struct NewRecord {
     /// Decides the partition, unless `partition` is set: equal keys go to the same one.
     pub key: Option<Vec<u8>>,
-    /// The value; none is a tombstone.
+    /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     /// Headers in order.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// Milliseconds since 1970; none lets the log stamp it.
+    /// Milliseconds since 1970; `None` lets the log stamp it.
     pub timestamp_ms: Option<i64>,
     /// A partition by number.
     pub partition: Option<i32>,
@@ -108,7 +108,7 @@ pub struct NewRecord {
 #[async_trait]
 pub trait Producer: Send + Sync {
     /// Appends all records in their order and returns when every one is durable, with its position (generation 0: a
-    /// producer knows no generations). Records of one call that go to the same partition stand there in call order.
+    /// producer does not know generations). Records of one call that go to the same partition stand there in call order.
     ///
     /// # Errors
     /// On any error, any prefix per partition may have been written: the caller makes a second send harmless (a dead
@@ -137,16 +137,16 @@ impl Subscription {
 /// A log that hands its partitions out to the members of a consumer group: what the stream host runs on.
 #[async_trait]
 pub trait Source: Log {
-    /// Joins the group and calls `handler` until it says [`Handler::stopping`]; then finishes the batches in hand, commits
-    /// and leaves. Partitions go on in parallel; the batches of one partition come in order and one at a time. Records
+    /// Joins the group and calls `handler` until it says [`Handler::stopping`]; then finishes the batches in flight, commits
+    /// and leaves. Partitions are handled in parallel; the batches of one partition come in order and one at a time. Records
     /// are read ahead within the limits of the subscription and no further: that is the backpressure.
     ///
     /// # Errors
-    /// Whatever `handler` returned that it would not retry, or `Retry` when the log is lost for good.
+    /// The error that `handler` returned, or `Retry` when the log is lost for good.
     async fn consume(&self, subscription: Subscription, handler: Arc<dyn Handler>) -> Result<()>;
 }
 
-/// What the stream host is to a [`Source`].
+/// The stream host's side of a [`Source`], which calls it.
 #[async_trait]
 pub trait Handler: Send + Sync {
     /// Where to start a partition that has just been assigned: the sink's fence, which is created if this is the first
@@ -154,7 +154,7 @@ pub trait Handler: Send + Sync {
     async fn start(&self, partition: &TopicPartition) -> Result<i64>;
 
     /// Brings a batch into the sink and returns the offset that may be committed, which is never above the fence.
-    /// The handler retries what passes; an error ends the source.
+    /// The handler retries transient errors; an error that it returns ends the source.
     async fn handle(&self, batch: Batch) -> Result<i64, Error>;
 
     /// Asked at least every 100 ms.

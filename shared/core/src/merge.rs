@@ -19,7 +19,7 @@ use crate::{Column, Error, Merge, Result, Role, Table};
 pub type MergeSketches<'a> = &'a dyn Fn(&[&[u8]]) -> Result<Vec<u8>>;
 
 /// Merges rows of a table's columns, several per key, into one row per key, in the order in which keys first appear.
-/// Null equals null in a key; a null state is no state.
+/// Null equals null in a key; a null state is ignored.
 ///
 /// # Errors
 /// `Poison` when a sum overflows its type, `Stop` when the rows are not of this table.
@@ -98,17 +98,21 @@ impl Groups {
             Merge::Sum => self.sum(column, values),
             Merge::Min => self.take(values, self.best(values, Ordering::Less)?.into_iter()),
             Merge::Max => self.take(values, self.best(values, Ordering::Greater)?.into_iter()),
-            Merge::First { order } => self.take(values, self.best(named(all, order)?, Ordering::Less)?.into_iter()),
-            Merge::Last { order } => self.take(values, self.best(named(all, order)?, Ordering::Greater)?.into_iter()),
+            Merge::First { order } => {
+                self.take(values, self.best(find_column(all, order)?, Ordering::Less)?.into_iter())
+            }
+            Merge::Last { order } => {
+                self.take(values, self.best(find_column(all, order)?, Ordering::Greater)?.into_iter())
+            }
             Merge::And => Ok(self.truth(values.as_boolean(), |old, new| old && new)),
             Merge::Or => Ok(self.truth(values.as_boolean(), |old, new| old || new)),
             Merge::Mean { count } => {
-                let moments = self.moments(named(all, count)?, values.as_primitive(), None);
+                let moments = self.moments(find_column(all, count)?, values.as_primitive(), None);
                 Ok(Arc::new(Float64Array::from_iter(moments.iter().map(|m| (m.count > 0.0).then_some(m.mean)))))
             }
             Merge::SquaredDifferences { count, mean } => {
-                let mean = named(all, mean)?.as_primitive();
-                let moments = self.moments(named(all, count)?, mean, Some(values.as_primitive()));
+                let mean = find_column(all, mean)?.as_primitive();
+                let moments = self.moments(find_column(all, count)?, mean, Some(values.as_primitive()));
                 Ok(Arc::new(Float64Array::from_iter(moments.iter().map(|m| (m.count > 0.0).then_some(m.squared)))))
             }
             Merge::Sketch => self.sketch(values.as_binary(), sketches),
@@ -212,7 +216,7 @@ impl Groups {
     }
 }
 
-fn named<'a>(all: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
+fn find_column<'a>(all: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
     all.column_by_name(name).ok_or_else(|| Error::stop(format!("internal: there is no state column {name}")))
 }
 

@@ -9,7 +9,7 @@ pub const WHOLE_TOPIC: i32 = -1;
 /// What a sink holds of one function at one instant.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The fence of every partition that has one ([`WHOLE_TOPIC`] is none).
+    /// The fence of every partition that has one ([`WHOLE_TOPIC`] is not a partition).
     pub fences: Vec<(TopicPartition, Fence)>,
     /// The rows of the table, in its columns' order and types; in no order of rows.
     pub rows: Vec<RecordBatch>,
@@ -32,12 +32,12 @@ pub trait Sink: Send + Sync {
     /// The fence of a partition; `None` when none was ever created, which is never read as zero.
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>>;
 
-    /// Creates the fence if there is none, and returns the one that is there afterwards: of two first writers both get
-    /// the same.
+    /// Creates the fence if there is none, and returns the fence that exists afterwards. If two writers create it at once,
+    /// both get the same fence.
     async fn create_fence(&self, partition: &TopicPartition, fence: Fence) -> Result<Fence>;
 
-    /// With how many partitions the function began to read `topic`: it keeps the number at the first call, `partitions`,
-    /// and gives the one that is kept at every call. Of two first callers both get the same.
+    /// How many partitions `topic` had when the function began to read it: the first call stores `partitions`, and every
+    /// call returns the stored number. If two processes call first at once, both get the same number.
     ///
     /// It is kept as the fence of [`WHOLE_TOPIC`], so that every sink has it.
     ///
@@ -52,12 +52,12 @@ pub trait Sink: Send + Sync {
 
     /// Makes `rows` visible and moves the fence from `from` to `to` in one atomic step. All rows come from the records
     /// in `from.next_offset..to.next_offset`; there may be none (every record was filtered or dead-lettered), and the
-    /// fence moves all the same. Rows have the columns of the table in its order and types; for a table that merges,
+    /// fence still moves. Rows have the columns of the table in its order and types; for a table that merges,
     /// they are partial states and several may have the same key.
     ///
-    /// A store without transactions makes the step atomic for those who read no further than the fence: rows first, under
+    /// A store without transactions makes the step atomic for readers who read no further than the fence: rows first, under
     /// keys that are a function of their position, then the fence, which never goes back. Two writers at one fence may both
-    /// be told that they wrote, for what they wrote is the same. It finds the position in the column [`crate::meta::OFFSET`],
+    /// get `Ok`, because they wrote the same. It finds the position in the column [`crate::meta::OFFSET`],
     /// which such a table has, and in the order of rows with equal offsets.
     ///
     /// # Errors

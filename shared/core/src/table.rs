@@ -46,7 +46,7 @@ pub enum Role {
 }
 
 /// How two partial states of one group become one. Every rule is associative and commutative, so neither the order of
-/// writes nor the cut of batches changes the result; a null state is no state.
+/// writes nor the cut of batches changes the result; a null state is ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Merge {
     /// `old + new`; overflow is an error, never a wrap. `count` too.
@@ -144,5 +144,20 @@ impl fmt::Debug for Table {
             .field("columns", &self.columns)
             .field("view", &self.view)
             .finish()
+    }
+}
+
+/// An SQL identifier that means exactly `name`: in double quotes, as standard SQL, PostgreSQL and SQLite read it.
+pub fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_can_hold_anything() {
+        assert_eq!(quote_identifier(r#"a "b" c"#), r#""a ""b"" c""#);
     }
 }

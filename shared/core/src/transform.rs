@@ -3,7 +3,7 @@ use async_trait::async_trait;
 
 use crate::{Batch, Result};
 
-/// Names and meaning of the columns that every topic has beside its own fields.
+/// Names and meaning of the columns that every topic has in addition to its own fields.
 pub mod meta {
     /// The topic's name.
     pub const TOPIC: &str = "_topic";
@@ -50,7 +50,7 @@ pub trait Decode: Send + Sync {
     /// Decodes all records. A bad record never costs its neighbours.
     ///
     /// # Errors
-    /// `Stop` on a defect of the set-up. Bad input is no error but a [`Bad`].
+    /// `Stop` on a configuration error. Bad records are returned as [`Bad`], not as an error.
     fn decode(&self, batch: &Batch) -> Result<Decoded>;
 }
 

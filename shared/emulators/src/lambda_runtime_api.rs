@@ -222,7 +222,7 @@ impl Shared {
         status(StatusCode::GONE)
     }
 
-    /// A connection has ended. With the last one ends every process, and what it had in hand.
+    /// A connection has ended. When the last one ends, all processes have ended, and their events in flight fail.
     fn disconnected(&self) {
         let lost = {
             let mut taken = self.taken.lock().unwrap();
@@ -251,7 +251,7 @@ impl Shared {
     }
 }
 
-/// The body as JSON; text that is no JSON as a JSON string. None when it is too large.
+/// The body as JSON; text that isn't JSON as a JSON string. `None` when it is too large.
 async fn body(request: Request<Incoming>) -> Option<Value> {
     let bytes = Limited::new(request.into_body(), MAX_ANSWER_BYTES).collect().await.ok()?.to_bytes();
     Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into()))

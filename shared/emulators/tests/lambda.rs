@@ -64,7 +64,7 @@ async fn an_event_goes_to_the_function_and_its_answer_comes_back() {
 async fn an_invocation_ends_with_its_time_or_its_process() {
     let api = LambdaRuntimeApi::start().await;
     assert_eq!(api.invoke(json!(1), Duration::from_millis(50)).await, Err(InvocationError::TimedOut));
-    // The next process does not get the event that nobody waits for any more, but the one after it.
+    // The next process does not get the event that the caller gave up, but the one after it.
     let address = api.address();
     let taken = tokio::spawn(async move {
         let (_, event, process) = next(&address).await;

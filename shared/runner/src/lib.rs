@@ -15,7 +15,6 @@
 //! # Ok(()) }
 //! ```
 
-mod dead_letters;
 mod narrow;
 mod partition;
 mod runner;
@@ -24,7 +23,6 @@ mod start;
 mod stats;
 mod timeliness;
 
-pub use dead_letters::TopicDeadLetters;
 pub use runner::{Parts, Runner};
 pub use stats::{PartitionStats, Stats};
 pub use timeliness::Timeliness;

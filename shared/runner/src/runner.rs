@@ -16,7 +16,6 @@ use crate::{
     Stats, Timeliness,
     narrow::Narrow,
     partition::{Outcome, Partitions},
-    start::looks_new,
 };
 
 /// How many times one call reads the fence again before it leaves the retry to its host. Writers that fence each other
@@ -284,4 +283,12 @@ impl Runner {
 /// the panic goes neither into the letter nor into the log: it may quote the record.
 fn panicked(during: &str) -> Error {
     Error::poison(format!("a bug in millstream: {during} panicked over this record; please report it with the record"))
+}
+
+/// Are the records below the fence those of a re-created topic? Either the batch is a redelivery, or the topic was re-created:
+/// then every record is newer than the fence's last timestamp.
+fn looks_new(batch: &Batch, fence: &Fence) -> bool {
+    let below = batch.offsets().values().partition_point(|offset| *offset < fence.next_offset);
+    let oldest_ms = batch.timestamps_ms().values()[..below].iter().min();
+    fence.last_timestamp_ms.zip(oldest_ms).is_some_and(|(known_ms, oldest_ms)| *oldest_ms > known_ms)
 }

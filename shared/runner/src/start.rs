@@ -1,8 +1,8 @@
 use std::sync::PoisonError;
 
-use millstream_core::{Batch, Fence, Result, Start, TopicPartition};
+use millstream_core::{Fence, Result, Start, TopicPartition};
 
-use crate::Runner;
+use crate::runner::Runner;
 
 impl Runner {
     /// The offset at which reading a partition begins: the fence, which is created from the function's `start` if it is
@@ -80,12 +80,4 @@ impl Runner {
         };
         Ok(partition.partition < first)
     }
-}
-
-/// Records below the fence are either a redelivery, or from a re-created topic. In the second case every record is
-/// newer than the fence's last timestamp.
-pub(crate) fn looks_new(batch: &Batch, fence: &Fence) -> bool {
-    let below = batch.offsets().values().partition_point(|offset| *offset < fence.next_offset);
-    let oldest_ms = batch.timestamps_ms().values()[..below].iter().min();
-    fence.last_timestamp_ms.zip(oldest_ms).is_some_and(|(known_ms, oldest_ms)| *oldest_ms > known_ms)
 }

@@ -85,7 +85,7 @@ fn mistake(left: &Expr, right: &Expr, of_left: &DFSchema, of_right: &DFSchema) -
             if value.trim().parse::<f64>().is_ok() {
                 return None;
             }
-            format!("{} is a number and '{value}' is not: compare it with a number", shown(number))
+            format!("{} is a number and '{value}' is not: compare it with a number", describe(number))
         }
         (Expr::Column(column), Expr::Literal(value, _)) => format!(
             "`{name}` is a string and {value} a number: compare with '{value}', or write CAST({name} AS {})",
@@ -94,14 +94,14 @@ fn mistake(left: &Expr, right: &Expr, of_left: &DFSchema, of_right: &DFSchema) -
         ),
         _ => format!(
             "{} is a string and {} a number: CAST one of them to the type of the other",
-            shown(text),
-            shown(number)
+            describe(text),
+            describe(number)
         ),
     };
     Some(SqlError::new(message).at(place_of(left).or_else(|| place_of(right))))
 }
 
-fn shown(expr: &Expr) -> String {
+fn describe(expr: &Expr) -> String {
     match expr {
         Expr::Column(column) => format!("`{}`", column.name()),
         Expr::Literal(value, _) => value.to_string(),

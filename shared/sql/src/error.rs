@@ -3,13 +3,10 @@ use std::fmt;
 use datafusion::{
     common::{
         Location,
-        error::DataFusionError,
         tree_node::{TreeNode, TreeNodeRecursion},
     },
     logical_expr::Expr,
 };
-
-use crate::messages::Known;
 
 /// The reason why a statement can't be run, with the place in its text if that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,12 +48,6 @@ impl fmt::Display for SqlError {
 }
 
 impl std::error::Error for SqlError {}
-
-impl From<DataFusionError> for SqlError {
-    fn from(error: DataFusionError) -> Self {
-        Known::default().tell(error)
-    }
-}
 
 /// The place of an expression: that of its first column, the only place that a plan keeps.
 pub(crate) fn place_of(expr: &Expr) -> Option<Location> {

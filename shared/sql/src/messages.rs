@@ -25,6 +25,12 @@ pub struct Known<'a> {
     pub fields: Vec<String>,
 }
 
+impl From<DataFusionError> for SqlError {
+    fn from(error: DataFusionError) -> Self {
+        Known::default().tell(error)
+    }
+}
+
 impl Known<'_> {
     /// Translates an error of the planner.
     pub fn tell(&self, error: DataFusionError) -> SqlError {

@@ -11,7 +11,7 @@ pub struct Names(BTreeSet<String>);
 
 impl Names {
     /// Takes `wanted`, or `wanted` with a number if that name is taken.
-    pub fn free(&mut self, wanted: &str) -> String {
+    pub fn claim(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_owned();
         let mut number = 2;
         while !self.0.insert(name.clone()) {
@@ -23,7 +23,7 @@ impl Names {
 
     /// Takes `base_suffix`, with a number if that name is taken. The base is shortened if the name is too long.
     pub fn of_state(&mut self, base: &str, suffix: &str) -> String {
-        self.free(&format!("{}_{suffix}", shortened(base, LONGEST - 1 - suffix.len())))
+        self.claim(&format!("{}_{suffix}", shortened(base, LONGEST - 1 - suffix.len())))
     }
 }
 
@@ -57,8 +57,8 @@ mod tests {
     #[test]
     fn names_are_taken_once_and_never_too_long() {
         let mut names = Names::default();
-        assert_eq!(names.free("price"), "price");
-        assert_eq!(names.free("price_count"), "price_count");
+        assert_eq!(names.claim("price"), "price");
+        assert_eq!(names.claim("price_count"), "price_count");
         assert_eq!(names.of_state("price", "count"), "price_count_2");
         assert_eq!(names.of_state("price", "sum"), "price_sum");
         let long = names.of_state(&"ä".repeat(40), "count");

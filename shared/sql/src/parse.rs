@@ -18,7 +18,7 @@ use millstream_core::META_COLUMNS;
 use crate::{
     advice, casts, depth,
     error::{Result, SqlError},
-    plan::Input,
+    statement::Input,
 };
 
 /// One SELECT, in which `*` of a topic means its own fields.

@@ -18,8 +18,8 @@ use millstream_core::Error;
 use crate::{
     error::{Result, SqlError},
     fault::at_run_time,
-    plan::Input,
     run::SqlTransform,
+    statement::Input,
     types,
 };
 

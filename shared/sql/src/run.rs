@@ -1,10 +1,6 @@
 //! Running plans over batches.
 
-use std::{
-    collections::HashMap,
-    panic::AssertUnwindSafe,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions},
@@ -30,28 +26,11 @@ use millstream_core::{Combine, Error, Result, Table, Transform, merge::merge_row
 use crate::{
     above::{Finisher, ROW, STATES},
     fault::{DataFault, at_run_time},
+    reference::ReferenceTable,
     size, sketch,
     slot::fill,
     types,
 };
-
-/// A table held in memory that topics are joined with; its rows may be replaced while functions run.
-#[derive(Debug)]
-pub struct ReferenceTable {
-    /// Its name in SQL.
-    pub name: String,
-    /// Its columns.
-    pub schema: SchemaRef,
-    rows: RwLock<Arc<Rows>>,
-}
-
-#[derive(Debug, Default)]
-struct Rows {
-    batches: Vec<RecordBatch>,
-    /// The size of the rows in memory, and of the widest row, in bytes.
-    bytes: usize,
-    widest_bytes: usize,
-}
 
 /// Memory limit of a run in addition to its references and its batch, in bytes.
 pub const MAX_RUN_BYTES: usize = 256 * 1024 * 1024;
@@ -61,25 +40,6 @@ const MAX_OUTPUT_ROWS: usize = 2_000_000;
 /// The largest piece that an operator of a plan with a join makes at once, in bytes, if all rows are as wide as the
 /// widest.
 const JOINED_BYTES: usize = 32 * 1024 * 1024;
-
-impl ReferenceTable {
-    /// A table without rows.
-    pub fn new(name: impl Into<String>, schema: SchemaRef) -> Self {
-        Self { name: name.into(), schema, rows: RwLock::default() }
-    }
-
-    /// Replaces the rows. Batches that are being transformed keep the old ones.
-    pub fn set(&self, rows: Vec<RecordBatch>) {
-        let bytes = rows.iter().map(RecordBatch::get_array_memory_size).sum();
-        let widest_bytes = rows.iter().map(size::of_widest_row).max().unwrap_or(0);
-        let rows = Arc::new(Rows { batches: rows, bytes, widest_bytes });
-        *self.rows.write().unwrap_or_else(PoisonError::into_inner) = rows;
-    }
-
-    fn rows(&self) -> Arc<Rows> {
-        Arc::clone(&self.rows.read().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// A plan over topics and references, run over one batch at a time.
 #[derive(Clone)]

@@ -22,9 +22,9 @@ use crate::{
     error::Result,
     exact::ExactConstants,
     mixed::MixedNumbers,
-    plan::Statement,
     sketch,
     slot::SlotTable,
+    statement::Statement,
     window::Window,
 };
 

@@ -5,7 +5,7 @@ use arrow::datatypes::DataType;
 /// The longest message that is made from another crate's text, in bytes.
 const LONGEST: usize = 300;
 
-/// The name of a type.
+/// A type as the pipeline file writes it, or in the same style where the file has none.
 pub fn name(data_type: &DataType) -> String {
     match data_type {
         DataType::Null => "null".into(),

@@ -16,12 +16,14 @@
 //! # });
 //! ```
 //!
-//! An adapter proves itself with [`conformance::sink`], [`conformance::log`], [`conformance::source`] and
-//! [`conformance::dead_letters`]; the fakes here do so too. Everything panics instead of returning errors: it runs in tests only.
+//! An adapter proves itself with [`sink_tests`], [`merging_sink_tests`], [`log_tests`], [`source_tests`] and
+//! [`dead_letter_tests`] (see [`conformance`]); the fakes here do so too. Everything panics instead of returning errors: it
+//! runs in tests only.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this crate is test code: a panic is how a test fails")]
 
 mod combine;
 pub mod conformance;
+mod database_url;
 mod journal;
 mod memory_letters;
 mod memory_log;
@@ -31,6 +33,7 @@ pub mod rows;
 pub mod sessions;
 
 pub use combine::TestCombine;
+pub use database_url::database_url;
 pub use journal::{Call, Journal};
 pub use memory_letters::MemoryDeadLetters;
 pub use memory_log::MemoryLog;

@@ -35,7 +35,7 @@ struct State {
     ids: BTreeMap<String, String>,
     created: usize,
     without_ids: bool,
-    /// Ends that are told in place of the real one, for how many questions more.
+    /// Ends that are returned in place of the real one, for how many calls more.
     told_ends: HashMap<(String, i32), (i64, usize)>,
     failing_reads: usize,
     failing_watermarks: usize,

@@ -146,7 +146,7 @@ impl MemorySink {
         refusal.is_some_and(|refusal| texts(rows).iter().any(|row| refusal(row)))
     }
 
-    /// Rows one by one, then the fence. Whether it is fenced is told by a read before, which a zombie may outrun.
+    /// Rows one by one, then the fence. A read before the rows decides `Fenced`, which a zombie may outrun.
     async fn append_by_position(
         &self,
         partition: &TopicPartition,

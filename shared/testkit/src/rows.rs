@@ -10,7 +10,7 @@ use millstream_core::Table;
 /// A null in [`texts`]; no text of the suites equals it.
 const NULL: &str = "∅";
 
-/// All rows as text, sorted: equal tables give equal texts. Null is told from the empty text; binary is hexadecimal,
+/// All rows as text, sorted: equal tables give equal texts. Null differs from the empty text; binary is hexadecimal,
 /// timestamps are their number.
 pub fn texts(rows: &[RecordBatch]) -> Vec<Vec<String>> {
     let mut texts: Vec<_> = rows.iter().flat_map(batch_texts).collect();

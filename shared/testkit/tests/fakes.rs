@@ -13,7 +13,7 @@ use millstream_core::{
 };
 use millstream_testkit::{
     Failure, Journal, MemoryDeadLetters, MemoryLog, MemorySink, MemoryStore, PlainDecode, PlainTransform,
-    conformance::{self, LogUnderTest, SinkHarness, SourceUnderTest},
+    conformance::{DeadLettersCheck, LogCheck, LogUnderTest, SinkCheck, SinkHarness, SourceCheck, SourceUnderTest},
     rows,
 };
 
@@ -27,10 +27,6 @@ impl SinkHarness for Memory {
         let sink = store.sink(function, table);
         sink.poison_if(|row| row.iter().any(|text| text == "unstorable"));
         Arc::new(sink)
-    }
-
-    fn merges(&self) -> bool {
-        true
     }
 
     fn unstorable(&self) -> Option<(Table, RecordBatch)> {
@@ -52,45 +48,56 @@ impl SinkHarness for EventStores {
         Arc::new(stores.entry(store.to_owned()).or_insert_with(MemoryStore::without_transactions).sink(function, table))
     }
 
-    fn merges(&self) -> bool {
-        false
-    }
-
-    fn atomic(&self) -> bool {
+    fn is_atomic(&self) -> bool {
         false
     }
 }
 
-fn log_under_test() -> (MemoryLog, LogUnderTest) {
-    let log = MemoryLog::new();
-    let (reads, writes, creates) = (Arc::new(log.clone()), Arc::new(log.clone()), Arc::new(log.clone()));
-    (log, LogUnderTest { log: reads, producer: writes, topics: creates, prefix: "run-".into() })
+async fn memory_sink(check: SinkCheck) {
+    check.run(&Memory::default()).await;
 }
 
-#[tokio::test]
-async fn the_memory_dead_letters_conform() {
-    conformance::dead_letters(&MemoryDeadLetters::new()).await;
+async fn event_store(check: SinkCheck) {
+    check.run(&EventStores::default()).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_memory_sink_conforms() {
-    conformance::sink(&Memory::default()).await;
+async fn memory_log(check: LogCheck) {
+    check.run(&under_test().log).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_without_transactions_conforms() {
-    conformance::sink(&EventStores::default()).await;
+async fn memory_source(check: SourceCheck) {
+    check.run(&under_test()).await;
 }
 
-#[tokio::test]
-async fn the_memory_log_conforms() {
-    conformance::log(&log_under_test().1).await;
+async fn memory_dead_letters(check: DeadLettersCheck) {
+    check.run(&MemoryDeadLetters::new()).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_memory_source_conforms() {
-    let (log, under_test) = log_under_test();
-    conformance::source(&SourceUnderTest { source: Arc::new(log), log: under_test }).await;
+fn under_test() -> SourceUnderTest {
+    let source = Arc::new(MemoryLog::new());
+    let (log, producer, topics) = (source.clone(), source.clone(), source.clone());
+    SourceUnderTest { source, log: LogUnderTest { log, producer, topics, prefix: "run-".into() } }
+}
+
+mod sink {
+    millstream_testkit::sink_tests!(super::memory_sink);
+    millstream_testkit::merging_sink_tests!(super::memory_sink);
+}
+
+mod sink_without_transactions {
+    millstream_testkit::sink_tests!(super::event_store);
+}
+
+mod log {
+    millstream_testkit::log_tests!(super::memory_log);
+}
+
+mod source {
+    millstream_testkit::source_tests!(super::memory_source);
+}
+
+mod letters {
+    millstream_testkit::dead_letter_tests!(super::memory_dead_letters);
 }
 
 const LIMITS: Limits = Limits { max_records: 100, max_bytes: 1_000, max_wait_ms: 0 };

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use millstream_core::{Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, WHOLE_TOPIC};
 use millstream_testkit::{
     MemoryStore,
-    conformance::{self, SinkHarness},
+    conformance::{SinkHarness, merging_sink_checks, sink_checks},
 };
 
 /// How a sink is broken.
@@ -124,10 +124,6 @@ impl SinkHarness for Harness {
         }
         Arc::new(Flawed { inner: Arc::new(store.sink(function, table)), flaw: self.flaw })
     }
-
-    fn merges(&self) -> bool {
-        true
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,7 +145,9 @@ async fn every_flaw_is_found() {
         Flaw::ShowsWholeTopics,
     ] {
         let suite = tokio::spawn(async move {
-            conformance::sink(&Harness { flaw, stores: Mutex::default() }).await;
+            for check in sink_checks().into_iter().chain(merging_sink_checks()) {
+                check.run(&Harness { flaw, stores: Mutex::default() }).await;
+            }
         });
         assert!(suite.await.is_err_and(|error| error.is_panic()), "the suite lets {flaw:?} pass");
     }

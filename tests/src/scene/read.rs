@@ -9,8 +9,18 @@ use arrow::{
 };
 use tokio_postgres::SimpleQueryMessage;
 
-use super::Archived;
-use crate::bank::Sums;
+use crate::{bank::Sums, clients::postgres_client};
+
+/// A record in a file.
+#[derive(Clone, Debug)]
+pub struct Archived {
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// Branch, currency, hundredths and microseconds since 1970.
+    pub fields: (String, String, i64, i64),
+}
 
 /// The table of scene `name` in Postgres.
 pub(super) async fn postgres(url: &str, name: &str) -> Sums {
@@ -18,7 +28,7 @@ pub(super) async fn postgres(url: &str, name: &str) -> Sums {
         "SELECT (extract(epoch FROM curr_time) * 1000000)::bigint, branch_name, currency_code, \
          (batch_value * 100)::bigint, transactions FROM flow_{name}"
     );
-    let messages = super::postgres_client(url).await.simple_query(&sql).await.unwrap();
+    let messages = postgres_client(url).await.simple_query(&sql).await.unwrap();
     let mut sums = Sums::new();
     for message in messages {
         let SimpleQueryMessage::Row(row) = message else { continue };

@@ -2,7 +2,7 @@
 
 use millstream_assembly::dead_letter_topic;
 use millstream_core::{Compression, Log};
-use millstream_testkit::conformance;
+use millstream_testkit::conformance::DeadLettersCheck;
 use millstream_tests::{
     Child, PATIENCE, Record, Scene, Setting, Store, bank, delete_topic, kafka, postgres_client, until,
 };
@@ -61,11 +61,14 @@ fn odd_values() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_in_kafka_pass_the_conformance_suite() {
+async fn keeps_dead_letters(check: DeadLettersCheck) {
     let store = Store::services("letters").await;
     let scene = Scene::new(Setting { name: "letters", store, ..Setting::default() }).await;
-    conformance::dead_letters(scene.systems.dead_letters(&scene.pipeline).as_ref()).await;
+    check.run(scene.systems.dead_letters(&scene.pipeline).as_ref()).await;
+}
+
+mod dead_letters_in_kafka {
+    millstream_testkit::dead_letter_tests!(super::keeps_dead_letters);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use millstream_core::quote_identifier;
 use serde_json::Value;
 
 use super::identifier;
@@ -91,34 +92,32 @@ pub(super) fn yaml(name: &str) -> String {
 }
 
 /// A name as SQL.
-fn quoted(name: &str) -> String {
-    match name == identifier(name) && !QUOTED.contains(&format!(" {name} ")) {
-        true => name.to_owned(),
-        false => format!("\"{}\"", name.replace('"', "\"\"")),
-    }
+fn sql_name(name: &str) -> String {
+    let is_plain = name == identifier(name) && !QUOTED.contains(&format!(" {name} "));
+    if is_plain { name.to_owned() } else { quote_identifier(name) }
 }
 
 /// Counts and sums by minute, and by the text field with the fewest distinct values.
 fn sql(guess: &Guess, topic: &str) -> String {
-    let time = guess.event_time().map_or("_timestamp".to_owned(), |field| quoted(&field.name));
+    let time = guess.event_time().map_or("_timestamp".to_owned(), |field| sql_name(&field.name));
     let mut columns = vec![format!("tumble({time}, INTERVAL '1 minute') AS minute")];
     let texts = guess.fields.iter().filter(|field| field.kind.is("string") && field.distinct > 1);
     let group = texts.min_by_key(|field| field.distinct).filter(|field| field.distinct * 2 <= guess.records.max(4));
-    columns.extend(group.map(|field| named(&quoted(&field.name), &field.name, "")));
+    columns.extend(group.map(|field| with_alias(&sql_name(&field.name), &field.name, "")));
     columns.push("count(*) AS records".to_owned());
     let number = guess.fields.iter().find(|field| field.kind.is("decimal"));
-    columns.extend(number.map(|field| named(&format!("sum({})", quoted(&field.name)), &field.name, "_sum")));
+    columns.extend(number.map(|field| with_alias(&format!("sum({})", sql_name(&field.name)), &field.name, "_sum")));
     let by = if group.is_some() { "1, 2" } else { "1" };
-    let (columns, topic) = (columns.join(",\n             "), quoted(topic));
+    let (columns, topic) = (columns.join(",\n             "), sql_name(topic));
     format!("      SELECT {columns}\n      FROM {topic}\n      GROUP BY {by}\n")
 }
 
 /// An expression with a valid column name.
-fn named(expression: &str, field: &str, ending: &str) -> String {
+fn with_alias(expression: &str, field: &str, ending: &str) -> String {
     let name = identifier(field);
     let name = if name.is_empty() { "value".to_owned() } else { name.chars().take(50).collect() };
     let name = format!("{name}{ending}");
     // These names are already columns of the statement.
     let name = if ["minute", "records"].contains(&name.as_str()) { format!("{name}_") } else { name };
-    if expression == quoted(&name) { expression.to_owned() } else { format!("{expression} AS {}", quoted(&name)) }
+    if expression == sql_name(&name) { expression.to_owned() } else { format!("{expression} AS {}", sql_name(&name)) }
 }

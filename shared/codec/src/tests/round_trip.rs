@@ -3,7 +3,7 @@
 use arrow::{
     array::{
         BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
-        Int64Array, ListArray, StringArray, StructArray, TimestampMicrosecondArray,
+        Int64Array, ListArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
     },
     buffer::{NullBuffer, OffsetBuffer},
 };

@@ -8,8 +8,7 @@ use millstream_core::{
     DeadLetter, DeadLetters, Error, Fence, Log, MAX_LETTER_KEY_BYTES, MAX_LETTER_VALUE_BYTES, NewRecord, Position,
     Producer, Result, Sink, Transform,
 };
-use millstream_runner::TopicDeadLetters;
-use millstream_testkit::{Call, Failure, MemoryLog, conformance};
+use millstream_testkit::{Call, Failure};
 
 use crate::{
     world::{Declared, TOPIC, World, partition},
@@ -36,35 +35,6 @@ impl DeadLetters for Refuses {
     async fn positions(&self, _: &str, _: &mut (dyn FnMut(Position) + Send)) -> Result<()> {
         Ok(())
     }
-}
-
-#[tokio::test]
-async fn letters_in_a_topic_are_the_same_as_in_any_other_store() {
-    for partitions in [1, 3] {
-        let log = MemoryLog::with_topic("letters", partitions);
-        conformance::dead_letters(&TopicDeadLetters::new(Arc::new(log), "letters")).await;
-    }
-}
-
-/// A listing is bounded, even if other functions have many letters.
-#[tokio::test]
-async fn a_listing_looks_back_only_a_limited_number_of_offsets() {
-    let log = Arc::new(MemoryLog::with_topic("letters", 1));
-    let letters = TopicDeadLetters::new(log.clone(), "letters");
-    let letter = |function: &str, offset| DeadLetter {
-        function: function.into(),
-        position: partition().at(offset),
-        timestamp_ms: 0,
-        key: None,
-        value: None,
-        headers: vec![],
-        value_bytes: 0,
-        reason: "x".into(),
-    };
-    letters.put(&[letter("quiet", 0), letter("quiet", 1)]).await.unwrap();
-    letters.put(&(0..99_999).map(|offset| letter("loud", offset)).collect::<Vec<_>>()).await.unwrap();
-    assert_eq!(letters.list(Some("quiet"), 10).await.unwrap(), [letter("quiet", 1)]);
-    assert_eq!(letters.find(Some("quiet"), &partition().at(0)).await.unwrap(), [letter("quiet", 0)]);
 }
 
 #[tokio::test]

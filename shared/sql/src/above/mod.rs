@@ -18,14 +18,14 @@ use datafusion::{
     physical_plan::ExecutionPlan,
 };
 pub use millstream_core::View;
-use millstream_core::{Column, Role};
+use millstream_core::{Column, Role, quote_identifier};
 
 pub use self::total::{Op, total};
 use self::{
-    postgres::{Postgres, quoted, type_name},
+    postgres::{Postgres, type_name},
     white_list::WhiteList,
 };
-use crate::{error::Result, plan::stored, slot::SlotTable, states::column};
+use crate::{error::Result, slot::SlotTable, states::column, stored::stored};
 
 /// The hidden column that says which input row an output row came from.
 pub const ROW: &str = "__row";
@@ -182,11 +182,11 @@ impl Flat {
             let sql = postgres.sql(expr)?;
             let declared = type_name(&stored(&expr.get_type(states)?, name)?)?;
             let cast = if matches!(expr, Expr::Column(_)) { String::new() } else { format!("::{declared}") };
-            columns.push(format!("{sql}{cast} AS {}", quoted(name)));
+            columns.push(format!("{sql}{cast} AS {}", quote_identifier(name)));
         }
         let filters = self.filters.iter().map(|filter| postgres.sql(filter)).collect::<Result<Vec<_>>>()?;
         let filter = if filters.is_empty() { String::new() } else { format!(" WHERE {}", filters.join(" AND ")) };
-        Ok(format!("SELECT {} FROM {}{filter}", columns.join(", "), quoted(table)))
+        Ok(format!("SELECT {} FROM {}{filter}", columns.join(", "), quote_identifier(table)))
     }
 
     /// The SELECT as a plan over the slot [`STATES`], including [`ROW`].

@@ -7,6 +7,8 @@ use datafusion::{
     logical_expr::{BinaryExpr, Case, Expr, ExprSchemable, Operator, expr::ScalarFunction},
 };
 
+use millstream_core::quote_identifier;
+
 use super::total::{MAX_ADDEND, MAX_DOUBLE, MAX_EXACT, MIN_DOUBLE, Op, Total, shiftable};
 use crate::{
     error::{Result, SqlError},
@@ -38,10 +40,6 @@ pub fn type_name(data_type: &DataType) -> Result<String> {
     })
 }
 
-pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// A text literal that is read the same in every database. In a plain literal, a setting decides what a backslash
 /// means.
 fn text(value: &str) -> String {
@@ -53,7 +51,7 @@ impl Postgres<'_> {
     pub fn sql(&self, expr: &Expr) -> Result<String> {
         let of = |expr: &Expr| self.sql(expr);
         Ok(match expr {
-            Expr::Column(column) => quoted(&column.name),
+            Expr::Column(column) => quote_identifier(&column.name),
             Expr::Literal(value, _) => literal(value)?,
             Expr::Not(inner) => format!("(NOT {})", of(inner)?),
             Expr::IsNull(inner) => format!("({} IS NULL)", of(inner)?),
@@ -176,13 +174,13 @@ fn literal(value: &ScalarValue) -> Result<String> {
         ScalarValue::Float32(Some(value)) => format!("'{value:e}'::real"),
         ScalarValue::Float64(Some(value)) => format!("'{value:e}'::float8"),
         // DataFusion and PostgreSQL write the years 1 to 9999 in the same way.
-        value if matches!(data_type, DataType::Timestamp(..)) => format!("'{}'::timestamptz", shown(value)?),
+        value if matches!(data_type, DataType::Timestamp(..)) => format!("'{}'::timestamptz", value_text(value)?),
         value
             if matches!(data_type, DataType::Date32)
                 || data_type.is_integer()
                 || matches!(data_type, DataType::Decimal128(..)) =>
         {
-            format!("'{}'::{}", shown(value)?, type_name(&data_type)?)
+            format!("'{}'::{}", value_text(value)?, type_name(&data_type)?)
         }
         _ => {
             return Err(SqlError::new(
@@ -192,7 +190,7 @@ fn literal(value: &ScalarValue) -> Result<String> {
     })
 }
 
-fn shown(value: &ScalarValue) -> Result<String> {
+fn value_text(value: &ScalarValue) -> Result<String> {
     let column = value.to_array()?;
     let column = if matches!(column.data_type(), DataType::Timestamp(..)) {
         arrow::compute::cast(&column, &millstream_core::timestamp_type())

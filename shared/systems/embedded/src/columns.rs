@@ -146,7 +146,7 @@ fn each<T>(values: impl IntoIterator<Item = Option<T>>, to_value: impl Fn(T) -> 
 /// What [`encode`] made of a column of this type, as that column.
 ///
 /// # Errors
-/// `Stop` when a value is not of the type: somebody else has written to the file.
+/// `Stop` when a value is not of the type: another program has written to the file.
 pub(crate) fn decode(values: Vec<Value>, data_type: &DataType) -> Result<ArrayRef> {
     if values.is_empty() {
         return Ok(new_empty_array(data_type));
@@ -258,7 +258,7 @@ fn from_json(values: Vec<Option<String>>, data_type: &DataType) -> Result<ArrayR
 
 fn foreign(data_type: &DataType) -> Error {
     Error::stop(format!(
-        "a value is no {}: somebody else has written to this table; remove the file, or the row",
+        "a value is not of type {}: another program has written to this table; remove the file, or the row",
         type_name(data_type)
     ))
 }

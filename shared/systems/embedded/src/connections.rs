@@ -13,15 +13,15 @@ use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that only read: one per partition task of a small pipeline, and the live view.
 const READERS: usize = 4;
-/// Statements about a switch to WAL that another process makes at this very moment: tries, and the pause between them.
+/// How many times a switch to WAL is tried while another process does the same, and the pause between the tries.
 const WAL_TRIES: usize = 100;
 const WAL_PAUSE: Duration = Duration::from_millis(10);
 
-/// What goes wrong inside one piece of work on a connection.
+/// Why work on a connection failed.
 pub(crate) enum Failure {
     /// SQLite's own error; becomes one of the contract's in [`explain`].
     Sqlite(rusqlite::Error),
-    /// Said already in the contract's words.
+    /// An error of the contract already.
     Contract(Error),
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Opens the file, makes it if it is missing, and lets `migrate` check and make its tables.
+    /// Opens the file, creates it if it is missing, and lets `migrate` check and create its tables.
     pub(crate) fn open(path: &Path, migrate: impl FnOnce(&mut Connection) -> Work<()>) -> Result<Self> {
         let open = || -> Work<Self> {
             let mut writer = connect(path)?;
@@ -73,7 +73,7 @@ impl Connections {
         &self.path
     }
 
-    /// Runs `work` in one read transaction: everything it sees is of one instant.
+    /// Runs `work` in one read transaction: it sees one instant of the file.
     pub(crate) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Connection) -> Work<T> + Send + 'static,
@@ -117,21 +117,21 @@ impl Connections {
     }
 }
 
-/// A write transaction that may wait for other tasks in its middle: it owns the writer until it is committed, and rolls
-/// back when it is dropped before, be it by an early return or because the caller was cancelled.
+/// A write transaction in several steps, between which other tasks may run. It owns the writer until it is committed, and
+/// rolls back when it is dropped before that, by an early return or because the caller was cancelled.
 pub(crate) struct Writing {
     connections: Arc<Connections>,
     writer: OwnedMutexGuard<Connection>,
 }
 
 impl Writing {
-    /// Takes the writer, and the file's write lock: from here on what is read is what will be written over.
+    /// Takes the writer and the file's write lock: from here on, no other writer changes what is read.
     pub(crate) async fn begin(connections: &Arc<Connections>) -> Result<Self> {
         let writer = connections.writer.clone().lock_owned().await;
         let this = Self { connections: connections.clone(), writer };
-        let of = connections.clone();
+        let connections = connections.clone();
         let begin = move |connection: &Connection| {
-            of.check_in_place()?;
+            connections.check_in_place()?;
             Ok(connection.execute_batch("BEGIN IMMEDIATE")?)
         };
         let (this, ()) = this.step(begin).await?;
@@ -169,14 +169,14 @@ impl Writing {
 impl Drop for Writing {
     fn drop(&mut self) {
         // Outside a transaction a connection is in autocommit mode. Rolling back only forgets pages in memory: it is
-        // quick enough for a runtime thread. If it fails the next BEGIN says so.
+        // quick enough for a runtime thread. If it fails, the next BEGIN fails too.
         if !self.writer.is_autocommit() {
             let _ = self.writer.execute_batch("ROLLBACK");
         }
     }
 }
 
-/// Device and inode: the file itself, whatever its name.
+/// Device and inode: they identify the file whatever its name is.
 type FileId = (u64, u64);
 
 fn file_id(path: &Path) -> Option<FileId> {
@@ -209,9 +209,9 @@ fn reader(path: &Path) -> Work<Connection> {
     Ok(connection)
 }
 
-/// The one statement for which SQLite does not always wait out its busy timeout: two processes that make a file at the
-/// same time both want to be alone for a moment.
-#[expect(clippy::disallowed_methods, reason = "at most a second, once, while another process makes the same file")]
+/// The one statement for which SQLite does not always wait for its busy timeout: two processes that create a file at the
+/// same time both need exclusive access for a moment.
+#[expect(clippy::disallowed_methods, reason = "at most a second, once, while another process creates the same file")]
 fn switch_to_wal(connection: &Connection) -> Work<()> {
     let mut tries = 0;
     loop {
@@ -232,7 +232,7 @@ fn switch_to_wal(connection: &Connection) -> Work<()> {
     }
 }
 
-/// Runs `work` where it may block.
+/// Runs `work` on a thread that may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
@@ -241,7 +241,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     }
 }
 
-/// SQLite's error by what the caller does next. Result codes: <https://www.sqlite.org/rescode.html>.
+/// Turns SQLite's error into one that says what the caller does next. Result codes: <https://www.sqlite.org/rescode.html>.
 pub(crate) fn explain(path: &Path, failure: Failure) -> Error {
     let error = match failure {
         Failure::Contract(error) => return error,
@@ -266,10 +266,10 @@ pub(crate) fn explain(path: &Path, failure: Failure) -> Error {
         }
         Some(ErrorCode::DatabaseCorrupt) => Error::stop(format!(
             "{file} is damaged: keep a copy, and restore it from a backup, or remove it with its -wal and -shm files to \
-             begin anew"
+             start afresh"
         )),
         Some(ErrorCode::NotADatabase) => {
-            Error::stop(format!("{file} is no SQLite file: name another data folder, or move that file away"))
+            Error::stop(format!("{file} is not a SQLite file: name another data folder, or move that file away"))
         }
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => Error::stop(format!(
             "{file} can't be opened for writing: check that its folder exists and that this user may write to both"

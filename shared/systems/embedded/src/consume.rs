@@ -10,10 +10,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::{
-    Embedded,
-    log::{Fetched, commit, find_partition},
-};
+use crate::{Embedded, fetched::Fetched, group_offsets::commit, topics::find_partition};
 
 /// How often an idle partition looks for records that other processes have written, and asks whether to stop.
 const POLL: Duration = Duration::from_millis(100);
@@ -22,8 +19,8 @@ const FILL: Duration = Duration::from_millis(10);
 /// While another process holds the file's lock, a call waits for 5 s and fails; while the disk is full, it fails at once.
 const RETRIES: Retries = Retries { first_pause: POLL, max_pause: POLL, max_attempts: 20 };
 
-/// Each member of a group reads all partitions. If two run at once, the sinks' fences keep the result exactly-once, at the
-/// cost of duplicate work: there is no lease that could itself fail.
+/// Each member reads all partitions; fences keep the result exactly-once, at the cost of duplicate work. So no lease is
+/// needed, which could itself fail.
 #[async_trait]
 impl Source for Embedded {
     async fn consume(&self, subscription: Subscription, handler: Arc<dyn Handler>) -> Result<()> {
@@ -78,10 +75,10 @@ impl Consumer {
         Ok(())
     }
 
-    /// Where the handler says, unless the log ends before that: then the topic was re-created, and the runner detects it by
+    /// Where the handler says, unless the log ends before that. Then the topic was re-created, which the runner detects by
     /// the records that are there now.
     async fn first_offset(&mut self) -> Result<i64> {
-        // Before the handler compares the topic's id: if it is re-created in between, the next read says so.
+        // Before the handler compares the topic's id: if the topic is re-created in between, the next read finds that out.
         self.topic_row = self
             .retry(|| {
                 let partition = self.partition.clone();
@@ -97,7 +94,7 @@ impl Consumer {
         Ok(start)
     }
 
-    /// The next batch, as soon as the limits end it; `None` when it is time to stop and no record is in flight.
+    /// The next batch, as soon as the limits end it; `None` when it is time to stop and no record waits.
     async fn next_batch(&mut self, next: i64) -> Result<Option<Batch>> {
         let mut fetched = Fetched::new(self.partition.clone(), next);
         let mut deadline = None;
@@ -111,14 +108,14 @@ impl Consumer {
                 fetched = match self.extend(fetched).await? {
                     Some(fetched) => fetched,
                     None => {
-                        tracing::warn!(partition = %self.partition, "the topic was re-created: starting again");
+                        tracing::warn!(partition = %self.partition, "the topic was re-created: restarting from its fence");
                         deadline = None;
                         Fetched::new(self.partition.clone(), self.first_offset().await?)
                     }
                 };
             }
             if fetched.is_empty() {
-                // Either of the two may have ended: look again.
+                // Either may have ended the wait: check again.
                 let _ = timeout(POLL, self.sent.changed()).await;
                 continue;
             }
@@ -131,24 +128,24 @@ impl Consumer {
         }
     }
 
-    /// Adds the records that are there now. If retention was faster, the batch begins at the oldest record: the runner detects
-    /// the gap and does what the pipeline file says. `None` when the topic was re-created.
+    /// Adds what is there now. Where retention was faster, the batch begins at the oldest record: the runner sees the gap and
+    /// does what the pipeline file says. `None` when the topic was re-created.
     async fn extend(&self, fetched: Fetched) -> Result<Option<Fetched>> {
         let (next, limits, topic_row) = (fetched.start, self.limits, self.topic_row);
         let mut fetched = Some(fetched);
         self.retry(|| {
             let partition = self.partition.clone();
-            // A failed read has lost the records read so far: the next one starts again.
+            // A failed read has lost the records fetched before it: the next one starts afresh.
             let mut fetched = fetched.take().unwrap_or_else(|| Fetched::new(partition.clone(), next));
             self.store.connections.read(move |connection| {
                 let (row, Watermarks { low, .. }) = find_partition(connection, &partition)?;
                 if row != topic_row {
                     return Ok(None);
                 }
-                match fetched.end < low {
-                    true if !fetched.is_empty() => fetched.full = true,
-                    true => fetched = Fetched::new(partition, low),
-                    false => {}
+                if fetched.end < low && fetched.is_empty() {
+                    fetched = Fetched::new(partition, low);
+                } else if fetched.end < low {
+                    fetched.full = true;
                 }
                 if !fetched.full {
                     fetched.extend(connection, i64::MAX, limits)?;

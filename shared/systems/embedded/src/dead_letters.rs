@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, params};
 use crate::{
     Embedded,
     connections::Work,
-    log::{headers_from_bytes, headers_to_bytes},
+    headers::{headers_from_bytes, headers_to_bytes},
 };
 
 #[async_trait]
@@ -108,12 +108,12 @@ impl DeadLetters for Embedded {
     }
 }
 
-/// Positions that are read at a time.
+/// How many positions are read at once.
 const PAGE: usize = 10_000;
 
 /// The next positions of a function's letters after one.
 fn page(connection: &Connection, function: &str, after: Option<Position>) -> Work<Vec<Position>> {
-    // Nothing stands before an empty name.
+    // No name sorts before the empty one.
     let after = after.unwrap_or_else(|| TopicPartition::new("", 0, 0).at(0));
     let mut select = connection.prepare(
         r#"SELECT topic, generation, partition, "offset" FROM millstream_dead_letters

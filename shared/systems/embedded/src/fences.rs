@@ -35,7 +35,7 @@ pub(crate) fn list(connection: &Connection, function: &str) -> Work<Vec<(TopicPa
     Ok(fences)
 }
 
-/// Creates the fence if there is none, and returns the one that is there then.
+/// Creates the fence if there is none, and returns the fence that exists afterwards.
 pub(crate) fn create(
     connection: &Connection,
     function: &str,
@@ -101,7 +101,7 @@ pub(crate) fn advance(
 }
 
 fn upstream_text(fence: &Fence) -> Result<String> {
-    let broken = |error| Error::stop("internal: a fence's upstream positions have no JSON").caused_by(error);
+    let broken = |error| Error::stop("internal: a fence's upstream positions have no JSON form").caused_by(error);
     serde_json::to_string(&fence.upstream).map_err(broken)
 }
 

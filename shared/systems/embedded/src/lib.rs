@@ -25,30 +25,37 @@
 //! - A call that returned `Ok` survives SIGKILL and a power cut: the file is in WAL mode with `synchronous = FULL`, so
 //!   every commit is synced before it is answered. The one exception is the group's offsets, whose loss costs nothing
 //!   because a function starts from its fence.
-//! - Several processes may have the file open (the command line beside `dev`, a zombie): each write takes SQLite's write
+//! - Several processes may have the file open (a command and `dev`, or a zombie): each write takes SQLite's write
 //!   lock, waits at most 5 s for it, and answers `Retry` after that. Fences decide who wins. The file must lie on a local
-//!   disk, for WAL needs memory that all processes share.
+//!   disk, because WAL needs memory that all processes share.
 //! - Rows and fence of a write are one SQLite transaction, and so are the records of a `send`.
 //!
 //! # What it does not do
-//! There is one member per consumer group, which owns all partitions: two that run at once both read everything, and the
-//! fences let each record in once. Generations of a topic are not told apart: the file knows one topic by a name, and
-//! offsets begin at 0 again when it is deleted and re-created. Nothing is deleted by age.
+//! Each member of a consumer group reads all partitions: fences keep the result exactly-once, at the cost of duplicate work.
+//! Generations of a topic are not distinguished: the file has one topic of a name, and its offsets restart at 0 when it is
+//! deleted and re-created. Nothing is deleted by age.
 
+mod checked_rows;
 mod columns;
 mod connections;
 mod consume;
 mod dead_letters;
 mod fences;
+mod fetched;
+mod group_offsets;
+mod headers;
 mod log;
 mod partitioner;
+mod produce;
 mod remove;
+mod row_reader;
 mod schema;
 mod sink;
 mod store;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod view;
 mod write;
 
@@ -76,11 +83,11 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Opens the file at `path`, and makes it if it is missing; its folder must be there. `clock` stamps records that
+    /// Opens the file at `path`, and creates it if it is missing; its folder must exist. `clock` stamps records that
     /// have no timestamp of their own. Blocks for some milliseconds.
     ///
     /// # Errors
-    /// `Stop` when the file is no SQLite file, is damaged, may not be written, or was written by another version of
+    /// `Stop` when the file is not a SQLite file, is damaged, may not be written, or was written by another version of
     /// millstream or by another program; `Retry` when another process holds its lock for longer than 5 s.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         let connections = Arc::new(Connections::open(path, schema::migrate)?);

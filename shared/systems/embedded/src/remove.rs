@@ -1,9 +1,9 @@
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use millstream_core::Result;
+use millstream_core::{Result, quote_identifier};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
-use crate::{Embedded, connections::Work, tables::quoted};
+use crate::{Embedded, connections::Work};
 
 /// What belongs to a function (`pipeline.function`), and the column that names it.
 const OWNED: [(&str, &str); 3] = [
@@ -12,7 +12,7 @@ const OWNED: [(&str, &str); 3] = [
     ("millstream_group_offsets", "\"group\""),
 ];
 
-/// What is to be removed from the file.
+/// What to remove from the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removal {
     /// Functions (`pipeline.function`): their fences, dead letters and committed offsets.
@@ -42,8 +42,8 @@ impl Embedded {
             .await
     }
 
-    /// Has anybody the file open, another process or this one? Only whoever is alone with it may end its write-ahead log,
-    /// which opening the file begins anew. A file that is not there, or is none of SQLite's, is open to nobody.
+    /// Is the file open, in this process or another? Tries to end its write-ahead log, which succeeds only while no other
+    /// connection is open; opening the file creates the log again. False for a missing file, and for one that isn't SQLite's.
     pub fn is_open(path: &Path) -> bool {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let Ok(connection) = Connection::open_with_flags(path, flags) else { return false };
@@ -58,8 +58,8 @@ impl Embedded {
         }
     }
 
-    /// Removes all of it in one step, for a new beginning. What runs meanwhile finds its fence gone and stops or begins
-    /// anew.
+    /// Removes all of it in one step, for a fresh start. A function that runs meanwhile finds its fence gone, and stops or
+    /// starts again.
     ///
     /// # Errors
     /// `Retry` when another process holds the write lock for too long.
@@ -84,7 +84,7 @@ fn remove_function(connection: &Connection, function: &str) -> Work<()> {
 fn remove_table(connection: &Connection, table: &str) -> Work<()> {
     // Only what is listed there is a function's table.
     if connection.execute("DELETE FROM millstream_tables WHERE name = ?1", [table])? > 0 {
-        connection.execute_batch(&format!("DROP TABLE {}", quoted(table)))?;
+        connection.execute_batch(&format!("DROP TABLE {}", quote_identifier(table)))?;
     }
     Ok(())
 }

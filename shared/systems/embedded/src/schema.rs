@@ -99,7 +99,7 @@ fn check(connection: &Connection) -> Work<Layout> {
         .into()),
         other => Err(Error::stop(format!(
             "{file} has layout {other}, this millstream knows layout {VERSION}: use the version that wrote it, or move \
-             it away to begin anew"
+             it away to start afresh"
         ))
         .into()),
     }

@@ -4,19 +4,25 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_core::{Fence, Result, Sink, Snapshot, Table, TopicPartition};
 
-use crate::{Embedded, fences, tables::Stored, write::Change};
+use crate::{
+    Embedded,
+    checked_rows::CheckedRows,
+    fences,
+    tables::Stored,
+    write::{Change, FenceStep},
+};
 
 /// One table of the file, written by one function. Every write is one SQLite transaction: the fence, the rows, and where
 /// the table holds states also the finished rows that readers look at.
 ///
-/// A table that is appended to gets its rows as they come. For one that merges, the rows of the keys at hand are read,
-/// combined and written back while the write holds SQLite's write lock, so that two writers never miss each other.
+/// A table that is appended to gets its rows as they come. For a table that merges, the rows with the same keys are read,
+/// combined and written back while the write holds SQLite's write lock, so that two writers never miss each other's rows.
 pub struct EmbeddedSink {
     pub(crate) store: Arc<Embedded>,
-    pub(crate) function: Arc<str>,
-    pub(crate) table: Table,
-    pub(crate) states: Arc<Stored>,
-    pub(crate) finished: Option<Arc<Stored>>,
+    function: Arc<str>,
+    table: Table,
+    states: Arc<Stored>,
+    finished: Option<Arc<Stored>>,
 }
 
 impl EmbeddedSink {
@@ -36,10 +42,7 @@ impl Sink for EmbeddedSink {
             states.prepare(connection, create)?;
             finished.map_or(Ok(()), |finished| finished.prepare(connection, create))
         };
-        match create {
-            true => self.store.connections.write(prepare).await,
-            false => self.store.connections.read(prepare).await,
-        }
+        if create { self.store.connections.write(prepare).await } else { self.store.connections.read(prepare).await }
     }
 
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
@@ -54,13 +57,27 @@ impl Sink for EmbeddedSink {
     }
 
     async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
-        let change = Change::new(self, partition, from, to);
-        let rows: Vec<_> = rows.iter().filter(|rows| rows.num_rows() > 0).cloned().collect();
-        let outcome = match &self.table.combine {
-            Some(combine) if !rows.is_empty() => change.merge(combine, rows).await,
-            _ => change.append(rows).await,
+        let change = Change {
+            connections: self.store.connections.clone(),
+            states: self.states.clone(),
+            finished: self.finished.clone(),
+            step: FenceStep {
+                function: self.function.clone(),
+                partition: partition.clone(),
+                from: from.next_offset,
+                to: to.clone(),
+                now: self.store.now(),
+            },
         };
-        outcome.map_err(|error| error.context(format!("table `{}`, {partition}", self.table.public_name())))
+        let written = async {
+            let rows = rows.iter().filter(|rows| rows.num_rows() > 0);
+            let rows: Vec<_> = rows.map(|rows| CheckedRows::new(&self.states, rows.clone())).collect::<Result<_>>()?;
+            match &self.table.combine {
+                Some(combine) if !rows.is_empty() => change.merge(combine, rows).await,
+                _ => change.append(rows).await,
+            }
+        };
+        written.await.map_err(|error| error.context(format!("table `{}`, {partition}", self.table.public_name())))
     }
 
     async fn snapshot(&self) -> Result<Snapshot> {

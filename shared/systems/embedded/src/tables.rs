@@ -1,23 +1,18 @@
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use arrow::{
     array::RecordBatch,
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    datatypes::{Field, Schema, SchemaRef},
 };
-use millstream_core::{Error, Result, Role, Table};
-use rusqlite::{Connection, OptionalExtension, Params, params, types::Value};
+use millstream_core::{Error, Result, Role, Table, quote_identifier};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
-use std::sync::Arc;
 
-use crate::{columns, connections::Work};
+use crate::{columns, connections::Work, row_reader::RowReader};
 
 /// The number that a state row and its finished row have in common. (SQLite keeps an implicit row number only until the
 /// next VACUUM.)
 const ROW: &str = "millstream_row";
-/// Rows and bytes of text that one Arrow batch read from a table holds at most; a row more than the bytes.
-const CHUNK_ROWS: usize = 8_192;
-const CHUNK_BYTES: usize = 64 << 20;
-
 /// A table of the file: its columns, and the statements on it. `_rowid_` names a row's number whether the table has
 /// [`ROW`] or not.
 pub(crate) struct Stored {
@@ -75,7 +70,7 @@ impl Stored {
         }
         let select = "SELECT count(*) FROM sqlite_master WHERE name = ?1 COLLATE NOCASE";
         if connection.query_row(select, [&self.name], |row| row.get::<_, i64>(0))? > 0 {
-            return Err(self.stop("is there, but was not made by millstream: rename one of the two").into());
+            return Err(self.stop("exists, but was not created by millstream: rename one of the two").into());
         }
         if !create {
             return Err(self.stop("does not exist: `millstream up` creates it").into());
@@ -104,7 +99,7 @@ impl Stored {
                 return Err(self.stop(&format!("can't have a column `{name}`: give it another name in the SQL")));
             }
             if !seen.insert(name) {
-                return Err(self.stop(&format!("has two columns `{}`, for SQLite ignores case", field.name())));
+                return Err(self.stop(&format!("has two columns `{}`: SQLite ignores case", field.name())));
             }
         }
         Ok(())
@@ -115,20 +110,20 @@ impl Stored {
         self.schema.fields().iter().zip(&self.roles).map(column).collect()
     }
 
-    /// `Stop` that lists the differences between the table as it was made and as it is wanted.
+    /// Fails with a `Stop` that lists the differences between the table as it was created and as it should be.
     fn compare(&self, declared: &str) -> Result<()> {
         let broken = |error| self.stop("has a damaged declaration in millstream_tables").caused_by(error);
         let declared: Vec<serde_json::Value> = serde_json::from_str(declared).map_err(broken)?;
         let wanted = self.declaration();
         let wanted = wanted.as_array().map_or(&[][..], Vec::as_slice);
-        let named = |columns: &[serde_json::Value], name: &serde_json::Value| {
+        let find_column = |columns: &[serde_json::Value], name: &serde_json::Value| {
             columns.iter().find(|column| column["name"] == *name).cloned()
         };
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let mut differences = Vec::new();
         for column in wanted {
             let name = text(&column["name"]);
-            match named(&declared, &column["name"]) {
+            match find_column(&declared, &column["name"]) {
                 None => differences.push(format!("it lacks column `{name}` ({})", text(&column["type"]))),
                 Some(is) => {
                     differences.extend(["type", "role"].iter().filter(|part| is[**part] != column[**part]).map(
@@ -137,7 +132,7 @@ impl Stored {
                 }
             }
         }
-        let surplus = declared.iter().filter(|column| named(wanted, &column["name"]).is_none());
+        let surplus = declared.iter().filter(|column| find_column(wanted, &column["name"]).is_none());
         differences.extend(surplus.map(|column| format!("it has a column `{}` more", text(&column["name"]))));
         if differences.is_empty() {
             return Ok(());
@@ -145,7 +140,7 @@ impl Stored {
         Err(self.stop(&format!(
             "does not fit the pipeline file: {}. Change the SQL back; or give the function and its table (`into`) new \
              names, both together, and what the log still has is read from `start` into the new table. A new table under \
-             the function's old name would lack everything before its fence",
+             the function's old name would lack everything below its fence",
             differences.join("; ")
         )))
     }
@@ -157,134 +152,72 @@ impl Stored {
                 let name = columns::type_name(field.data_type());
                 self.stop(&format!("can't store column `{}` of type {name}: cast it in the SQL", field.name()))
             })?;
-            columns.push(format!("{} {declared}", quoted(field.name())));
+            columns.push(format!("{} {declared}", quote_identifier(field.name())));
         }
         if self.has_row_column {
             columns.push(format!("{ROW} INTEGER PRIMARY KEY"));
         }
-        let mut sql = format!("CREATE TABLE {} ({});", quoted(&self.name), columns.join(", "));
+        let mut sql = format!("CREATE TABLE {} ({});", quote_identifier(&self.name), columns.join(", "));
         if !self.keys.is_empty() {
             // Two nulls differ to this index: what keeps null keys unique is the look-up by IS in the write transaction.
-            let keys: Vec<_> = self.keys.iter().map(|key| quoted(self.schema.field(*key).name())).collect();
+            let keys: Vec<_> = self.keys.iter().map(|key| quote_identifier(self.schema.field(*key).name())).collect();
             // SQLite has one name space for tables and indexes, and no table may begin as this does.
-            let index = quoted(&format!("millstream_keys_of_{}", self.name));
-            sql += &format!("CREATE UNIQUE INDEX {index} ON {} ({});", quoted(&self.name), keys.join(", "));
+            let index = quote_identifier(&format!("millstream_keys_of_{}", self.name));
+            sql += &format!("CREATE UNIQUE INDEX {index} ON {} ({});", quote_identifier(&self.name), keys.join(", "));
         }
         Ok(sql)
     }
 
     fn column_list(&self) -> String {
-        self.schema.fields().iter().map(|field| quoted(field.name())).collect::<Vec<_>>().join(", ")
+        self.schema.fields().iter().map(|field| quote_identifier(field.name())).collect::<Vec<_>>().join(", ")
     }
 
     /// Inserts a row: its columns are the parameters.
     pub(crate) fn insert_sql(&self) -> String {
         let values = placeholders(self.schema.fields().len());
-        format!("INSERT INTO {} ({}) VALUES ({values})", quoted(&self.name), self.column_list())
+        format!("INSERT INTO {} ({}) VALUES ({values})", quote_identifier(&self.name), self.column_list())
     }
 
     /// Updates the columns that are no keys, which are the first parameters, of the row whose number is the last one;
     /// none when every column is a key.
     pub(crate) fn update_sql(&self) -> Option<String> {
         let values = (0..self.schema.fields().len()).filter(|column| !self.keys.contains(column));
-        let set: Vec<_> = values.map(|column| format!("{} = ?", quoted(self.schema.field(column).name()))).collect();
-        (!set.is_empty()).then(|| format!("UPDATE {} SET {} WHERE _rowid_ = ?", quoted(&self.name), set.join(", ")))
+        let set: Vec<_> =
+            values.map(|column| format!("{} = ?", quote_identifier(self.schema.field(column).name()))).collect();
+        (!set.is_empty())
+            .then(|| format!("UPDATE {} SET {} WHERE _rowid_ = ?", quote_identifier(&self.name), set.join(", ")))
     }
 
     /// Puts a row under a number: the number, then its columns, are the parameters.
     pub(crate) fn replace_sql(&self) -> String {
         let values = placeholders(self.schema.fields().len() + 1);
-        format!("INSERT OR REPLACE INTO {} ({ROW}, {}) VALUES ({values})", quoted(&self.name), self.column_list())
+        format!(
+            "INSERT OR REPLACE INTO {} ({ROW}, {}) VALUES ({values})",
+            quote_identifier(&self.name),
+            self.column_list()
+        )
     }
 
     /// Deletes the row of a number.
     pub(crate) fn delete_sql(&self) -> String {
-        format!("DELETE FROM {} WHERE _rowid_ = ?", quoted(&self.name))
+        format!("DELETE FROM {} WHERE _rowid_ = ?", quote_identifier(&self.name))
     }
 
     /// The number and the columns of the rows whose [`Stored::together`] are the parameters; null equals null.
     pub(crate) fn select_together_sql(&self) -> String {
-        let keys = self.together.iter().map(|key| format!("{} IS ?", quoted(self.schema.field(*key).name())));
+        let keys = self.together.iter().map(|key| format!("{} IS ?", quote_identifier(self.schema.field(*key).name())));
         let filter = keys.collect::<Vec<_>>().join(" AND ");
         // Without any, all rows depend on each other; without keys there is only one.
         let filter = if filter.is_empty() { "TRUE" } else { &filter };
-        format!("SELECT _rowid_, {} FROM {} WHERE {filter}", self.column_list(), quoted(&self.name))
+        format!("SELECT _rowid_, {} FROM {} WHERE {filter}", self.column_list(), quote_identifier(&self.name))
     }
 
     /// All rows, in no order.
     pub(crate) fn read_all(&self, connection: &Connection) -> Work<Vec<RecordBatch>> {
         let mut rows = RowReader::new(self.schema.clone());
-        rows.extend(connection, &format!("SELECT {} FROM {}", self.column_list(), quoted(&self.name)), [])?;
+        rows.extend(connection, &format!("SELECT {} FROM {}", self.column_list(), quote_identifier(&self.name)), [])?;
         Ok(rows.finish()?)
     }
-}
-
-/// Collects rows of SQLite into Arrow batches of bounded size.
-pub(crate) struct RowReader {
-    schema: SchemaRef,
-    columns: Vec<Vec<Value>>,
-    rows: usize,
-    bytes: usize,
-    batches: Vec<RecordBatch>,
-}
-
-impl RowReader {
-    pub(crate) fn new(schema: SchemaRef) -> Self {
-        let columns = schema.fields().iter().map(|_| Vec::new()).collect();
-        Self { schema, columns, rows: 0, bytes: 0, batches: vec![] }
-    }
-
-    fn extend(&mut self, connection: &Connection, sql: &str, parameters: impl Params) -> Work<()> {
-        let mut select = connection.prepare(sql)?;
-        let mut rows = select.query(parameters)?;
-        while let Some(row) = rows.next()? {
-            self.push(row, 0)?;
-        }
-        Ok(())
-    }
-
-    /// Adds a row whose columns begin at `first`.
-    pub(crate) fn push(&mut self, row: &rusqlite::Row<'_>, first: usize) -> Work<()> {
-        for (index, column) in self.columns.iter_mut().enumerate() {
-            let value: Value = row.get(first + index)?;
-            self.bytes += match &value {
-                Value::Text(text) => text.len(),
-                Value::Blob(bytes) => bytes.len(),
-                _ => 8,
-            };
-            column.push(value);
-        }
-        self.rows += 1;
-        if self.rows == CHUNK_ROWS || self.bytes >= CHUNK_BYTES {
-            self.cut()?;
-        }
-        Ok(())
-    }
-
-    fn cut(&mut self) -> Result<()> {
-        let decode = |(values, field): (&mut Vec<Value>, &Arc<Field>)| {
-            let decoded = columns::decode(std::mem::take(values), field.data_type());
-            decoded.map_err(|error| error.context(format!("column `{}`", field.name())))
-        };
-        let columns = self.columns.iter_mut().zip(self.schema.fields()).map(decode).collect::<Result<_>>()?;
-        // A table may have a column that is declared not null and holds one: only by somebody else's hand.
-        let foreign = |error| Error::stop("the rows do not fit their table's columns").caused_by(error);
-        self.batches.push(RecordBatch::try_new(self.schema.clone(), columns).map_err(foreign)?);
-        (self.rows, self.bytes) = (0, 0);
-        Ok(())
-    }
-
-    pub(crate) fn finish(mut self) -> Result<Vec<RecordBatch>> {
-        if self.rows > 0 {
-            self.cut()?;
-        }
-        Ok(self.batches)
-    }
-}
-
-/// A name as SQL.
-pub(crate) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn placeholders(count: usize) -> String {
@@ -299,7 +232,7 @@ fn role_name(role: &Role) -> String {
     }
 }
 
-/// The columns that rows of `name` are read by, for whoever knows no [`Table`].
+/// A table that is only read: `schema` says by which columns.
 pub(crate) fn with_columns(name: &str, schema: SchemaRef) -> Stored {
     Stored { name: name.to_owned(), roles: vec![], keys: vec![], together: vec![], has_row_column: false, schema }
 }
@@ -312,14 +245,4 @@ pub(crate) fn column_names(connection: &Connection, table: &str) -> Work<Vec<Str
     let declared: serde_json::Value = serde_json::from_str(&declared).unwrap_or_default();
     let names = declared.as_array().into_iter().flatten().filter_map(|column| column["name"].as_str());
     Ok(names.map(str::to_owned).collect())
-}
-
-/// Do rows have the table's columns, in order and type? Anything else is a defect of who made them.
-pub(crate) fn check_rows(table: &Stored, rows: &RecordBatch) -> Result<()> {
-    let types =
-        |schema: &Schema| schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<DataType>>();
-    if types(rows.schema_ref()) == types(&table.schema) {
-        return Ok(());
-    }
-    Err(Error::stop(format!("internal: rows for table `{}` do not have its columns", table.name)))
 }

@@ -1,10 +1,10 @@
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use millstream_core::Result;
+use millstream_core::{Result, quote_identifier};
 use rusqlite::types::ValueRef;
 
 use crate::{
     Embedded,
-    tables::{column_names, quoted, with_columns},
+    tables::{column_names, with_columns},
 };
 
 /// Bytes of a binary value that are shown.
@@ -21,13 +21,13 @@ impl Embedded {
         self.connections
             .read(move |connection| {
                 let names = column_names(connection, &table)?;
-                let columns = names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
-                let sql = format!("SELECT {columns} FROM {} ORDER BY _rowid_ DESC LIMIT ?1", quoted(&table));
+                let columns = names.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
+                let sql = format!("SELECT {columns} FROM {} ORDER BY _rowid_ DESC LIMIT ?1", quote_identifier(&table));
                 let mut select = connection.prepare(&sql)?;
                 let mut found = select.query([i64::try_from(limit).unwrap_or(i64::MAX)])?;
                 let mut rows = Vec::new();
                 while let Some(row) = found.next()? {
-                    let cell = |column| row.get_ref(column).map(shown);
+                    let cell = |column| row.get_ref(column).map(cell_text);
                     rows.push((0..names.len()).map(cell).collect::<rusqlite::Result<_>>()?);
                 }
                 Ok((names, rows))
@@ -65,14 +65,14 @@ impl Embedded {
         self.connections
             .read(move |connection| {
                 column_names(connection, &table)?;
-                let select = format!("SELECT count(*) FROM {}", quoted(&table));
+                let select = format!("SELECT count(*) FROM {}", quote_identifier(&table));
                 Ok(connection.query_row(&select, [], |row| row.get::<_, i64>(0))? as u64)
             })
             .await
     }
 }
 
-fn shown(value: ValueRef<'_>) -> String {
+fn cell_text(value: ValueRef<'_>) -> String {
     match value {
         ValueRef::Null => "null".to_owned(),
         ValueRef::Integer(value) => value.to_string(),

@@ -11,57 +11,44 @@ use millstream_core::{Combine, Error, Fence, Result, TopicPartition, fault};
 use rusqlite::{Connection, params_from_iter, types::Value};
 
 use crate::{
-    EmbeddedSink, columns,
+    checked_rows::CheckedRows,
+    columns,
     connections::{Connections, Work, Writing},
     fences,
-    tables::{RowReader, Stored, check_rows},
+    row_reader::RowReader,
+    tables::Stored,
 };
 
 /// One [`millstream_core::Sink::write`].
 pub(crate) struct Change {
-    connections: Arc<Connections>,
-    states: Arc<Stored>,
-    finished: Option<Arc<Stored>>,
-    step: FenceStep,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) states: Arc<Stored>,
+    pub(crate) finished: Option<Arc<Stored>>,
+    pub(crate) step: FenceStep,
 }
 
-/// Where the fence goes, if it is where the caller takes it to be.
-struct FenceStep {
-    function: Arc<str>,
-    partition: TopicPartition,
-    from: i64,
-    to: Fence,
-    now: String,
+/// Where the fence goes, if it is where the caller expects it.
+pub(crate) struct FenceStep {
+    pub(crate) function: Arc<str>,
+    pub(crate) partition: TopicPartition,
+    pub(crate) from: i64,
+    pub(crate) to: Fence,
+    /// The time of the write, as all times in the file.
+    pub(crate) now: String,
 }
 
 impl FenceStep {
-    fn make(&self, connection: &Connection) -> Work<()> {
+    fn apply(&self, connection: &Connection) -> Work<()> {
         fences::advance(connection, &self.function, &self.partition, self.from, &self.to, &self.now)
     }
 }
 
 impl Change {
-    pub(crate) fn new(sink: &EmbeddedSink, partition: &TopicPartition, from: &Fence, to: &Fence) -> Self {
-        Self {
-            connections: sink.store.connections.clone(),
-            states: sink.states.clone(),
-            finished: sink.finished.clone(),
-            step: FenceStep {
-                function: sink.function.clone(),
-                partition: partition.clone(),
-                from: from.next_offset,
-                to: to.clone(),
-                now: sink.store.now(),
-            },
-        }
-    }
-
     /// Inserts the rows.
-    pub(crate) async fn append(self, rows: Vec<RecordBatch>) -> Result<()> {
-        rows.iter().try_for_each(|rows| check_rows(&self.states, rows))?;
+    pub(crate) async fn append(self, rows: Vec<CheckedRows>) -> Result<()> {
         let writing = Writing::begin(&self.connections).await?;
         let work = move |connection: &Connection| {
-            self.step.make(connection)?;
+            self.step.apply(connection)?;
             let mut insert = connection.prepare(&self.states.insert_sql())?;
             for rows in &rows {
                 let columns = encode(rows)?;
@@ -74,33 +61,31 @@ impl Change {
         commit(writing, work).await
     }
 
-    /// Combines the rows with those of the same keys in the table. What needs no lock is done before it is taken.
-    pub(crate) async fn merge(self, combine: &Arc<dyn Combine>, rows: Vec<RecordBatch>) -> Result<()> {
-        rows.iter().try_for_each(|rows| check_rows(&self.states, rows))?;
+    /// Combines the rows with those of the same keys in the table. Work that needs no lock is done before it is taken.
+    pub(crate) async fn merge(self, combine: &Arc<dyn Combine>, rows: Vec<CheckedRows>) -> Result<()> {
         let rows: Vec<_> =
             rows.iter().map(|rows| with_plain_float_keys(rows, &self.states.keys)).collect::<Result<_>>()?;
-        let new = combine.combine(&rows).await?;
-        check_rows(&self.states, &new)?;
+        let new = CheckedRows::new(&self.states, combine.combine(&rows).await?)?;
 
         let Self { connections, states, finished, step } = self;
         let writing = Writing::begin(&connections).await?;
         let (table, keys) = (states.clone(), new.clone());
         let find = move |connection: &Connection| {
-            step.make(connection)?;
+            step.apply(connection)?;
             Existing::find(connection, &table, &keys)
         };
         let (writing, existing) = writing.step(find).await?;
 
-        let merged = match existing.rows.is_empty() {
-            true => new,
-            false => combine.combine(&[existing.rows, vec![new]].concat()).await?,
+        let merged = if existing.rows.is_empty() {
+            new
+        } else {
+            let parts = [existing.rows, vec![(*new).clone()]].concat();
+            CheckedRows::new(&states, combine.combine(&parts).await?)?
         };
-        check_rows(&states, &merged)?;
         let shown = match finished {
             Some(table) => {
                 let (rows, from) = combine.finish(&merged).await?;
-                check_rows(&table, &rows)?;
-                Some(Shown { table, rows, from })
+                Some(Shown { rows: CheckedRows::new(&table, rows)?, table, from })
             }
             None => None,
         };
@@ -118,7 +103,7 @@ async fn commit(writing: Writing, work: impl FnOnce(&Connection) -> Work<()> + S
     Ok(())
 }
 
-/// What the table holds that some rows merge with, or are finished together with.
+/// The rows of the table that new rows merge with, or are finished together with.
 struct Existing {
     rows: Vec<RecordBatch>,
     /// The row number of each key, by [`identity`].
@@ -126,7 +111,7 @@ struct Existing {
 }
 
 impl Existing {
-    fn find(connection: &Connection, table: &Stored, rows: &RecordBatch) -> Work<Self> {
+    fn find(connection: &Connection, table: &Stored, rows: &CheckedRows) -> Work<Self> {
         let wanted = encode(
             &rows
                 .project(&table.together)
@@ -136,11 +121,11 @@ impl Existing {
         let mut found = RowReader::new(table.schema.clone());
         let (mut numbers, mut asked) = (HashMap::new(), HashSet::new());
         for row in 0..rows.num_rows() {
-            let wanted = || wanted.iter().map(|column| &column[row]);
-            if !asked.insert(identity(wanted())) {
+            let key = || wanted.iter().map(|column| &column[row]);
+            if !asked.insert(identity(key())) {
                 continue;
             }
-            let mut matches = select.query(params_from_iter(wanted()))?;
+            let mut matches = select.query(params_from_iter(key()))?;
             while let Some(matching) = matches.next()? {
                 found.push(matching, 1)?;
                 let keys = table.keys.iter().map(|key| matching.get(key + 1));
@@ -152,11 +137,11 @@ impl Existing {
     }
 }
 
-/// Updates the rows that are there and inserts the others; returns each row's number.
+/// Updates the rows that exist and inserts the others; returns each row's number.
 fn put_states(
     connection: &Connection,
     table: &Stored,
-    rows: &RecordBatch,
+    rows: &CheckedRows,
     numbers: &HashMap<Vec<u8>, i64>,
 ) -> Work<Vec<i64>> {
     let columns = encode(rows)?;
@@ -164,8 +149,8 @@ fn put_states(
     let mut update = table.update_sql().map(|sql| connection.prepare(&sql)).transpose()?;
     let values: Vec<_> = (0..columns.len()).filter(|column| !table.keys.contains(column)).collect();
     let mut put = |row: usize| -> Work<i64> {
-        let identity = identity(table.keys.iter().map(|key| &columns[*key][row]));
-        let Some(number) = numbers.get(&identity) else {
+        let key = identity(table.keys.iter().map(|key| &columns[*key][row]));
+        let Some(number) = numbers.get(&key) else {
             insert.execute(params_from_iter(columns.iter().map(|column| &column[row])))?;
             return Ok(connection.last_insert_rowid());
         };
@@ -182,13 +167,13 @@ fn put_states(
 /// The finished rows of the keys at hand.
 struct Shown {
     table: Arc<Stored>,
-    rows: RecordBatch,
+    rows: CheckedRows,
     /// Which state row each one came from.
     from: Vec<usize>,
 }
 
 impl Shown {
-    /// Makes readers see these rows, and no longer those that a `having` now leaves out. `numbers` are the state rows'.
+    /// Writes these rows for readers, and deletes those that a `having` now leaves out. `numbers` are the state rows'.
     fn put(&self, connection: &Connection, numbers: &[i64]) -> Work<()> {
         let columns = encode(&self.rows)?;
         let mut left_out = vec![true; numbers.len()];
@@ -208,13 +193,13 @@ impl Shown {
 }
 
 fn encode(rows: &RecordBatch) -> Result<Vec<Vec<Value>>> {
-    let encode = |(column, field): (_, &Arc<arrow::datatypes::Field>)| {
+    let encode_column = |(column, field): (_, &Arc<arrow::datatypes::Field>)| {
         columns::encode(column).map_err(|error| error.context(format!("column `{}`", field.name())))
     };
-    rows.columns().iter().zip(rows.schema_ref().fields()).map(encode).collect()
+    rows.columns().iter().zip(rows.schema_ref().fields()).map(encode_column).collect()
 }
 
-/// The rows with float keys that SQLite and [`Combine`] tell apart alike: SQLite knows no `-0.0` and one NaN.
+/// The rows with float keys that SQLite and [`Combine`] distinguish in the same way: SQLite has no `-0.0` and only one NaN.
 fn with_plain_float_keys(rows: &RecordBatch, keys: &[usize]) -> Result<RecordBatch> {
     let mut columns = rows.columns().to_vec();
     for key in keys {

@@ -8,27 +8,27 @@ use rdkafka::{
 
 use crate::{
     link::Link,
-    settings::{KafkaSettings, client_made},
+    settings::{KafkaSettings, settings_error},
     topic_id::topic_id,
 };
 
-/// How often a question is asked before it fails, and how long each time: ten seconds in all, in slices so that a refused
-/// sign-in is noticed early.
+/// How many attempts a request has, and how long each: ten seconds in all, in slices so that a failed authentication is
+/// noticed early.
 const ATTEMPTS: usize = 5;
 const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// How often the client's own queue is looked into after a question that failed: `poll` says "nothing" for a line of
-/// librdkafka's log as well, and those come before the errors that give the reason.
-const LOOKS_FOR_A_REASON: usize = 100;
+/// How many queued events to read, after a failed request, to find its cause: `poll` also returns nothing for a line of
+/// librdkafka's log, and those lines come before the errors that give the cause.
+const POLLS_FOR_A_CAUSE: usize = 100;
 
-/// The client that asks questions: metadata and watermarks. Its calls block, for at most ten seconds.
+/// The client for requests: metadata and watermarks. Its calls block, for at most ten seconds.
 #[derive(Clone)]
 pub(crate) struct Control(Arc<BaseConsumer<Link>>);
 
 impl Control {
     pub(crate) fn new(settings: &KafkaSettings) -> Result<Self> {
         let link = Link::new(&settings.brokers);
-        client_made(settings.control().create_with_context(link)).map(|consumer| Self(Arc::new(consumer)))
+        settings.control().create_with_context(link).map(|consumer| Self(Arc::new(consumer))).map_err(settings_error)
     }
 
     pub(crate) fn link(&self) -> &Link {
@@ -43,7 +43,7 @@ impl Control {
         match found.map(|found| (found.error().map(Code::from), found.partitions().len())) {
             Some((None, partitions)) if partitions > 0 => Ok(partitions as i32),
             None | Some((None | Some(Code::UnknownTopicOrPartition | Code::UnknownTopic), _)) => {
-                Err(self.link().missing(topic))
+                Err(self.link().missing_topic(topic))
             }
             Some((Some(Code::InvalidTopic), _)) => Err(Error::stop(format!(
                 "`{topic}` can't be the name of a topic: letters, digits, `.`, `_` and `-`, at most 249 of them"
@@ -52,11 +52,11 @@ impl Control {
         }
     }
 
-    /// The id that the brokers gave a topic; none where they know no ids, or don't tell them.
+    /// The id that the brokers gave a topic; `None` where they have no ids, or don't show them.
     pub(crate) fn topic_id(&self, topic: &str) -> Result<Option<String>> {
         let doing = format!("looking up the id of topic {topic}");
         self.ask(&doing, |client| match topic_id(client, topic, ATTEMPT) {
-            // A broker that is too old to be asked, or that answers this question to nobody or not to this user.
+            // A broker that is too old for this request, or doesn't answer it, at all or to this user.
             Err(
                 Code::UnsupportedFeature
                 | Code::UnsupportedVersion
@@ -69,7 +69,7 @@ impl Control {
         })
     }
 
-    /// The same, asked once: none as well where there is no answer within three seconds.
+    /// The same, asked once: also `None` when there is no answer within three seconds.
     pub(crate) fn topic_id_now(&self, topic: &str) -> Option<String> {
         topic_id(&self.0, topic, ATTEMPT).ok().flatten()
     }
@@ -88,19 +88,19 @@ impl Control {
         Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), topic.partitions().len() as i32)).collect())
     }
 
-    fn ask<T>(&self, doing: &str, question: impl Fn(&BaseConsumer<Link>) -> KafkaResult<T>) -> Result<T> {
+    fn ask<T>(&self, doing: &str, request: impl Fn(&BaseConsumer<Link>) -> KafkaResult<T>) -> Result<T> {
         let mut last = Code::OperationTimedOut;
         for _ in 0..ATTEMPTS {
-            let code = match question(&self.0) {
+            let code = match request(&self.0) {
                 Ok(answer) => {
-                    self.link().works();
+                    self.link().mark_reachable();
                     return Ok(answer);
                 }
                 Err(KafkaError::MetadataFetch(code)) => code,
                 Err(_) => Code::OperationTimedOut,
             };
-            // Whatever the client has to say beside the answer waits in its queue.
-            for _ in 0..LOOKS_FOR_A_REASON {
+            // What else the client has to report waits in its queue.
+            for _ in 0..POLLS_FOR_A_CAUSE {
                 let _ = self.0.poll(Duration::ZERO);
             }
             if let Some(refusal) = self.link().refusal() {
@@ -126,7 +126,7 @@ impl Control {
     }
 }
 
-/// Runs what blocks away from the threads that must not.
+/// Runs blocking work on a thread that may block.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,

@@ -18,19 +18,26 @@
 //! partition on a thread of its own, from the sink's fence; as a [`Log`](millstream_core::Log) it reads ranges outside every
 //! group; as a [`Producer`](millstream_core::Producer) it is idempotent and in order.
 //!
-//! It keeps no offsets that matter: what it commits to the group trails the fences and is there for people to look at.
+//! The offsets that it commits to the group trail the fences and are for display only: nothing depends on them.
 
 mod consume;
 mod control;
 mod environment;
+mod group;
 mod link;
+mod member;
 mod produce;
 mod queue;
 mod read;
+mod reader;
+mod readers;
+mod sender;
 mod settings;
+mod shipment;
 mod store;
 mod topic_id;
 mod topics;
+mod unreadable;
 mod worker;
 
 use std::{
@@ -41,7 +48,7 @@ use std::{
 
 use millstream_core::{Compression, Result};
 
-use crate::{control::Control, produce::Sender, read::Readers};
+use crate::{control::Control, readers::Readers, sender::Sender};
 pub use settings::{KafkaSettings, Profile};
 
 /// A cluster. Cheap to clone: clones share connections.
@@ -56,7 +63,7 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// A cluster by its settings. Connects in the background: a broker that is down is no error here.
+    /// A cluster by its settings. Connects in the background: a broker that is down is not an error here.
     ///
     /// # Errors
     /// `Stop` when a setting is unknown or wrong; names it, and no value.

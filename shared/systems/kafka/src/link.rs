@@ -11,16 +11,16 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode as Code},
 };
 
-/// OpenSSL's words for a certificate that it does not accept: nobody whom we trust has signed it, it is for another host,
-/// or it has expired. It does not say which. Librdkafka calls it `SSL` or, when it comes early, a transport failure.
+/// What OpenSSL says of a certificate that it does not accept: no trusted authority has signed it, it is for another host, or
+/// it has expired. It does not say which. librdkafka reports `SSL` or, early in a connection, a transport failure.
 const NOT_TRUSTED: &str = "certificate verify failed";
 
-/// What one client hears from its brokers beside records: outages, and that they refuse to let it in.
+/// The state of one client's connection to its brokers: outages, and failed authentication.
 pub(crate) struct Link {
     brokers: String,
     outage: AtomicBool,
     last_reason: Mutex<Option<String>>,
-    /// What goes behind "Kafka at …".
+    /// What follows "Kafka at …" in the error.
     refusal: Mutex<Option<String>>,
 }
 
@@ -39,15 +39,15 @@ impl Link {
         &self.brokers
     }
 
-    /// Something came from the brokers: the next outage is worth a line in the log again, and a refusal is over.
-    pub(crate) fn works(&self) {
+    /// Notes an answer from the brokers: the next outage is logged again, and a refusal is over.
+    pub(crate) fn mark_reachable(&self) {
         if self.outage.swap(false, Ordering::Relaxed) {
             *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
             tracing::info!(brokers = self.brokers, "Kafka answers again");
         }
     }
 
-    /// The brokers turned this client away, or it them: nothing but other settings or certificates helps.
+    /// The brokers refused this client, or this client refused the brokers: only other settings or certificates help.
     pub(crate) fn refusal(&self) -> Option<Error> {
         let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         Some(Error::stop(format!("Kafka at {} {refusal}", self.brokers)))
@@ -66,7 +66,7 @@ impl Link {
         let brokers = &self.brokers;
         match code {
             Code::Authentication | Code::SaslAuthenticationFailed | Code::IllegalSASLState => Error::stop(format!(
-                "{doing}: Kafka at {brokers} refused the sign-in: check the security protocol, the SASL mechanism, the \
+                "{doing}: Kafka at {brokers} refused the authentication: check the security protocol, the SASL mechanism, the \
                  user name and the password"
             )),
             Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
@@ -89,22 +89,22 @@ impl Link {
         }
     }
 
-    /// The answer for a topic that the cluster does not have.
-    pub(crate) fn missing(&self, topic: &str) -> Error {
+    /// The error for a topic that the cluster does not have.
+    pub(crate) fn missing_topic(&self, topic: &str) -> Error {
         Error::stop(format!("topic {topic} does not exist on {}; `millstream up` creates it", self.brokers))
     }
 }
 
 impl ClientContext for Link {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // What matters comes as an error as well, and is said once there.
+        // What matters comes as an error as well, and is logged there.
         tracing::debug!(facility, "librdkafka: {message}");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(Code::Authentication | Code::SaslAuthenticationFailed) => self.refuse(format!(
-                "refused the sign-in ({reason}): check the security protocol, the SASL mechanism, the user name and the \
+                "refused the authentication ({reason}): check the security protocol, the SASL mechanism, the user name and the \
                  password"
             )),
             Some(Code::SSL | Code::BrokerTransportFailure) if reason.contains(NOT_TRUSTED) => self.refuse(format!(
@@ -122,7 +122,7 @@ impl ClientContext for Link {
                     *self.last_reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
                 }
                 if !self.outage.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(brokers = self.brokers, "Kafka can't be reached, trying again: {reason}");
+                    tracing::warn!(brokers = self.brokers, "Kafka can't be reached, retrying: {reason}");
                 }
             }
             _ => tracing::debug!("librdkafka: {error}: {reason}"),
@@ -137,19 +137,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outage_passes_and_a_refusal_does_not() {
+    fn an_outage_is_transient_and_a_refusal_is_not() {
         let link = Link::new("broker:9092");
         link.error(KafkaError::Global(Code::BrokerTransportFailure), "broker:9092: Connection refused");
         let error = link.failure("reading topic t", Code::OperationTimedOut);
         assert!(error.is_retry() && error.to_string().contains("broker:9092: Connection refused"), "{error}");
         link.error(KafkaError::Global(Code::Authentication), "Invalid username or password");
         assert!(matches!(link.failure("reading topic t", Code::OperationTimedOut), Error::Stop(_)));
-        link.works();
+        link.mark_reachable();
         assert!(link.refusal().is_none());
     }
 
     #[test]
-    fn a_certificate_that_is_not_trusted_stops_and_other_trouble_with_tls_passes() {
+    fn a_certificate_that_is_not_trusted_stops_and_other_trouble_with_tls_is_transient() {
         let untrusted = "ssl://broker:9093/bootstrap: error:0A000086:SSL routines::certificate verify failed";
         for code in [Code::SSL, Code::BrokerTransportFailure] {
             let link = Link::new("broker:9093");

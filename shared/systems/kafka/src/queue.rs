@@ -1,5 +1,5 @@
-//! librdkafka's queues, many records per call. The safe API makes an event and counts references for every single
-//! record, which costs more than decompressing it; this is the only module that goes beneath it.
+//! librdkafka's queues, many records per call. The safe API creates an event and counts references for every single record,
+//! which costs more than decompressing it. Only this module and `topic_id` bypass it.
 #![expect(unsafe_code, reason = "records are read in place from librdkafka's memory; each block says why it may")]
 
 use std::{
@@ -19,7 +19,7 @@ use rdkafka::{
 /// Records taken from librdkafka's queue per call.
 const CHUNK: usize = 1_000;
 
-/// A queue of records of one partition, and the records taken out of it that nobody has seen yet.
+/// A queue of records of one partition, and the records taken out of it that were not handed out yet.
 pub(crate) struct Queue<C: ConsumerContext + 'static> {
     queue: *mut c::rd_kafka_queue_t,
     /// The topic and partition whose fetching this queue began, if it did.
@@ -90,7 +90,7 @@ impl<C: ConsumerContext> Queue<C> {
     /// Ends what [`Queue::start`] began, and drops the records that were read ahead.
     pub(crate) fn stop(&mut self) {
         if let Some((topic, partition)) = self.started.take() {
-            // SAFETY: `start` made the handle, and nobody uses it after this.
+            // SAFETY: `start` made the handle, and it is not used after this.
             unsafe {
                 c::rd_kafka_consume_stop(topic, partition);
                 c::rd_kafka_topic_destroy(topic);
@@ -138,7 +138,7 @@ impl<C: ConsumerContext> Queue<C> {
     /// Goes on to the next record.
     pub(crate) fn advance(&mut self) {
         if let Some(message) = self.taken.get(self.next) {
-            // SAFETY: the message is ours and behind `next` from now on, where nobody looks.
+            // SAFETY: the message is ours, and below `next` from now on, so it is not read again.
             unsafe { c::rd_kafka_message_destroy(*message) };
             self.next += 1;
         }
@@ -159,7 +159,7 @@ impl<C: ConsumerContext> Drop for Queue<C> {
     }
 }
 
-/// What stands in a queue where a record can't.
+/// An event in a queue that is not a record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Notice {
     pub(crate) code: RDKafkaErrorCode,

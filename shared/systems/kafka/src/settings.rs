@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt};
 
-use millstream_core::{Compression, Error, Result};
+use millstream_core::{Compression, Error};
 use rdkafka::{ClientConfig, error::KafkaError};
 
 /// How to reach a cluster.
@@ -20,7 +20,7 @@ pub struct KafkaSettings {
     pub client_id: String,
 }
 
-/// Settings that a service needs beside those of Kafka itself.
+/// The kind of service, which decides some settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
     /// Apache Kafka, MSK and what behaves like them.
@@ -44,8 +44,8 @@ impl fmt::Debug for KafkaSettings {
     }
 }
 
-/// A member that vanished without a goodbye is replaced after this many milliseconds: the least that brokers allow by
-/// default (`group.min.session.timeout.ms`). After an outage it is also how long the group takes to come back.
+/// A member that vanished without leaving the group is replaced after this many milliseconds: the least that brokers allow
+/// by default (`group.min.session.timeout.ms`). After an outage it is also how long the group takes to come back.
 const SESSION_TIMEOUT_MS: &str = "6000";
 
 /// How many partitions may read ahead as far as they like. More share what these would hold, so that a process stays within
@@ -78,11 +78,12 @@ impl KafkaSettings {
 
     /// For a member of a consumer group whose topics have so many partitions, all of which it may be given.
     ///
-    /// What librdkafka reads ahead is bounded by records, because it spends some 400 bytes on each beside its own: below
-    /// 12,000 records waiting, a partition fetches the next 128 KiB (compressed). A broker is asked for all partitions at
-    /// once, and not again before it has answered, so two things would starve a partition whose queue is full at the
-    /// moment of asking: large answers, for which the others' records are unpacked first, and a long wait for partitions
-    /// that have nothing. Its default pause of a second after a full queue would as well.
+    /// What librdkafka reads ahead is bounded by records, because each costs some 400 bytes in addition to its own: a
+    /// partition with fewer than 12,000 records waiting fetches the next 128 KiB (compressed).
+    ///
+    /// A broker is asked for all partitions at once, and not again before it has answered. So answers are small: with large
+    /// ones, a partition whose queue is full at the moment of asking would starve while the others' records are unpacked.
+    /// Waits are short for the same reason, and so is the pause after a full queue (a second by default).
     pub(crate) fn member(&self, group: &str, partitions: usize) -> ClientConfig {
         let share =
             |all: usize, least: usize| (all * ROOMY_PARTITIONS / partitions.max(1)).clamp(least, all).to_string();
@@ -106,7 +107,7 @@ impl KafkaSettings {
             ("enable.auto.commit", "true"),
             ("enable.auto.offset.store", "false"),
             ("auto.offset.reset", "error"),
-            // A damaged batch is to be noticed, not taken for records.
+            // A damaged batch must be noticed, not taken for records.
             ("check.crcs", "true"),
             ("enable.partition.eof", "true"),
             // Eager: the incremental protocol of librdkafka has lost commits.
@@ -135,8 +136,8 @@ impl KafkaSettings {
         self.client(&defaults, &fixed)
     }
 
-    /// For the producer. Nothing times out inside librdkafka, because a record that it gives up may stand before one
-    /// that it does not: the sender gives up all of them at once instead.
+    /// For the producer. Nothing times out inside librdkafka: it could give up one record and still send the next. Instead
+    /// the sender gives up all of them at once.
     pub(crate) fn producer(&self) -> ClientConfig {
         let max_record_bytes = self.max_record_bytes().to_string();
         let defaults = [
@@ -145,7 +146,7 @@ impl KafkaSettings {
             ("message.max.bytes", max_record_bytes.as_str()),
             ("queue.buffering.max.messages", "200000"),
             ("queue.buffering.max.kbytes", "65536"),
-            // Java's default: the same key lands in the same partition whoever wrote it.
+            // Java's default: the same key lands in the same partition whichever client wrote it.
             ("partitioner", "murmur2_random"),
         ];
         let fixed = [
@@ -204,9 +205,9 @@ impl KafkaSettings {
     }
 }
 
-/// Says what is wrong with the settings, without the value of any.
-pub(crate) fn client_made<T>(made: std::result::Result<T, KafkaError>) -> Result<T> {
-    made.map_err(|error| match error {
+/// Why a client can't be created: says what is wrong with the settings, without the value of any.
+pub(crate) fn settings_error(error: KafkaError) -> Error {
+    match error {
         KafkaError::ClientConfig(_, _, key, _) => Error::stop(format!(
             "the Kafka client (librdkafka) does not take the setting `{key}`, or the value it has: correct it"
         )),
@@ -214,7 +215,7 @@ pub(crate) fn client_made<T>(made: std::result::Result<T, KafkaError>) -> Result
             Error::stop(format!("the Kafka settings don't go together, or name a file that can't be read: {reason}"))
         }
         _ => Error::stop("the Kafka client can't be made from these settings"),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -262,7 +263,7 @@ mod tests {
         assert!(!format!("{:?}", settings(Profile::Default)).contains("hush"));
         let mut wrong = settings(Profile::Default);
         wrong.config.insert("sasl.no.such.setting".into(), "hush".into());
-        let error = client_made(wrong.control().create_native_config()).map(drop).unwrap_err().to_string();
+        let error = wrong.control().create_native_config().map_err(settings_error).map(drop).unwrap_err().to_string();
         assert!(error.contains("sasl.no.such.setting") && !error.contains("hush"), "{error}");
     }
 }

@@ -3,7 +3,7 @@ use std::sync::{Arc, PoisonError};
 use async_trait::async_trait;
 use millstream_core::{Address, Compression, Connect, Env, LogStore, Producer, Result};
 
-use crate::{Kafka, KafkaSettings, environment::ADDRESS, produce::Sender};
+use crate::{Kafka, KafkaSettings, environment::ADDRESS, sender::Sender};
 
 impl Connect for Kafka {
     const ADDRESS: Address = ADDRESS;

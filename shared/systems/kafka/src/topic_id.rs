@@ -100,7 +100,7 @@ struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
         if !self.0.is_null() {
-            // SAFETY: the handle came from librdkafka, is nobody else's and is not used again.
+            // SAFETY: the handle came from librdkafka, has no other owner and is not used again.
             unsafe { (self.1)(self.0) };
         }
     }

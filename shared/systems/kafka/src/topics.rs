@@ -9,19 +9,20 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode as Code},
 };
 
-use crate::{Kafka, control::blocking, link::Link, settings::client_made};
+use crate::{Kafka, control::blocking, link::Link, settings::settings_error};
 
 /// How long the cluster may take for an administrative request.
 const REQUEST: Duration = Duration::from_secs(10);
 
-/// How often a new topic is looked for, and how long between.
+/// How many times a new topic is looked for, and the pause between.
 const LOOKS: usize = 100;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 #[async_trait]
 impl Topics for Kafka {
     async fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) -> Result<()> {
-        // Asks first: a user who may not create topics may well use one that is there, and a refused sign-in shows here.
+        // Asks first: a user without the right to create topics may still use one that exists. A failed authentication
+        // shows here too.
         if self.has_topic(name).await? {
             return Ok(());
         }
@@ -70,7 +71,7 @@ impl Topics for Kafka {
         let answer = self.admin()?.create_partitions([&wanted], &options).await;
         match answer.map_err(|error| self.admin_failure(&doing, &error))?.pop() {
             None | Some(Ok(_)) => {}
-            // Too many for the broker; or somebody else was quicker, which the look below sees.
+            // Too many for the broker, unless another process has raised them meanwhile.
             Some(Err((_, Code::InvalidPartitions))) if held(self).await? >= partitions => {}
             Some(Err((_, code @ (Code::InvalidPartitions | Code::PolicyViolation)))) => {
                 return Err(Error::stop(format!("{doing}: {code}")));
@@ -100,7 +101,8 @@ impl Topics for Kafka {
 }
 
 impl Kafka {
-    /// What a consumer group has committed of a topic, by partition.
+    /// What a consumer group has committed of a topic, by partition; `None` where it has committed nothing. For display only:
+    /// the fences decide.
     pub(crate) async fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>> {
         let (kafka, group, topic) = (self.clone(), group.to_owned(), topic.to_owned());
         blocking(move || {
@@ -109,8 +111,8 @@ impl Kafka {
             asked.add_partition_range(&topic, 0, partitions - 1);
             let mut config = kafka.settings.control();
             config.set("group.id", &group);
-            let client: BaseConsumer<Link> =
-                client_made(config.create_with_context(Link::new(&kafka.settings.brokers)))?;
+            let link = Link::new(&kafka.settings.brokers);
+            let client: BaseConsumer<Link> = config.create_with_context(link).map_err(settings_error)?;
             let committed = client.committed_offsets(asked, REQUEST).map_err(|error| {
                 let code = error.rdkafka_error_code().unwrap_or(Code::OperationTimedOut);
                 client.context().failure(&format!("asking what group {group} has committed"), code)
@@ -124,7 +126,7 @@ impl Kafka {
         .await
     }
 
-    /// A broker's setting of a topic, for an error message: whatever fails, there is none.
+    /// A broker's setting of a topic, for an error message: `None` if the request fails.
     pub(crate) async fn topic_setting(&self, topic: &str, name: &str) -> Option<String> {
         let options = AdminOptions::new().request_timeout(Some(REQUEST));
         let answers = self.admin().ok()?.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await.ok()?;
@@ -137,7 +139,8 @@ impl Kafka {
     }
 
     fn admin(&self) -> Result<AdminClient<Link>> {
-        client_made(self.settings.control().create_with_context(Link::new(&self.settings.brokers)))
+        let link = Link::new(&self.settings.brokers);
+        self.settings.control().create_with_context(link).map_err(settings_error)
     }
 
     fn admin_failure(&self, doing: &str, error: &KafkaError) -> Error {

@@ -6,29 +6,33 @@ use std::{
 };
 
 use millstream_core::{Batch, BatchBuilder, Error, Limits, Result, TopicPartition};
-use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, error::RDKafkaErrorCode as Code};
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{Consumer, ConsumerContext},
+    error::RDKafkaErrorCode as Code,
+};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
-    consume::{Group, Member},
+    member::Member,
     queue::{Notice, Queue},
-    read::{damage, out_of_range, unreadable},
+    unreadable::{damaged, find_damage, out_of_range, reading},
 };
 
-/// How long a worker waits for records before it looks at its orders again.
+/// How long a worker waits for records before it checks its orders again.
 const TICK: Duration = Duration::from_millis(50);
 
 /// The same while a batch is due, but the one before it is still being handled.
 const DUE_TICK: Duration = Duration::from_millis(5);
 
-/// What a worker is to do.
+/// What a worker must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Read and handle.
     Run,
     /// Handle what has been read, and end.
     Finish,
-    /// Let go of the batch that is being handled, and end.
+    /// Abandon the batch that is being handled, and end.
     Abandon,
 }
 
@@ -41,9 +45,9 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts a thread that reads `queue` from `start` on.
-    pub(crate) fn spawn(
+    pub(crate) fn spawn<C: ConsumerContext + 'static>(
         member: Arc<Member>,
-        queue: Queue<Group>,
+        queue: Queue<C>,
         partition: TopicPartition,
         start: i64,
         limits: Limits,
@@ -97,29 +101,29 @@ impl Worker {
 }
 
 /// The thread's own side: it reads one batch while the one before it is handled.
-struct Task {
+struct Task<C: ConsumerContext + 'static> {
     member: Arc<Member>,
-    queue: Queue<Group>,
+    queue: Queue<C>,
     partition: TopicPartition,
     /// Where the next batch begins.
     start: i64,
     /// Where the log ended when it was last read to its end: nothing stands between the last record and this but aborted
     /// records and transaction markers.
     seen_to: i64,
-    /// Where it could not be read on before it began again, until it has.
+    /// The offset that could not be read before the restart, until it has been read.
     stuck_at: Option<i64>,
     limits: Limits,
     builder: BatchBuilder,
     orders: watch::Receiver<Order>,
-    /// The batch that is being handled. Librdkafka spends several times its bytes on each record, so they are better read
-    /// than left waiting there.
+    /// The batch that is being handled. librdkafka spends several times its bytes on each record, so we keep reading while a
+    /// batch is handled.
     handling: Option<JoinHandle<Result<i64>>>,
 }
 
-impl Task {
+impl<C: ConsumerContext + 'static> Task<C> {
     fn run(mut self) -> Result<()> {
         let ended = self.read_and_handle();
-        // Whatever ended it: nobody else may take the partition while a batch of it is under way.
+        // However it ended: no other member may take the partition while a batch of it is in flight.
         let settled = self.settle();
         ended.and(settled.map(drop))
     }
@@ -136,12 +140,12 @@ impl Task {
         Ok(())
     }
 
-    fn ordered(&self) -> Order {
+    fn order(&self) -> Order {
         *self.orders.borrow()
     }
 
-    /// Is a batch still being handled? One that no longer is hands on its offset.
-    fn busy(&mut self) -> Result<bool> {
+    /// Is a batch still being handled? A batch that has finished has its offset stored.
+    fn is_busy(&mut self) -> Result<bool> {
         match &self.handling {
             Some(handling) if !handling.is_finished() => Ok(true),
             _ => self.settle().map(|_| false),
@@ -153,9 +157,9 @@ impl Task {
         let limits = self.limits;
         let mut due: Option<Instant> = None;
         loop {
-            match self.ordered() {
+            match self.order() {
                 Order::Run => {}
-                Order::Finish if self.has_something() => return Ok(Some(self.seal())),
+                Order::Finish if self.has_progress() => return Ok(Some(self.seal())),
                 Order::Finish | Order::Abandon => return Ok(None),
             }
             let left = due.map_or(TICK, |due| due.saturating_duration_since(Instant::now()));
@@ -166,19 +170,19 @@ impl Task {
                     Ok(record) => record,
                     Err(Notice { code: Code::PartitionEOF, offset }) => {
                         self.seen_to = self.seen_to.max(offset);
-                        self.passed(offset);
+                        self.note_read(offset);
                         self.queue.advance();
                         continue;
                     }
-                    // What was read before it is good; the notice is met again.
+                    // The records before the notice are good; the next call meets the notice again.
                     Err(_) if !self.builder.is_empty() => return Ok(Some(self.seal())),
                     Err(notice) => {
-                        match self.survive(notice) {
-                            After::BeginAgain(why) => self.member.begin_again(&why),
-                            After::BeginAgainOrStop(why) => {
-                                self.member.begin_again_at(&self.partition, self.start, why);
+                        match self.judge(notice) {
+                            Verdict::Restart(why) => self.member.ask_restart(&why),
+                            Verdict::RestartOrStop(why) => {
+                                self.member.ask_restart_at(&self.partition, self.start, why);
                             }
-                            After::Stop(error) => return Err(error),
+                            Verdict::Stop(error) => return Err(error),
                         }
                         return Ok(None);
                     }
@@ -191,13 +195,13 @@ impl Task {
                     return Ok(Some(self.seal()));
                 }
             }
-            let busy = self.busy()?;
+            let busy = self.is_busy()?;
             let now = Instant::now();
             match due {
-                // While the one before it is handled it may as well grow.
+                // While the previous batch is being handled, this one may as well grow.
                 Some(due) if now >= due && !busy => return Ok(Some(self.seal())),
-                None if self.has_something() => {
-                    self.member.link().works();
+                None if self.has_progress() => {
+                    self.member.link().mark_reachable();
                     due = Some(now + Duration::from_millis(limits.max_wait_ms));
                 }
                 _ => {}
@@ -209,22 +213,22 @@ impl Task {
         if let Some(Ok(record)) = self.queue.peek() {
             let (offset, timestamp_ms) = (record.offset(), record.timestamp_ms());
             self.builder.push(offset, timestamp_ms, record.key(), record.value(), record.headers());
-            self.passed(offset);
+            self.note_read(offset);
         }
         self.queue.advance();
     }
 
-    /// Read up to here: was this where it was stuck before?
-    fn passed(&mut self, offset: i64) {
+    /// Notes that the partition was read up to `offset`, which may be beyond where it was stuck.
+    fn note_read(&mut self, offset: i64) {
         if self.stuck_at.is_some_and(|stuck_at| offset >= stuck_at) {
             self.stuck_at = None;
-            self.member.unstuck(&self.partition);
+            self.member.clear_stuck(&self.partition);
         }
     }
 
-    /// Is there a record, or the end of a transaction that the fence can be moved over? A fence that stood before one would
+    /// Is there a record, or a transaction marker that the fence can be moved past? A fence that stayed below a marker would
     /// look like a loss once retention has emptied the topic.
-    fn has_something(&self) -> bool {
+    fn has_progress(&self) -> bool {
         !self.builder.is_empty() || self.seen_to > self.start
     }
 
@@ -237,7 +241,7 @@ impl Task {
         batch
     }
 
-    /// Waits for the batch that is being handled and hands on its offset; false when ordered to let go of it.
+    /// Waits for the batch that is being handled and stores its offset; false when ordered to abandon it.
     fn settle(&mut self) -> Result<bool> {
         let Some(mut handling) = self.handling.take() else { return Ok(true) };
         let orders = &mut self.orders;
@@ -257,16 +261,16 @@ impl Task {
                 let partition = &self.partition;
                 return Err(Error::stop(format!("internal: a batch of {partition} panicked; the log says where")));
             }
-            // Let go of, or its runtime is gone.
+            // Abandoned, or the runtime is gone.
             Some(Err(_)) | None => return Ok(false),
         }
         Ok(true)
     }
 
-    /// Hands the offset to the client, which commits it within a second. The group's offsets decide nothing: a failure
-    /// here costs a look at the wrong lag.
+    /// Hands the offset to the client, which commits it within a second. Nothing depends on the group's offsets: after a
+    /// failure here, the lag that tools show is wrong for a while.
     fn store(&self, next_offset: i64) {
-        if self.ordered() == Order::Abandon {
+        if self.order() == Order::Abandon {
             return;
         }
         let TopicPartition { topic, partition, .. } = &self.partition;
@@ -280,28 +284,27 @@ impl Task {
         }
     }
 
-    /// The queue holds something else than a record. librdkafka would go on behind it, and nothing must be skipped.
-    fn survive(&self, notice: Notice) -> After {
-        let TopicPartition { topic, partition, .. } = &self.partition;
-        let doing = || format!("reading topic {topic}, partition {partition} at offset {}", self.start);
+    /// The queue holds an event that isn't a record. librdkafka would go on after it, but no record may be skipped.
+    fn judge(&self, notice: Notice) -> Verdict {
+        let doing = || reading(&self.partition, self.start);
         let error = match notice.code {
             Code::AutoOffsetReset => {
-                // A broker that has just come back may not know its own end yet: it is asked after a pause.
+                // A broker that has just come back may not know the end of its log yet: ask after a pause.
                 self.member.pause();
                 match self.member.control().watermarks(&self.partition) {
                     Ok(held) => out_of_range(&self.partition, self.start, held),
-                    Err(error) if error.is_retry() => return After::BeginAgain(error.context(doing())),
+                    Err(error) if error.is_retry() => return Verdict::Restart(error.context(doing())),
                     Err(error) => error.context(doing()),
                 }
             }
             Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
-                // Word of a missing topic may be old: a broker that has just started knows less than the others. Or the
-                // topic was re-created meanwhile, which the start of its partitions finds out.
-                match self.member.control().partitions(topic) {
+                // Metadata may be stale: a broker that has just started knows less than the others. Or the topic was
+                // re-created meanwhile, which the start of its partitions finds out.
+                match self.member.control().partitions(&self.partition.topic) {
                     Err(error) if !error.is_retry() => error,
                     _ => {
-                        let what = format!("topic {topic} was unknown to its broker for a moment");
-                        return After::BeginAgain(Error::retry(what));
+                        let what = format!("topic {} was unknown to its broker for a moment", self.partition.topic);
+                        return Verdict::Restart(Error::retry(what));
                     }
                 }
             }
@@ -310,24 +313,24 @@ impl Task {
             | Code::OperationTimedOut
             | Code::Resolve
             | Code::SSL => match self.member.link().failure(&doing(), notice.code) {
-                error if error.is_retry() => return After::BeginAgain(error),
+                error if error.is_retry() => return Verdict::Restart(error),
                 error => error,
             },
-            code => match damage(code) {
-                Some(what) => return After::BeginAgainOrStop(unreadable(&self.partition, self.start, what)),
+            code => match find_damage(code) {
+                Some(what) => return Verdict::RestartOrStop(damaged(&self.partition, self.start, what)),
                 None => self.member.link().failure(&doing(), code),
             },
         };
-        if error.is_retry() { After::BeginAgainOrStop(error) } else { After::Stop(error) }
+        if error.is_retry() { Verdict::RestartOrStop(error) } else { Verdict::Stop(error) }
     }
 }
 
-/// What becomes of a partition whose queue holds something else than a record.
-enum After {
-    /// It begins again at its fence, however often: an outage, which the host's patience bounds.
-    BeginAgain(Error),
-    /// It begins again at its fence, and stops the function if it comes no further.
-    BeginAgainOrStop(Error),
+/// What happens to a partition whose queue holds an event that isn't a record.
+enum Verdict {
+    /// It restarts from its fence, however often: an outage, which the host's patience bounds.
+    Restart(Error),
+    /// It restarts from its fence, and stops the function if it gets no further.
+    RestartOrStop(Error),
     /// A person must act.
     Stop(Error),
 }

@@ -12,7 +12,7 @@ use crate::names::{NO_DATE, date_of};
 pub(crate) struct Chain {
     /// What the files so far hold.
     pub(crate) fence: Fence,
-    /// The day that files go to; none before the first.
+    /// The day that files go to; `None` before the first.
     pub(crate) date: Option<String>,
     /// Did the last step turn to this date? Then the next must be a file, whatever its own date.
     pub(crate) turned: bool,
@@ -89,7 +89,8 @@ const FENCE: &str = "millstream.fence";
 const DATE: &str = "millstream.date";
 const TURNED: &str = "millstream.turned";
 
-/// Two functions that write one topic to one table would take each other's files for their own.
+/// The error when another function owns an object: two functions that write one topic to one table would take each other's
+/// files for their own.
 pub(crate) fn other_owner(owner: &str, function: &str, path: &Path) -> Error {
     Error::stop(format!(
         "lake: {path} belongs to the function {owner}: of one topic only one function can write to a table; give \

@@ -22,10 +22,10 @@ use crate::store_error;
 /// The most bytes of Parquet that [`read_parquet`] takes: what it reads is held in memory, uncompressed.
 pub const MAX_READ_BYTES: u64 = 256 * 1024 * 1024;
 
-/// How much of a file's end is read at first; footers of ordinary tables fit.
+/// How many bytes at the end of a file are read first; footers of ordinary tables fit.
 const FOOTER_BYTES: u64 = 16 * 1024;
 
-/// What a file says of itself without its rows.
+/// The metadata of a file.
 pub(crate) struct Footer {
     /// Its key-value metadata.
     pub(crate) marks: HashMap<String, String>,
@@ -65,7 +65,7 @@ fn encode_now(
 }
 
 /// The footer of the object at `path`; `None` when there is no such object.
-pub(crate) async fn footer(store: &dyn ObjectStore, path: &Path) -> Result<Option<Footer>> {
+pub(crate) async fn read_footer(store: &dyn ObjectStore, path: &Path) -> Result<Option<Footer>> {
     let size = match store.head(path).await {
         Ok(object) => object.size,
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
@@ -73,7 +73,7 @@ pub(crate) async fn footer(store: &dyn ObjectStore, path: &Path) -> Result<Optio
     };
     let mut reader = ParquetMetaDataReader::new();
     let mut tail_bytes = FOOTER_BYTES.min(size);
-    // At most three rounds: the tail, then the footer whose length the tail told, then all of it.
+    // At most three rounds: the tail, then the footer whose length the tail contains, then all of it.
     for _ in 0..3 {
         let tail = store.get_range(path, size - tail_bytes..size).await;
         let tail = tail.map_err(|error| store_error("reading", path, error))?;
@@ -144,7 +144,7 @@ pub(crate) async fn read_file(store: &dyn ObjectStore, path: &Path) -> Result<Ve
         .map_err(|error| not_parquet(path, error))
 }
 
-/// `rows` with the columns of `schema`: those that an older file does not have yet are null.
+/// `rows` with the columns of `schema`: columns that an older file does not have are null.
 pub(crate) fn widen(rows: &RecordBatch, schema: &SchemaRef, path: &Path) -> Result<RecordBatch> {
     let columns = schema.fields().iter().map(|field| match rows.column_by_name(field.name()) {
         Some(column) => column.clone(),
@@ -155,5 +155,5 @@ pub(crate) fn widen(rows: &RecordBatch, schema: &SchemaRef, path: &Path) -> Resu
 }
 
 fn not_parquet(path: &Path, error: ParquetError) -> Error {
-    Error::stop(format!("lake: {path} is no readable Parquet file")).caused_by(error)
+    Error::stop(format!("lake: {path} is not a readable Parquet file")).caused_by(error)
 }

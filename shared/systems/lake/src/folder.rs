@@ -14,10 +14,10 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult, local::LocalFileSystem, path::Path,
 };
 
-/// Opens the store at `url`: a folder, as a path or as `file:///path`, which is made if it is missing.
+/// Opens the store at `url`: a folder, as a path or as `file:///path`, which is created if it is missing.
 ///
 /// # Errors
-/// `Stop` for another scheme, or when the folder can't be made or opened.
+/// `Stop` for another scheme, or when the folder can't be created or opened.
 pub fn open(url: &str) -> Result<Arc<dyn ObjectStore>> {
     let folder = match url.split_once("://") {
         None => PathBuf::from(url),
@@ -36,16 +36,16 @@ pub fn open(url: &str) -> Result<Arc<dyn ObjectStore>> {
     };
     let place = folder.display();
     fs::create_dir_all(&folder)
-        .map_err(|error| Error::stop(format!("lake: the folder {place} can't be made")).caused_by(error))?;
+        .map_err(|error| Error::stop(format!("lake: the folder {place} can't be created")).caused_by(error))?;
     let store = LocalFileSystem::new_with_prefix(&folder)
         .map_err(|error| Error::stop(format!("lake: the folder {place} can't be opened")).caused_by(error))?;
     Ok(Arc::new(Folder(store)))
 }
 
-/// A local folder: a put is atomic, a new file is on the disk when it returns, and a killed one leaves nothing behind
-/// that a reader could take for data.
+/// A local folder. A put is atomic, a new file is on the disk when it returns, and a killed put leaves nothing that a reader
+/// could take for data.
 ///
-/// [`LocalFileSystem`] stages a file as `name.parquet#1` beside its target. A process that is killed between the link and
+/// [`LocalFileSystem`] stages a file as `name.parquet#1` next to its target. A process that is killed between the link and
 /// the removal leaves a whole copy under that name, and readers that are given the folder (Spark, Arrow) count its rows a
 /// second time. Here the staged file begins with a dot, which they skip; and it keeps `#1`, which hides it from `list`.
 #[derive(Debug)]
@@ -110,15 +110,15 @@ fn put(path: &FilePath, payload: &PutPayload, create: bool) -> io::Result<()> {
         if create { fs::hard_link(&staged, path) } else { fs::rename(&staged, path) }
     })();
     if create || put.is_err() {
-        // What stays behind after a failure here is hidden and harmless.
+        // A file that remains after a failure here is hidden and harmless.
         let _ = fs::remove_file(&staged);
     }
     put?;
-    // What is replaced (a fence) may fall back to its older state when the power fails: the chain leads on from there.
+    // A replaced object (a fence) may revert to its older state after a power cut: the chain leads on from there.
     if create { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
-/// A new hidden file beside `path`. Names that killed processes left behind are passed over.
+/// A new hidden file next to `path`. Names left by killed processes are skipped.
 fn stage(folder: &FilePath, path: &FilePath) -> io::Result<(File, PathBuf)> {
     const MAX_STAGED: u32 = 10_000;
     let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -29,14 +29,14 @@
 //!
 //! # How a file can't be written twice
 //! Each write puts one object, and only if none of its name is there (put-if-absent). The name is a function of the
-//! *chain state*: the next offset and the date that files currently go to. It is never one of the range (100–199 and
-//! 100–250 would both be written), nor of the records (compaction changes which is the first). The footer of the object
-//! holds the state after it, so the objects form one chain per partition, and whoever is behind (a zombie, a retry, a
-//! process that died between file and fence) meets the name that is taken, reads its footer and follows.
+//! *chain state*: the next offset and the date that files currently go to. The name never contains the offset range (100–199
+//! and 100–250 would both be written), nor depends on the records (compaction changes which is the first). The footer of the
+//! object holds the state after it, so the objects form one chain per partition. A writer with a stale state (a zombie, a
+//! retry, a process that died between file and fence) finds that the name is taken, reads the footer and follows.
 //!
 //! When the date changes, a *turn* is written first: a file of no rows, at the name of the old date, whose footer leads to
 //! the new date at the same offset. One turn per offset: writers who disagree on the date can't turn in circles.
-//! All this ends in a fence object per partition, from which a reader of the chain starts.
+//! A fence object per partition says where a reader of the chain starts.
 //!
 //! # What lies where
 //! | object | holds |
@@ -46,16 +46,16 @@
 //! | `<table>/_fences/<topic>-<generation>-<partition>-<start>.turn` | the first turn |
 //! | `<table>/_table.columns` | the columns, as Parquet without rows |
 //!
-//! `log_date` is when the log took a file's last record, not when its events happened: the records before it may be of
-//! any day, and a replay puts years of events into one. A reader must not leave folders out by the time of events; the
-//! statistics in the files' footers let it leave out files by any column, exactly.
+//! `log_date` is when the log took a file's last record, not when its events happened: the other records may be of any day,
+//! and a replay puts years of events into one day. A reader must not skip folders by the time of events. The statistics in
+//! the files' footers let it skip files by any column, exactly.
 //!
 //! Readers (DuckDB, Spark, Arrow) take `<table>/*/*.parquet`; only what may hold rows ends in `.parquet`, so that
 //! `<table>/**/*.parquet` is the same. A turn in a folder of a day is a file of the table's columns and no rows. Nothing
 //! here is ever deleted; to remove old days, leave the last two of each partition, and `_fences` as it is.
 //!
-//! A table whose columns are in `_table.parquet` was made when folders were named `date=<day>`, and goes on so: new names
-//! would break its chains. It is moved by archiving the topic into a table of another name.
+//! A table whose columns are in `_table.parquet` was created when folders were named `date=<day>`, and keeps these names: new
+//! ones would break its chains. To move it, archive the topic into a table of another name.
 
 mod chain;
 mod file;

@@ -5,16 +5,17 @@ use object_store::path::Path;
 /// The day of records without a timestamp (Kafka says -1).
 pub(crate) const NO_DATE: &str = "1970-01-01";
 
-/// The last millisecond of the year 9999. A timestamp is whatever a producer sent; a day past this is no date to readers.
+/// The last millisecond of the year 9999. A timestamp can be anything that a producer sent; readers don't take a day after this as a date.
 const LAST_DATE_MS: i64 = 253_402_300_799_999;
 
 /// What a table's objects are called. It is settled when the table is created and never changes: a chain whose names
 /// changed could be written twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
-    /// Days are `log_date=…`, which nobody takes for the day of an event, and only what may hold rows ends in `.parquet`.
+    /// Days are `log_date=…`, which can't be confused with the day of an event, and only files that may hold rows end in
+    /// `.parquet`.
     Current,
-    /// Days are `date=…`, and everything ends in `.parquet`: how tables were made at first.
+    /// Days are `date=…`, and everything ends in `.parquet`: tables of the first version.
     Dated,
 }
 
@@ -90,12 +91,12 @@ impl Names {
         parts.next().is_some_and(|folder| is_day(folder.as_ref())) && path.as_ref().ends_with(".parquet")
     }
 
-    /// Whose fence this is.
+    /// The partition of a fence object.
     pub(crate) fn partition_of_fence(&self, path: &Path) -> Option<TopicPartition> {
         parse_stem(path.filename()?.strip_suffix(".json")?)
     }
 
-    /// Whose file this is.
+    /// The partition of a file.
     pub(crate) fn partition_of_step(&self, path: &Path) -> Option<TopicPartition> {
         let (stem, _start) = path.filename()?.strip_suffix(".parquet")?.rsplit_once('-')?;
         parse_stem(stem)
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_tell_whose_they_are() {
+    fn names_say_which_partition_they_belong_to() {
         let names = Names::new("lake", "orders");
         for topic in ["orders", "orders-1-0", "a.b_c-"] {
             let partition = TopicPartition::new(topic, 3, 12);

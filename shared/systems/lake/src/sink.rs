@@ -28,22 +28,14 @@ pub struct LakeSink {
     schema: SchemaRef,
     /// What the table's objects are called, once it has been looked up.
     layout: OnceCell<Layout>,
-    /// The state of each partition's chain as last seen: a hint that may be behind. One entry per partition.
+    /// The state of each partition's chain as last seen: a hint that may be stale. One entry per partition.
     chains: Mutex<HashMap<TopicPartition, Chain>>,
 }
 
-/// What is in a fence object.
-#[derive(Serialize, Deserialize)]
-struct FenceObject {
-    function: String,
-    #[serde(flatten)]
-    chain: Chain,
-}
-
-/// A turn and the file behind it, each of which may be somebody else's: more steps than this for one write are a defect.
+/// One write needs at most a turn marker and its file, and another writer may win either; more steps than this mean a bug.
 const MAX_STEPS: usize = 3;
 
-/// How often a fence object is tried to be moved while others move it too. Giving up is harmless: the chain is the truth.
+/// How many times a fence object is moved while others move it too. Giving up is harmless: the chain is the truth.
 const MAX_MOVES: usize = 5;
 
 impl LakeSink {
@@ -59,10 +51,122 @@ impl LakeSink {
             chains: Mutex::default(),
         }
     }
+}
 
-    /// The layout of the table that is there, and the current one where there is none yet.
+#[async_trait]
+impl Sink for LakeSink {
+    async fn prepare(&self, create: bool) -> Result<()> {
+        let layout = self.layout().await?;
+        table::check(&self.table, layout)?;
+        let path = self.names.declaration(layout);
+        let bytes = file::encode(&self.schema, &[], Vec::new()).await?;
+        let mut there = file::read_footer(&*self.store, &path).await?;
+        if there.is_none() && create {
+            match self.store.put_opts(&path, bytes.clone().into(), PutMode::Create.into()).await {
+                Ok(_) => return Ok(()),
+                Err(StoreError::AlreadyExists { .. }) => there = file::read_footer(&*self.store, &path).await?,
+                Err(error) => return Err(store_error("creating the table", path, error)),
+            }
+        }
+        let Some(there) = there else {
+            return Err(Error::stop(format!(
+                "lake: there is no table at {}, and it may not be created here: run `millstream up`",
+                self.names.table()
+            )));
+        };
+        table::check_fit(&there.schema, &self.schema, self.names.table(), create)?;
+        if create {
+            // Written each time, changed or not: it proves that the folder can be written to before the first record is read.
+            let put = self.store.put(&path, bytes.into()).await;
+            put.map_err(|error| store_error("writing the table's columns", path, error))?;
+        }
+        Ok(())
+    }
+
+    async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
+        Ok(self.read_chain(partition).await?.map(|chain| chain.fence))
+    }
+
+    async fn create_fence(&self, partition: &TopicPartition, fence: Fence) -> Result<Fence> {
+        let (path, bytes) = (self.names.fence(partition), self.fence_bytes(&Chain::starting_at(fence))?);
+        match self.store.put_opts(&path, bytes.into(), PutMode::Create.into()).await {
+            Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
+            Err(error) => return Err(store_error("creating the fence", path, error)),
+        }
+        if let Some(fence) = self.fence(partition).await? {
+            return Ok(fence);
+        }
+        match self.any_fence_object(partition).await? {
+            Some((other, _)) => Err(other_owner(&other.function, &self.function, &path)),
+            None => Err(Error::retry(format!("lake: the fence {path} was removed while it was created"))),
+        }
+    }
+
+    async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
+        if to.next_offset <= from.next_offset {
+            return Err(Error::stop(format!("lake: internal: a write to {partition} that does not move the fence")));
+        }
+        let rows = table::conform(rows, &self.schema)?;
+        let Some(mut chain) = self.cached_chain(partition).await? else { return Err(Error::Fenced { current: None }) };
+        for _ in 0..MAX_STEPS {
+            if chain.fence.next_offset != from.next_offset {
+                return Err(Error::Fenced { current: Some(chain.fence.next_offset) });
+            }
+            let next = chain.step_to(to);
+            if !self.put_step(partition, &chain, &next, &rows).await? {
+                chain = self.follow(partition, chain).await?;
+                continue;
+            }
+            self.keep(partition, &next);
+            if !next.turned {
+                self.move_fence(partition, &next).await?;
+                fault::point("lake.after_fence");
+                return Ok(());
+            }
+            chain = next;
+        }
+        Err(Error::retry(format!("lake: the chain of {partition} did not settle at offset {}", from.next_offset)))
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot> {
+        let mut chains = BTreeMap::new();
+        for partition in self.partitions().await? {
+            if let Some(chain) = self.read_chain(&partition).await? {
+                chains.insert(partition, chain);
+            }
+        }
+        let mut files = self.list(self.names.table()).await?;
+        files.retain(|path| self.names.is_data(path));
+        // Files written since the fences were read are not part of this snapshot. Every other file counts, even one that no
+        // chain leads to: an outside reader sees it as well.
+        let mut newer = HashSet::new();
+        for partition in self.partitions().await? {
+            match chains.get(&partition) {
+                Some(chain) => {
+                    let mut at = chain.clone();
+                    while let Some((path, next)) = self.step_after(&partition, &at).await? {
+                        newer.insert(path);
+                        at = next;
+                    }
+                }
+                None => files.retain(|path| self.names.partition_of_step(path).as_ref() != Some(&partition)),
+            }
+        }
+        let mut rows = Vec::new();
+        for path in files.iter().filter(|path| !newer.contains(*path)) {
+            for batch in file::read_file(&*self.store, path).await? {
+                rows.push(file::widen(&batch, &self.schema, path)?);
+            }
+        }
+        let fences = chains.into_iter().map(|(partition, chain)| (partition, chain.fence)).collect();
+        Ok(Snapshot { fences, rows })
+    }
+}
+
+impl LakeSink {
+    /// The layout of the existing table, or the current one if there is no table yet.
     async fn layout(&self) -> Result<Layout> {
-        let look = || async {
+        let find = || async {
             for layout in [Layout::Current, Layout::Dated] {
                 let path = self.names.declaration(layout);
                 match self.store.head(&path).await {
@@ -73,17 +177,17 @@ impl LakeSink {
             }
             Ok(Layout::Current)
         };
-        self.layout.get_or_try_init(look).await.copied()
+        self.layout.get_or_try_init(find).await.copied()
     }
 
-    /// Where the chain stands as far as this sink knows: it may be behind, and then a name that is taken says so.
-    async fn known(&self, partition: &TopicPartition) -> Result<Option<Chain>> {
+    /// Where the chain stands as far as this sink knows. That may be stale; then the next name is taken already.
+    async fn cached_chain(&self, partition: &TopicPartition) -> Result<Option<Chain>> {
         let known = self.cache().get(partition).cloned();
-        if known.is_some() { Ok(known) } else { self.read(partition).await }
+        if known.is_some() { Ok(known) } else { self.read_chain(partition).await }
     }
 
     /// Where the chain stands now: from the fence object along the names to the end. `None` without a fence object.
-    async fn read(&self, partition: &TopicPartition) -> Result<Option<Chain>> {
+    async fn read_chain(&self, partition: &TopicPartition) -> Result<Option<Chain>> {
         let Some((chain, _)) = self.fence_object(partition).await? else { return Ok(None) };
         self.follow(partition, chain).await.map(Some)
     }
@@ -106,7 +210,7 @@ impl LakeSink {
     /// The object that follows `at` and the state after it, if there is one yet.
     async fn step_after(&self, partition: &TopicPartition, at: &Chain) -> Result<Option<(Path, Chain)>> {
         let path = self.name(partition, at).await?;
-        let Some(footer) = file::footer(&*self.store, &path).await? else { return Ok(None) };
+        let Some(footer) = file::read_footer(&*self.store, &path).await? else { return Ok(None) };
         let next = Chain::from_marks(&footer.marks, &self.function, at, &path)?;
         Ok(Some((path, next)))
     }
@@ -138,8 +242,9 @@ impl LakeSink {
 
     /// What the fence object holds: some boundary of the chain. `None` when there is none, or it is another function's.
     async fn fence_object(&self, partition: &TopicPartition) -> Result<Option<(Chain, UpdateVersion)>> {
-        let object = self.any_fence_object(partition).await?;
-        Ok(object.filter(|(it, _)| it.function == self.function).map(|(it, version)| (it.chain, version)))
+        let found = self.any_fence_object(partition).await?;
+        let own = found.filter(|(object, _)| object.function == self.function);
+        Ok(own.map(|(object, version)| (object.chain, version)))
     }
 
     async fn any_fence_object(&self, partition: &TopicPartition) -> Result<Option<(FenceObject, UpdateVersion)>> {
@@ -157,8 +262,8 @@ impl LakeSink {
         Ok(Some((object, version)))
     }
 
-    /// Moves the fence object to `chain` unless it is there or further: compare-and-swap where the store has it. Without
-    /// it two movers may leave the lesser boundary, from which the names lead on to the same end.
+    /// Moves the fence object to `chain` unless it is there or further: by compare-and-swap where the store has it. Without
+    /// that, two movers may leave the lower boundary, from which the names lead to the same end.
     async fn move_fence(&self, partition: &TopicPartition, chain: &Chain) -> Result<()> {
         let path = self.names.fence(partition);
         for _ in 0..MAX_MOVES {
@@ -206,7 +311,7 @@ impl LakeSink {
     }
 
     fn cache(&self) -> MutexGuard<'_, HashMap<TopicPartition, Chain>> {
-        // A panic while it was held can't have left half an entry.
+        // A panic while the lock was held can't have left half an entry.
         self.chains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -215,114 +320,12 @@ impl LakeSink {
     }
 }
 
-#[async_trait]
-impl Sink for LakeSink {
-    async fn prepare(&self, create: bool) -> Result<()> {
-        let layout = self.layout().await?;
-        table::check(&self.table, layout)?;
-        let path = self.names.declaration(layout);
-        let bytes = file::encode(&self.schema, &[], Vec::new()).await?;
-        let mut there = file::footer(&*self.store, &path).await?;
-        if there.is_none() && create {
-            match self.store.put_opts(&path, bytes.clone().into(), PutMode::Create.into()).await {
-                Ok(_) => return Ok(()),
-                Err(StoreError::AlreadyExists { .. }) => there = file::footer(&*self.store, &path).await?,
-                Err(error) => return Err(store_error("creating the table", path, error)),
-            }
-        }
-        let Some(there) = there else {
-            return Err(Error::stop(format!(
-                "lake: there is no table at {}, and it may not be created here: run `millstream up`",
-                self.names.table()
-            )));
-        };
-        table::check_fit(&there.schema, &self.schema, self.names.table(), create)?;
-        if create {
-            // Each time, changed or not: it shows that the folder can be written to before the first record is read.
-            let put = self.store.put(&path, bytes.into()).await;
-            put.map_err(|error| store_error("writing the table's columns", path, error))?;
-        }
-        Ok(())
-    }
-
-    async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
-        Ok(self.read(partition).await?.map(|chain| chain.fence))
-    }
-
-    async fn create_fence(&self, partition: &TopicPartition, fence: Fence) -> Result<Fence> {
-        let (path, bytes) = (self.names.fence(partition), self.fence_bytes(&Chain::starting_at(fence))?);
-        match self.store.put_opts(&path, bytes.into(), PutMode::Create.into()).await {
-            Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
-            Err(error) => return Err(store_error("creating the fence", path, error)),
-        }
-        if let Some(fence) = self.fence(partition).await? {
-            return Ok(fence);
-        }
-        match self.any_fence_object(partition).await? {
-            Some((other, _)) => Err(other_owner(&other.function, &self.function, &path)),
-            None => Err(Error::retry(format!("lake: the fence {path} was removed while it was created"))),
-        }
-    }
-
-    async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
-        if to.next_offset <= from.next_offset {
-            return Err(Error::stop(format!("lake: internal: a write to {partition} that moves no fence")));
-        }
-        let rows = table::conform(rows, &self.schema)?;
-        let Some(mut chain) = self.known(partition).await? else { return Err(Error::Fenced { current: None }) };
-        for _ in 0..MAX_STEPS {
-            if chain.fence.next_offset != from.next_offset {
-                return Err(Error::Fenced { current: Some(chain.fence.next_offset) });
-            }
-            let next = chain.step_to(to);
-            if !self.put_step(partition, &chain, &next, &rows).await? {
-                chain = self.follow(partition, chain).await?;
-                continue;
-            }
-            self.keep(partition, &next);
-            if !next.turned {
-                self.move_fence(partition, &next).await?;
-                fault::point("lake.after_fence");
-                return Ok(());
-            }
-            chain = next;
-        }
-        Err(Error::retry(format!("lake: the chain of {partition} did not settle at offset {}", from.next_offset)))
-    }
-
-    async fn snapshot(&self) -> Result<Snapshot> {
-        let mut chains = BTreeMap::new();
-        for partition in self.partitions().await? {
-            if let Some(chain) = self.read(&partition).await? {
-                chains.insert(partition, chain);
-            }
-        }
-        let mut files = self.list(self.names.table()).await?;
-        files.retain(|path| self.names.is_data(path));
-        // What was written since the fences were read is not of this instant. Any other file counts, even one that no
-        // chain leads to: an outside reader sees it as well.
-        let mut newer = HashSet::new();
-        for partition in self.partitions().await? {
-            match chains.get(&partition) {
-                Some(chain) => {
-                    let mut at = chain.clone();
-                    while let Some((path, next)) = self.step_after(&partition, &at).await? {
-                        newer.insert(path);
-                        at = next;
-                    }
-                }
-                None => files.retain(|path| self.names.partition_of_step(path).as_ref() != Some(&partition)),
-            }
-        }
-        let mut rows = Vec::new();
-        for path in files.iter().filter(|path| !newer.contains(*path)) {
-            for batch in file::read_file(&*self.store, path).await? {
-                rows.push(file::widen(&batch, &self.schema, path)?);
-            }
-        }
-        let fences = chains.into_iter().map(|(partition, chain)| (partition, chain.fence)).collect();
-        Ok(Snapshot { fences, rows })
-    }
+/// What is in a fence object.
+#[derive(Serialize, Deserialize)]
+struct FenceObject {
+    function: String,
+    #[serde(flatten)]
+    chain: Chain,
 }
 
 impl fmt::Debug for LakeSink {

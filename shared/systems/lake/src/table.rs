@@ -7,7 +7,7 @@ use object_store::path::Path;
 
 use crate::names::Layout;
 
-/// Can this table be kept in a lake at all?
+/// Fails for a table that a lake can't hold.
 pub(crate) fn check(table: &Table, layout: Layout) -> Result<()> {
     if table.combine.is_some() {
         return Err(Error::stop(format!(
@@ -27,7 +27,8 @@ pub(crate) fn check(table: &Table, layout: Layout) -> Result<()> {
     }
 }
 
-/// Do rows of `want` fit a table that was created with `have`? New nullable columns at its end do, if it may be changed.
+/// Fails if rows of `want` don't fit a table that was created with `have`. New nullable columns at its end fit, if `create`
+/// says that the table may be changed.
 pub(crate) fn check_fit(have: &Schema, want: &Schema, table: &Path, create: bool) -> Result<()> {
     let mut differences = Vec::new();
     for (index, have) in have.fields().iter().enumerate() {
@@ -37,11 +38,11 @@ pub(crate) fn check_fit(have: &Schema, want: &Schema, table: &Path, create: bool
             None => differences.push(format!("column {} is {}, and is not written", index + 1, show(have))),
         }
     }
-    for want in want.fields().iter().skip(have.fields().len()) {
-        if !want.is_nullable() {
-            differences.push(format!("{} is new and must be nullable", show(want)));
+    for new in want.fields().iter().skip(have.fields().len()) {
+        if !new.is_nullable() {
+            differences.push(format!("{} is new and must be nullable", show(new)));
         } else if !create {
-            differences.push(format!("{} is missing: run `millstream up`", show(want)));
+            differences.push(format!("{} is missing: run `millstream up`", show(new)));
         }
     }
     if differences.is_empty() {
@@ -54,7 +55,7 @@ pub(crate) fn check_fit(have: &Schema, want: &Schema, table: &Path, create: bool
     )))
 }
 
-/// A column may begin to hold nulls, but not cease to.
+/// A column may become nullable, but not cease to be.
 fn fits(have: &Field, want: &Field) -> bool {
     have.name() == want.name() && have.data_type() == want.data_type() && (want.is_nullable() || !have.is_nullable())
 }

@@ -13,7 +13,7 @@ use millstream_core::{Column, Error, Fence, Role, Sink, Table, TopicPartition};
 use millstream_lake::{LakeSink, open, read_parquet};
 use millstream_testkit::{
     PlainTransform,
-    conformance::{self, SinkHarness},
+    conformance::{SinkCheck, SinkHarness},
 };
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 
@@ -26,10 +26,6 @@ impl SinkHarness for Folders {
         let folder = self.0.path().join(store);
         Arc::new(LakeSink::new(open(&folder.to_string_lossy()).unwrap(), "", function, table))
     }
-
-    fn merges(&self) -> bool {
-        false
-    }
 }
 
 /// One store with compare-and-swap, and a prefix for each.
@@ -40,20 +36,22 @@ impl SinkHarness for Prefixes {
     async fn open(&self, store: &str, function: &str, table: Table) -> Arc<dyn Sink> {
         Arc::new(LakeSink::new(self.0.clone(), &format!("some/{store}"), function, table))
     }
-
-    fn merges(&self) -> bool {
-        false
-    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_folder_conforms() {
-    conformance::sink(&Folders(tempfile::tempdir().unwrap())).await;
+async fn folder_conforms(check: SinkCheck) {
+    check.run(&Folders(tempfile::tempdir().unwrap())).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_with_compare_and_swap_conforms() {
-    conformance::sink(&Prefixes(Arc::new(InMemory::new()))).await;
+async fn object_store_conforms(check: SinkCheck) {
+    check.run(&Prefixes(Arc::new(InMemory::new()))).await;
+}
+
+mod folder {
+    millstream_testkit::sink_tests!(super::folder_conforms);
+}
+
+mod store_with_compare_and_swap {
+    millstream_testkit::sink_tests!(super::object_store_conforms);
 }
 
 const DAY_MS: i64 = 86_400_000;

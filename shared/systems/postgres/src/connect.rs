@@ -12,20 +12,16 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::error;
-
-/// The most time that connecting, or waiting for a free connection, may take.
-pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// The most time that a statement or a short transaction may take.
-pub(crate) const QUERY_LIMIT: Duration = Duration::from_secs(30);
-/// The most time that asking the server to give up a statement may take.
-const CANCEL_LIMIT: Duration = Duration::from_secs(5);
+use crate::{
+    error,
+    limits::{CANCEL_LIMIT, CONNECT_LIMIT, QUERY_LIMIT},
+};
 
 /// A bounded pool of connections to one database; cheap to clone.
 #[derive(Clone)]
 pub struct Pool {
     connections: deadpool_postgres::Pool,
-    /// A statement is called off on a connection of its own, made as all others are.
+    /// A statement is cancelled on a connection of its own, which is made like all others.
     tls: MakeTlsConnector,
     /// Host, port and database, for messages; never the password.
     place: Arc<str>,
@@ -42,7 +38,7 @@ pub struct Pool {
 /// Connecting takes at most 10 s, a statement 30 s.
 ///
 /// # Errors
-/// `Stop` when the URL can't be read or `sslrootcert` is no file of certificates. The message holds no part of the URL.
+/// `Stop` when the URL can't be read or `sslrootcert` is not a file of certificates. The message holds no part of the URL.
 pub fn pool(url: &str, max_connections: usize) -> Result<Pool> {
     let (url, tls) = Tls::take_from(url)?;
     // The parser's own message can quote a part of a password with unescaped characters: it is left out.
@@ -75,7 +71,7 @@ pub fn pool(url: &str, max_connections: usize) -> Result<Pool> {
 }
 
 impl Pool {
-    /// Where this is and what is being done, for the front of a message.
+    /// Where this is and what is being done, as the start of a message.
     pub(crate) fn doing(&self, what: &str) -> String {
         format!("Postgres {}: {what}", self.place)
     }
@@ -116,21 +112,21 @@ impl Pool {
         }
     }
 
-    /// Puts a connection back into the pool; or closes it when an answer is still under way, or when it may be lost: the
-    /// pool would notice that a moment too late for the caller's next attempt.
+    /// Puts a connection back into the pool. Closes it instead when an answer is still under way, or when it may be lost:
+    /// otherwise the next attempt could be handed the dead connection.
     ///
-    /// A server does not notice that nobody waits for a statement any more, and such ones would pile up before a lock: it is
-    /// told.
+    /// A server doesn't notice that no client waits for a statement any more, and such statements would queue up for a lock.
+    /// So a statement whose time is up is cancelled.
     pub(crate) async fn settle<T>(&self, client: Object, outcome: Outcome<T>) -> Result<T> {
         let result = match outcome {
             Outcome::Answered(result) if !result.as_ref().is_err_and(Error::is_retry) => return result,
             Outcome::Answered(result) => result,
             Outcome::TimedOut(error) => {
-                let called_off = client.cancel_token();
-                match tokio::time::timeout(CANCEL_LIMIT, called_off.cancel_query(self.tls.clone())).await {
+                let token = client.cancel_token();
+                match tokio::time::timeout(CANCEL_LIMIT, token.cancel_query(self.tls.clone())).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(failed)) => tracing::debug!("a statement was not called off: {failed}"),
-                    Err(_) => tracing::debug!("a statement was not called off within {CANCEL_LIMIT:?}"),
+                    Ok(Err(failed)) => tracing::debug!("a statement was not cancelled: {failed}"),
+                    Err(_) => tracing::debug!("a statement was not cancelled within {CANCEL_LIMIT:?}"),
                 }
                 Err(error)
             }
@@ -140,7 +136,7 @@ impl Pool {
     }
 }
 
-/// What came of work with a limit on its time.
+/// The outcome of work with a time limit.
 pub(crate) enum Outcome<T> {
     Answered(Result<T>),
     TimedOut(Error),
@@ -154,16 +150,16 @@ impl fmt::Debug for Pool {
 
 fn place(config: &Config) -> String {
     let ports = config.get_ports();
-    let port = |index: usize| ports.get(index).or(ports.last()).copied().unwrap_or(5432);
+    let port_of = |index: usize| ports.get(index).or(ports.last()).copied().unwrap_or(5432);
     let host = |(index, host): (usize, &Host)| match host {
-        Host::Tcp(name) => format!("{name}:{}", port(index)),
+        Host::Tcp(name) => format!("{name}:{}", port_of(index)),
         Host::Unix(folder) => folder.display().to_string(),
     };
     let hosts: Vec<String> = config.get_hosts().iter().enumerate().map(host).collect();
     format!("{}/{}", hosts.join(","), config.get_dbname().or(config.get_user()).unwrap_or_default())
 }
 
-/// What libpq's URL says of TLS; tokio-postgres knows three of the modes and no file of certificates.
+/// What libpq's URL says of TLS. tokio-postgres knows only three of the modes, and no `sslrootcert`.
 #[derive(Debug, Default, PartialEq)]
 struct Tls {
     mode: Mode,
@@ -181,7 +177,7 @@ enum Mode {
 }
 
 impl Tls {
-    /// Splits the URL into what is left for tokio-postgres and what is said of TLS.
+    /// Splits the URL into what tokio-postgres reads and what it says of TLS.
     fn take_from(url: &str) -> Result<(String, Self)> {
         let mut tls = Self::default();
         let Some((address, query)) = url.split_once('?') else { return Ok((url.to_owned(), tls)) };
@@ -219,11 +215,11 @@ impl Tls {
             builder.set_verify(SslVerifyMode::NONE);
         } else if let Some(path) = &self.root_certificates {
             builder.set_ca_file(path).map_err(|error| {
-                Error::stop(format!("sslrootcert in MILLSTREAM_POSTGRES_URL: {path} is no file of PEM certificates"))
+                Error::stop(format!("sslrootcert in MILLSTREAM_POSTGRES_URL: {path} is not a file of PEM certificates"))
                     .caused_by(error)
             })?;
         } else {
-            // OpenSSL is built in and knows no system: the probe looks where systems keep their certificates.
+            // OpenSSL is built in and does not know this system: the probe looks where systems keep their certificates.
             let found = openssl_probe::probe();
             let folder = found.cert_dir.first().map(|folder| folder.as_path());
             builder.load_verify_locations(found.cert_file.as_deref(), folder).map_err(|error| {
@@ -258,7 +254,7 @@ impl Mode {
     }
 }
 
-/// `%41` becomes `A`; what is no such escape stays.
+/// `%41` becomes `A`; anything that isn't such an escape stays.
 fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let (mut decoded, mut at) = (Vec::with_capacity(bytes.len()), 0);

@@ -11,17 +11,19 @@ use arrow::{
 };
 use arrow_json::ReaderBuilder;
 use futures::TryStreamExt;
-use millstream_core::{Error, Result};
+use millstream_core::{Error, Result, quote_identifier};
 use tokio_postgres::{
     GenericClient, Row,
     types::{FromSql, Type},
 };
 
 use crate::{
-    connect::{Pool, QUERY_LIMIT},
+    connect::Pool,
     encode::{EPOCH_DAYS, EPOCH_US, cast, retyped},
-    error, numeric,
-    types::{Kind, quoted},
+    error,
+    limits::QUERY_LIMIT,
+    numeric,
+    types::Kind,
 };
 
 /// Rows per record batch that is built.
@@ -66,11 +68,11 @@ pub(crate) fn select(table: &str, schema: &SchemaRef, zoneless: impl Fn(&str) ->
     let mut columns = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         let kind = kind(field)?;
-        let name = quoted(field.name());
+        let name = quote_identifier(field.name());
         let zone = if kind == Kind::Timestamp && zoneless(field.name()) { " AT TIME ZONE 'UTC'" } else { "" };
         columns.push(format!("({name}{zone})::{}", kind.base()));
     }
-    Ok(format!("SELECT {} FROM {}", columns.join(", "), quoted(table)))
+    Ok(format!("SELECT {} FROM {}", columns.join(", "), quote_identifier(table)))
 }
 
 /// Runs a statement of [`select`]. Every wait for more rows has the limit of a statement.

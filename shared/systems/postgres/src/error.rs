@@ -1,13 +1,15 @@
 //! What the caller does next, by SQLSTATE (PostgreSQL's manual, appendix A).
 //!
-//! Only the server's one-line message is ever passed on, and for refused data not even that: details and some messages
-//! quote values.
+//! Only the server's one-line message is passed on, and for refused data not even that: details and some messages quote
+//! values.
 
 use std::{error::Error as StdError, fmt, io};
 
 use deadpool_postgres::PoolError;
 use millstream_core::Error;
 use tokio_postgres::error::DbError;
+
+use crate::limits::CONNECT_LIMIT;
 
 /// What to do about an SQLSTATE.
 #[derive(Debug, PartialEq)]
@@ -26,7 +28,7 @@ fn action(code: &str) -> Action {
         "40001" | "40P01" => Action::Again,
         "57014" => Action::TooLong,
         // 54000: a key too long for an index. 21000: two keys that the database takes for one (0.0 and -0.0, or times
-        // that differ by less than a microsecond): in writes of their own they merge.
+        // that differ by less than a microsecond): they merge when written one by one.
         "54000" | "21000" => Action::Poison,
         _ => match code.get(..2).unwrap_or(code) {
             // Data exception, integrity constraint, a view's check option, an exception raised by a trigger.
@@ -35,13 +37,13 @@ fn action(code: &str) -> Action {
             // rule, program limit, configuration file.
             "0A" | "2B" | "28" | "3D" | "3F" | "42" | "54" | "F0" => Action::Stop,
             // Connection (08), resources (53), prerequisite state (55), operator intervention (57), system (58),
-            // a server that is read-only for now (25), and whatever is not known.
+            // a server that is read-only for now (25), and every other class.
             _ => Action::Retry,
         },
     }
 }
 
-/// Beneath an [`Error::Retry`] whose statement was rolled back whole: see [`met_another_writer`].
+/// The source of an [`Error::Retry`] whose statement was rolled back completely: see [`met_another_writer`].
 #[derive(Debug)]
 struct MetAnotherWriter;
 
@@ -53,7 +55,8 @@ impl fmt::Display for MetAnotherWriter {
 
 impl StdError for MetAnotherWriter {}
 
-/// Beneath an [`Error::Retry`] of what took longer than it may, by the client's limit or the server's: see [`took_too_long`].
+/// The source of an [`Error::Retry`] for a statement that took longer than the client or the server allows: see
+/// [`took_too_long`].
 #[derive(Debug)]
 pub(crate) struct TookTooLong;
 
@@ -65,7 +68,7 @@ impl fmt::Display for TookTooLong {
 
 impl StdError for TookTooLong {}
 
-/// Was its time up, rather than the connection lost?
+/// Was the time up, rather than the connection lost?
 pub(crate) fn took_too_long(error: &Error) -> bool {
     error.source().is_some_and(|source| source.is::<TookTooLong>())
 }
@@ -95,7 +98,7 @@ pub(crate) fn of_pool(doing: impl fmt::Display, error: &PoolError) -> Error {
         PoolError::Backend(error) => of_postgres(doing, error),
         PoolError::Timeout(_) => Error::retry(format!(
             "{doing}: no connection within {} s: the server does not answer, or all connections of the pool are busy",
-            crate::connect::CONNECT_LIMIT.as_secs()
+            CONNECT_LIMIT.as_secs()
         )),
         other => Error::stop(format!("{doing}: {other}")),
     }
@@ -113,7 +116,7 @@ fn of_connection(doing: impl fmt::Display, error: &tokio_postgres::Error) -> Err
         }
         below = cause.source();
     }
-    // The library keeps its kinds to itself: these texts are its Display (tokio-postgres 0.7, src/error/mod.rs).
+    // The library does not export its kinds: these texts are its Display (tokio-postgres 0.7, src/error/mod.rs).
     let text = error.to_string();
     if !lost && text.starts_with("error performing TLS handshake") {
         return Error::stop(format!("{said}; check sslmode and sslrootcert in MILLSTREAM_POSTGRES_URL"));
@@ -132,7 +135,7 @@ fn advice(code: &str) -> &'static str {
         "42501" => "; GRANT the user of MILLSTREAM_POSTGRES_URL what it needs",
         "42P01" | "42703" | "42P10" => "; `millstream up` creates what is missing and says what does not fit",
         "2BP01" => "; drop what depends on it by hand, then run `millstream up`",
-        "55P03" => "; something holds a lock on it, a long query perhaps: try again when that has ended",
+        "55P03" => "; something holds a lock on it, a long query perhaps: retry when that has ended",
         "53300" => "; allow more connections, or put PgBouncer in front of the server",
         _ => "",
     }

@@ -13,18 +13,23 @@
 //! # }
 //! ```
 //!
-//! How exactly-once comes about, for PostgreSQL 15 and newer: the fence is a row of `millstream_fences`, and a write is
+//! How it is exactly once, for PostgreSQL 15 and newer: the fence is a row of `millstream_fences`, and a write is
 //! `UPDATE … WHERE next_offset = <expected>` whose result the `INSERT … ON CONFLICT` of the same statement is joined
 //! with. A zombie's UPDATE waits for the row's lock, looks at the row again, finds another offset and inserts nothing.
 //!
-//! Safe behind PgBouncer in transaction mode, of any version: there are no named statements and no session state.
+//! It works through PgBouncer in transaction mode, of any version: there are no named statements and no session state.
 //!
-//! What this crate does not do: it never alters a table that is there, and it knows nothing of SQL but its own.
+//! What this crate does not do: it never alters an existing table, and it knows no SQL but its own.
 
+mod catalog;
 mod connect;
 mod decode;
+mod definition;
 mod encode;
 mod error;
+mod fence;
+mod limits;
+mod merge;
 mod newest;
 mod numeric;
 mod schema;

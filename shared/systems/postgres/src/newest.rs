@@ -1,7 +1,7 @@
 use arrow::datatypes::DataType;
-use millstream_core::{Result, Table};
+use millstream_core::{Result, Table, quote_identifier};
 
-use crate::{Pool, types::quoted};
+use crate::Pool;
 
 /// The rows of a function's table with the latest times, latest first, as text for a person: the names of the columns, then
 /// at most `limit` rows. A null is shown as `null`.
@@ -20,8 +20,14 @@ pub async fn newest_rows(pool: &Pool, table: &Table, limit: usize) -> Result<(Ve
     let Some((time, _)) = times().find(|(name, _)| is_key(name)).or_else(|| times().next()) else {
         return Ok((names, Vec::new()));
     };
-    let texts: Vec<_> = names.iter().map(|name| format!("coalesce({}::text, 'null')", quoted(name))).collect();
-    let sql = format!("SELECT {} FROM {} ORDER BY {} DESC LIMIT {limit}", texts.join(", "), quoted(name), quoted(time));
+    let texts: Vec<_> =
+        names.iter().map(|name| format!("coalesce({}::text, 'null')", quote_identifier(name))).collect();
+    let sql = format!(
+        "SELECT {} FROM {} ORDER BY {} DESC LIMIT {limit}",
+        texts.join(", "),
+        quote_identifier(name),
+        quote_identifier(time)
+    );
     let rows = pool.query(&format!("looking at table {name}"), &sql, &[]).await?;
     let text = |row: &tokio_postgres::Row, index| row.try_get::<_, String>(index).unwrap_or_default();
     let rows = rows.iter().map(|row| (0..names.len()).map(|index| text(row, index)).collect()).collect();

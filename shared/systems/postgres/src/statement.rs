@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
-use arrow::datatypes::DataType;
-use millstream_core::{Column, Error, Merge, Result, Role, Table};
+use millstream_core::{Column, Error, Merge, Result, Role, Table, quote_identifier};
 
-use crate::types::{Kind, quoted};
+use crate::{
+    merge::{comparable, merged},
+    types::Kind,
+};
 
 /// How many parameters of a writing statement come before the columns: the fence's key (4), where it must be, and what
 /// it becomes (5).
@@ -24,7 +26,7 @@ pub(crate) struct Statements {
 /// A table with a sketch is merged outside the database, between these two statements of one transaction.
 pub(crate) struct SketchStatements {
     /// Moves the fence, inserts the rows whose keys are new, locks the others and answers with them: the columns, then
-    /// the count of moved fences, then whether there is such a row (one answer of nulls when there is none).
+    /// the count of moved fences, then whether there is such a row (one row of nulls when there is none).
     pub(crate) lock: String,
     /// Replaces the states of rows that are locked.
     pub(crate) replace: String,
@@ -59,12 +61,12 @@ impl SketchStatements {
         // A row is locked by an update that changes nothing, because only an update's rows are returned.
         let touch = |column: &Column| {
             let is_first = first.is_some_and(|first| table.columns[first].name == column.name);
-            is_first.then(|| format!("t.{}", quoted(&column.name)))
+            is_first.then(|| format!("t.{}", quote_identifier(&column.name)))
         };
         let lock = insert(table, "moved CROSS JOIN ", FENCE_PARAMETERS, &on_conflict(table, touch))?;
-        let returned = list(table, |column| format!("t.{}", quoted(&column.name)));
-        let read = list(table, |column| format!("w.{}", quoted(&column.name)));
-        let replace = |column: &Column| Some(format!("EXCLUDED.{}", quoted(&column.name)));
+        let returned = list(table, |column| format!("t.{}", quote_identifier(&column.name)));
+        let read = list(table, |column| format!("w.{}", quote_identifier(&column.name)));
+        let replace = |column: &Column| Some(format!("EXCLUDED.{}", quote_identifier(&column.name)));
         Ok(Self {
             // A row that this statement inserted has no xmax; one that ON CONFLICT locked and updated carries the lock.
             lock: format!(
@@ -89,8 +91,8 @@ fn insert(table: &Table, source: &str, before: usize, on_conflict: &str) -> Resu
     let order = if table.combine.is_some() { order_by_keys(table)? } else { String::new() };
     Ok(format!(
         "INSERT INTO {} AS t ({}) SELECT {} FROM {source}unnest({arrays}) AS r({names}){order}{on_conflict}",
-        quoted(&table.name),
-        list(table, |column| quoted(&column.name)),
+        quote_identifier(&table.name),
+        list(table, |column| quote_identifier(&column.name)),
         names.split(", ").map(|name| format!("r.{name}")).collect::<Vec<_>>().join(", "),
     ))
 }
@@ -105,7 +107,7 @@ fn order_by_keys(table: &Table) -> Result<String> {
 
 /// What `ON CONFLICT` names, and the unique index is made of. A table without keys holds one row at most.
 pub(crate) fn key_columns(table: &Table) -> String {
-    let keys: Vec<String> = table.keys().map(|column| quoted(&column.name)).collect();
+    let keys: Vec<String> = table.keys().map(|column| quote_identifier(&column.name)).collect();
     if keys.is_empty() { "(true)".to_owned() } else { keys.join(", ") }
 }
 
@@ -113,108 +115,12 @@ pub(crate) fn key_columns(table: &Table) -> String {
 fn on_conflict(table: &Table, becomes: impl Fn(&Column) -> Option<String>) -> String {
     let states = table.columns.iter().filter(|column| matches!(column.role, Role::State(_)));
     let set: Vec<String> = states
-        .filter_map(|column| becomes(column).map(|expression| format!("{} = {expression}", quoted(&column.name))))
+        .filter_map(|column| {
+            becomes(column).map(|expression| format!("{} = {expression}", quote_identifier(&column.name)))
+        })
         .collect();
     let action = if set.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", set.join(", ")) };
     format!(" ON CONFLICT ({}) DO {action}", key_columns(table))
-}
-
-/// The merged state of `t`, the row that is there, and `EXCLUDED`, the one that comes. Every right-hand side sees the old
-/// row. None for what stays as it is.
-fn merged(table: &Table, column: &Column) -> Option<String> {
-    let Role::State(merge) = &column.role else { return None };
-    let (old, new) = sides(&column.name);
-    Some(match merge {
-        Merge::Sum if matches!(column.data_type, DataType::Float32 | DataType::Float64) => {
-            format!("COALESCE({}, {old}, {new})", sum_of_doubles(column, &old, &new))
-        }
-        Merge::Sum => format!("COALESCE({old} + {new}, {old}, {new})"),
-        // Both leave nulls out.
-        Merge::Min => format!("LEAST({}, {new})", of_column(table, &column.name, &old)),
-        Merge::Max => format!("GREATEST({}, {new})", of_column(table, &column.name, &old)),
-        Merge::And => format!("COALESCE({old} AND {new}, {old}, {new})"),
-        Merge::Or => format!("COALESCE({old} OR {new}, {old}, {new})"),
-        Merge::First { order } => first_by(table, order, "<", &old, &new),
-        Merge::Last { order } => first_by(table, order, ">", &old, &new),
-        Merge::Mean { count } => {
-            let (n1, n2) = counts(count);
-            // The same sum in the same order as DataFusion's, so that other hosts give the same digits.
-            // PostgreSQL fails where a double overflows or comes to nothing on the way.
-            let seen = |mean: &str| format!("(CASE WHEN abs({mean}) < '1e-290' THEN 0 ELSE {mean} END)");
-            let (a, b) = (seen(&old), seen(&new));
-            let mean = format!(
-                "CASE WHEN abs({old}) > '1e290' OR abs({new}) > '1e290' \
-                 THEN {a} / ({n1} + {n2}) * {n1} + {b} / ({n1} + {n2}) * {n2} \
-                 ELSE {a} * {n1} / ({n1} + {n2}) + {b} * {n2} / ({n1} + {n2}) END"
-            );
-            unless_empty(&n1, &n2, &old, &new, &mean)
-        }
-        Merge::SquaredDifferences { count, mean } => {
-            let (n1, n2) = counts(count);
-            let (mean1, mean2) = sides(mean);
-            let delta = format!("({mean1} - {mean2})");
-            let between = format!("{delta} * {delta} * {n1} * {n2} / ({n1} + {n2})");
-            // As `Moments::add` of core says it: nothing overflows or comes to nothing on the way.
-            let between = format!(
-                "CASE WHEN {delta} = 'NaN' THEN 'NaN' WHEN abs({delta}) < '1e-140' THEN 0 \
-                 WHEN abs({delta}) > '1e140' THEN 'Infinity' ELSE {between} END"
-            );
-            let sum = format!("{old} + {new} + {between}");
-            unless_empty(&n1, &n2, &old, &new, &sum)
-        }
-        Merge::Sketch => return None,
-    })
-}
-
-/// Beyond the largest double lies infinity, as everywhere outside PostgreSQL, which fails there.
-fn sum_of_doubles(column: &Column, old: &str, new: &str) -> String {
-    let (name, largest) = match column.data_type {
-        DataType::Float32 => ("real", f64::from(f32::MAX)),
-        _ => ("float8", f64::MAX),
-    };
-    let largest = format!("'{largest:e}'::{name}");
-    format!(
-        "CASE WHEN {old} = 'NaN' OR {new} = 'NaN' THEN 'NaN'::{name} \
-         WHEN {old} > 0 AND {new} > {largest} - {old} THEN 'Infinity'::{name} \
-         WHEN {old} < 0 AND {new} < -{largest} - {old} THEN '-Infinity'::{name} ELSE {old} + {new} END"
-    )
-}
-
-fn sides(name: &str) -> (String, String) {
-    let name = quoted(name);
-    (format!("t.{name}"), format!("EXCLUDED.{name}"))
-}
-
-/// The new state if its order lies before (or behind) the old one's, or there was none. A null order is no state.
-fn first_by(table: &Table, order: &str, before: &str, old: &str, new: &str) -> String {
-    let (old_order, new_order) = sides(order);
-    let compared = of_column(table, order, &new_order);
-    format!(
-        "CASE WHEN {compared} {before} {old_order} OR ({old_order} IS NULL AND {new_order} IS NOT NULL) \
-         THEN {new} ELSE {old} END"
-    )
-}
-
-fn counts(count: &str) -> (String, String) {
-    let (old, new) = sides(count);
-    (format!("{old}::double precision"), format!("{new}::double precision"))
-}
-
-fn unless_empty(n1: &str, n2: &str, old: &str, new: &str, otherwise: &str) -> String {
-    format!(
-        "CASE WHEN {new} IS NULL OR COALESCE({n2}, 0) = 0 THEN {old} \
-         WHEN {old} IS NULL OR COALESCE({n1}, 0) = 0 THEN {new} ELSE {otherwise} END"
-    )
-}
-
-fn of_column(table: &Table, name: &str, expression: &str) -> String {
-    let kind = table.columns.iter().find(|column| column.name == name).and_then(|column| Kind::of(&column.data_type));
-    kind.map_or_else(|| expression.to_owned(), |kind| comparable(kind, expression))
-}
-
-/// Texts compare by their bytes, as they do outside the database, whatever the database's language is.
-fn comparable(kind: Kind, expression: &str) -> String {
-    if kind == Kind::Text { format!("{expression} COLLATE \"C\"") } else { expression.to_owned() }
 }
 
 fn list(table: &Table, column: impl Fn(&Column) -> String) -> String {
@@ -235,7 +141,7 @@ pub(crate) fn kind(column: &Column) -> Result<Kind> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::RecordBatch;
+    use arrow::{array::RecordBatch, datatypes::DataType};
     use async_trait::async_trait;
     use millstream_core::Combine;
 

@@ -115,11 +115,6 @@ impl fmt::Display for Kind {
     }
 }
 
-/// An SQL identifier that means exactly this name.
-pub(crate) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,10 +131,5 @@ mod tests {
         assert_eq!(spelt(DataType::Utf8View).unwrap(), "text");
         assert_eq!(spelt(DataType::Duration(TimeUnit::Second)), None);
         assert_eq!(spelt(DataType::Decimal128(10, -2)), None);
-    }
-
-    #[test]
-    fn an_identifier_can_hold_anything() {
-        assert_eq!(quoted(r#"a "b" c"#), r#""a ""b"" c""#);
     }
 }

@@ -1,37 +1,10 @@
+//! The contract of [`DeadLetters`].
+
 use std::collections::BTreeSet;
 
 use millstream_core::{DeadLetter, DeadLetters, Position, TopicPartition};
 
-use super::check;
-
-/// Runs every check of the [`DeadLetters`] contract on a place that holds no letter yet. Panics at the first that fails.
-pub async fn dead_letters(letters: &dyn DeadLetters) {
-    check("letters: all of a letter comes back", all_of_a_letter_comes_back(letters)).await;
-    check("letters: a letter that comes twice is one", twice_is_once(letters)).await;
-    check("letters: a listing is of the newest", a_listing_is_of_the_newest(letters)).await;
-    check("letters: one is found by its position", one_is_found(letters)).await;
-    check("letters: the largest there are, and no listing without end", large_letters(letters)).await;
-    check("letters: every position is told", every_position_is_told(letters)).await;
-}
-
-fn letter(function: &str, offset: i64) -> DeadLetter {
-    DeadLetter {
-        function: format!("suite.{function}"),
-        position: TopicPartition::new("orders", 3, 2).at(offset),
-        timestamp_ms: 1_700_000_000_000 - offset,
-        key: None,
-        value: Some(offset.to_string().into_bytes()),
-        headers: vec![],
-        value_bytes: offset.to_string().len(),
-        reason: format!("field `amount` of offset {offset}"),
-    }
-}
-
-async fn list(letters: &dyn DeadLetters, function: &str, limit: usize) -> Vec<DeadLetter> {
-    letters.list(Some(&format!("suite.{function}")), limit).await.unwrap()
-}
-
-async fn all_of_a_letter_comes_back(letters: &dyn DeadLetters) {
+pub(super) async fn all_of_a_letter_comes_back(letters: &dyn DeadLetters) {
     assert_eq!(letters.list(None, 10).await.unwrap(), []);
     letters.put(&[]).await.unwrap();
     let header = |name: &str, bytes: &[u8]| (name.to_owned(), bytes.to_vec());
@@ -48,7 +21,7 @@ async fn all_of_a_letter_comes_back(letters: &dyn DeadLetters) {
     assert_eq!(held, odd);
 }
 
-async fn twice_is_once(letters: &dyn DeadLetters) {
+pub(super) async fn a_letter_that_comes_twice_is_one(letters: &dyn DeadLetters) {
     for _ in 0..2 {
         letters.put(&[letter("twice", 7), letter("twice", 8)]).await.unwrap();
     }
@@ -59,7 +32,7 @@ async fn twice_is_once(letters: &dyn DeadLetters) {
     assert_eq!(list(letters, "twin", 10).await, [letter("twin", 7)]);
 }
 
-async fn a_listing_is_of_the_newest(letters: &dyn DeadLetters) {
+pub(super) async fn a_listing_is_of_the_newest(letters: &dyn DeadLetters) {
     // So many that no adapter reads them at once.
     for part in 0..25 {
         let of = |function| (part * 100..part * 100 + 100).map(|offset| letter(function, offset)).collect::<Vec<_>>();
@@ -71,13 +44,13 @@ async fn a_listing_is_of_the_newest(letters: &dyn DeadLetters) {
     let held = offsets(list(letters, "newest", 2_400).await);
     assert!(held.iter().copied().eq((100..2_500).rev()), "{held:?}");
     assert_eq!(list(letters, "newest", 10_000).await.len(), 2_500);
-    assert_eq!(list(letters, "nobody", 1).await, []);
+    assert_eq!(list(letters, "no_letters", 1).await, []);
     assert_eq!(list(letters, "newest", 0).await, []);
     let newest = letters.list(None, 1).await.unwrap();
     assert_eq!(newest, [letter("others", 2_499)]);
 }
 
-async fn one_is_found(letters: &dyn DeadLetters) {
+pub(super) async fn a_letter_is_found_by_its_position(letters: &dyn DeadLetters) {
     letters.put(&[letter("find", 70_001), letter("found", 70_001), letter("found", 70_002)]).await.unwrap();
     let position = letter("", 70_001).position;
     assert_eq!(letters.find(Some("suite.found"), &position).await.unwrap(), [letter("found", 70_001)]);
@@ -88,7 +61,7 @@ async fn one_is_found(letters: &dyn DeadLetters) {
     assert_eq!(letters.find(None, &elsewhere).await.unwrap(), []);
 }
 
-async fn large_letters(letters: &dyn DeadLetters) {
+pub(super) async fn large_letters_and_no_listing_without_end(letters: &dyn DeadLetters) {
     // Bytes that hardly compress.
     let noise = |seed: u32| {
         let mut state = seed;
@@ -121,15 +94,32 @@ async fn large_letters(letters: &dyn DeadLetters) {
     assert!(listed[0] == large(79) && listed[listed.len() - 1] == large(80 - listed.len() as i64), "not the newest");
 }
 
-async fn every_position_is_told(letters: &dyn DeadLetters) {
+pub(super) async fn every_position_is_visited(letters: &dyn DeadLetters) {
     const MANY: i64 = 10_500;
     letters.put(&(0..MANY).map(|offset| letter("positions", offset)).collect::<Vec<_>>()).await.unwrap();
     letters.put(&[letter("position", 1)]).await.unwrap();
-    let mut told = BTreeSet::new();
+    let mut visited = BTreeSet::new();
     let mut visit = |position: Position| {
-        told.insert(position);
+        visited.insert(position);
     };
     letters.positions("suite.positions", &mut visit).await.unwrap();
-    letters.positions("suite.nobody", &mut visit).await.unwrap();
-    assert!(told.into_iter().eq((0..MANY).map(|offset| letter("", offset).position)));
+    letters.positions("suite.no_letters", &mut visit).await.unwrap();
+    assert!(visited.into_iter().eq((0..MANY).map(|offset| letter("", offset).position)));
+}
+
+fn letter(function: &str, offset: i64) -> DeadLetter {
+    DeadLetter {
+        function: format!("suite.{function}"),
+        position: TopicPartition::new("orders", 3, 2).at(offset),
+        timestamp_ms: 1_700_000_000_000 - offset,
+        key: None,
+        value: Some(offset.to_string().into_bytes()),
+        headers: vec![],
+        value_bytes: offset.to_string().len(),
+        reason: format!("field `amount` of offset {offset}"),
+    }
+}
+
+async fn list(letters: &dyn DeadLetters, function: &str, limit: usize) -> Vec<DeadLetter> {
+    letters.list(Some(&format!("suite.{function}")), limit).await.unwrap()
 }

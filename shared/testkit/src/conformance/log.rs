@@ -1,59 +1,12 @@
+//! The contracts of [`Log`](millstream_core::Log), [`Producer`](millstream_core::Producer) and
+//! [`Topics`](millstream_core::Topics).
+
 use arrow::array::{Array, AsArray};
 use millstream_core::{Batch, Error, Limits, NewRecord, TopicInfo, TopicPartition, Watermarks};
 
-use super::{LogUnderTest, check};
+use super::{LogUnderTest, harness::ROOMY};
 
-/// Runs every check of the [`Log`](millstream_core::Log), [`Producer`](millstream_core::Producer) and
-/// [`Topics`](millstream_core::Topics) contracts. Panics at the first that fails.
-pub async fn log(under_test: &LogUnderTest) {
-    check("log: a topic is created once", a_topic_is_created_once(under_test)).await;
-    check("log: partitions are raised and never lowered", partitions_are_raised(under_test)).await;
-    check("log: a missing topic stops", a_missing_topic_stops(under_test)).await;
-    check("log: a topic has an id of its own", a_topic_has_an_id_of_its_own(under_test)).await;
-    check("log: an empty partition", an_empty_partition(under_test)).await;
-    check("log: everything of a record round trips", records_round_trip(under_test)).await;
-    check("log: order, keys and positions", order_keys_and_positions(under_test)).await;
-    check("log: ranges", ranges(under_test)).await;
-    check("log: limits", limits(under_test)).await;
-    check("log: large values", large_values(under_test)).await;
-}
-
-pub(super) const ROOMY: Limits = Limits { max_records: 100_000, max_bytes: 64 << 20, max_wait_ms: 100 };
-
-impl LogUnderTest {
-    pub(super) async fn create(&self, name: &str, partitions: i32) -> String {
-        let topic = format!("{}{name}", self.prefix);
-        self.topics.create_topic(&topic, partitions, &[]).await.unwrap();
-        topic
-    }
-
-    pub(super) async fn send(
-        &self,
-        topic: &str,
-        partition: i32,
-        values: impl IntoIterator<Item = Vec<u8>>,
-    ) -> Vec<i64> {
-        let record = |value| NewRecord { value: Some(value), partition: Some(partition), ..NewRecord::default() };
-        let positions = self.producer.send(topic, values.into_iter().map(record).collect()).await.unwrap();
-        positions.into_iter().map(|position| position.offset).collect()
-    }
-
-    /// Reads from `start` to the end of the partition, in as many reads as it takes.
-    async fn read_all(&self, partition: &TopicPartition, limits: Limits) -> Vec<Batch> {
-        let Watermarks { low, high } = self.log.watermarks(partition).await.unwrap();
-        let (mut next, mut batches) = (low, Vec::new());
-        while next < high {
-            let batch = self.log.read(partition, next..high, limits).await.unwrap();
-            assert_eq!(batch.range().start, next, "a read starts where it was asked to");
-            assert!(batch.range().end > next && batch.range().end <= high, "a read makes way within its range");
-            next = batch.range().end;
-            batches.push(batch);
-        }
-        batches
-    }
-}
-
-async fn a_topic_is_created_once(under_test: &LogUnderTest) {
+pub(super) async fn a_topic_is_created_once(under_test: &LogUnderTest) {
     let topic = under_test.create("created", 3).await;
     under_test.topics.create_topic(&topic, 5, &[]).await.unwrap();
     assert_eq!(under_test.log.partitions(&topic).await.unwrap(), 3, "an existing topic keeps its partitions");
@@ -61,7 +14,7 @@ async fn a_topic_is_created_once(under_test: &LogUnderTest) {
     assert!(all.contains(&TopicInfo { name: topic, partitions: 3 }), "{all:?}");
 }
 
-async fn partitions_are_raised(under_test: &LogUnderTest) {
+pub(super) async fn partitions_are_raised_and_never_lowered(under_test: &LogUnderTest) {
     let topic = under_test.create("raised", 1).await;
     let before = under_test.send(&topic, 0, [b"before".to_vec()]).await;
     for (asked, has) in [(3, 3), (2, 3), (3, 3)] {
@@ -81,7 +34,7 @@ async fn partitions_are_raised(under_test: &LogUnderTest) {
     }
 }
 
-async fn a_missing_topic_stops(under_test: &LogUnderTest) {
+pub(super) async fn a_missing_topic_stops(under_test: &LogUnderTest) {
     let topic = format!("{}missing", under_test.prefix);
     match under_test.log.partitions(&topic).await {
         Err(Error::Stop(cause)) => assert!(cause.to_string().contains(&topic), "says which topic: {cause}"),
@@ -91,7 +44,7 @@ async fn a_missing_topic_stops(under_test: &LogUnderTest) {
     assert!(all.iter().all(|info| info.name != topic), "to ask for a topic must not create it");
 }
 
-async fn a_topic_has_an_id_of_its_own(under_test: &LogUnderTest) {
+pub(super) async fn a_topic_has_an_id_of_its_own(under_test: &LogUnderTest) {
     let (first, second) = (under_test.create("id", 2).await, under_test.create("another_id", 1).await);
     let id = under_test.log.topic_id(&first).await.unwrap();
     assert_eq!(under_test.log.topic_id(&first).await.unwrap(), id, "an id stays");
@@ -104,7 +57,7 @@ async fn a_topic_has_an_id_of_its_own(under_test: &LogUnderTest) {
     }
 }
 
-async fn an_empty_partition(under_test: &LogUnderTest) {
+pub(super) async fn an_empty_partition(under_test: &LogUnderTest) {
     let partition = TopicPartition::new(under_test.create("empty", 1).await, 1, 0);
     assert_eq!(under_test.log.watermarks(&partition).await.unwrap(), Watermarks { low: 0, high: 0 });
     match under_test.log.read(&partition, 0..10, ROOMY).await {
@@ -113,7 +66,7 @@ async fn an_empty_partition(under_test: &LogUnderTest) {
     }
 }
 
-async fn records_round_trip(under_test: &LogUnderTest) {
+pub(super) async fn all_of_a_record_round_trips(under_test: &LogUnderTest) {
     let topic = under_test.create("records", 1).await;
     let header = |name: &str, bytes: &[u8]| (name.to_owned(), bytes.to_vec());
     let records = vec![
@@ -151,7 +104,7 @@ fn headers_of(batch: &Batch, row: usize) -> Vec<(String, Vec<u8>)> {
     (0..entries.len()).map(|at| (names.value(at).to_owned(), values.value(at).to_vec())).collect()
 }
 
-async fn order_keys_and_positions(under_test: &LogUnderTest) {
+pub(super) async fn order_keys_and_positions(under_test: &LogUnderTest) {
     let topic = under_test.create("order", 3).await;
     let record = |number: usize| NewRecord {
         key: Some(format!("key {}", number % 10).into_bytes()),
@@ -178,7 +131,7 @@ async fn order_keys_and_positions(under_test: &LogUnderTest) {
     assert!(same_place, "equal keys go to the same partition");
 }
 
-async fn ranges(under_test: &LogUnderTest) {
+pub(super) async fn ranges(under_test: &LogUnderTest) {
     let topic = under_test.create("ranges", 2).await;
     let partition = TopicPartition::new(&topic, 1, 1);
     assert_eq!(under_test.send(&topic, 1, (0..20u8).map(|byte| vec![byte])).await, (0..20).collect::<Vec<_>>());
@@ -194,7 +147,7 @@ async fn ranges(under_test: &LogUnderTest) {
     assert!(matches!(under_test.log.read(&partition, 20..30, ROOMY).await, Err(Error::Retry(_))));
 }
 
-async fn limits(under_test: &LogUnderTest) {
+pub(super) async fn limits(under_test: &LogUnderTest) {
     let topic = under_test.create("limits", 1).await;
     let partition = TopicPartition::new(&topic, 1, 0);
     under_test.send(&topic, 0, (0..100u8).map(|byte| vec![byte; 10])).await;
@@ -213,7 +166,7 @@ async fn limits(under_test: &LogUnderTest) {
     }
 }
 
-async fn large_values(under_test: &LogUnderTest) {
+pub(super) async fn large_values(under_test: &LogUnderTest) {
     let topic = under_test.create("large", 1).await;
     let partition = TopicPartition::new(&topic, 1, 0);
     // Below Kafka's default limit of 1,048,588 bytes per message; text that hardly compresses by chance alone.

@@ -12,18 +12,100 @@ use arrow::{
 use millstream_core::{Column, Error, Fence, Role, Table, meta};
 
 use super::{
-    SinkHarness, check,
-    sink::{held, moved, open, partition, plain_rows, plain_table},
+    SinkHarness,
+    sink_fixture::{held, moved, open, partition, plain_rows, plain_table},
 };
 use crate::rows::{assert_columns, rows, texts};
 
-pub(super) async fn run(harness: &dyn SinkHarness) {
-    check("sink: every column type round trips", every_type_round_trips(harness)).await;
-    check("sink: prepare may be called again", prepare_may_be_called_again(harness)).await;
-    check("sink: a missing table stops", a_missing_table_stops(harness)).await;
-    check("sink: other columns stop", other_columns_stop(harness)).await;
-    check("sink: names that need quoting", names_that_need_quoting(harness)).await;
-    check("sink: a value that can't be stored is poison", an_unstorable_value_is_poison(harness)).await;
+pub(super) async fn every_column_type_round_trips(harness: &dyn SinkHarness) {
+    let (table, columns) = every_type();
+    let written = rows(&table, columns);
+    let sink = open(harness, "types", table.clone()).await;
+    let fence = sink.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
+    // Sliced, because rows often are: an adapter that reads the buffers from their beginning would show.
+    let parts = [written.slice(0, 1), written.slice(1, 3)];
+    sink.write(&partition(0), &fence, &moved(&fence, 4), &parts).await.unwrap();
+    let again = open(harness, "types", table.clone()).await;
+    let snapshot = again.snapshot().await.unwrap();
+    assert_columns(&table, &snapshot.rows);
+    assert_eq!(texts(&snapshot.rows), texts(&[written]));
+}
+
+pub(super) async fn prepare_may_be_called_again(harness: &dyn SinkHarness) {
+    let (table, columns) = every_type();
+    let sink = open(harness, "again", table.clone()).await;
+    let fence = sink.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
+    sink.write(&partition(0), &fence, &moved(&fence, 4), &[rows(&table, columns)]).await.unwrap();
+    sink.prepare(true).await.unwrap();
+    sink.prepare(false).await.unwrap();
+    let again = harness.open("again", "suite.function", table).await;
+    again.prepare(false).await.unwrap();
+    assert_eq!(held(again.as_ref()).await.len(), 4);
+    // Two that start at the same moment.
+    let left = harness.open("again_at_once", "suite.function", plain_table()).await;
+    let right = harness.open("again_at_once", "suite.function", plain_table()).await;
+    let (left, right) = tokio::join!(left.prepare(true), right.prepare(true));
+    left.unwrap();
+    right.unwrap();
+}
+
+pub(super) async fn a_missing_table_stops(harness: &dyn SinkHarness) {
+    let sink = harness.open("missing", "suite.function", plain_table()).await;
+    match sink.prepare(false).await {
+        Err(Error::Stop(cause)) => assert!(cause.to_string().contains("plain"), "says which table: {cause}"),
+        other => panic!("a missing table that may not be created must Stop, got {other:?}"),
+    }
+}
+
+pub(super) async fn other_columns_stop(harness: &dyn SinkHarness) {
+    let sink = open(harness, "columns", plain_table()).await;
+    let fence = sink.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
+    sink.write(&partition(0), &fence, &moved(&fence, 3), &[plain_rows(0..3)]).await.unwrap();
+    let mut retyped = plain_table();
+    retyped.columns[1].data_type = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let mut renamed = plain_table();
+    renamed.columns[1].name = "words".into();
+    for table in [retyped, renamed] {
+        let other = harness.open("columns", "suite.function", table).await;
+        for create in [false, true] {
+            match other.prepare(create).await {
+                Err(Error::Stop(cause)) => {
+                    let says = cause.to_string();
+                    assert!(says.contains("text") || says.contains("words"), "says which column: {says}");
+                }
+                other => panic!("columns that don't fit must Stop, got {other:?}"),
+            }
+        }
+    }
+    open(harness, "columns", plain_table()).await;
+}
+
+pub(super) async fn names_that_need_quoting(harness: &dyn SinkHarness) {
+    let mut table = plain_table();
+    table.name = "Order".into();
+    table.columns[1].name = "Größe_In \"cm\"".into();
+    table.columns.push(Column { name: "select".into(), ..table.columns[0].clone() });
+    let sink = open(harness, "quoting", table.clone()).await;
+    let fence = sink.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
+    let plain = plain_rows(0..2);
+    let written = rows(&table, [plain.columns(), &plain.columns()[..1]].concat());
+    sink.write(&partition(0), &fence, &moved(&fence, 2), std::slice::from_ref(&written)).await.unwrap();
+    let snapshot = open(harness, "quoting", table.clone()).await.snapshot().await.unwrap();
+    assert_columns(&table, &snapshot.rows);
+    assert_eq!(texts(&snapshot.rows), texts(&[written]));
+}
+
+pub(super) async fn an_unstorable_value_is_poison(harness: &dyn SinkHarness) {
+    let Some((table, row)) = harness.unstorable() else { return };
+    let sink = open(harness, "unstorable", table).await;
+    let fence = sink.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
+    match sink.write(&partition(0), &fence, &moved(&fence, 1), std::slice::from_ref(&row)).await {
+        Err(Error::Poison(_)) => {}
+        other => panic!("a row that can't be stored must be Poison, got {other:?}"),
+    }
+    assert_eq!(sink.fence(&partition(0)).await.unwrap(), Some(fence.clone()));
+    assert_eq!(held(sink.as_ref()).await.len(), 0);
+    sink.write(&partition(0), &fence, &moved(&fence, 1), &[row.slice(0, 0)]).await.unwrap();
 }
 
 /// One column of every type that a function's SQL can give, as rows that try its limits.
@@ -63,95 +145,4 @@ fn decimals(values: Vec<Option<i128>>, precision: u8, scale: i8) -> Decimal128Ar
 /// Year 1, before 1970 with a fraction, none, and now.
 fn times() -> Vec<Option<i64>> {
     vec![Some(-62_135_596_800_000_000), Some(-1), None, Some(1_795_000_000_123_456)]
-}
-
-async fn every_type_round_trips(harness: &dyn SinkHarness) {
-    let (table, columns) = every_type();
-    let written = rows(&table, columns);
-    let sink = open(harness, "types", table.clone()).await;
-    let fence = sink.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
-    // Sliced, because rows often are: an adapter that reads the buffers from their beginning would show.
-    let parts = [written.slice(0, 1), written.slice(1, 3)];
-    sink.write(&partition(0), &fence, &moved(&fence, 4), &parts).await.unwrap();
-    let again = open(harness, "types", table.clone()).await;
-    let snapshot = again.snapshot().await.unwrap();
-    assert_columns(&table, &snapshot.rows);
-    assert_eq!(texts(&snapshot.rows), texts(&[written]));
-}
-
-async fn prepare_may_be_called_again(harness: &dyn SinkHarness) {
-    let (table, columns) = every_type();
-    let sink = open(harness, "again", table.clone()).await;
-    let fence = sink.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
-    sink.write(&partition(0), &fence, &moved(&fence, 4), &[rows(&table, columns)]).await.unwrap();
-    sink.prepare(true).await.unwrap();
-    sink.prepare(false).await.unwrap();
-    let again = harness.open("again", "suite.function", table).await;
-    again.prepare(false).await.unwrap();
-    assert_eq!(held(again.as_ref()).await.len(), 4);
-    // Two that start at the same moment.
-    let left = harness.open("again_at_once", "suite.function", plain_table()).await;
-    let right = harness.open("again_at_once", "suite.function", plain_table()).await;
-    let (left, right) = tokio::join!(left.prepare(true), right.prepare(true));
-    left.unwrap();
-    right.unwrap();
-}
-
-async fn a_missing_table_stops(harness: &dyn SinkHarness) {
-    let sink = harness.open("missing", "suite.function", plain_table()).await;
-    match sink.prepare(false).await {
-        Err(Error::Stop(cause)) => assert!(cause.to_string().contains("plain"), "says which table: {cause}"),
-        other => panic!("a missing table that may not be created must Stop, got {other:?}"),
-    }
-}
-
-async fn other_columns_stop(harness: &dyn SinkHarness) {
-    let sink = open(harness, "columns", plain_table()).await;
-    let fence = sink.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
-    sink.write(&partition(0), &fence, &moved(&fence, 3), &[plain_rows(0..3)]).await.unwrap();
-    let mut retyped = plain_table();
-    retyped.columns[1].data_type = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-    let mut renamed = plain_table();
-    renamed.columns[1].name = "words".into();
-    for table in [retyped, renamed] {
-        let other = harness.open("columns", "suite.function", table).await;
-        for create in [false, true] {
-            match other.prepare(create).await {
-                Err(Error::Stop(cause)) => {
-                    let says = cause.to_string();
-                    assert!(says.contains("text") || says.contains("words"), "says which column: {says}");
-                }
-                other => panic!("columns that don't fit must Stop, got {other:?}"),
-            }
-        }
-    }
-    open(harness, "columns", plain_table()).await;
-}
-
-async fn names_that_need_quoting(harness: &dyn SinkHarness) {
-    let mut table = plain_table();
-    table.name = "Order".into();
-    table.columns[1].name = "Größe_In \"cm\"".into();
-    table.columns.push(Column { name: "select".into(), ..table.columns[0].clone() });
-    let sink = open(harness, "quoting", table.clone()).await;
-    let fence = sink.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
-    let plain = plain_rows(0..2);
-    let written = rows(&table, [plain.columns(), &plain.columns()[..1]].concat());
-    sink.write(&partition(0), &fence, &moved(&fence, 2), std::slice::from_ref(&written)).await.unwrap();
-    let snapshot = open(harness, "quoting", table.clone()).await.snapshot().await.unwrap();
-    assert_columns(&table, &snapshot.rows);
-    assert_eq!(texts(&snapshot.rows), texts(&[written]));
-}
-
-async fn an_unstorable_value_is_poison(harness: &dyn SinkHarness) {
-    let Some((table, row)) = harness.unstorable() else { return };
-    let sink = open(harness, "unstorable", table).await;
-    let fence = sink.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
-    match sink.write(&partition(0), &fence, &moved(&fence, 1), std::slice::from_ref(&row)).await {
-        Err(Error::Poison(_)) => {}
-        other => panic!("a row that can't be stored must be Poison, got {other:?}"),
-    }
-    assert_eq!(sink.fence(&partition(0)).await.unwrap(), Some(fence.clone()));
-    assert_eq!(held(sink.as_ref()).await.len(), 0);
-    sink.write(&partition(0), &fence, &moved(&fence, 1), &[row.slice(0, 0)]).await.unwrap();
 }

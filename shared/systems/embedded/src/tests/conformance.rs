@@ -1,10 +1,13 @@
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arrow::array::{ArrayRef, RecordBatch, TimestampSecondArray};
 use async_trait::async_trait;
 use millstream_core::{Column, Role, Sink, SystemClock, Table};
 use millstream_testkit::{
-    conformance::{self, LogUnderTest, SinkHarness, SourceUnderTest},
+    conformance::{DeadLettersCheck, LogCheck, LogUnderTest, SinkCheck, SinkHarness, SourceCheck, SourceUnderTest},
     rows::rows,
 };
 
@@ -20,10 +23,6 @@ impl SinkHarness for Files {
         Arc::new(EmbeddedSink::new(store, function, table))
     }
 
-    fn merges(&self) -> bool {
-        true
-    }
-
     fn unstorable(&self) -> Option<(Table, RecordBatch)> {
         let column: ArrayRef = Arc::new(TimestampSecondArray::from(vec![i64::MAX]));
         let far =
@@ -34,29 +33,46 @@ impl SinkHarness for Files {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn it_is_a_sink() {
+async fn keeps_rows(check: SinkCheck) {
     let folder = tempfile::tempdir().unwrap();
-    conformance::sink(&Files(folder.path().to_owned())).await;
+    check.run(&Files(folder.path().to_owned())).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn it_is_a_log_and_a_source() {
+async fn is_a_log(check: LogCheck) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Embedded::open(&folder.path().join("log.db"), Arc::new(SystemClock)).unwrap();
-    let log = LogUnderTest {
-        log: store.clone(),
-        producer: store.clone(),
-        topics: store.clone(),
-        prefix: "suite.".to_owned(),
-    };
-    conformance::log(&log).await;
-    conformance::source(&SourceUnderTest { source: store, log }).await;
+    check.run(&under_test(folder.path()).log).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn it_keeps_dead_letters() {
+async fn is_a_source(check: SourceCheck) {
+    let folder = tempfile::tempdir().unwrap();
+    check.run(&under_test(folder.path())).await;
+}
+
+async fn keeps_dead_letters(check: DeadLettersCheck) {
     let folder = tempfile::tempdir().unwrap();
     let store = Embedded::open(&folder.path().join("letters.db"), Arc::new(SystemClock)).unwrap();
-    conformance::dead_letters(store.as_ref()).await;
+    check.run(store.as_ref()).await;
+}
+
+fn under_test(folder: &Path) -> SourceUnderTest {
+    let source = Embedded::open(&folder.join("log.db"), Arc::new(SystemClock)).unwrap();
+    let (log, producer, topics) = (source.clone(), source.clone(), source.clone());
+    SourceUnderTest { source, log: LogUnderTest { log, producer, topics, prefix: "suite.".to_owned() } }
+}
+
+mod sink {
+    millstream_testkit::sink_tests!(super::keeps_rows);
+    millstream_testkit::merging_sink_tests!(super::keeps_rows);
+}
+
+mod log {
+    millstream_testkit::log_tests!(super::is_a_log);
+}
+
+mod source {
+    millstream_testkit::source_tests!(super::is_a_source);
+}
+
+mod letters {
+    millstream_testkit::dead_letter_tests!(super::keeps_dead_letters);
 }

@@ -172,7 +172,7 @@ async fn nothing_is_read_beyond_the_batch_in_hand() {
     store.create_topic("t", 2, &[]).await.unwrap();
     store.send("t", (0..20).map(|value| record(0, value)).collect()).await.unwrap();
     let seen = Seen::new(0, 4);
-    // Partition 0 stands at the gate; stopping lets it finish what it has in hand, and no more.
+    // Partition 0 stands at the gate; stopping lets it finish the batch in flight, and no more.
     seen.gate.forget_permits(Semaphore::MAX_PERMITS);
     let task = tokio::spawn({
         let (store, seen) = (store.clone(), seen.clone());

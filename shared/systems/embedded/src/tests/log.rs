@@ -13,7 +13,7 @@ async fn what_was_answered_is_in_the_file() {
     let store = open(folder.path());
     store.create_topic("t", 1, &[]).await.unwrap();
     store.send("t", vec![record(0, "a"), record(0, "b")]).await.unwrap();
-    // What a killed process leaves: the files as they are, with nobody to close them.
+    // What a killed process leaves: the files as they are, never closed.
     let killed = tempfile::tempdir().unwrap();
     for file in ["store.db", "store.db-wal"] {
         std::fs::copy(folder.path().join(file), killed.path().join(file)).unwrap();
@@ -34,7 +34,7 @@ async fn other_files_are_refused() {
         Ok(_) => panic!("{name} was opened"),
     };
     std::fs::write(folder.path().join("text"), "no database, but long enough to have a header\n".repeat(100)).unwrap();
-    stops("text", "no SQLite file");
+    stops("text", "not a SQLite file");
     stops("no/such/folder", "folder exists");
 
     let raw = |name: &str, sql: &str| {

@@ -11,19 +11,18 @@ use std::{
 use millstream_core::{Log, Producer, Source, TopicPartition};
 
 use crate::{
-    LIMITS, address, fill, kafka, new_topic, record, stop_text, subscription,
+    support::{LIMITS, address, fill, kafka, new_topic, record, stop_text, subscription, texts},
     table::{Member, Table},
-    texts,
 };
 
 /// Of a record batch on disk (magic 2): where its checksum, its attributes and its records begin.
 const CHECKSUM: usize = 17;
 const ATTRIBUTES: usize = 21;
 const RECORDS: usize = 61;
-/// In the attributes: a codec that nobody knows.
+/// In the attributes: a codec that does not exist.
 const UNKNOWN_CODEC: u8 = 7;
 
-/// A person must hear of it in this time.
+/// The function must have stopped in this time.
 const TOLD_WITHIN: Duration = Duration::from_secs(30);
 
 fn log_file(topic: &str) -> PathBuf {

@@ -11,9 +11,8 @@ use rdkafka::{
 };
 
 use crate::{
-    LIMITS, PATIENCE, address, fill, kafka, new_topic, now, subscription,
+    support::{LIMITS, PATIENCE, address, fill, kafka, new_topic, now, subscription, until},
     table::{Member, Table},
-    until,
 };
 
 async fn recreate(kafka: &Kafka, topic: &str) {

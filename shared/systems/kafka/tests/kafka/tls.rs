@@ -1,29 +1,28 @@
-//! The same over TLS, with and without signing in, and what a certificate that doesn't fit does.
+//! The same over TLS, with and without a password, and what a certificate that doesn't fit does.
 
 use std::{sync::Arc, time::Duration};
 
 use millstream_core::{Error, Log, LogStore, Source, TopicPartition, Watermarks};
 use millstream_kafka::{Kafka, KafkaSettings};
-use millstream_testkit::conformance::{self, LogUnderTest};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
 };
 
 use crate::{
-    LIMITS, PLAIN, SCRAM, address, fill, new_topic, now, settings, stop_text, stop_texts, subscription,
+    authentication::{PLAIN, SCRAM, stop_texts},
+    support::{LIMITS, address, fill, new_topic, now, settings, stop_text, subscription, texts, with_config},
     table::{Member, Table},
-    texts, unique, with_config,
 };
 
-/// What only a person can help with must be told in this time, however many calls there are.
+/// What only a person can help with must be reported in this time, however many calls there are.
 const TOLD_WITHIN: Duration = Duration::from_secs(30);
 
-fn encrypted(brokers: String, ca: &str) -> Kafka {
+pub fn encrypted(brokers: String, ca: &str) -> Kafka {
     with_config(brokers, &[("security.protocol", "SSL"), ("ssl.ca.location", ca)])
 }
 
-fn encrypted_and_signed_in(ca: &str, mechanism: &str, user: &str, password: &str) -> Kafka {
+fn encrypted_and_authenticated(ca: &str, mechanism: &str, user: &str, password: &str) -> Kafka {
     let config = [
         ("security.protocol", "SASL_SSL"),
         ("ssl.ca.location", ca),
@@ -49,20 +48,16 @@ async fn all_clients_work(kafka: &Kafka) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_keeps_its_contract_over_tls() {
-    let kafka = encrypted(address("MILLSTREAM_TEST_KAFKA_TLS"), &address("MILLSTREAM_TEST_CA"));
-    all_clients_work(&kafka).await;
-    let kafka = Arc::new(kafka);
-    let prefix = format!("{}-", unique("conformance-tls"));
-    conformance::log(&LogUnderTest { log: kafka.clone(), producer: kafka.clone(), topics: kafka, prefix }).await;
+async fn all_clients_work_over_tls() {
+    all_clients_work(&encrypted(address("MILLSTREAM_TEST_KAFKA_TLS"), &address("MILLSTREAM_TEST_CA"))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signing_in_over_tls_works_and_a_wrong_password_stops() {
+async fn a_password_over_tls_works_and_a_wrong_password_stops() {
     let ca = address("MILLSTREAM_TEST_CA");
     for (mechanism, user) in [PLAIN, SCRAM] {
-        all_clients_work(&encrypted_and_signed_in(&ca, mechanism, user, "secret")).await;
-        let wrong = encrypted_and_signed_in(&ca, mechanism, user, "hunter2");
+        all_clients_work(&encrypted_and_authenticated(&ca, mechanism, user, "secret")).await;
+        let wrong = encrypted_and_authenticated(&ca, mechanism, user, "hunter2");
         let text = stop_text(wrong.partitions("none").await);
         assert!(text.contains("check") && text.contains("password") && !text.contains("hunter2"), "{text}");
     }
@@ -96,15 +91,15 @@ async fn a_certificate_of_another_authority_stops() {
         blames_the_certificate(&text, &tls);
     }
     // The password is never sent, so that it need not be a right one.
-    let signing_in = encrypted_and_signed_in(&other_ca, PLAIN.0, PLAIN.1, "hunter2");
-    blames_the_certificate(&stop_text(signing_in.partitions("none").await), &sasl_tls);
+    let authenticating = encrypted_and_authenticated(&other_ca, PLAIN.0, PLAIN.1, "hunter2");
+    blames_the_certificate(&stop_text(authenticating.partitions("none").await), &sasl_tls);
     // Without a file, the system's authorities are asked.
     let system = with_config(tls.clone(), &[("security.protocol", "SSL")]);
     blames_the_certificate(&stop_text(system.partitions("none").await), &tls);
     assert!(begun.elapsed() < TOLD_WITHIN, "took {:?}", begun.elapsed());
 }
 
-/// Listens at a port of `host`, and passes bytes on both ways.
+/// Listens at a port of `host`, and forwards bytes both ways.
 async fn proxy(host: &str, to: String) -> u16 {
     let listener = TcpListener::bind((host, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();

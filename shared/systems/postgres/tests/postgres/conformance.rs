@@ -7,7 +7,7 @@ use arrow::{
 use async_trait::async_trait;
 use millstream_core::{Role, Sink, Table};
 use millstream_postgres::PostgresSink;
-use millstream_testkit::conformance::{SinkHarness, sink};
+use millstream_testkit::conformance::{SinkCheck, SinkHarness};
 use tokio::sync::Mutex;
 
 use crate::support::{Database, Way, column, table};
@@ -28,10 +28,6 @@ impl SinkHarness for Harness {
         Arc::new(PostgresSink::new(stores[store].pool(), function, table).unwrap())
     }
 
-    fn merges(&self) -> bool {
-        true
-    }
-
     fn unstorable(&self) -> Option<(Table, RecordBatch)> {
         let table = table("unstorable", vec![column("text", DataType::Utf8, Role::Value)]);
         let rows = RecordBatch::try_new(table.schema(), vec![Arc::new(StringArray::from(vec!["a\0b"]))]).unwrap();
@@ -39,10 +35,31 @@ impl SinkHarness for Harness {
     }
 }
 
-pub async fn the_contract_holds(way: Way) {
+async fn conforms(way: Way, check: SinkCheck) {
     let harness = Harness { way, stores: Mutex::default() };
-    sink(&harness).await;
+    check.run(&harness).await;
     for database in harness.stores.lock().await.values() {
         database.drop().await;
     }
+}
+
+mod direct {
+    use crate::support::Way;
+
+    millstream_testkit::sink_tests!(super::conforms, Way::Direct);
+    millstream_testkit::merging_sink_tests!(super::conforms, Way::Direct);
+}
+
+mod pgbouncer {
+    use crate::support::Way;
+
+    millstream_testkit::sink_tests!(super::conforms, Way::PgBouncer);
+    millstream_testkit::merging_sink_tests!(super::conforms, Way::PgBouncer);
+}
+
+mod tls {
+    use crate::support::Way;
+
+    millstream_testkit::sink_tests!(super::conforms, Way::Tls);
+    millstream_testkit::merging_sink_tests!(super::conforms, Way::Tls);
 }

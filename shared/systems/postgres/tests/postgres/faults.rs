@@ -1,4 +1,4 @@
-//! Lost connections, unknown outcomes, refused sign-ins.
+//! Lost connections, unknown outcomes, failed authentication.
 
 use std::{
     sync::{
@@ -55,7 +55,7 @@ pub async fn a_terminated_write_changed_nothing(way: Way) {
     database.drop().await;
 }
 
-/// Listens at a port of `host`, and passes bytes on both ways until it is told to swallow the server's.
+/// Listens at a port of `host`, and forwards bytes both ways until `swallow` drops the server's.
 pub async fn proxy(host: &str, to: String, swallow: Arc<AtomicBool>) -> u16 {
     let listener = TcpListener::bind((host, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -124,7 +124,7 @@ pub async fn a_connection_lost_while_idle_is_replaced(way: Way) {
     database.drop().await;
 }
 
-/// The first call may still find the dead connection; it says `Retry`, and is told so at most once per connection.
+/// The first call may still find the dead connection; it says `Retry`, at most once per connection.
 async fn fence_after_a_loss(sink: &PostgresSink) -> Option<Fence> {
     let mut tries = 0;
     loop {
@@ -136,7 +136,7 @@ async fn fence_after_a_loss(sink: &PostgresSink) -> Option<Fence> {
     }
 }
 
-pub async fn a_rejected_sign_in_says_what_to_check(way: Way) {
+pub async fn a_failed_authentication_says_what_to_check(way: Way) {
     let database = Database::create(way).await;
     let fence = async |url: &str| {
         let sink = PostgresSink::new(pool(url, 1).unwrap(), "test.function", counts(false)).unwrap();
@@ -206,7 +206,7 @@ pub async fn a_write_whose_time_is_up_twice_is_too_large(way: Way) {
     database.drop().await;
 }
 
-/// The server is told to give up what nobody waits for any more: else such writes would queue up before the lock.
+/// A statement that no client waits for any more is cancelled: otherwise such writes would queue up for the lock.
 #[tokio::test]
 async fn a_write_whose_time_is_up_is_called_off() {
     for way in [Way::Direct, Way::Tls] {

@@ -28,7 +28,6 @@ macro_rules! on_both_ways {
 }
 
 on_both_ways! {
-    conformance::the_contract_holds,
     concurrency::partitions_with_the_same_keys_never_deadlock,
     concurrency::sketches_of_two_partitions_merge,
     concurrency::a_zombie_waits_for_the_lock_and_inserts_nothing,
@@ -37,7 +36,7 @@ on_both_ways! {
     faults::a_lost_answer_is_cleared_up_by_the_fence,
     faults::a_connection_lost_while_idle_is_replaced,
     faults::a_write_whose_time_is_up_twice_is_too_large,
-    faults::a_rejected_sign_in_says_what_to_check,
+    faults::a_failed_authentication_says_what_to_check,
     tables::a_table_that_does_not_fit_is_described,
     tables::fences_from_before_topic_ids_get_their_column,
     tables::a_change_of_a_table_does_not_queue_up_behind_a_long_reader,

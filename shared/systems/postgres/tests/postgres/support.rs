@@ -8,7 +8,7 @@ use std::sync::{
 use arrow::{array::RecordBatch, datatypes::DataType};
 use millstream_core::{Column, Combine, Fence, Merge, Role, Sink, Table, TopicPartition};
 use millstream_postgres::{Pool, PostgresSink, pool};
-use millstream_testkit::TestCombine;
+use millstream_testkit::{TestCombine, database_url};
 use tokio_postgres::NoTls;
 
 /// How a test reaches the server.
@@ -16,7 +16,7 @@ use tokio_postgres::NoTls;
 pub enum Way {
     Direct,
     PgBouncer,
-    /// Directly, and encrypted to a server that is who it says it is.
+    /// Directly, encrypted, with the server's certificate checked.
     Tls,
 }
 
@@ -52,26 +52,26 @@ impl Database {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let database = Self { way, name: format!("millstream_test_{}_{number}", std::process::id()) };
-        // A run before that had the same process id may have left one behind.
+        // An earlier run with the same process id may have left one.
         database.drop().await;
         let name = &database.name;
         execute(&Way::Direct.url(), &format!("CREATE DATABASE {name} TEMPLATE template0")).await;
         database
     }
 
-    /// Removes it, whoever is connected.
+    /// Removes it, even while clients are connected.
     pub async fn drop(&self) {
         execute(&Way::Direct.url(), &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)).await;
     }
 
     /// Its URL by the way of this test.
     pub fn url(&self) -> String {
-        other_database(&self.way.url(), &self.name)
+        database_url(&self.way.url(), &self.name).unwrap()
     }
 
     /// Its URL without PgBouncer.
     pub fn direct_url(&self) -> String {
-        other_database(&Way::Direct.url(), &self.name)
+        database_url(&Way::Direct.url(), &self.name).unwrap()
     }
 
     pub fn pool(&self) -> Pool {
@@ -105,12 +105,6 @@ impl Database {
         let ended = tokio::time::timeout(std::time::Duration::from_secs(10), polls).await;
         assert!(ended.is_ok(), "{sql} never became {expected}");
     }
-}
-
-/// The URL with another database; its parameters stay.
-fn other_database(url: &str, name: &str) -> String {
-    let (address, parameters) = url.find('?').map_or((url, ""), |at| url.split_at(at));
-    format!("{}/{name}{parameters}", address.rsplit_once('/').expect("a URL with a database").0)
 }
 
 /// The URL with these parameters and no others.

@@ -83,11 +83,6 @@ fn certified_by(mode: &str, ca: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sink_keeps_its_contract_over_tls() {
-    crate::conformance::the_contract_holds(Way::Tls).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn modes_that_check_nothing_take_any_certificate() {
     let database = prepared(Way::Direct).await;
     let url = database.url();

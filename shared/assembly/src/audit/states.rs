@@ -8,7 +8,7 @@ use arrow::{
 };
 use millstream_core::{Combine, Result, Table};
 
-use crate::compare::{Encoder, internal, key_columns};
+use super::encoder::{Encoder, internal, key_columns};
 
 /// States are divided into parts by their keys: merging holds its input and its result at once.
 const PARTS: usize = 16;
@@ -18,7 +18,7 @@ const MERGE_ROWS: usize = 200_000 / PARTS;
 const MERGE_BYTES: usize = (64 << 20) / PARTS;
 
 /// The states of each key, merged as far as memory requires.
-pub(crate) struct States<'a> {
+pub(super) struct States<'a> {
     combine: &'a dyn Combine,
     encoder: Encoder,
     parts: Vec<Part>,
@@ -39,13 +39,13 @@ struct Size {
 }
 
 impl<'a> States<'a> {
-    pub(crate) fn new(table: &Table, combine: &'a dyn Combine) -> Result<Self> {
+    pub(super) fn new(table: &Table, combine: &'a dyn Combine) -> Result<Self> {
         let encoder = Encoder::new(table, key_columns(table))?;
         Ok(Self { combine, encoder, parts: vec![Part::default(); PARTS] })
     }
 
     /// Adds states.
-    pub(crate) async fn take(&mut self, batch: &RecordBatch) -> Result<()> {
+    pub(super) async fn take(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut rows_of = vec![Vec::new(); PARTS];
         for (row, key) in self.encoder.rows(batch)?.into_iter().enumerate() {
             let mut hash = DefaultHasher::new();
@@ -62,7 +62,7 @@ impl<'a> States<'a> {
     }
 
     /// One row per key, in batches that share no key.
-    pub(crate) async fn finish(mut self) -> Result<Vec<RecordBatch>> {
+    pub(super) async fn finish(mut self) -> Result<Vec<RecordBatch>> {
         for part in &mut self.parts {
             part.merge(self.combine).await?;
         }

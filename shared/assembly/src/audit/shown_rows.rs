@@ -3,13 +3,16 @@
 use arrow::{array::RecordBatch, compute::concat_batches};
 use millstream_core::{Column, Combine, Error, Result, Role, Sink, Snapshot, Table};
 
-use crate::{AuditReport, Difference, compare::Balance};
+use super::{
+    balance::Balance,
+    report::{AuditReport, Difference},
+};
 
 /// How many times states and view are read again if the function has written in between.
 const TRIES: usize = 5;
 
 /// The view, or the finished table, as a read-only table.
-pub(crate) fn public(table: &Table) -> Table {
+pub(super) fn public(table: &Table) -> Table {
     let column = |(name, data_type): &(String, arrow::datatypes::DataType)| Column {
         name: name.clone(),
         data_type: data_type.clone(),
@@ -22,7 +25,7 @@ pub(crate) fn public(table: &Table) -> Table {
 
 /// Finishes the stored states and compares them with what the view shows. `stored` are the states that were read
 /// before.
-pub(crate) async fn compare(
+pub(super) async fn compare(
     table: &Table,
     combine: &dyn Combine,
     states: &dyn Sink,
@@ -63,12 +66,11 @@ async fn compare_rows(
 ) -> Result<()> {
     let Some(view) = &table.view else { return Ok(()) };
     // If each row is finished on its own, batches can stay separate.
-    let stored = match table.keys().all(|key| view.together.contains(&key.name)) {
-        true => stored,
-        false => vec![
-            concat_batches(&table.schema(), &stored)
-                .map_err(|error| Error::stop("internal: can't concatenate the states").caused_by(error))?,
-        ],
+    let stored = if table.keys().all(|key| view.together.contains(&key.name)) {
+        stored
+    } else {
+        let all = concat_batches(&table.schema(), &stored);
+        vec![all.map_err(|error| Error::stop("internal: can't concatenate the states").caused_by(error))?]
     };
     let mut balance = Balance::new(&public(table))?;
     for rows in stored {

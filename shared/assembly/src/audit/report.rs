@@ -1,0 +1,96 @@
+use std::fmt;
+
+use millstream_core::{Fence, Position, TopicPartition};
+
+/// How many differences are kept; all of them are counted.
+const MAX_DIFFERENCES: usize = 1_000;
+
+/// What an audit found.
+#[derive(Clone, Debug, Default)]
+pub struct AuditReport {
+    /// The function, as `pipeline.function`.
+    pub function: String,
+    /// Records read from the log.
+    pub records: u64,
+    /// Rows that the sink holds.
+    pub rows: u64,
+    /// Records that are dead letters.
+    pub dead_letters: u64,
+    /// The first differences, at most 1,000.
+    pub differences: Vec<Difference>,
+    /// How many differences there are in all.
+    pub total_differences: u64,
+    /// The fence up to which each partition was compared.
+    pub fences: Vec<(TopicPartition, Fence)>,
+    /// What could not be compared, or not exactly, with the reason.
+    pub notes: Vec<String>,
+}
+
+/// The progress of an audit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditProgress {
+    /// Offsets read.
+    pub read: u64,
+    /// Offsets to be read.
+    pub total: u64,
+}
+
+/// One difference between the log and the sink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// The log gives this row, and the sink doesn't hold it (with the count if it is missing several times).
+    Missing(String),
+    /// The sink holds this row, and the log doesn't give it (with the count if there are several).
+    Unexpected(String),
+    /// Both have a row with this key, with different values.
+    Differs {
+        /// The key columns.
+        key: String,
+        /// The sink's values in the columns that differ.
+        stored: String,
+        /// The values that the log gives.
+        expected: String,
+    },
+    /// Readers see this row, but the function's stored states don't give it.
+    Shown(String),
+    /// The function's stored states give this row, but readers don't see it.
+    Hidden(String),
+    /// A record that can't be processed and isn't among the dead letters.
+    Lost {
+        /// Its position.
+        position: Position,
+        /// Why it can't be processed.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(row) => write!(f, "missing in the sink: {row}"),
+            Self::Unexpected(row) => write!(f, "not from the log: {row}"),
+            Self::Differs { key, stored, expected } => {
+                write!(f, "{key}: the sink has {stored}, the log gives {expected}")
+            }
+            Self::Shown(row) => write!(f, "readers see {row}, but the stored states don't give it"),
+            Self::Hidden(row) => write!(f, "readers don't see {row}, but the stored states give it"),
+            Self::Lost { position, reason } => {
+                write!(f, "record {position} is neither a row nor a dead letter: {reason}")
+            }
+        }
+    }
+}
+
+impl AuditReport {
+    /// Does the sink hold exactly the result of one pass over the log?
+    pub fn is_clean(&self) -> bool {
+        self.total_differences == 0
+    }
+
+    pub(super) fn add(&mut self, difference: Difference) {
+        self.total_differences += 1;
+        if self.differences.len() < MAX_DIFFERENCES {
+            self.differences.push(difference);
+        }
+    }
+}

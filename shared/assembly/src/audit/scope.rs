@@ -1,0 +1,92 @@
+//! What can be audited, and what can't.
+
+use std::collections::BTreeMap;
+
+use millstream_core::{Error, Fence, Log, Result, Table, TopicPartition};
+use millstream_pipeline::{Function as Declared, Pipeline, Reading};
+
+use crate::used::joined_by;
+
+/// The note about references that may have changed since records were joined with them.
+pub(super) fn note_references(pipeline: &Pipeline, declared: &Declared) -> Option<String> {
+    let names: Vec<String> = joined_by(pipeline, declared).map(|(name, _)| format!("`{name}`")).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "joined with {} as it is now: if a reference has changed since records were joined with it, rows can't be \
+             compared exactly, and differences may not be errors",
+            names.join(", ")
+        )
+    })
+}
+
+/// The note about partitions that the function hasn't started.
+pub(super) async fn note_unfenced(
+    pipeline: &Pipeline,
+    reading: &Reading,
+    log: &dyn Log,
+    fences: &[(TopicPartition, Fence)],
+) -> Result<Option<String>> {
+    let mut names = Vec::new();
+    for name in reading.topics() {
+        for partition in 0..log.partitions(name).await? {
+            let partition = TopicPartition::new(name, pipeline.topics[name].generation, partition);
+            if fences.iter().all(|(fenced, _)| *fenced != partition) {
+                let held = log.watermarks(&partition).await?;
+                names.push(format!("{partition} ({} records)", held.high - held.low));
+            }
+        }
+    }
+    Ok((!names.is_empty())
+        .then(|| format!("no fence, so none of their records have been processed: {}", names.join(", "))))
+}
+
+/// The fences of partitions that the log has and the function reads; and the offsets that came from others: an earlier
+/// generation, or a topic that the function no longer reads.
+pub(super) fn known_fences(
+    pipeline: &Pipeline,
+    reading: &Reading,
+    fences: &[(TopicPartition, Fence)],
+) -> (Vec<(TopicPartition, Fence)>, Vec<String>) {
+    let (mut known, mut gone) = (Vec::new(), Vec::new());
+    for (partition, fence) in fences {
+        let current = pipeline.topics.get(&partition.topic).filter(|_| reading.topics().any(|topic| *topic == partition.topic));
+        let what = match current {
+            Some(topic) if topic.generation == partition.generation => {
+                known.push((partition.clone(), fence.clone()));
+                continue;
+            }
+            Some(topic) => format!("the log has only generation {}", topic.generation),
+            None => "the function no longer reads that topic".to_owned(),
+        };
+        // If a fence has never moved, the sink holds nothing of its partition.
+        if fence.next_offset > fence.start_offset {
+            gone.push(format!("offsets {}..{} of {partition} ({what})", fence.start_offset, fence.next_offset));
+        }
+    }
+    (known, gone)
+}
+
+/// `Stop` if a topic was re-created: its records are not those that went into the sink.
+pub(super) async fn check_topics(log: &dyn Log, function: &str, fences: &[(TopicPartition, Fence)]) -> Result<()> {
+    let known: BTreeMap<&str, &str> =
+        fences.iter().filter_map(|(at, fence)| Some((at.topic.as_str(), fence.topic_id.as_deref()?))).collect();
+    for (topic, id) in known {
+        if let Some(found) = log.topic_id(topic).await?.filter(|found| found != id) {
+            return Err(Error::stop(format!(
+                "topic {topic} was deleted and re-created, or is in another cluster: its id is {found}, but the fences \
+                 of {function} have {id}. The records that went into the sink are no longer in the log, so they \
+                 can't be audited"
+            )));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn inseparable_error(table: &Table, gone: &[String]) -> Error {
+    Error::stop(format!(
+        "table {} also holds data from {}. Merged rows don't show which data is old and which is new, so this table \
+         can no longer be audited. Use a function that starts with the new generation and writes a table of its own",
+        table.public_name(),
+        gone.join(", ")
+    ))
+}

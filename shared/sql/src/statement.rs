@@ -1,0 +1,27 @@
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+
+use crate::reference::ReferenceTable;
+
+/// What to plan.
+#[derive(Clone, Debug)]
+pub struct Statement<'a> {
+    /// One SELECT.
+    pub sql: &'a str,
+    /// The topics of the function's `from`.
+    pub inputs: Vec<Input>,
+    /// Tables held in memory that topics may be joined with.
+    pub references: Vec<Arc<ReferenceTable>>,
+    /// The name of the table that the rows go to.
+    pub into: &'a str,
+}
+
+/// A topic as a table: its fields, then the meta columns.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Its name in SQL.
+    pub name: String,
+    /// Its columns.
+    pub schema: SchemaRef,
+}

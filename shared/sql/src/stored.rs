@@ -1,0 +1,34 @@
+use arrow::datatypes::DataType;
+
+use crate::{
+    error::{Result, SqlError},
+    window::instant,
+};
+
+/// The type that a column is stored with.
+pub(crate) fn stored(data_type: &DataType, name: &str) -> Result<DataType> {
+    Ok(match data_type {
+        DataType::Null => {
+            return Err(SqlError::new(format!(
+                "column `{name}` is always null and has no type: write CAST(NULL AS type)"
+            )));
+        }
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_) => DataType::Binary,
+        DataType::Timestamp(..) => instant(),
+        DataType::Dictionary(_, value) => stored(value, name)?,
+        DataType::Decimal256(..) => {
+            return Err(SqlError::new(format!("column `{name}` has more than 38 digits: cast it to decimal(38, s)")));
+        }
+        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
+            DataType::Decimal128(*precision, *scale)
+        }
+        DataType::Interval(_) | DataType::Duration(_) | DataType::Time32(_) | DataType::Time64(_) => {
+            return Err(SqlError::new(format!(
+                "column `{name}` is an interval or a time of day, which tables can't hold: write extract(epoch FROM …) \
+                 of each time and subtract them, which gives seconds, or show the times themselves"
+            )));
+        }
+        other => other.clone(),
+    })
+}

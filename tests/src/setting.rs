@@ -1,0 +1,110 @@
+use crate::clients::{create_database, new_database, setting, unique};
+use millstream_testkit::database_url;
+
+/// The settings of a scene.
+#[derive(Clone, Debug)]
+pub struct Setting<'a> {
+    /// A name for people; several scenes may share it.
+    pub name: &'a str,
+    /// The systems of its log and its tables.
+    pub store: Store,
+    /// An existing topic; `None` creates one.
+    pub topic: Option<String>,
+    /// The number of partitions of a created topic.
+    pub partitions: i32,
+    /// The generation in the pipeline file.
+    pub generation: u32,
+    /// The maximum number of records in a batch.
+    pub max_records: usize,
+    /// May the topic be created?
+    pub create: bool,
+}
+
+impl Default for Setting<'_> {
+    fn default() -> Self {
+        Self {
+            name: "scene",
+            store: Store::Embedded,
+            topic: None,
+            partitions: 3,
+            generation: 1,
+            max_records: 5_000,
+            create: true,
+        }
+    }
+}
+
+/// The systems of a scene.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// Everything in one SQLite file.
+    Embedded,
+    /// Kafka by its address; Postgres by the function's URL, and by the URL that the test uses.
+    Services {
+        /// `host:port`.
+        kafka: String,
+        /// The function's URL.
+        postgres: String,
+        /// The test's URL.
+        direct: String,
+    },
+}
+
+impl Store {
+    /// The services of the whole test run with a new database; functions connect to it directly.
+    pub async fn services(name: &str) -> Self {
+        let direct = new_database(&setting("MILLSTREAM_TEST_POSTGRES"), name).await;
+        Self::Services { kafka: setting("MILLSTREAM_TEST_KAFKA"), postgres: direct.clone(), direct }
+    }
+
+    /// The same, but functions connect to the database through PgBouncer.
+    pub async fn through_pgbouncer(name: &str) -> Self {
+        let name = unique(name);
+        let direct = create_database(&setting("MILLSTREAM_TEST_POSTGRES"), &name).await;
+        let postgres = database_url(&setting("MILLSTREAM_TEST_PGBOUNCER"), &name).unwrap();
+        Self::Services { kafka: setting("MILLSTREAM_TEST_KAFKA"), postgres, direct }
+    }
+
+    /// Its name in a message.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Embedded => "the embedded store",
+            Self::Services { .. } => "Kafka and Postgres",
+        }
+    }
+}
+
+/// The pipeline file of a scene with this setting.
+pub(crate) fn pipeline_text(name: &str, topic: &str, setting: &Setting<'_>) -> String {
+    let Setting { partitions, generation, max_records, .. } = setting;
+    format!(
+        "name: {name}
+topics:
+  {topic}:
+    partitions: {partitions}
+    generation: {generation}
+    compression: gzip
+    schema:
+      branch: string not null
+      currency: string not null
+      amount: decimal(18,2) not null
+      at: timestamp not null
+    event_time: at
+functions:
+  flow:
+    uses: aggregate
+    from: {topic}
+    sql: |
+      SELECT tumble(at, INTERVAL '2 seconds') AS curr_time, branch AS branch_name, currency AS currency_code,
+             sum(amount) AS batch_value, count(*) AS transactions
+      FROM {topic} GROUP BY 1, 2, 3
+    into: postgres.flow_{name}
+    batch: {{ max_records: {max_records}, max_wait: 20ms }}
+  archive:
+    uses: archive
+    from: {topic}
+    into: lake.transactions
+    batch: {{ max_records: {max_records}, max_wait: 100ms }}
+"
+    )
+}
