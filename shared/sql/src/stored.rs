@@ -1,9 +1,7 @@
 use arrow::datatypes::DataType;
+use millstream_core::timestamp_type;
 
-use crate::{
-    error::{Result, SqlError},
-    window::instant,
-};
+use crate::error::{Result, SqlError};
 
 /// The type that a column is stored with.
 pub(crate) fn stored(data_type: &DataType, name: &str) -> Result<DataType> {
@@ -15,7 +13,7 @@ pub(crate) fn stored(data_type: &DataType, name: &str) -> Result<DataType> {
         }
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
         DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_) => DataType::Binary,
-        DataType::Timestamp(..) => instant(),
+        DataType::Timestamp(..) => timestamp_type(),
         DataType::Dictionary(_, value) => stored(value, name)?,
         DataType::Decimal256(..) => {
             return Err(SqlError::new(format!("column `{name}` has more than 38 digits: cast it to decimal(38, s)")));

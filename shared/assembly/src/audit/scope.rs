@@ -49,7 +49,8 @@ pub(super) fn known_fences(
 ) -> (Vec<(TopicPartition, Fence)>, Vec<String>) {
     let (mut known, mut gone) = (Vec::new(), Vec::new());
     for (partition, fence) in fences {
-        let current = pipeline.topics.get(&partition.topic).filter(|_| reading.topics().any(|topic| *topic == partition.topic));
+        let current =
+            pipeline.topics.get(&partition.topic).filter(|_| reading.topics().any(|topic| *topic == partition.topic));
         let what = match current {
             Some(topic) if topic.generation == partition.generation => {
                 known.push((partition.clone(), fence.clone()));
