@@ -32,6 +32,7 @@
 
 mod above;
 mod advice;
+mod bound;
 mod calendar;
 mod casts;
 mod checked;
