@@ -42,6 +42,7 @@ mod error;
 mod exact;
 mod extremes;
 mod fault;
+mod finite;
 mod hop;
 mod messages;
 mod mixed;

@@ -22,16 +22,16 @@ use crate::{
     above::{Finisher, ROW, View, finish},
     casts,
     error::{Result, SqlError, place_of},
-    hop,
+    finite, hop,
     messages::Known,
-    names::{Names, identifier, is_identifier},
+    names::{Names, folded, identifier, is_identifier},
     parse::parse,
     refuse::{self, Split},
     rehearse::rehearse,
     run::{Combiner, ReferenceTable, SqlTransform},
     session::{session, typing},
     states::{self, column},
-    unnest,
+    types, unnest,
     window::instant,
 };
 
@@ -199,7 +199,7 @@ const AGGREGATE: &str = "__aggregate_";
 
 /// Checks that every output column has a name that a table can use.
 fn named(plan: &LogicalPlan) -> Result<()> {
-    let mut seen = BTreeSet::new();
+    let mut seen = BTreeMap::new();
     for field in plan.schema().fields() {
         let name = field.name();
         if !is_identifier(name) {
@@ -212,8 +212,12 @@ fn named(plan: &LogicalPlan) -> Result<()> {
                 "`{name}` is reserved for millstream: give the column another name with AS"
             )));
         }
-        if !seen.insert(name) {
-            return Err(SqlError::new(format!("two output columns are named `{name}`: give one another name with AS")));
+        if let Some(other) = seen.insert(folded(name), name) {
+            let same = if other == name { "" } else { ", which a store may take for one name" };
+            let names = if other == name { format!("`{name}`") } else { format!("`{other}` and `{name}`") };
+            return Err(SqlError::new(format!(
+                "two output columns are named {names}{same}: give one another name with AS"
+            )));
         }
         stored(field.data_type(), name)?;
     }
@@ -244,7 +248,15 @@ pub(crate) fn stored(data_type: &DataType, name: &str) -> Result<DataType> {
                  of each time and subtract them, which gives seconds, or show the times themselves"
             )));
         }
-        other => other.clone(),
+        other => match types::unstorable(other) {
+            None => finite::type_of(other),
+            Some(part) => {
+                return Err(SqlError::new(format!(
+                    "column `{name}` has the type {part}, which tables can't hold: cast it to another type, as in \
+                     CAST(x AS double)"
+                )));
+            }
+        },
     })
 }
 
@@ -291,6 +303,7 @@ async fn merged(
         return Err(SqlError::new("internal: the aggregate has other columns than its expressions"));
     }
     let (rows, groups) = hop::unnest(input, &distinct)?;
+    let groups = finite::in_groups(groups, rows.schema())?;
     let mut names = Names::default();
     let mut columns = Vec::new();
     let mut values = Vec::new();

@@ -187,3 +187,20 @@ async fn arithmetic_on_constants_next_to_a_decimal_keeps_every_digit() {
         }
     }
 }
+
+#[tokio::test]
+async fn inside_objects_and_lists_what_is_not_a_number_is_null() {
+    let rate = "named_struct('rate', price / (price - price), 'list', make_array(-price, price))";
+    let events = priced(&[0.0, f64::INFINITY, 0.0, 1.0]);
+    let grouped = planned(&format!("SELECT {rate} AS rate, count(*) AS n FROM t GROUP BY 1")).await;
+    let cut: Vec<&[Event]> = events.chunks(1).collect();
+    for cut in [vec![events.as_slice()], cut] {
+        let rows = table(&grouped, &cut).await.unwrap();
+        let zero = "{rate: null, list: [0.0, 0.0]}|2";
+        assert_eq!(rows, ["{rate: null, list: [-1.0, 1.0]}|1", zero, "{rate: null, list: [null, null]}|1"]);
+    }
+    let last = format!("SELECT last_value({rate}) AS rate, last_value(price / (price - price)) AS plain FROM t");
+    assert_eq!(shown(&last, &events).await, ["{rate: null, list: [-1.0, 1.0]}|inf"]);
+    let rows = format!("SELECT {rate} AS rate, price / (price - price) AS plain FROM t WHERE price = 0");
+    assert_eq!(shown(&rows, &events).await, ["{rate: null, list: [0.0, 0.0]}|NaN"; 2]);
+}
