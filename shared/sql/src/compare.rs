@@ -57,10 +57,11 @@ fn compared(expr: &Expr) -> Vec<(&Expr, &Expr)> {
                 .collect()
         }
         // All arguments become one type, and a text next to a number becomes a number.
-        Expr::ScalarFunction(function) if matches!(function.name(), "nullif" | "coalesce" | "greatest" | "least") => {
-            let (first, others) =
-                function.args.split_first().map_or((None, [].as_slice()), |(first, others)| (Some(first), others));
-            first.into_iter().flat_map(|first| others.iter().map(move |other| (first, other))).collect()
+        Expr::ScalarFunction(function)
+            if matches!(function.name(), "nullif" | "coalesce" | "nvl" | "greatest" | "least") =>
+        {
+            let args = function.args.iter().enumerate();
+            args.flat_map(|(at, one)| function.args[at + 1..].iter().map(move |other| (one, other))).collect()
         }
         _ => Vec::new(),
     }

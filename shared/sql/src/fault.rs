@@ -10,18 +10,27 @@ use crate::types;
 
 /// An error in the input that one of this crate's own functions found. Its text holds no value of a record.
 #[derive(Debug)]
-pub struct DataFault(String);
+pub struct DataFault {
+    text: String,
+    /// May fewer records at once do better?
+    too_large: bool,
+}
 
 impl DataFault {
-    /// Wraps the text as an error of a plan.
+    /// An error of a plan: an expression can't be computed for a record.
     pub fn error(text: impl Into<String>) -> DataFusionError {
-        DataFusionError::External(Box::new(Self(text.into())))
+        DataFusionError::External(Box::new(Self { text: text.into(), too_large: false }))
+    }
+
+    /// An error of a plan: an expression can't be computed for that many records at once.
+    pub fn too_large(text: impl Into<String>) -> DataFusionError {
+        DataFusionError::External(Box::new(Self { text: text.into(), too_large: true }))
     }
 }
 
 impl fmt::Display for DataFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -33,7 +42,8 @@ impl std::error::Error for DataFault {}
 pub fn at_run_time(error: &DataFusionError) -> Error {
     match error.find_root() {
         DataFusionError::External(other) => match other.downcast_ref::<DataFault>() {
-            Some(fault) => Error::poison(fault.0.clone()),
+            Some(fault) if fault.too_large => Error::too_large(fault.text.clone()),
+            Some(fault) => Error::poison(fault.text.clone()),
             None => internal(&other.to_string()),
         },
         DataFusionError::ResourcesExhausted(_) => Error::too_large("it makes more rows than fit in memory at once"),

@@ -32,6 +32,7 @@
 
 mod above;
 mod advice;
+mod bound;
 mod calendar;
 mod casts;
 mod checked;
@@ -41,6 +42,7 @@ mod error;
 mod exact;
 mod extremes;
 mod fault;
+mod finite;
 mod hop;
 mod merging;
 mod messages;

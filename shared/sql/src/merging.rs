@@ -10,7 +10,7 @@ use millstream_core::{Column, Role};
 use crate::{
     above::{Finisher, View, finish, trace},
     error::{Result, SqlError, place_of},
-    hop,
+    finite, hop,
     names::{Names, identifier},
     naming::AGGREGATE,
     states::{self, column},
@@ -50,6 +50,7 @@ pub(crate) async fn merge(
         return Err(SqlError::new("internal: the aggregate has other columns than its expressions"));
     }
     let (rows, groups) = hop::unnest(input, &distinct)?;
+    let groups = finite::in_groups(groups, rows.schema())?;
     let mut names = Names::default();
     let mut columns = Vec::new();
     let mut values = Vec::new();

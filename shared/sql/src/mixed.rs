@@ -65,7 +65,7 @@ fn node_of(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::Case(case) => of_case(case, schema),
         Expr::ScalarFunction(mut function) => {
             let from = match function.name() {
-                "coalesce" | "nvl" | "nullif" | "greatest" | "least" => 0,
+                "coalesce" | "nvl" | "nullif" | "greatest" | "least" | "make_array" => 0,
                 // Its first argument is only tested for null.
                 "nvl2" => 1,
                 _ => return Ok(Transformed::no(Expr::ScalarFunction(function))),

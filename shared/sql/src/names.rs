@@ -5,6 +5,11 @@ use std::collections::BTreeSet;
 /// The longest name that PostgreSQL doesn't shorten, in bytes.
 pub const LONGEST: usize = 63;
 
+/// A name as stores compare it: SQLite ignores the case of ASCII letters.
+pub fn folded(name: &str) -> String {
+    name.to_ascii_lowercase()
+}
+
 /// A set of names, each of which can be taken once.
 #[derive(Default)]
 pub struct Names(BTreeSet<String>);
@@ -14,7 +19,7 @@ impl Names {
     pub fn claim(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_owned();
         let mut number = 2;
-        while !self.0.insert(name.clone()) {
+        while !self.0.insert(folded(&name)) {
             name = format!("{}_{number}", shortened(wanted, LONGEST - 6));
             number += 1;
         }
@@ -61,6 +66,7 @@ mod tests {
         assert_eq!(names.claim("price_count"), "price_count");
         assert_eq!(names.of_state("price", "count"), "price_count_2");
         assert_eq!(names.of_state("price", "sum"), "price_sum");
+        assert_eq!(names.free("Price"), "Price_2", "SQLite would take both for one column");
         let long = names.of_state(&"ä".repeat(40), "count");
         assert!(long.len() <= LONGEST && long.ends_with("_count"), "{long}");
         let other = names.of_state(&"ä".repeat(40), "count");

@@ -1,6 +1,6 @@
 //! Which names output columns can have, and which names a statement may use.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use arrow::datatypes::{DataType, Fields};
 use datafusion::{execution::session_state::SessionState, logical_expr::LogicalPlan};
@@ -10,7 +10,7 @@ use crate::{
     error::{Result, SqlError},
     hop,
     messages::Known,
-    names::is_identifier,
+    names::{folded, is_identifier},
     statement::Statement,
     stored::stored,
 };
@@ -20,7 +20,7 @@ pub(crate) const AGGREGATE: &str = "__aggregate_";
 
 /// Checks that every output column has a name that a table can use.
 pub(crate) fn check_names(plan: &LogicalPlan) -> Result<()> {
-    let mut seen = BTreeSet::new();
+    let mut seen = BTreeMap::new();
     for field in plan.schema().fields() {
         let name = field.name();
         if !is_identifier(name) {
@@ -33,8 +33,12 @@ pub(crate) fn check_names(plan: &LogicalPlan) -> Result<()> {
                 "`{name}` is reserved for millstream: give the column another name with AS"
             )));
         }
-        if !seen.insert(name) {
-            return Err(SqlError::new(format!("two output columns are named `{name}`: give one another name with AS")));
+        if let Some(other) = seen.insert(folded(name), name) {
+            let same = if other == name { "" } else { ", which a store may take for one name" };
+            let names = if other == name { format!("`{name}`") } else { format!("`{other}` and `{name}`") };
+            return Err(SqlError::new(format!(
+                "two output columns are named {names}{same}: give one another name with AS"
+            )));
         }
         stored(field.data_type(), name)?;
     }

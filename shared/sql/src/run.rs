@@ -26,6 +26,7 @@ use millstream_core::{Combine, Error, Result, Table, Transform, merge::merge_row
 use crate::{
     above::{Finisher, ROW, STATES},
     fault::{DataFault, at_run_time},
+    finite,
     reference::ReferenceTable,
     size, sketch,
     slot::fill,
@@ -146,6 +147,7 @@ fn as_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     // A value that doesn't fit is an error, never NULL.
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let cast_one = |(column, field): (&ArrayRef, &Arc<Field>)| {
+        let column = &finite::within(column)?;
         if column.data_type() == field.data_type() {
             return Ok(Arc::clone(column));
         }

@@ -16,6 +16,7 @@ use datafusion::{
 };
 
 use crate::{
+    bound,
     calendar::{self, Microseconds},
     casts::{self, NamedCasts},
     checked::CheckIntegers,
@@ -76,6 +77,7 @@ pub fn context(config: SessionConfig, runtime: RuntimeEnvBuilder) -> Result<Sess
     let mut state = builder.with_default_features().with_analyzer_rules(rules).build();
     state.register_expr_planner(Arc::new(ExactConstants))?;
     state.register_expr_planner(Arc::new(NamedCasts))?;
+    bound::register(&mut state)?;
     let context = SessionContext::new_with_state(state);
     context.register_udf(calendar::date_trunc_udf());
     context.register_udf(calendar::to_char_udf());

@@ -1,7 +1,10 @@
 use arrow::datatypes::DataType;
 use millstream_core::timestamp_type;
 
-use crate::error::{Result, SqlError};
+use crate::{
+    error::{Result, SqlError},
+    finite, types,
+};
 
 /// The type that a column is stored with.
 pub(crate) fn stored(data_type: &DataType, name: &str) -> Result<DataType> {
@@ -27,6 +30,14 @@ pub(crate) fn stored(data_type: &DataType, name: &str) -> Result<DataType> {
                  of each time and subtract them, which gives seconds, or show the times themselves"
             )));
         }
-        other => other.clone(),
+        other => match types::unstorable(other) {
+            None => finite::type_of(other),
+            Some(part) => {
+                return Err(SqlError::new(format!(
+                    "column `{name}` has the type {part}, which tables can't hold: cast it to another type, as in \
+                     CAST(x AS double)"
+                )));
+            }
+        },
     })
 }

@@ -44,6 +44,20 @@ pub fn name(data_type: &DataType) -> String {
     }
 }
 
+/// The part of a type that not every store can hold, by its name in `arrow_cast`; `None` if there is none.
+pub fn unstorable(data_type: &DataType) -> Option<String> {
+    match data_type {
+        DataType::List(item) | DataType::LargeList(item) | DataType::Map(item, _) => unstorable(item.data_type()),
+        DataType::Struct(fields) => fields.iter().find_map(|field| unstorable(field.data_type())),
+        DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale) if *scale >= 0 => None,
+        DataType::Boolean | DataType::Float32 | DataType::Float64 | DataType::Date32 | DataType::Timestamp(..) => None,
+        DataType::Time32(_) | DataType::Time64(_) => None,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => None,
+        other if other.is_integer() || other.is_string() => None,
+        other => Some(other.to_string()),
+    }
+}
+
 /// The engine's name of a type, and the name here. Decimals aren't listed: their digits are kept.
 const ENGINE: [(&str, &str); 40] = [
     ("Null", "null"),
@@ -112,6 +126,7 @@ pub fn plainly(text: &str) -> String {
         ("Schema error: ", ""),
         ("SQL error: ", ""),
         ("Arrow error: ", ""),
+        ("External error: ", ""),
         ("Cast error: ", ""),
         ("Parser error: ", ""),
         ("type_coercion\n", ""),

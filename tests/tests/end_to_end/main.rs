@@ -15,4 +15,5 @@ mod log;
 mod outage;
 mod trouble;
 mod views;
+mod world;
 mod zombies;

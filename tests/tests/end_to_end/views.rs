@@ -1,12 +1,12 @@
 //! The SQL crate's output in PostgreSQL's dialect agrees with its own computation: every aggregate through a view, with
 //! the tables in PostgreSQL and embedded.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
-use millstream_assembly::{Connections, Systems, schema_of, texts};
-use millstream_core::{Env, NewRecord, SystemClock};
-use millstream_pipeline::{Pipeline, System};
+use millstream_core::NewRecord;
 use millstream_tests::Store;
+
+use crate::world::World;
 
 const PIPELINE: &str = r#"
 name: views
@@ -30,14 +30,8 @@ functions:
     into: postgres.trades
 "#;
 
-async fn rows(folder: &Path, postgres_url: Option<String>) -> Vec<String> {
-    std::fs::create_dir_all(folder).unwrap();
-    let pipeline = Pipeline::parse(PIPELINE, &folder.join("pipeline.yaml")).unwrap();
-    let url = postgres_url.map(|url| ("MILLSTREAM_POSTGRES_URL", url));
-    let mut connections = Connections::read(&Env::of(url)).unwrap();
-    connections.data_dir = folder.to_owned();
-    let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
-    systems.create_topics(&pipeline).await.unwrap();
+async fn rows(folder: &Path, postgres_url: Option<String>) -> Vec<Vec<String>> {
+    let world = World::open(PIPELINE, folder, postgres_url).await;
     let record = |number: i64| {
         let symbol = ["null", "\"A\"", "\"B\"", "\"Ü\""][number as usize % 4];
         let (cents, pieces, weight) = (number * 37 % 1_000, number * 13 % 11, (number * 7 % 64) as f64 / 8.0);
@@ -49,23 +43,9 @@ async fn rows(folder: &Path, postgres_url: Option<String>) -> Vec<String> {
         );
         NewRecord { value: Some(value.into_bytes()), partition: Some((number % 2) as i32), ..NewRecord::default() }
     };
-    systems.producer(&pipeline.topics["trade"]).unwrap().send("trade", (0..200).map(record).collect()).await.unwrap();
-    let function = systems.function(&pipeline, "all").await.unwrap();
-    function.drain(systems.source().as_ref()).await.unwrap();
-    let report = millstream_assembly::audit(&systems, &pipeline, "all").await.unwrap();
-    assert!(report.is_clean() && report.dead_letters == 0, "{report:?}");
-    let schema = schema_of(&function.table);
-    let shown = systems.store(System::Postgres).unwrap().read_reference("trades", &schema).await.unwrap();
-    let mut lines = Vec::new();
-    for batch in &shown {
-        let columns = texts(batch).unwrap();
-        for row in 0..batch.num_rows() {
-            let cells: Vec<String> = columns.iter().map(|column| column[row].clone()).collect();
-            lines.push(cells.join(" | "));
-        }
-    }
-    lines.sort();
-    lines
+    let rows = world.rows("trade", (0..200).map(record).collect()).await;
+    world.audit().await;
+    rows
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,6 +103,10 @@ const EXPRESSIONS: &[&str] = &[
     "d % e",
     "d / 3",
     "e * 1.21",
+    "e * (2 * 1e-9)",
+    "i * CAST(1 AS decimal(38,0)) * (1e-9 * 1e-9)",
+    "d < 2 * 1e-5",
+    "coalesce(d, 1e-9 * 1e-9)",
     "- e",
     "abs(d)",
     "d / i",
@@ -342,38 +326,15 @@ fn over_maxima(expression: &str) -> String {
 }
 
 async fn edges(folder: &Path, postgres_url: Option<String>) -> Vec<Vec<String>> {
-    std::fs::create_dir_all(folder).unwrap();
     let columns: Vec<String> = EXPRESSIONS
         .iter()
         .enumerate()
         .map(|(number, expression)| format!("{} AS c{number}", over_maxima(expression)))
         .collect();
     let text = EDGES.replace("COLUMNS", &columns.join(", "));
-    let pipeline = Pipeline::parse(&text, &folder.join("pipeline.yaml")).unwrap();
-    let url = postgres_url.map(|url| ("MILLSTREAM_POSTGRES_URL", url));
-    let mut connections = Connections::read(&Env::of(url)).unwrap();
-    connections.data_dir = folder.to_owned();
-    let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
-    systems.create_topics(&pipeline).await.unwrap();
     let record = |value: String| NewRecord { value: Some(value.into_bytes()), ..NewRecord::default() };
-    let records = edge_values().into_iter().map(record).collect();
-    systems.producer(&pipeline.topics["edge"]).unwrap().send("edge", records).await.unwrap();
-    let function = systems.function(&pipeline, "all").await.unwrap();
-    function.drain(systems.source().as_ref()).await.unwrap();
-    assert_eq!(
-        function.runner.stats().dead_letters(),
-        0,
-        "expressions above aggregates never make a record a dead letter"
-    );
-    let schema = schema_of(&function.table);
-    let shown = systems.store(System::Postgres).unwrap().read_reference("edges", &schema).await.unwrap();
-    let mut rows = Vec::new();
-    for batch in &shown {
-        let columns = texts(batch).unwrap();
-        rows.extend(
-            (0..batch.num_rows()).map(|row| columns.iter().map(|column| column[row].clone()).collect::<Vec<_>>()),
-        );
-    }
+    let world = World::open(&text, folder, postgres_url).await;
+    let mut rows = world.rows("edge", edge_values().into_iter().map(record).collect()).await;
     rows.sort_by_key(|row| row[0].parse::<i64>().unwrap());
     rows
 }
@@ -410,4 +371,41 @@ async fn expressions_above_aggregates_are_total_and_the_same_in_every_store() {
     for (column, expression) in EXPRESSIONS.iter().enumerate() {
         assert!(embedded.iter().any(|row| row[column + 1] != "null"), "{expression} is NULL everywhere");
     }
+}
+
+/// Stores hold objects as JSON, which has neither NaN nor infinities, and one zero.
+const NESTED: &str = r#"
+name: nested
+topics:
+  edge: { partitions: 1, schema: { d: double, e: double } }
+functions:
+  all:
+    uses: aggregate
+    from: edge
+    batch: { max_records: 2 }
+    sql: |
+      SELECT named_struct('rate', d / e) AS rate, count(*) AS n, last_value(named_struct('zero', d * -0.0)) AS zero
+      FROM edge GROUP BY 1
+    into: postgres.nested
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_in_objects_are_the_same_in_every_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let Store::Services { direct, .. } = Store::services("nested").await else {
+        unreachable!("services were asked for")
+    };
+    let mut shown = Vec::new();
+    for (name, url) in [("embedded", None), ("postgres", Some(direct))] {
+        let world = World::open(NESTED, &folder.path().join(name), url).await;
+        let record =
+            |(d, e)| NewRecord { value: Some(format!(r#"{{"d":{d},"e":{e}}}"#).into_bytes()), ..NewRecord::default() };
+        let records = [(0, 0), (1, 0), (-1, 0), (1, 2), (0, 1), (0, -1)].map(record);
+        shown.push(world.rows("edge", records.into()).await);
+        world.audit().await;
+    }
+    let zero = "{zero: 0.0}";
+    let row = |rate: &str, n: &str| vec![rate.to_owned(), n.to_owned(), zero.to_owned()];
+    assert_eq!(shown[0], [row("{rate: 0.0}", "2"), row("{rate: 0.5}", "1"), row("{rate: null}", "3")]);
+    assert_eq!(shown[1], shown[0]);
 }

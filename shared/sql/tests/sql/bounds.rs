@@ -10,7 +10,7 @@ use arrow::{
 use millstream_core::{Error, Result};
 use millstream_sql::{Input, Planned, ReferenceTable, Statement, plan};
 
-use crate::fixture::{Event, decoded, event, lines, planned, statement, tags};
+use crate::fixture::{Event, decoded, event, lines, planned, shown, statement, tags};
 
 async fn crossed_with(rows: i64) -> Planned {
     let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
@@ -159,6 +159,66 @@ async fn a_join_of_wide_rows_makes_few_at_once() {
         assert!(largest <= 335, "{sql}: {largest} rows at once");
         assert_eq!(largest_joined(sql, 100).await, 1_000, "{sql}: narrow rows are joined at once");
     }
+}
+
+#[tokio::test]
+async fn a_function_that_would_make_too_much_of_one_record_is_poison() {
+    let long: &'static str = Box::leak("x".repeat(200_000).into_boxed_str());
+    let of = |branch, count| vec![Event { count: Some(count), ..event(branch, 1, 0) }];
+    let poisoned = async |expression: &str, events: &[Event]| {
+        let planned = planned(&format!("SELECT {expression} AS n FROM t")).await;
+        match planned.transform.apply("t", decoded(&planned, events, 0)).await {
+            Err(Error::Poison(fault)) => fault.to_string(),
+            outcome => panic!("{expression}: {outcome:?}"),
+        }
+    };
+    for (name, expression) in [
+        ("lpad", "length(lpad(branch, count, 'x'))"),
+        ("rpad", "length(rpad(branch, count))"),
+        ("repeat", "length(repeat(branch, count))"),
+        ("array_repeat", "array_length(list_repeat(branch, count))"),
+        ("array_resize", "array_length(array_resize(tags, count, branch))"),
+        ("range", "array_length(range(count))"),
+        ("generate_series", "array_length(generate_series(-count, 5, 2))"),
+        ("range", "array_length(range(at, to_timestamp_seconds(count), INTERVAL '1 microsecond'))"),
+    ] {
+        for count in [2_000_000_000, 20_000_000_000] {
+            let said = poisoned(expression, &of("a", count)).await;
+            assert!(said.starts_with(&format!("{name}() would take more than 128 MiB")), "{expression}: {said}");
+        }
+        let planned = planned(&format!("SELECT {expression} AS n FROM t")).await;
+        let fits = planned.transform.apply("t", decoded(&planned, &of("a", 3), 0)).await;
+        assert!(fits.is_ok(), "{expression}: {fits:?}");
+    }
+    for (name, expression) in [
+        ("replace", "length(replace(branch, 'x', branch))"),
+        ("regexp_replace", "length(regexp_replace(branch, 'x', branch, 'g'))"),
+        ("array_to_string", "length(array_to_string(array_repeat('x', 1000), branch))"),
+        ("array_replace_all", "array_length(array_replace_all(array_repeat('x', 1000), 'x', branch))"),
+        ("levenshtein", "levenshtein(branch, branch || 'y')"),
+    ] {
+        let said = poisoned(expression, &of(long, 1)).await;
+        assert!(said.starts_with(&format!("{name}() would take more than 128 MiB")), "{expression}: {said}");
+    }
+    for (expression, gives) in [
+        ("length(replace(branch, 'y', branch))", "200000"),
+        ("length(replace(branch, 'xx', 'y'))", "100000"),
+        ("length(regexp_replace(branch, 'x', branch))", "399999"),
+        ("length(concat_ws(branch, branch, branch))", "600000"),
+        ("levenshtein('kitten', 'sitting')", "3"),
+    ] {
+        assert_eq!(shown(&format!("SELECT {expression} AS n FROM t"), &of(long, 1)).await, [gives], "{expression}");
+    }
+}
+
+#[tokio::test]
+async fn a_function_that_makes_too_much_of_a_batch_runs_over_fewer_records() {
+    let padded = planned("SELECT length(lpad(branch, count + 20000)) AS n FROM t").await;
+    let events = many(8_000);
+    let outcome = padded.transform.apply("t", decoded(&padded, &events, 0)).await;
+    assert!(matches!(outcome, Err(Error::TooLarge(_))), "{outcome:?}");
+    let (size, rows) = halving(&padded, &events).await.unwrap();
+    assert_eq!((size, total(&rows)), (4_000, 4_000));
 }
 
 /// Every statement that is accepted is planned, run and dropped on a thread's usual stack.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema};
 use millstream_sql::{Input, Statement, plan};
 
-use crate::fixture::{refused, schema};
+use crate::fixture::{planned, refused, schema};
 
 #[tokio::test]
 async fn what_cannot_be_merged_is_refused_with_a_remedy() {
@@ -44,13 +44,20 @@ async fn what_cannot_be_merged_is_refused_with_a_remedy() {
             "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT r.n FROM r) SELECT t.branch, r.n FROM t JOIN r ON r.n = t.count",
             "WITH RECURSIVE",
         ),
+        ("SELECT arrow_cast(price, 'Float16') AS x FROM t", "column `x` has the type Float16, which tables can't hold"),
+        ("SELECT max(arrow_cast(at, 'Date64')) AS x FROM t", "column `x` has the type Date64"),
+        ("SELECT make_array(arrow_cast(price, 'Float16')) AS x FROM t", "column `x` has the type Float16"),
+        ("SELECT named_struct('a', NULL) AS x FROM t", "column `x` has the type Null"),
+        ("SELECT branch AS \"A\", count AS a FROM t", "two output columns are named `A` and `a`"),
+        ("SELECT coalesce(NULL, branch, count) AS x FROM t", "`branch` is a string and `count` a number"),
+        ("SELECT greatest(1, price, branch) AS x FROM t", "`branch` is a string and 1 a number"),
     ] {
         let message = refused(sql).await;
         assert!(message.contains(says), "{sql}\n  said: {message}\n  not:  {says}");
     }
 }
 
-/// No field may be null, so that the rehearsal can't pass with a record of nulls.
+/// No field may be null, so that the rehearsal can't pass with texts that are null.
 async fn planned_without_nulls(sql: &str) -> Result<(), String> {
     let fields = schema().fields().iter().map(|field| field.as_ref().clone().with_nullable(false)).collect::<Vec<_>>();
     let inputs = vec![Input { name: "t".into(), schema: Arc::new(Schema::new(fields)) }];
@@ -79,6 +86,27 @@ async fn what_fails_only_for_some_records_is_not_refused() {
     ] {
         let message = planned_without_nulls(sql).await.unwrap_err();
         assert!(message.contains("fails for every record"), "{sql}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_passes_with_nulls_alone_is_refused() {
+    for sql in [
+        "SELECT branch, count / (count - count) AS x FROM t",
+        "SELECT count + 9223372036854775807 AS x FROM t WHERE count > 0 OR count IS NULL",
+        "SELECT sum(1 / (count - count)) AS x FROM t",
+    ] {
+        let message = refused(sql).await;
+        assert!(message.contains("fails for every record of `t`"), "{sql}: {message}");
+    }
+    for sql in [
+        "SELECT to_timestamp(branch, '%d.%m.%Y') AS x, 1 / (count - 1) AS y FROM t",
+        "SELECT CAST(tags[1] AS date) AS x FROM t",
+        "SELECT arrow_cast(count - 100, 'UInt16') AS x FROM t",
+        "SELECT arrow_cast(-count, 'UInt16') AS x FROM t",
+        "SELECT CASE WHEN count IS NULL THEN 1 ELSE 10 / count END AS x FROM t",
+    ] {
+        planned(sql).await;
     }
 }
 
