@@ -154,7 +154,7 @@ impl PostgresSink {
             return Ok(false);
         }
         if answer[0].get::<_, Option<bool>>(width + 1).is_some() {
-            let there = decode::batch(&answer, &self.table.schema())?;
+            let there = decode::batch(&answer, &self.table.schema(), 0)?;
             let merged = self.combined(&[there, rows.clone()]).await?;
             let columns = self.columns_of(&merged)?;
             transaction.query_typed(&statements.replace, &parameters(&columns)).await.map_err(failed)?;
