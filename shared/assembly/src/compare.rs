@@ -99,18 +99,20 @@ impl Balance {
 
     /// Adds rows that are stored (`by` 1) or expected (`by` -1).
     pub(crate) fn add(&mut self, batch: &RecordBatch, by: i64) -> Result<()> {
-        for row in self.encoder.rows(batch)? {
-            match self.of.entry(row) {
-                Entry::Occupied(mut held) => {
-                    *held.get_mut() += by;
-                    if *held.get() == 0 {
-                        held.remove();
-                    }
-                }
-                Entry::Vacant(place) => drop(place.insert(by)),
-            }
-        }
+        self.encoder.rows(batch)?.into_iter().for_each(|row| self.change(row, by));
         Ok(())
+    }
+
+    fn change(&mut self, row: Box<[u8]>, by: i64) {
+        match self.of.entry(row) {
+            Entry::Occupied(mut held) => {
+                *held.get_mut() += by;
+                if *held.get() == 0 {
+                    held.remove();
+                }
+            }
+            Entry::Vacant(place) => drop(place.insert(by)),
+        }
     }
 
     /// Cancels rows that differ only in floats, and by no more than the order of computation explains.
@@ -127,13 +129,13 @@ impl Balance {
         for (bytes, times) in &self.of {
             let columns = self.encoder.converter.convert_rows([parser.parse(bytes)]).map_err(internal)?;
             let row = RecordBatch::try_new(nullable(&self.table), columns).map_err(internal)?;
-            let values = floats.iter().map(|at| float(row.column(*at), 0)).collect();
+            let values: Vec<_> = floats.iter().map(|at| float(row.column(*at), 0)).collect();
             let key = rest.rows(&row)?.pop().unwrap_or_default();
-            match times {
-                1 => stored.entry(key).or_default().push((bytes.clone(), values)),
-                -1 => wanted.push((key, bytes.clone(), values)),
-                // Rows with several copies are reported unchanged.
-                _ => {}
+            for _ in 0..times.unsigned_abs() {
+                match *times > 0 {
+                    true => stored.entry(key.clone()).or_default().push((bytes.clone(), values.clone())),
+                    false => wanted.push((key.clone(), bytes.clone(), values.clone())),
+                }
             }
         }
         for (key, bytes, values) in wanted {
@@ -145,8 +147,8 @@ impl Balance {
                 })
             };
             if let Some(at) = candidates.iter().position(fits) {
-                self.of.remove(&candidates.swap_remove(at).0);
-                self.of.remove(&bytes);
+                self.change(candidates.swap_remove(at).0, -1);
+                self.change(bytes, 1);
             }
         }
         Ok(())
@@ -157,14 +159,22 @@ impl Balance {
         self.of.values().filter(|times| **times > 0).map(|times| times.unsigned_abs()).sum()
     }
 
-    /// The rows whose count isn't zero, in the order of the rows.
-    pub(crate) fn differences(self, mut found: impl FnMut(Difference)) -> Result<()> {
+    /// The rows whose count isn't zero, in the order of the rows: each as a batch of one row, with its count.
+    pub(crate) fn rest(self) -> Result<Vec<(RecordBatch, i64)>> {
         let sorted: BTreeMap<_, _> = self.of.into_iter().collect();
         let parser = self.encoder.converter.parser();
-        for (bytes, times) in sorted {
+        let row = |(bytes, times): (Box<[u8]>, i64)| -> Result<_> {
             let columns = self.encoder.converter.convert_rows([parser.parse(&bytes)]).map_err(internal)?;
-            let row = RecordBatch::try_new(nullable(&self.table), columns).map_err(internal)?;
-            let mut text = shown(&self.table, &row, 0)?.all();
+            Ok((RecordBatch::try_new(nullable(&self.table), columns).map_err(internal)?, times))
+        };
+        sorted.into_iter().map(row).collect()
+    }
+
+    /// The same rows as differences.
+    pub(crate) fn differences(self, mut found: impl FnMut(Difference)) -> Result<()> {
+        let table = self.table.clone();
+        for (row, times) in self.rest()? {
+            let mut text = shown(&table, &row, 0)?.all();
             if times.abs() > 1 {
                 text += &format!(" ({} times)", times.abs());
             }
