@@ -25,6 +25,7 @@ pub mod merge;
 mod position;
 mod settings;
 mod sink;
+mod storable;
 mod table;
 mod transform;
 
@@ -39,5 +40,6 @@ pub use log::{Handler, Limits, Log, NewRecord, Producer, Source, Subscription, T
 pub use position::{Position, TopicPartition};
 pub use settings::{Late, OnGap, Start, Tombstones};
 pub use sink::{Sink, Snapshot, WHOLE_TOPIC};
+pub use storable::MAX_KEY_BYTES;
 pub use table::{Column, Combine, Merge, Role, Table, View};
 pub use transform::{Bad, Decode, Decoded, META_COLUMNS, Transform, meta};

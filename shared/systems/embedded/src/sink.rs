@@ -56,9 +56,11 @@ impl Sink for EmbeddedSink {
     async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
         let change = Change::new(self, partition, from, to);
         let rows: Vec<_> = rows.iter().filter(|rows| rows.num_rows() > 0).cloned().collect();
-        let outcome = match &self.table.combine {
-            Some(combine) if !rows.is_empty() => change.merge(combine, rows).await,
-            _ => change.append(rows).await,
+        let storable = rows.iter().try_for_each(|rows| self.table.check_storable(rows));
+        let outcome = match (storable, &self.table.combine) {
+            (Err(refused), _) => Err(refused),
+            (Ok(()), Some(combine)) if !rows.is_empty() => change.merge(combine, rows).await,
+            (Ok(()), _) => change.append(rows).await,
         };
         outcome.map_err(|error| error.context(format!("table `{}`, {partition}", self.table.public_name())))
     }

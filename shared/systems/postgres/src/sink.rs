@@ -220,6 +220,9 @@ impl Sink for PostgresSink {
 
     async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
         let rows = self.gathered(rows).await?;
+        if let Some(rows) = &rows {
+            self.table.check_storable(rows).map_err(|error| error.context(self.pool.doing(&self.writing())))?;
+        }
         let movement = Movement {
             function: &self.function,
             partition,

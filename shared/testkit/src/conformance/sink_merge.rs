@@ -9,7 +9,7 @@ use arrow::{
     },
     datatypes::{DataType, TimeUnit},
 };
-use millstream_core::{Column, Combine, Error, Fence, Merge, Role, Sink, Table};
+use millstream_core::{Column, Combine, Error, Fence, MAX_KEY_BYTES, Merge, Role, Sink, Table};
 
 use super::{
     SinkHarness, check,
@@ -26,6 +26,7 @@ pub(super) async fn run(harness: &dyn SinkHarness) {
     check("sink: null keys are one group", null_keys_are_one_group(harness)).await;
     check("sink: a table without keys is one row", no_keys_are_one_row(harness)).await;
     check("sink: a sum that overflows is poison", an_overflow_is_poison(harness)).await;
+    check("sink: what not every store can hold is poison", what_not_every_store_holds(harness)).await;
     check("sink: doubles at their edges merge", doubles_at_their_edges(harness)).await;
     check("sink: overlapping keys of two partitions", overlapping_keys(harness)).await;
     check("sink: many keys in one write", many_keys(harness)).await;
@@ -200,6 +201,30 @@ async fn an_overflow_is_poison(harness: &dyn SinkHarness) {
     }
     assert_eq!(sink.fence(&partition(0)).await.unwrap(), Some(one), "and must change nothing");
     assert_eq!(held(sink.as_ref()).await, texts(&[full]));
+}
+
+/// A text with NUL, and keys beyond [`MAX_KEY_BYTES`]: every sink refuses them, with the reason and without the value.
+async fn what_not_every_store_holds(harness: &dyn SinkHarness) {
+    let sink = open(harness, "storable", counts()).await;
+    let fence = sink.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
+    // Texts that don't compress.
+    let mixed = |n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    let letter = |n: usize| char::from(b'a' + (mixed(mixed(n as u64)) % 26) as u8);
+    let long = |bytes: usize| (0..bytes).map(letter).collect::<String>();
+    for (key, reason) in [("k4711\0".to_owned(), "NUL"), (long(MAX_KEY_BYTES + 1), "2501 bytes")] {
+        let row = count_rows(vec![Some(key.as_str())], vec![None], 1);
+        match sink.write(&partition(0), &fence, &moved(&fence, 1), std::slice::from_ref(&row)).await {
+            Err(Error::Poison(fault)) => {
+                let said = fault.to_string();
+                assert!(said.contains(reason) && !said.contains("k4711"), "{said}");
+            }
+            other => panic!("a row that PostgreSQL can't store must be Poison, got {other:?}"),
+        }
+    }
+    assert_eq!(sink.fence(&partition(0)).await.unwrap(), Some(fence.clone()), "and must change nothing");
+    let longest = count_rows(vec![Some(long(MAX_KEY_BYTES).as_str())], vec![None], 1);
+    sink.write(&partition(0), &fence, &moved(&fence, 1), std::slice::from_ref(&longest)).await.unwrap();
+    assert_eq!(held(sink.as_ref()).await, texts(&[longest]));
 }
 
 /// Sums go on to infinity and NaN as IEEE 754 has it, and no difference is too small or too large for a variance: nothing
