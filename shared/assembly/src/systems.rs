@@ -53,7 +53,7 @@ impl Systems {
         let mut file = None;
         let log = match &connections.kafka_brokers {
             Some(_) => LogSystem::Kafka(Arc::new(kafka(connections, compression)?)),
-            None => LogSystem::Embedded(embedded(&mut file, connections, &clock)?),
+            None => LogSystem::Embedded(embedded(&mut file, connections, &clock)?.for_pipeline(&pipeline.name)),
         };
         let references = match &connections.postgres_url {
             Some(url) => TableSystem::Postgres(millstream_postgres::pool(url.expose(), MAX_POSTGRES_CONNECTIONS)?),

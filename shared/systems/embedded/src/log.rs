@@ -67,8 +67,17 @@ impl Producer for Embedded {
     async fn send(&self, topic: &str, records: Vec<NewRecord>) -> Result<Vec<Position>> {
         let (name, now_ms) = (topic.to_owned(), self.clock.now_ms());
         let without_key = self.next_partition.fetch_add(records.len() as u32, Ordering::Relaxed);
-        let positions =
-            self.connections.write(move |connection| append(connection, &name, &records, now_ms, without_key)).await?;
+        let pipeline = self.pipeline.clone();
+        let send = move |connection: &Connection| -> Work<Vec<Position>> {
+            let positions = append(connection, &name, &records, now_ms, without_key)?;
+            if let Some(pipeline) = pipeline {
+                let (id, _) = find_topic(connection, &name)?;
+                connection
+                    .execute("INSERT OR IGNORE INTO millstream_senders VALUES (?1, ?2)", params![id, pipeline])?;
+            }
+            Ok(positions)
+        };
+        let positions = self.connections.write(send).await?;
         self.sent.send_modify(|count| *count += 1);
         Ok(positions)
     }
@@ -161,7 +170,7 @@ impl Embedded {
                 let Some(id) = connection.query_row(select, [name], |row| row.get::<_, i64>(0)).optional()? else {
                     return Ok(());
                 };
-                for table in ["records", "partitions", "group_offsets"] {
+                for table in ["records", "partitions", "senders", "group_offsets"] {
                     connection.execute(&format!("DELETE FROM millstream_{table} WHERE topic_id = ?1"), [id])?;
                 }
                 connection.execute("DELETE FROM millstream_topics WHERE id = ?1", [id])?;
