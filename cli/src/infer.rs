@@ -8,7 +8,8 @@ use std::{
 };
 
 use millstream_assembly::{Cell, Records};
-use serde_json::Value;
+use millstream_codec::{is_date, is_timestamp};
+use serde_json::{Number, Value};
 
 use crate::{Failure, grid::printable};
 
@@ -104,7 +105,7 @@ fn of_json_lines(text: &str) -> Result<Guess, String> {
     let (mut record, mut fixture) = (Seen::default(), String::new());
     for (at, line) in lines {
         match serde_json::from_str(line) {
-            Ok(value @ Value::Object(_)) => record.json(&value),
+            Ok(value @ Value::Object(_)) => record.json(&value, line),
             Ok(_) => return Err(format!("line {}: a record must be a JSON object", at + 1)),
             Err(error) => return Err(format!("line {}: this is not a JSON object: {error}", at + 1)),
         }
@@ -121,6 +122,9 @@ fn of_csv(text: &str) -> Result<Guess, String> {
     let mut records = Records::new(text);
     let header = records.next().ok_or("it is empty: the first line names the columns")?.map_err(told)?.1;
     let names: Vec<String> = header.iter().map(|cell| cell.text.trim().to_owned()).collect();
+    if let Some(twice) = names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name)) {
+        return Err(format!("line 1: the header names `{}` twice", printable(twice)));
+    }
     let (mut record, mut end) = (Seen::default(), 0);
     while record.objects < MAX_RECORDS
         && let Some(read) = records.next()
@@ -138,7 +142,12 @@ fn of_csv(text: &str) -> Result<Guess, String> {
             end = text.len() - records.rest().len();
         }
     }
-    finish(record, text[..end].to_owned())
+    let guess = finish(record, text[..end].to_owned())?;
+    match guess.left_out.is_empty() {
+        true => Ok(guess),
+        // Each column must be a field of the topic.
+        false => Err(format!("line 1: change the header: {}", guess.left_out.join("; "))),
+    }
 }
 
 fn finish(record: Seen, fixture: String) -> Result<Guess, String> {
@@ -215,20 +224,21 @@ impl Seen {
         Some(&mut self.fields[at].1)
     }
 
-    fn json(&mut self, value: &Value) {
+    /// Adds a value of the record in `line`.
+    fn json(&mut self, value: &Value, line: &str) {
         match value {
             Value::Null => self.nulls += 1,
             Value::Bool(_) => self.booleans += 1,
-            Value::Number(number) => self.numbers.add(&number.to_string()),
+            Value::Number(number) => self.numbers.add(&text_of(number, line)),
             Value::String(text) => self.texts.add(text),
             Value::Array(items) => {
                 self.lists += 1;
-                items.iter().for_each(|item| self.items.get_or_insert_default().json(item));
+                items.iter().for_each(|item| self.items.get_or_insert_default().json(item, line));
             }
             Value::Object(fields) => {
                 self.objects += 1;
                 for (name, value) in fields {
-                    self.field(name).into_iter().for_each(|field| field.json(value));
+                    self.field(name).into_iter().for_each(|field| field.json(value, line));
                 }
             }
         }
@@ -272,7 +282,7 @@ impl Seen {
     fn into_kind(self, name: &str, place: &str, left_out: &mut Vec<String>) -> Result<Kind, &'static str> {
         let scalar = |name: String| Ok(Kind::Scalar(name));
         match self.count() {
-            0 => Err("it is null in all records"),
+            0 if self.cells == 0 => Err("it is null in all records"),
             all if all == self.booleans => scalar("boolean".to_owned()),
             all if all == self.numbers.count => scalar(self.numbers.name(name)),
             all if all == self.texts.count => scalar(self.texts.name().to_owned()),
@@ -363,28 +373,26 @@ fn is_number(text: &str) -> bool {
     matches!(serde_json::from_str(text), Ok(Value::Number(_))) && text.trim() == text
 }
 
-/// `2026-11-21`
-fn is_date(text: &str) -> bool {
-    has_form(text, "dddd-dd-dd")
-}
-
-/// RFC 3339: `2026-11-21T10:00:02.5+01:00`
+/// An RFC 3339 time that the decoder can read, with a zone: `2026-11-21T10:00:02.5+01:00`. Without one it may be a local
+/// time.
 fn is_time(text: &str) -> bool {
-    if !text.is_ascii() || text.len() < 20 {
-        return false;
-    }
-    let (second, rest) = text.split_at(19);
-    let behind = rest.strip_prefix('.').unwrap_or(rest);
-    let zone = behind.trim_start_matches(|digit: char| digit.is_ascii_digit());
-    let fraction_ok = rest.starts_with('.') == (zone.len() < behind.len());
-    let zone_ok = zone.eq_ignore_ascii_case("z") || has_form(zone.trim_start_matches(['+', '-']), "dd:dd");
-    fraction_ok && zone_ok && has_form(&second.to_ascii_uppercase(), "dddd-dd-ddTdd:dd:dd")
+    let (letter, zone) = (text.get(10..11).unwrap_or_default(), text.get(19..).unwrap_or_default());
+    is_timestamp(text) && letter.eq_ignore_ascii_case("T") && zone.contains(['Z', 'z', '+', '-'])
 }
 
-/// Does the text have this form? `d` stands for a digit.
-fn has_form(text: &str, form: &str) -> bool {
-    text.len() == form.len()
-        && text.bytes().zip(form.bytes()).all(|(byte, of)| if of == b'd' { byte.is_ascii_digit() } else { byte == of })
+/// A number as it is in `line`. serde_json makes a double of an integer beyond 64 bits, such as a long id.
+fn text_of(number: &Number, line: &str) -> String {
+    if !number.is_f64() {
+        return number.to_string();
+    }
+    let double = number.as_f64().unwrap_or_default();
+    let is_it = |digits: &&str| {
+        digits.len() > 19 && digits.parse().is_ok_and(|whole: f64| (whole - double.abs()).abs() <= whole * 1e-15)
+    };
+    match line.split(|letter: char| !letter.is_ascii_digit()).find(is_it) {
+        Some(digits) => format!("{}{digits}", if double < 0.0 { "-" } else { "" }),
+        None => number.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -453,6 +461,22 @@ mod tests {
         assert_eq!(guess.left_out, [""; 0]);
         assert_eq!(guess.fixture, text);
         assert!(of_csv("a,b\n1\n").unwrap_err().contains("line 2: 1 cells"));
+        assert!(of_csv("a,a\n1,2\n").unwrap_err().contains("names `a` twice"));
+        assert!(of_csv("a,_offset\n1,2\n").unwrap_err().contains("`_offset`: the name is reserved"));
+        assert_eq!(types(&of_csv("a,b\n1,\n").unwrap()), ["a: bigint not null", "b: string"]);
+    }
+
+    #[test]
+    fn long_ids_stay_exact() {
+        let id = "123456789012345678901";
+        let line =
+            format!(r#"{{"id":{id},"negative":-{id},"list":[{id}],"rate":1.5e25,"text":"{id}","whole":{id}.5}}"#);
+        let guess = of_json_lines(&format!("{line}\n{}", line.replace("{id}.5", "0.5"))).unwrap();
+        let types = types(&guess);
+        for expected in ["id: decimal(38,0) not null", "negative: decimal(38,0) not null", "rate: double not null"] {
+            assert!(types.contains(&expected.to_owned()), "{expected}: {types:?}");
+        }
+        assert!(types.iter().any(|found| found.starts_with("list: List(Scalar(\"decimal(38,0)")), "{types:?}");
     }
 
     #[test]
@@ -460,10 +484,18 @@ mod tests {
         for time in ["2026-11-21T10:00:02Z", "2026-11-21t10:00:02.123456z", "2026-11-21T10:00:02-05:30"] {
             assert!(is_time(time), "{time}");
         }
-        for text in
-            ["2026-11-21T10:00:02", "2026-11-21 10:00:02.Z", "2026-11-21T10:00:02.5", "yesterday, at ten o'clock"]
-        {
+        for text in [
+            "2026-11-21T10:00:02",
+            "2026-11-21 10:00:02.Z",
+            "2026-11-21T10:00:02.5",
+            "yesterday, at ten o'clock",
+            "0000-01-01T00:00:00Z",
+            "2026-11-21T25:00:00Z",
+            "2026-11-21T10:00:00+25:99",
+            "2026-11-21 10:00:02Z",
+        ] {
             assert!(!is_time(text), "{text}");
         }
+        assert!(is_date("2026-11-21") && !is_date("2026-02-30") && !is_date("0000-01-01"));
     }
 }
