@@ -282,7 +282,9 @@ impl Seen {
     fn into_kind(self, name: &str, place: &str, left_out: &mut Vec<String>) -> Result<Kind, &'static str> {
         let scalar = |name: String| Ok(Kind::Scalar(name));
         match self.count() {
-            0 if self.cells == 0 => Err("it is null in all records"),
+            // Each column of a CSV file must be a field of the topic.
+            0 if self.cells > 0 => scalar("string".to_owned()),
+            0 => Err("it is null in all records"),
             all if all == self.booleans => scalar("boolean".to_owned()),
             all if all == self.numbers.count => scalar(self.numbers.name(name)),
             all if all == self.texts.count => scalar(self.texts.name().to_owned()),

@@ -255,11 +255,11 @@ fn the_records_of_another_pipeline_are_not_reset() {
     for name in ["one", "two"] {
         ok(&data, &["new", &format!("FOLDER/{name}")]);
     }
-    ok(&data, &["produce", "orders", "FOLDER/two/fixtures/orders.jsonl", "-p", "FOLDER/two"]);
+    ok(&data, &["produce", "orders", "FOLDER/two/fixtures/orders.jsonl", "--skip-bad", "-p", "FOLDER/two"]);
     let (exit, told) = code(&data, &["reset", "FOLDER/one", "-y"]);
     assert!(exit == Some(3) && told.contains("pipeline two"), "{told}");
     assert!(ok(&data, &["reset", "FOLDER/two", "-y"]).contains("orders"));
-    ok(&data, &["produce", "orders", "FOLDER/one/fixtures/orders.jsonl", "-p", "FOLDER/one"]);
+    ok(&data, &["produce", "orders", "FOLDER/one/fixtures/orders.jsonl", "--skip-bad", "-p", "FOLDER/one"]);
     assert!(ok(&data, &["reset", "FOLDER/one", "-y"]).contains("orders"));
 }
 
