@@ -199,7 +199,8 @@ pub struct ResetArgs {
 pub struct ProduceArgs {
     /// A topic of the pipeline
     pub topic: String,
-    /// The records: *.csv, *.jsonl or *.ndjson
+    /// The records: *.csv, *.jsonl or *.ndjson. In CSV, an empty cell is null, also in quotes; in a string field that is
+    /// `not null` it is the empty string
     pub file: PathBuf,
     /// Records per second [default: as fast as possible]
     #[arg(long, value_name = "N", value_parser = positive, conflicts_with = "pace")]

@@ -80,7 +80,7 @@ fn of_json_lines(text: &str) -> Result<Guess, String> {
     let (mut record, mut fixture) = (Seen::default(), String::new());
     for (at, line) in lines {
         match serde_json::from_str(line) {
-            Ok(value @ Value::Object(_)) => record.json(&value),
+            Ok(value @ Value::Object(_)) => record.json(&value, line),
             Ok(_) => return Err(format!("line {}: a record must be a JSON object", at + 1)),
             Err(error) => return Err(format!("line {}: this is not a JSON object: {error}", at + 1)),
         }
@@ -97,6 +97,9 @@ fn of_csv(text: &str) -> Result<Guess, String> {
     let mut records = Records::new(text);
     let header = records.next().ok_or("it is empty: the first line names the columns")?.map_err(told)?.1;
     let names: Vec<String> = header.iter().map(|cell| cell.text.trim().to_owned()).collect();
+    if let Some(twice) = names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name)) {
+        return Err(format!("line 1: the header names `{}` twice", printable(twice)));
+    }
     let (mut record, mut end) = (Seen::default(), 0);
     while record.objects < MAX_RECORDS
         && let Some(read) = records.next()
@@ -114,7 +117,12 @@ fn of_csv(text: &str) -> Result<Guess, String> {
             end = text.len() - records.rest().len();
         }
     }
-    finish(record, text[..end].to_owned())
+    let guess = finish(record, text[..end].to_owned())?;
+    match guess.left_out.is_empty() {
+        true => Ok(guess),
+        // Each column must be a field of the topic.
+        false => Err(format!("line 1: change the header: {}", guess.left_out.join("; "))),
+    }
 }
 
 fn finish(record: Seen, fixture: String) -> Result<Guess, String> {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use millstream_codec::{is_date, is_timestamp};
+use serde_json::{Number, Value};
 
 /// How many distinct texts of a field are counted.
 const MAX_DISTINCT: usize = 1_000;
@@ -104,26 +105,24 @@ pub(super) fn is_number(text: &str) -> bool {
     matches!(serde_json::from_str(text), Ok(Value::Number(_))) && text.trim() == text
 }
 
-/// `2026-11-21`
-fn is_date(text: &str) -> bool {
-    has_form(text, "dddd-dd-dd")
-}
-
-/// RFC 3339: `2026-11-21T10:00:02.5+01:00`
+/// An RFC 3339 time that the decoder can read, with a zone: `2026-11-21T10:00:02.5+01:00`. Without one it may be a local
+/// time.
 pub(super) fn is_time(text: &str) -> bool {
-    if !text.is_ascii() || text.len() < 20 {
-        return false;
-    }
-    let (second, rest) = text.split_at(19);
-    let behind = rest.strip_prefix('.').unwrap_or(rest);
-    let zone = behind.trim_start_matches(|digit: char| digit.is_ascii_digit());
-    let fraction_ok = rest.starts_with('.') == (zone.len() < behind.len());
-    let zone_ok = zone.eq_ignore_ascii_case("z") || has_form(zone.trim_start_matches(['+', '-']), "dd:dd");
-    fraction_ok && zone_ok && has_form(&second.to_ascii_uppercase(), "dddd-dd-ddTdd:dd:dd")
+    let (letter, zone) = (text.get(10..11).unwrap_or_default(), text.get(19..).unwrap_or_default());
+    is_timestamp(text) && letter.eq_ignore_ascii_case("T") && zone.contains(['Z', 'z', '+', '-'])
 }
 
-/// Does the text have this form? `d` stands for a digit.
-fn has_form(text: &str, form: &str) -> bool {
-    text.len() == form.len()
-        && text.bytes().zip(form.bytes()).all(|(byte, of)| if of == b'd' { byte.is_ascii_digit() } else { byte == of })
+/// A number as it is in `line`. serde_json makes a double of an integer beyond 64 bits, such as a long id.
+pub(super) fn text_of(number: &Number, line: &str) -> String {
+    if !number.is_f64() {
+        return number.to_string();
+    }
+    let double = number.as_f64().unwrap_or_default();
+    let is_it = |digits: &&str| {
+        digits.len() > 19 && digits.parse().is_ok_and(|whole: f64| (whole - double.abs()).abs() <= whole * 1e-15)
+    };
+    match line.split(|letter: char| !letter.is_ascii_digit()).find(is_it) {
+        Some(digits) => format!("{}{digits}", if double < 0.0 { "-" } else { "" }),
+        None => number.to_string(),
+    }
 }

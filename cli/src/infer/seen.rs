@@ -4,7 +4,7 @@ use millstream_assembly::Cell;
 use serde_json::Value;
 
 use super::{
-    scalars::{Numbers, Texts, is_number},
+    scalars::{Numbers, Texts, is_number, text_of},
     types::{Field, Kind},
 };
 use crate::grid::printable;
@@ -50,20 +50,21 @@ impl Seen {
         Some(&mut self.fields[at].1)
     }
 
-    pub(super) fn json(&mut self, value: &Value) {
+    /// Adds a value of the record in `line`.
+    pub(super) fn json(&mut self, value: &Value, line: &str) {
         match value {
             Value::Null => self.nulls += 1,
             Value::Bool(_) => self.booleans += 1,
-            Value::Number(number) => self.numbers.add(&number.to_string()),
+            Value::Number(number) => self.numbers.add(&text_of(number, line)),
             Value::String(text) => self.texts.add(text),
             Value::Array(items) => {
                 self.lists += 1;
-                items.iter().for_each(|item| self.items.get_or_insert_default().json(item));
+                items.iter().for_each(|item| self.items.get_or_insert_default().json(item, line));
             }
             Value::Object(fields) => {
                 self.objects += 1;
                 for (name, value) in fields {
-                    self.field(name).into_iter().for_each(|field| field.json(value));
+                    self.field(name).into_iter().for_each(|field| field.json(value, line));
                 }
             }
         }
@@ -107,6 +108,8 @@ impl Seen {
     fn into_kind(self, name: &str, place: &str, left_out: &mut Vec<String>) -> Result<Kind, &'static str> {
         let scalar = |name: String| Ok(Kind::Scalar(name));
         match self.count() {
+            // Each column of a CSV file must be a field of the topic.
+            0 if self.cells > 0 => scalar("string".to_owned()),
             0 => Err("it is null in all records"),
             all if all == self.booleans => scalar("boolean".to_owned()),
             all if all == self.numbers.count => scalar(self.numbers.name(name)),

@@ -1,3 +1,5 @@
+use millstream_codec::is_date;
+
 use super::{scalars::is_time, *};
 
 fn types(guess: &Guess) -> Vec<String> {
@@ -62,6 +64,21 @@ fn types_of_csv_are_guessed_from_its_cells() {
     assert_eq!(guess.left_out, [""; 0]);
     assert_eq!(guess.fixture, text);
     assert!(of_csv("a,b\n1\n").unwrap_err().contains("line 2: 1 cells"));
+    assert!(of_csv("a,a\n1,2\n").unwrap_err().contains("names `a` twice"));
+    assert!(of_csv("a,_offset\n1,2\n").unwrap_err().contains("`_offset`: the name is reserved"));
+    assert_eq!(types(&of_csv("a,b\n1,\n").unwrap()), ["a: bigint not null", "b: string"]);
+}
+
+#[test]
+fn long_ids_stay_exact() {
+    let id = "123456789012345678901";
+    let line = format!(r#"{{"id":{id},"negative":-{id},"list":[{id}],"rate":1.5e25,"text":"{id}","whole":{id}.5}}"#);
+    let guess = of_json_lines(&format!("{line}\n{}", line.replace("{id}.5", "0.5"))).unwrap();
+    let types = types(&guess);
+    for expected in ["id: decimal(38,0) not null", "negative: decimal(38,0) not null", "rate: double not null"] {
+        assert!(types.contains(&expected.to_owned()), "{expected}: {types:?}");
+    }
+    assert!(types.iter().any(|found| found.starts_with("list: List(Scalar(\"decimal(38,0)")), "{types:?}");
 }
 
 #[test]
@@ -69,7 +86,17 @@ fn times_have_a_zone() {
     for time in ["2026-11-21T10:00:02Z", "2026-11-21t10:00:02.123456z", "2026-11-21T10:00:02-05:30"] {
         assert!(is_time(time), "{time}");
     }
-    for text in ["2026-11-21T10:00:02", "2026-11-21 10:00:02.Z", "2026-11-21T10:00:02.5", "yesterday, at ten o'clock"] {
+    for text in [
+        "2026-11-21T10:00:02",
+        "2026-11-21 10:00:02.Z",
+        "2026-11-21T10:00:02.5",
+        "yesterday, at ten o'clock",
+        "0000-01-01T00:00:00Z",
+        "2026-11-21T25:00:00Z",
+        "2026-11-21T10:00:00+25:99",
+        "2026-11-21 10:00:02Z",
+    ] {
         assert!(!is_time(text), "{text}");
     }
+    assert!(is_date("2026-11-21") && !is_date("2026-02-30") && !is_date("0000-01-01"));
 }

@@ -214,6 +214,55 @@ fn a_folder_of_several_pipelines_is_not_reset() {
     assert!(ok(&data, &["query", "SELECT count(*) AS n FROM sales", "-p", "FOLDER/two"]).contains('n'));
 }
 
+/// Words of SQL are quoted in the statement, and ids beyond 64 bits stay exact.
+#[test]
+fn a_guessed_pipeline_passes_its_own_test_with_any_names() {
+    let data = data();
+    let file = data.path().join("lateral.jsonl");
+    let record = |n: u32| {
+        let id = "123456789012345678901";
+        format!(
+            r#"{{"returning":"2026-11-21T10:00:0{n}Z","distinct":1.{n},"exists":"x{}","trim":"2026-02-30","id":{id}}}"#,
+            n % 2
+        )
+    };
+    fs::write(&file, (0..6).map(record).collect::<Vec<_>>().join("\n")).expect("written");
+    ok(&data, &["new", "FOLDER/words", "--from", &file.display().to_string()]);
+    let text = fs::read_to_string(data.path().join("words/pipeline.yaml")).expect("the file");
+    for line in ["trim: string not null", "id: decimal(38,0) not null", "\"distinct\"", "FROM \"lateral\""] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    ok(&data, &["test", "FOLDER/words"]);
+}
+
+/// What can't be guessed is told about the file that was given, and nothing is made.
+#[test]
+fn a_file_that_gives_no_pipeline_is_named() {
+    let data = data();
+    let file = data.path().join("twice.csv");
+    for text in ["a,a\n1,2\n", "a,_offset\n1,2\n"] {
+        fs::write(&file, text).expect("written");
+        let (exit, told) = code(&data, &["new", "FOLDER/twice", "--from", &file.display().to_string()]);
+        assert!(exit == Some(2) && told.contains("twice.csv: line 1"), "{told}");
+        assert!(!data.path().join("twice").exists());
+    }
+}
+
+/// A pipeline that only sends records has no fences.
+#[test]
+fn the_records_of_another_pipeline_are_not_reset() {
+    let data = data();
+    for name in ["one", "two"] {
+        ok(&data, &["new", &format!("FOLDER/{name}")]);
+    }
+    ok(&data, &["produce", "orders", "FOLDER/two/fixtures/orders.jsonl", "--skip-bad", "-p", "FOLDER/two"]);
+    let (exit, told) = code(&data, &["reset", "FOLDER/one", "-y"]);
+    assert!(exit == Some(3) && told.contains("pipeline two"), "{told}");
+    assert!(ok(&data, &["reset", "FOLDER/two", "-y"]).contains("orders"));
+    ok(&data, &["produce", "orders", "FOLDER/one/fixtures/orders.jsonl", "--skip-bad", "-p", "FOLDER/one"]);
+    assert!(ok(&data, &["reset", "FOLDER/one", "-y"]).contains("orders"));
+}
+
 #[test]
 fn a_reset_does_not_wait_and_does_not_guess() {
     let data = data();

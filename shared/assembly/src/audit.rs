@@ -1,6 +1,6 @@
 //! The audit of exactly-once: compares what the sink holds with the result of one pass over the log.
 
-mod balance;
+pub(crate) mod balance;
 mod by_key;
 mod cells;
 mod encoder;

@@ -85,14 +85,14 @@ pub(crate) struct Database {
     pub tables: Arc<dyn TableStore>,
 }
 
-/// Opens the embedded store in `file`.
+/// Opens the embedded store in `file`, for the records that `pipeline` sends.
 ///
 /// # Errors
 /// `Stop` when it is not linked, or the file can't be opened.
-pub(crate) fn open_database(file: &Path, clock: &Arc<dyn Clock>) -> Result<Database> {
-    let _ = (file, clock);
+pub(crate) fn open_database(file: &Path, pipeline: &str, clock: &Arc<dyn Clock>) -> Result<Database> {
+    let _ = (file, pipeline, clock);
     if_linked!("embedded", {
-        let store = millstream_embedded::Embedded::open(file, Arc::clone(clock))?;
+        let store = millstream_embedded::Embedded::open(file, Arc::clone(clock))?.for_pipeline(pipeline);
         Database { log: Arc::clone(&store) as _, tables: store }
     })
 }

@@ -39,6 +39,7 @@ impl OpenStore {
 
 /// Opens the systems of a process, each of them once.
 pub(crate) struct Opener<'a> {
+    pipeline: &'a str,
     connections: &'a Connections,
     clock: Arc<dyn Clock>,
     database: Option<Database>,
@@ -46,8 +47,9 @@ pub(crate) struct Opener<'a> {
 }
 
 impl<'a> Opener<'a> {
-    pub fn new(connections: &'a Connections, clock: Arc<dyn Clock>) -> Self {
-        Self { connections, clock, database: None, stores: BTreeMap::new() }
+    /// For the pipeline of this name.
+    pub fn new(pipeline: &'a str, connections: &'a Connections, clock: Arc<dyn Clock>) -> Self {
+        Self { pipeline, connections, clock, database: None, stores: BTreeMap::new() }
     }
 
     /// The log.
@@ -113,7 +115,7 @@ impl<'a> Opener<'a> {
             Error::stop(format!("can't make the data folder {} (MILLSTREAM_DATA_DIR)", folder.display()))
                 .caused_by(error)
         })?;
-        let database = open_database(&self.connections.database_file(), &self.clock)?;
+        let database = open_database(&self.connections.database_file(), self.pipeline, &self.clock)?;
         Ok(self.database.insert(database).clone())
     }
 }

@@ -44,7 +44,7 @@ impl Systems {
     /// # Errors
     /// `Stop` when an address or a setting can't be right, a system is not linked, or the data folder can't be made.
     pub fn open(pipeline: &Pipeline, connections: &Connections, clock: Arc<dyn Clock>) -> Result<Self> {
-        Self::open_used(Used::by(pipeline, pipeline.functions.keys()), connections, clock)
+        Self::open_used(&pipeline.name, Used::by(pipeline, pipeline.functions.keys()), connections, clock)
     }
 
     /// The same for one function of the pipeline.
@@ -57,11 +57,11 @@ impl Systems {
         connections: &Connections,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        Self::open_used(Used::by(pipeline, [function]), connections, clock)
+        Self::open_used(&pipeline.name, Used::by(pipeline, [function]), connections, clock)
     }
 
-    fn open_used(used: Used, connections: &Connections, clock: Arc<dyn Clock>) -> Result<Self> {
-        let mut opener = Opener::new(connections, clock);
+    fn open_used(pipeline: &str, used: Used, connections: &Connections, clock: Arc<dyn Clock>) -> Result<Self> {
+        let mut opener = Opener::new(pipeline, connections, clock);
         let (mut written, mut joined) = (BTreeMap::new(), BTreeMap::new());
         for system in used.written {
             written.insert(system, opener.written(system)?);

@@ -74,6 +74,7 @@ pub use encoder::JsonEncoder;
 pub use meta::full_schema;
 pub use millstream_core::Tombstones;
 use millstream_core::{EPOCH_METADATA, Error, Result};
+pub use time::{is_date, is_timestamp};
 
 /// The longest value that is decoded, in bytes; Kafka's own default limit is 1 MiB (`message.max.bytes`).
 pub const MAX_VALUE_BYTES: usize = 8 << 20;

@@ -103,6 +103,16 @@ pub(crate) fn parse_timestamp(text: &str) -> Option<i64> {
     Some(date * US_PER_DAY + seconds * 1_000_000 + fraction_us)
 }
 
+/// Can a field of type `timestamp` hold this text?
+pub fn is_timestamp(text: &str) -> bool {
+    parse_timestamp(text).and_then(within_us).is_some()
+}
+
+/// Can a field of type `date` hold this text?
+pub fn is_date(text: &str) -> bool {
+    parse_date(text).and_then(within_days).is_some()
+}
+
 /// The fraction of a second at the start of `text`, in microseconds, and what follows it.
 fn fraction_us(text: &[u8]) -> Option<(i64, &[u8])> {
     let Some(digits) = text.strip_prefix(b".") else {

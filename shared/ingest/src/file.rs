@@ -88,8 +88,8 @@ impl Checked {
 /// Reads a file's records, to be sent to `topic`. The file is read as the records are asked for, some 1 MiB at a time.
 ///
 /// - `*.csv`: the first line names the topic's field for each column, in any order; RFC 4180 quoting. A cell is read by
-///   its field's type, by the rules of `millstream-codec`; structs and lists are JSON. An empty cell is null, or the empty
-///   string if the field is a string that can't be null. A line must fit the topic's schema.
+///   its field's type, by the rules of `millstream-codec`; structs and lists are JSON. An empty cell is null, also
+///   in quotes, but the empty string if the field is a string that can't be null. A line must fit the topic's schema.
 /// - `*.jsonl`, `*.ndjson`: each line is sent as it is, byte for byte; empty lines are skipped. It must be one JSON object that
 ///   fits the topic's schema, as the functions that read the topic will decode it; with [`Look::KeyAndTime`] only the event
 ///   time and the key are checked.

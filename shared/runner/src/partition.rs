@@ -28,11 +28,24 @@ struct Known {
     /// Records refused in a row. A write with an accepted record resets it.
     refused: usize,
     /// Refused records of the write in flight: partitions that are written at the same time must count each other's.
-    in_hand: usize,
+    in_flight: usize,
     /// Has any record been accepted yet?
     accepted: bool,
     /// How many times in a row the log ended below the fence.
     short: u32,
+}
+
+/// The refused records of a write that is allowed. They stop counting when it ends, however it ends: a partition that
+/// is revoked during a write must not count for the others.
+pub(crate) struct InFlight<'a> {
+    partitions: &'a Partitions,
+    partition: TopicPartition,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.partitions.of(&self.partition, |known| known.in_flight = 0);
+    }
 }
 
 /// The outcome for the records of one write.
@@ -100,22 +113,23 @@ impl Partitions {
         self.of(work.partition(), |known| known.letters.extend(offsets));
     }
 
-    /// Checks whether a write with this outcome is allowed. `refused` is its first record that is not accepted.
+    /// Checks whether a write with this outcome is allowed. `refused` is its first record that is not accepted. The
+    /// caller keeps the result until the write has ended.
     ///
     /// # Errors
     /// `Stop` if too many records have already been refused; `TooLarge` if this write would make it too many.
-    pub(crate) fn check(&self, work: &Batch, outcome: Outcome, refused: &Bad) -> Result<()> {
+    pub(crate) fn check(&self, work: &Batch, outcome: Outcome, refused: &Bad) -> Result<Option<InFlight<'_>>> {
         if outcome.accepted > 0 || outcome.refused == 0 {
-            return Ok(());
+            return Ok(None);
         }
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let here = all.entry(work.partition().clone()).or_default();
-        here.in_hand = 0;
+        here.in_flight = 0;
         let (before, most) = if here.accepted {
             (here.refused, MAX_REFUSED_IN_A_ROW)
         } else {
             let none_accepted = all.values().filter(|known| !known.accepted);
-            (none_accepted.map(|known| known.refused.saturating_add(known.in_hand)).sum(), MAX_REFUSED_AT_FIRST)
+            (none_accepted.map(|known| known.refused.saturating_add(known.in_flight)).sum(), MAX_REFUSED_AT_FIRST)
         };
         if before >= most {
             return Err(too_many(most, work.offsets().value(refused.index), &refused.reason));
@@ -123,14 +137,14 @@ impl Partitions {
         if before.saturating_add(outcome.refused) > most {
             return Err(Error::too_large("more records are refused than allowed"));
         }
-        all.entry(work.partition().clone()).or_default().in_hand = outcome.refused;
-        Ok(())
+        all.entry(work.partition().clone()).or_default().in_flight = outcome.refused;
+        Ok(Some(InFlight { partitions: self, partition: work.partition().clone() }))
     }
 
     /// Counts a completed write.
     pub(crate) fn count(&self, partition: &TopicPartition, outcome: Outcome) {
         self.of(partition, |known| {
-            known.in_hand = 0;
+            known.in_flight = 0;
             if outcome.accepted > 0 {
                 (known.accepted, known.refused) = (true, 0);
             } else {

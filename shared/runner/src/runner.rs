@@ -180,10 +180,14 @@ impl Runner {
             None => self.transform(fence, work).await?,
         };
         let without_rows = done.rows.iter().all(|rows| rows.num_rows() == 0);
-        if let Some(first) = done.bad.first() {
-            self.known.check(work, done.outcome, first)?;
-            self.keep_letters(work, &done.bad).await?;
-        }
+        let _in_flight = match done.bad.first() {
+            Some(first) => {
+                let in_flight = self.known.check(work, done.outcome, first)?;
+                self.keep_letters(work, &done.bad).await?;
+                in_flight
+            }
+            None => None,
+        };
         let mut to = fence.clone();
         to.next_offset = work.range().end;
         to.last_timestamp_ms = work.timestamps_ms().values().last().copied().or(fence.last_timestamp_ms);

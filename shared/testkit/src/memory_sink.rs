@@ -252,7 +252,10 @@ impl Sink for MemorySink {
             return Err(Error::too_large(format!("more than {most} rows (injected)")));
         }
         match failure {
-            None => self.commit(partition, from, to, rows).await,
+            None => {
+                rows.iter().try_for_each(|rows| self.table.check_storable(rows))?;
+                self.commit(partition, from, to, rows).await
+            }
             Some(Failure::RetryBefore) => Err(Error::retry("the connection was lost before the commit (injected)")),
             Some(Failure::RetryAfter) => {
                 self.commit(partition, from, to, rows).await?;

@@ -12,8 +12,9 @@ use crate::{
 };
 
 /// Words that SQL or its parser uses: as names they are quoted.
-const QUOTED: &str = " all any as case cast current date day desc end false fetch from group hour interval join left limit not \
-                      null offset on order right select table time timestamp to true user values where ";
+const QUOTED: &str = " all any as case cast current current_date current_time current_timestamp date day desc distinct end \
+                      exists false fetch from group hour interval join lateral left limit not null offset on order \
+                      returning right select table time timestamp to trim true unnest user values where ";
 
 /// The text of the file, and the names of its test's files.
 pub(super) struct Written {

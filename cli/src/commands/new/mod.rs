@@ -120,7 +120,14 @@ async fn from_guess(folder: &Path, name: &str, file: &Path, guess: &Guess) -> Re
     write(folder, "pipeline.yaml", &written.pipeline)?;
     let pipeline = Pipeline::load(folder).map_err(Failure::Pipeline)?;
     let given = BTreeMap::from([(guessed::topic_of(file), given)]);
-    let tables = tables_of_given(&pipeline, &given, &read_given).await?;
+    let tables = tables_of_given(&pipeline, &given, &read_given).await.map_err(|error| {
+        // The fixture, which is removed again, has the same lines as the file.
+        let (fixture, file) = (folder.join(&written.given).display().to_string(), file.display().to_string());
+        Failure::Usage(format!(
+            "no pipeline can be guessed from {file}: {}",
+            error.to_string().replace(&fixture, &file)
+        ))
+    })?;
     tables.values().try_for_each(|rows| write(folder, &written.expected, rows))
 }
 

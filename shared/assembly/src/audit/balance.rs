@@ -19,36 +19,38 @@ use crate::rows::shown;
 /// How many times each row is stored, minus how many times it is expected.
 ///
 /// Memory: the bytes of all rows whose count isn't zero yet.
-pub(super) struct Balance {
+pub(crate) struct Balance {
     encoder: Encoder,
     table: Table,
     counts: HashMap<Box<[u8]>, i64>,
 }
 
 impl Balance {
-    pub(super) fn new(table: &Table) -> Result<Self> {
+    pub(crate) fn new(table: &Table) -> Result<Self> {
         let encoder = Encoder::new(table, (0..table.columns.len()).collect())?;
         Ok(Self { encoder, table: table.clone(), counts: HashMap::new() })
     }
 
     /// Adds rows that are stored (`by` 1) or expected (`by` -1).
-    pub(super) fn add(&mut self, batch: &RecordBatch, by: i64) -> Result<()> {
-        for row in self.encoder.rows(batch)? {
-            match self.counts.entry(row) {
-                Entry::Occupied(mut held) => {
-                    *held.get_mut() += by;
-                    if *held.get() == 0 {
-                        held.remove();
-                    }
-                }
-                Entry::Vacant(place) => drop(place.insert(by)),
-            }
-        }
+    pub(crate) fn add(&mut self, batch: &RecordBatch, by: i64) -> Result<()> {
+        self.encoder.rows(batch)?.into_iter().for_each(|row| self.change(row, by));
         Ok(())
     }
 
+    fn change(&mut self, row: Box<[u8]>, by: i64) {
+        match self.counts.entry(row) {
+            Entry::Occupied(mut held) => {
+                *held.get_mut() += by;
+                if *held.get() == 0 {
+                    held.remove();
+                }
+            }
+            Entry::Vacant(place) => drop(place.insert(by)),
+        }
+    }
+
     /// Cancels rows that differ only in floats, and by no more than the order of computation explains.
-    pub(super) fn cancel_close(&mut self) -> Result<()> {
+    pub(crate) fn cancel_close(&mut self) -> Result<()> {
         let is_float = |at: &usize| self.table.columns[*at].data_type == DataType::Float64;
         let (floats, exact): (Vec<usize>, Vec<usize>) = (0..self.table.columns.len()).partition(is_float);
         if floats.is_empty() || self.counts.is_empty() {
@@ -61,13 +63,13 @@ impl Balance {
         for (bytes, times) in &self.counts {
             let columns = self.encoder.converter.convert_rows([parser.parse(bytes)]).map_err(internal)?;
             let row = RecordBatch::try_new(nullable(&self.table), columns).map_err(internal)?;
-            let values = floats.iter().map(|at| float(row.column(*at), 0)).collect();
+            let values: Vec<_> = floats.iter().map(|at| float(row.column(*at), 0)).collect();
             let key = rest.rows(&row)?.pop().unwrap_or_default();
-            match times {
-                1 => stored.entry(key).or_default().push((bytes.clone(), values)),
-                -1 => wanted.push((key, bytes.clone(), values)),
-                // Rows with several copies are reported unchanged.
-                _ => {}
+            for _ in 0..times.unsigned_abs() {
+                match *times > 0 {
+                    true => stored.entry(key.clone()).or_default().push((bytes.clone(), values.clone())),
+                    false => wanted.push((key.clone(), bytes.clone(), values.clone())),
+                }
             }
         }
         for (key, bytes, values) in wanted {
@@ -79,8 +81,8 @@ impl Balance {
                 })
             };
             if let Some(at) = candidates.iter().position(fits) {
-                self.counts.remove(&candidates.swap_remove(at).0);
-                self.counts.remove(&bytes);
+                self.change(candidates.swap_remove(at).0, -1);
+                self.change(bytes, 1);
             }
         }
         Ok(())
@@ -91,14 +93,22 @@ impl Balance {
         self.counts.values().filter(|times| **times > 0).map(|times| times.unsigned_abs()).sum()
     }
 
-    /// The rows that don't balance, in their order.
-    pub(super) fn differences(self, mut found: impl FnMut(Difference)) -> Result<()> {
+    /// The rows that don't balance, in their order: each as a batch of one row, with its count.
+    pub(crate) fn rest(self) -> Result<Vec<(RecordBatch, i64)>> {
         let sorted: BTreeMap<_, _> = self.counts.into_iter().collect();
         let parser = self.encoder.converter.parser();
-        for (bytes, times) in sorted {
+        let row = |(bytes, times): (Box<[u8]>, i64)| -> Result<_> {
             let columns = self.encoder.converter.convert_rows([parser.parse(&bytes)]).map_err(internal)?;
-            let row = RecordBatch::try_new(nullable(&self.table), columns).map_err(internal)?;
-            let mut text = shown(&self.table, &row, 0)?.all();
+            Ok((RecordBatch::try_new(nullable(&self.table), columns).map_err(internal)?, times))
+        };
+        sorted.into_iter().map(row).collect()
+    }
+
+    /// The same rows as differences.
+    pub(super) fn differences(self, mut found: impl FnMut(Difference)) -> Result<()> {
+        let table = self.table.clone();
+        for (row, times) in self.rest()? {
+            let mut text = shown(&table, &row, 0)?.all();
             if times.abs() > 1 {
                 text += &format!(" ({} times)", times.abs());
             }

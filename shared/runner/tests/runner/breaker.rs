@@ -1,12 +1,13 @@
 //! If everything is refused, the mistake isn't in the records: the function stops before it has moved the whole topic
 //! into the dead letters.
 
-use millstream_core::{Error, Late, Log, TopicPartition};
-use millstream_testkit::MemoryLog;
+use millstream_core::{Batch, Error, Late, Log, TopicPartition};
+use millstream_testkit::{Failure, MemoryLog};
 
 use crate::{
     narrowing::ALL,
     world::{Declared, Member, TOPIC, UNSTORABLE, World},
+    yielding::die_after,
 };
 
 /// Reads from the fence in batches until the end or an error; returns the error's text, if any.
@@ -115,4 +116,39 @@ async fn partitions_without_an_accepted_record_count_together() {
         }
     }
     assert_eq!((stops, letters, world.letters.all().len()), (PARTITIONS - 10, 1_000, 1_000));
+}
+
+/// Two partitions: the first has as many bad records as are allowed, the second one bad record.
+async fn two_partitions() -> (World, Batch, Batch) {
+    let mut world = World::new(Declared::default());
+    world.log = MemoryLog::with_topic(TOPIC, 2);
+    world.log.append(TOPIC, 0, values("bad", 1_000));
+    world.log.append(TOPIC, 1, ["bad"]);
+    let many = world.log.read(&TopicPartition::new(TOPIC, 1, 0), 0..1_000, ALL).await.unwrap();
+    let one = world.log.read(&TopicPartition::new(TOPIC, 1, 1), 0..1, ALL).await.unwrap();
+    (world, many, one)
+}
+
+#[tokio::test]
+async fn a_failed_write_does_not_count_for_other_partitions() {
+    let (world, many, one) = two_partitions().await;
+    let member = world.member().await;
+    member.sink.fail_next(Failure::RetryBefore);
+    assert!(member.runner.process(many).await.unwrap_err().is_retry());
+    assert_eq!(member.runner.process(one).await.unwrap(), 1);
+}
+
+/// As when its partition is revoked during the write.
+#[tokio::test]
+async fn a_cancelled_write_does_not_count_for_other_partitions() {
+    for steps in 0.. {
+        let (world, many, one) = two_partitions().await;
+        let member = world.slow_member(1).await;
+        if let Some(done) = die_after(steps, member.runner.process(many)).await {
+            assert_eq!(done.unwrap(), 1_000);
+            assert!(matches!(member.runner.process(one).await, Err(Error::Stop(_))), "the first partition used it up");
+            break;
+        }
+        assert_eq!(member.runner.process(one).await.expect("one is allowed"), 1, "after {steps} steps");
+    }
 }

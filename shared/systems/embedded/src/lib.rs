@@ -80,6 +80,8 @@ pub struct Embedded {
     sent: watch::Sender<u64>,
     /// Where the next record without a key goes.
     next_partition: Arc<AtomicU32>,
+    /// Who sends records.
+    pipeline: Option<Arc<str>>,
 }
 
 impl Embedded {
@@ -92,7 +94,12 @@ impl Embedded {
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         let connections = Arc::new(Connections::open(path, schema::migrate)?);
         let (sent, next_partition) = (watch::Sender::new(0), Arc::new(AtomicU32::new(0)));
-        Ok(Arc::new(Self { connections, clock, sent, next_partition }))
+        Ok(Arc::new(Self { connections, clock, sent, next_partition, pipeline: None }))
+    }
+
+    /// The same file, for a pipeline: the file keeps to which topics it has sent records, see [`Embedded::pipelines`].
+    pub fn for_pipeline(&self, name: &str) -> Arc<Self> {
+        Arc::new(Self { pipeline: Some(name.into()), ..self.clone() })
     }
 
     /// Now, in the text form of all times in the file.

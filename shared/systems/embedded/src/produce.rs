@@ -17,8 +17,17 @@ impl Producer for Embedded {
     async fn send(&self, topic: &str, records: Vec<NewRecord>) -> Result<Vec<Position>> {
         let (name, now_ms) = (topic.to_owned(), self.clock.now_ms());
         let without_key = self.next_partition.fetch_add(records.len() as u32, Ordering::Relaxed);
-        let positions =
-            self.connections.write(move |connection| append(connection, &name, &records, now_ms, without_key)).await?;
+        let pipeline = self.pipeline.clone();
+        let send = move |connection: &Connection| -> Work<Vec<Position>> {
+            let positions = append(connection, &name, &records, now_ms, without_key)?;
+            if let Some(pipeline) = pipeline {
+                let (id, _) = find_topic(connection, &name)?;
+                connection
+                    .execute("INSERT OR IGNORE INTO millstream_senders VALUES (?1, ?2)", params![id, pipeline])?;
+            }
+            Ok(positions)
+        };
+        let positions = self.connections.write(send).await?;
         self.sent.send_modify(|count| *count += 1);
         Ok(positions)
     }

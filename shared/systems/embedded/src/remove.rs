@@ -24,7 +24,8 @@ pub struct Removal {
 }
 
 impl Embedded {
-    /// Pipelines that have fences, dead letters or group offsets in the file, in the order of their names.
+    /// Pipelines that have sent records or have fences, dead letters or group offsets in the file, in the order of their
+    /// names.
     ///
     /// # Errors
     /// `Retry` when the file can't be read now.
@@ -32,7 +33,8 @@ impl Embedded {
         self.connections
             .read(|connection| {
                 let functions = OWNED.map(|(table, column)| format!("SELECT {column} AS function FROM {table}"));
-                let mut select = connection.prepare(&functions.join(" UNION "))?;
+                let senders = "SELECT pipeline || '.' FROM millstream_senders";
+                let mut select = connection.prepare(&[functions.join(" UNION ").as_str(), senders].join(" UNION "))?;
                 let functions = select.query_map([], |row| row.get::<_, String>(0))?;
                 let pipelines = functions.map(|function| {
                     Ok(function?.split_once('.').map_or_else(String::new, |(pipeline, _)| pipeline.to_owned()))
@@ -92,7 +94,7 @@ fn remove_table(connection: &Connection, table: &str) -> Work<()> {
 fn remove_topic(connection: &Connection, topic: &str) -> Work<()> {
     let select = "SELECT id FROM millstream_topics WHERE name = ?1";
     let Some(id) = connection.query_row(select, [topic], |row| row.get::<_, i64>(0)).optional()? else { return Ok(()) };
-    for table in ["millstream_records", "millstream_partitions", "millstream_group_offsets"] {
+    for table in ["millstream_records", "millstream_partitions", "millstream_senders", "millstream_group_offsets"] {
         connection.execute(&format!("DELETE FROM {table} WHERE topic_id = ?1"), [id])?;
     }
     connection.execute("DELETE FROM millstream_topics WHERE id = ?1", [id])?;

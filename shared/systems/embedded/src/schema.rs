@@ -10,7 +10,8 @@ const VERSION: i64 = 2;
 ///
 /// `high` of a partition is one past its newest record and `low` its oldest: kept apart from the records, so that
 /// offsets go on after retention has deleted them all. A topic's `uuid` is what tells it from one that was deleted and
-/// re-created under its name, here or in another file.
+/// re-created under its name, here or in another file. The `senders` of a topic are the pipelines that have sent records
+/// to it: a reset of another one must not delete them.
 const TABLES: &str = r#"
 CREATE TABLE millstream_topics (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, partitions INTEGER NOT NULL,
@@ -22,6 +23,9 @@ CREATE TABLE millstream_records (
     topic_id INTEGER NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL, timestamp_ms INTEGER NOT NULL,
     key BLOB, value BLOB, headers BLOB,
     PRIMARY KEY (topic_id, partition, "offset")) WITHOUT ROWID;
+CREATE TABLE millstream_senders (
+    topic_id INTEGER NOT NULL, pipeline TEXT NOT NULL,
+    PRIMARY KEY (topic_id, pipeline)) WITHOUT ROWID;
 CREATE TABLE millstream_group_offsets (
     "group" TEXT NOT NULL, topic_id INTEGER NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL,
     updated_at TEXT NOT NULL,
@@ -47,13 +51,17 @@ ALTER TABLE millstream_fences ADD COLUMN topic_id TEXT;
 ";
 
 /// What a file of this version may lack all the same: a process of version 1 that had it open while it was migrated makes
-/// topics without an identity, and files that were migrated at first got no index.
+/// topics without an identity, and files that were migrated at first got no index. The senders came later: those of
+/// before are unknown.
 const LACKS: &str = "SELECT EXISTS (SELECT 1 FROM millstream_topics WHERE uuid IS NULL)
-    OR NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'millstream_dead_letters_newest')";
+    OR (SELECT count(*) FROM sqlite_master WHERE name IN ('millstream_dead_letters_newest', 'millstream_senders')) < 2";
 
 const COMPLETE: &str = "
 UPDATE millstream_topics SET uuid = lower(hex(randomblob(16))) WHERE uuid IS NULL;
 CREATE INDEX IF NOT EXISTS millstream_dead_letters_newest ON millstream_dead_letters (created_at);
+CREATE TABLE IF NOT EXISTS millstream_senders (
+    topic_id INTEGER NOT NULL, pipeline TEXT NOT NULL,
+    PRIMARY KEY (topic_id, pipeline)) WITHOUT ROWID;
 ";
 
 /// What a file is, before [`migrate`] has seen to it.

@@ -71,6 +71,7 @@ impl Sink for EmbeddedSink {
         };
         let written = async {
             let rows = rows.iter().filter(|rows| rows.num_rows() > 0);
+            rows.clone().try_for_each(|rows| self.table.check_storable(rows))?;
             let rows: Vec<_> = rows.map(|rows| CheckedRows::new(&self.states, rows.clone())).collect::<Result<_>>()?;
             match &self.table.combine {
                 Some(combine) if !rows.is_empty() => change.merge(combine, rows).await,

@@ -67,7 +67,7 @@ impl Embedded {
                 let Some(id) = connection.query_row(select, [name], |row| row.get::<_, i64>(0)).optional()? else {
                     return Ok(());
                 };
-                for table in ["records", "partitions", "group_offsets"] {
+                for table in ["records", "partitions", "senders", "group_offsets"] {
                     connection.execute(&format!("DELETE FROM millstream_{table} WHERE topic_id = ?1"), [id])?;
                 }
                 connection.execute("DELETE FROM millstream_topics WHERE id = ?1", [id])?;

@@ -88,13 +88,14 @@ pub(crate) async fn read(
     let none: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 0] = [];
     let start = tokio::time::timeout(QUERY_LIMIT, client.query_typed_raw(sql, none)).await;
     let mut rows = pin!(start.map_err(slow)?.map_err(failed)?);
-    let (mut chunk, mut batches) = (Vec::with_capacity(CHUNK_ROWS), Vec::new());
+    let (mut chunk, mut batches, mut rows_before) = (Vec::with_capacity(CHUNK_ROWS), Vec::new(), 0);
     loop {
         let next = tokio::time::timeout(QUERY_LIMIT, rows.try_next()).await.map_err(slow)?.map_err(failed)?;
         let done = next.is_none();
         chunk.extend(next);
         if chunk.len() == CHUNK_ROWS || (done && !chunk.is_empty()) {
-            batches.push(batch(&chunk, schema).map_err(|error| error.context(pool.doing(what)))?);
+            batches.push(batch(&chunk, schema, rows_before).map_err(|error| error.context(pool.doing(what)))?);
+            rows_before += chunk.len();
             chunk.clear();
         }
         if done {
@@ -103,23 +104,44 @@ pub(crate) async fn read(
     }
 }
 
-/// Rows as one record batch; column `n` of the rows is field `n` of the schema, in its kind's base type.
+/// Rows as one record batch; column `n` of the rows is field `n` of the schema, in its kind's base type. `rows_before`
+/// rows were read before these: errors number the rows.
 ///
 /// # Errors
 /// `Stop` when a value does not fit the field's type.
-pub(crate) fn batch(rows: &[Row], schema: &SchemaRef) -> Result<RecordBatch> {
+pub(crate) fn batch(rows: &[Row], schema: &SchemaRef, rows_before: usize) -> Result<RecordBatch> {
     let mut columns = Vec::with_capacity(schema.fields().len());
     for (index, field) in schema.fields().iter().enumerate() {
-        let raw: Option<Vec<Option<&[u8]>>> = rows
-            .iter()
-            .map(|row| row.try_get::<_, Option<Raw>>(index).ok().map(|value| value.map(|raw| raw.0)))
-            .collect();
-        let misfit = || Error::stop(format!("column {}: a value does not fit {}", field.name(), field.data_type()));
-        columns.push(raw.and_then(|raw| column(&raw, field, kind(field).ok()?)).ok_or_else(misfit)?);
+        let raw: Result<Vec<Option<&[u8]>>, _> =
+            rows.iter().map(|row| row.try_get::<_, Option<Raw>>(index).map(|value| value.map(|raw| raw.0))).collect();
+        let raw = raw.map_err(|error| Error::stop(format!("column {}", field.name())).caused_by(error))?;
+        let kind = kind(field)?;
+        columns.push(column(&raw, field, kind).ok_or_else(|| misfit(&raw, field, kind, rows_before))?);
     }
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
         .map_err(|error| Error::stop("a column that must not be null has a null").caused_by(error))
+}
+
+/// The error for a column whose values don't all fit its type: it names the first row that doesn't.
+fn misfit(raw: &[Option<&[u8]>], field: &Field, kind: Kind, rows_before: usize) -> Error {
+    let row = (0..raw.len()).find(|row| column(&raw[*row..=*row], field, kind).is_none());
+    let at = row.map_or_else(String::new, |row| format!("row {} of ", rows_before + row + 1));
+    let infinite =
+        matches!(kind, Kind::Timestamp | Kind::Date) && row.and_then(|row| raw[row]).is_some_and(is_infinite);
+    let what = match infinite {
+        true => "`infinity` and `-infinity` can't be used: store NULL or a date within the years 1 to 9999 instead, or \
+                 read a view that does so"
+            .to_owned(),
+        false => format!("the value doesn't fit {kind}: change it, or declare a type that holds it"),
+    };
+    Error::stop(format!("{at}column {}: {what}", field.name()))
+}
+
+/// Is it `infinity` or `-infinity`, of a `date` or a time? PostgreSQL uses the largest and the smallest number for them.
+fn is_infinite(bytes: &[u8]) -> bool {
+    let day = fixed(bytes).map(i32::from_be_bytes).is_some_and(|day| day == i32::MAX || day == i32::MIN);
+    day || fixed(bytes).map(i64::from_be_bytes).is_some_and(|us| us == i64::MAX || us == i64::MIN)
 }
 
 fn kind(field: &Field) -> Result<Kind> {
@@ -147,11 +169,17 @@ fn column(raw: &[Option<&[u8]>], field: &Field, kind: Kind) -> Option<ArrayRef> 
             Arc::new(values)
         }
         Kind::Timestamp => {
-            let us = |bytes: &[u8]| fixed(bytes).map(i64::from_be_bytes)?.checked_add(EPOCH_US);
+            let us = |bytes: &[u8]| match is_infinite(bytes) {
+                true => None,
+                false => fixed(bytes).map(i64::from_be_bytes)?.checked_add(EPOCH_US),
+            };
             return time(Arc::new(TimestampMicrosecondArray::from_iter(all(raw, us)?)), field.data_type());
         }
         Kind::Date => {
-            let day = |bytes: &[u8]| fixed(bytes).map(i32::from_be_bytes)?.checked_add(EPOCH_DAYS);
+            let day = |bytes: &[u8]| match is_infinite(bytes) {
+                true => None,
+                false => fixed(bytes).map(i32::from_be_bytes)?.checked_add(EPOCH_DAYS),
+            };
             Arc::new(Date32Array::from_iter(all(raw, day)?))
         }
     };

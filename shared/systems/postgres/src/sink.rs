@@ -90,6 +90,9 @@ impl Sink for PostgresSink {
 
     async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
         let rows = self.gather(rows).await?;
+        if let Some(rows) = &rows {
+            self.table.check_storable(rows).map_err(|error| error.context(self.pool.doing(&self.writing())))?;
+        }
         let movement = Movement::new(&self.function, partition, from.next_offset, to)?;
         let mut attempt = 1;
         loop {
@@ -238,7 +241,7 @@ impl PostgresSink {
             return Ok(false);
         }
         if answer[0].get::<_, Option<bool>>(width + 1).is_some() {
-            let there = decode::batch(&answer, &self.table.schema())?;
+            let there = decode::batch(&answer, &self.table.schema(), 0)?;
             let merged = self.combine(&[there, rows.clone()]).await?;
             let columns = self.columns_of(&merged)?;
             transaction.query_typed(&statements.replace, &parameters(&columns)).await.map_err(failed)?;

@@ -6,7 +6,7 @@ use arrow::{
     array::{Int64Array, RecordBatch, StringArray},
     datatypes::DataType,
 };
-use millstream_core::{Error, Fence, Merge, Role, Sink, Table};
+use millstream_core::{Error, Fence, MAX_KEY_BYTES, Merge, Role, Sink, Table};
 
 use super::{
     SinkHarness,
@@ -58,6 +58,30 @@ pub(super) async fn a_sum_that_overflows_is_poison(harness: &dyn SinkHarness) {
     }
     assert_eq!(sink.fence(&partition(0)).await.unwrap(), Some(one), "and must change nothing");
     assert_eq!(held(sink.as_ref()).await, texts(&[full]));
+}
+
+/// A text with NUL, and keys beyond [`MAX_KEY_BYTES`]: every sink refuses them, with the reason and without the value.
+pub(super) async fn rows_that_not_every_store_can_hold_are_poison(harness: &dyn SinkHarness) {
+    let sink = open(harness, "storable", counts()).await;
+    let fence = sink.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
+    // Texts that don't compress.
+    let mixed = |n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    let letter = |n: usize| char::from(b'a' + (mixed(mixed(n as u64)) % 26) as u8);
+    let long = |bytes: usize| (0..bytes).map(letter).collect::<String>();
+    for (key, reason) in [("k4711\0".to_owned(), "NUL"), (long(MAX_KEY_BYTES + 1), "2501 bytes")] {
+        let row = count_rows(vec![Some(key.as_str())], vec![None], 1);
+        match sink.write(&partition(0), &fence, &moved(&fence, 1), std::slice::from_ref(&row)).await {
+            Err(Error::Poison(cause)) => {
+                let said = cause.to_string();
+                assert!(said.contains(reason) && !said.contains("k4711"), "{said}");
+            }
+            other => panic!("a row that PostgreSQL can't store must be Poison, got {other:?}"),
+        }
+    }
+    assert_eq!(sink.fence(&partition(0)).await.unwrap(), Some(fence.clone()), "and must change nothing");
+    let longest = count_rows(vec![Some(long(MAX_KEY_BYTES).as_str())], vec![None], 1);
+    sink.write(&partition(0), &fence, &moved(&fence, 1), std::slice::from_ref(&longest)).await.unwrap();
+    assert_eq!(held(sink.as_ref()).await, texts(&[longest]));
 }
 
 pub(super) async fn keys_of_two_partitions_merge(harness: &dyn SinkHarness) {

@@ -53,6 +53,7 @@ macro_rules! merging_sink_tests {
                 null_keys_are_one_group,
                 a_table_without_keys_is_one_row,
                 a_sum_that_overflows_is_poison,
+                rows_that_not_every_store_can_hold_are_poison,
                 keys_of_two_partitions_merge,
                 many_keys_in_one_write,
             }

@@ -60,7 +60,7 @@ async fn a_file_of_an_older_version_is_migrated() {
     let older = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
     older
         .execute_batch(
-            "DROP INDEX millstream_dead_letters_newest; ALTER TABLE millstream_topics DROP COLUMN uuid; ALTER TABLE millstream_fences DROP COLUMN topic_id;
+            "DROP INDEX millstream_dead_letters_newest; DROP TABLE millstream_senders; ALTER TABLE millstream_topics DROP COLUMN uuid; ALTER TABLE millstream_fences DROP COLUMN topic_id;
              INSERT INTO millstream_fences VALUES ('p.f', 't', 1, 0, 0, 1, 5, NULL, '{}', '');
              PRAGMA user_version = 1",
         )

@@ -114,16 +114,18 @@ async fn what_is_removed_begins_anew_and_the_rest_stays() {
         };
         store.put(&[letter]).await.unwrap();
     }
-    for topic in ["t", "u"] {
+    for (topic, sender) in [("t", "s"), ("u", "r")] {
         store.create_topic(topic, 1, &[]).await.unwrap();
-        store.send(topic, vec![super::record(0, "x")]).await.unwrap();
+        store.for_pipeline(sender).send(topic, vec![super::record(0, "x")]).await.unwrap();
     }
+    assert_eq!(store.pipelines().await.unwrap(), ["p", "r", "s"]);
     let removal = crate::Removal {
         functions: vec!["p.words".into(), "p.nothing".into()],
         tables: vec!["words".into(), "words_state".into(), "nothing".into(), "millstream_fences".into()],
         topics: vec!["t".into(), "nothing".into()],
     };
     store.remove(removal).await.unwrap();
+    assert_eq!(store.pipelines().await.unwrap(), ["p", "r"]);
     assert_eq!(store.fences("p.words").await.unwrap(), []);
     assert_eq!(store.fences("p.other").await.unwrap().len(), 1);
     for gone in ["words", "words_state"] {

@@ -210,6 +210,7 @@ pub async fn references_are_read(way: Way) {
     ];
     let expected = arrow::array::RecordBatch::try_new(schema, columns).unwrap();
     assert_eq!(texts(&read), texts(&[expected]));
+    let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let fails = async |name: &str, column: &str, data_type| {
         let schema = Arc::new(Schema::new(vec![Field::new(column, data_type, false)]));
         match read_table(&pool, name, &schema).await {
@@ -222,6 +223,14 @@ pub async fn references_are_read(way: Way) {
     assert!(fails("branch", "name", DataType::Utf8).await.contains("null"), "a null where none is allowed");
     database.execute("UPDATE branch SET fee = 1.005").await;
     assert!(fails("branch", "fee", DataType::Decimal128(10, 2)).await.contains("fee"), "never rounded in silence");
+    for (column, data_type) in [("opened", utc), ("day", DataType::Date32)] {
+        for infinite in ["infinity", "-infinity"] {
+            database.execute(&format!("UPDATE branch SET {column} = '{infinite}' WHERE id = 2")).await;
+            database.execute("UPDATE branch SET opened = coalesce(opened, now()), day = coalesce(day, now())").await;
+            let told = fails("branch", column, data_type.clone()).await;
+            assert!(told.contains(&format!(" of column {column}: `infinity`")) && told.contains("NULL"), "{told}");
+        }
+    }
     // A table that a value does not fit costs no connection.
     for _ in 0..8 {
         fails("branch", "fee", DataType::Decimal128(10, 2)).await;
