@@ -13,7 +13,7 @@ use millstream_assembly::Records;
 use serde_json::Value;
 
 use self::seen::{Seen, TOO_MANY_FIELDS};
-use crate::Failure;
+use crate::{Failure, grid::printable};
 
 pub(crate) use self::types::{Field, Kind};
 

@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(names.claim("price_count"), "price_count");
         assert_eq!(names.of_state("price", "count"), "price_count_2");
         assert_eq!(names.of_state("price", "sum"), "price_sum");
-        assert_eq!(names.free("Price"), "Price_2", "SQLite would take both for one column");
+        assert_eq!(names.claim("Price"), "Price_2", "SQLite would take both for one column");
         let long = names.of_state(&"ä".repeat(40), "count");
         assert!(long.len() <= LONGEST && long.ends_with("_count"), "{long}");
         let other = names.of_state(&"ä".repeat(40), "count");
