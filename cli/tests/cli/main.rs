@@ -214,7 +214,7 @@ fn run_makes_records_until_it_is_asked_to_end() {
     let (out, err) = said(&output);
     assert_eq!(output.status.code(), Some(0), "{out} {err}");
     assert!(out.contains("  quotes: ") && out.contains(" records sent to topic.price"), "{out}");
-    assert!(out.contains("`millstream run quotes` goes on from here"), "{out}");
+    assert!(out.contains("`millstream run quotes` continues from here"), "{out}");
 }
 
 #[test]

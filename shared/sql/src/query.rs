@@ -193,7 +193,12 @@ mod tests {
         for sql in ["DROP TABLE a", "INSERT INTO a VALUES (1)", "EXPLAIN SELECT 1", "COPY a TO 'x'"] {
             assert_eq!(tables_read(sql).unwrap_err().message, "only a SELECT can be run here", "{sql}");
         }
-        assert!(tables_read("SELECT * FROM postgres.hourly").unwrap_err().message.ends_with("write hourly without the schema"));
+        assert!(
+            tables_read("SELECT * FROM postgres.hourly")
+                .unwrap_err()
+                .message
+                .ends_with("write hourly without the schema")
+        );
         assert!(block_on(query("SELECT nothing FROM sales", vec![amounts()], 1)).is_err());
     }
 }
