@@ -130,9 +130,11 @@ fn misfit(raw: &[Option<&[u8]>], field: &Field, kind: Kind, rows_before: usize) 
     let infinite =
         matches!(kind, Kind::Timestamp | Kind::Date) && row.and_then(|row| raw[row]).is_some_and(is_infinite);
     let what = match infinite {
-        true => "`infinity` and `-infinity` can't be used: store NULL or a date within the years 1 to 9999 instead, or \
+        true => {
+            "`infinity` and `-infinity` can't be used: store NULL or a date within the years 1 to 9999 instead, or \
                  read a view that does so"
-            .to_owned(),
+                .to_owned()
+        }
         false => format!("the value doesn't fit {kind}: change it, or declare a type that holds it"),
     };
     Error::stop(format!("{at}column {}: {what}", field.name()))
