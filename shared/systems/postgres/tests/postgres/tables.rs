@@ -119,7 +119,7 @@ pub async fn a_view_follows_its_statement(way: Way) {
         "SELECT key, n * 2 AS n FROM counts WHERE 'it''s' <> ''",
         &[("key", DataType::Int64), ("n", DataType::Int64)],
     );
-    assert!(stopped(&database, &second, false).await.contains("made from another statement"));
+    assert!(stopped(&database, &second, false).await.contains("created from another statement"));
     database.sink(&second).prepare(true).await.unwrap();
     assert_eq!(database.ask("SELECT n FROM seen").await, "10");
     assert_eq!(database.ask("SELECT relacl IS NOT NULL FROM pg_class WHERE relname = 'seen'").await, "true");
