@@ -93,7 +93,15 @@ async fn run(uses: Uses, settings: Settings) -> Result<()> {
                 stop.wait().await;
                 "it was asked to end"
             };
-            wait_for(&format!("function `{name}`"), retries, end, || systems.ready(&pipeline, &name, &making)).await?
+            let ready = || systems.ready(&pipeline, &name, &making);
+            match wait_for(&format!("function `{name}`"), retries, end, ready).await {
+                // It has begun nothing that it would have to drain.
+                Err(error) if error.is_retry() && stop.is_requested() => {
+                    tracing::info!(function = %name, "asked to end before it was ready");
+                    return Ok(());
+                }
+                ready => ready?,
+            }
         }
     };
     millstream_host::run(host, ready.work(&systems), stop, retries).await

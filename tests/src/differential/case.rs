@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
+    compare::DUST,
     data::{Data, Record, Topic},
+    expr::Dialect,
     expressions::Maker,
     generate,
     statement::{Base, From, Select},
@@ -51,6 +53,33 @@ impl Case {
         let mut maker = Maker { rng: &mut rng, is_off, versions: data.phases };
         let statement = generate::statement(&mut maker, &data);
         Self { seed, data, statement }
+    }
+
+    /// How far apart doubles may be, whatever their size. A sum of large doubles with both signs leaves what rounding lost,
+    /// which depends on the order: some 450 units in the last place of the largest number that the statement may cast.
+    pub fn dust(&self) -> f64 {
+        let features = self.statement.features();
+        let sums = ["sum", "avg", "moments"].iter().any(|feature| features.contains(feature));
+        if !sums || !features.contains("cast_double") {
+            return DUST;
+        }
+        let text = self.statement.print(Dialect::Ours);
+        let mut largest = 1.0_f64;
+        let mut add = |name: &str, of: &Type, value: &Value| {
+            if text.contains(name) {
+                largest = largest.max(value.magnitude(of));
+            }
+        };
+        for record in &self.data.records {
+            let fields = self.data.topics[record.topic].fields.iter().zip(&record.values);
+            fields.for_each(|(field, value)| add(&field.name, &field.of, value));
+        }
+        for reference in &self.data.references {
+            for row in reference.versions.iter().flatten() {
+                reference.columns.iter().zip(row).for_each(|(column, value)| add(&column.name, &column.of, value));
+            }
+        }
+        largest * 1e-13
     }
 
     pub fn types(&self) -> Vec<Type> {

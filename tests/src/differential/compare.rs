@@ -8,7 +8,7 @@ pub type Texts = Vec<Vec<Option<String>>>;
 /// The allowed difference of doubles, relative to the larger one.
 const RELATIVE: f64 = 1e-9;
 /// What a sum that cancels to zero may leave, for values of the order of one.
-const DUST: f64 = 1e-12;
+pub const DUST: f64 = 1e-12;
 
 #[derive(Clone, Debug)]
 enum Cell {
@@ -18,13 +18,14 @@ enum Cell {
     Json(serde_json::Value),
 }
 
-/// Rows that only one side has, as texts: those of `expected`, then those of `got`. `None` if the sides are equal.
-pub fn differences(types: &[Type], expected: &Texts, got: &Texts) -> Option<(Texts, Texts)> {
+/// Rows that only one side has, as texts: those of `expected`, then those of `got`. `None` if the sides are equal. Doubles may
+/// be `dust` apart, whatever their size.
+pub fn differences(types: &[Type], expected: &Texts, got: &Texts, dust: f64) -> Option<(Texts, Texts)> {
     let mut rest: Vec<(Vec<Cell>, &Vec<Option<String>>)> = got.iter().map(|row| (cells(types, row), row)).collect();
     let mut missing = Texts::new();
     for row in expected {
         let wanted = cells(types, row);
-        match rest.iter().position(|(have, _)| same_row(&wanted, have)) {
+        match rest.iter().position(|(have, _)| same_row(&wanted, have, dust)) {
             Some(at) => drop(rest.swap_remove(at)),
             None => missing.push(row.clone()),
         }
@@ -54,35 +55,35 @@ fn plain_number(text: &str) -> String {
     if text == "-0" { "0".to_owned() } else { text.to_owned() }
 }
 
-fn same_row(a: &[Cell], b: &[Cell]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+fn same_row(a: &[Cell], b: &[Cell], dust: f64) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b, dust))
 }
 
-fn same(a: &Cell, b: &Cell) -> bool {
+fn same(a: &Cell, b: &Cell, dust: f64) -> bool {
     match (a, b) {
         (Cell::Null, Cell::Null) => true,
         (Cell::Exact(a), Cell::Exact(b)) => a == b,
-        (Cell::Float(a), Cell::Float(b)) => same_float(*a, *b),
-        (Cell::Json(a), Cell::Json(b)) => same_json(a, b),
+        (Cell::Float(a), Cell::Float(b)) => same_float(*a, *b, dust),
+        (Cell::Json(a), Cell::Json(b)) => same_json(a, b, dust),
         _ => false,
     }
 }
 
-fn same_float(a: f64, b: f64) -> bool {
+fn same_float(a: f64, b: f64, dust: f64) -> bool {
     let (apart, size) = ((a - b).abs(), a.abs().max(b.abs()));
-    a == b || a.is_nan() && b.is_nan() || apart <= RELATIVE * size || (apart <= DUST && size > 1e-100)
+    a == b || a.is_nan() && b.is_nan() || apart <= RELATIVE * size || (apart <= dust && size > 1e-100)
 }
 
-fn same_json(a: &serde_json::Value, b: &serde_json::Value) -> bool {
+fn same_json(a: &serde_json::Value, b: &serde_json::Value, dust: f64) -> bool {
     use serde_json::Value as Json;
     match (a, b) {
         (Json::Number(a), Json::Number(b)) => match (a.as_i64(), b.as_i64()) {
             (Some(a), Some(b)) => a == b,
-            _ => same_float(a.as_f64().unwrap_or(f64::NAN), b.as_f64().unwrap_or(f64::NAN)),
+            _ => same_float(a.as_f64().unwrap_or(f64::NAN), b.as_f64().unwrap_or(f64::NAN), dust),
         },
-        (Json::Array(a), Json::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_json(a, b)),
+        (Json::Array(a), Json::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_json(a, b, dust)),
         (Json::Object(a), Json::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same_json(a, b)))
+            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same_json(a, b, dust)))
         }
         (a, b) => a == b,
     }

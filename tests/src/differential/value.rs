@@ -137,6 +137,20 @@ fn double_text(value: f64) -> String {
 }
 
 impl Value {
+    /// The absolute value of the largest number in it.
+    pub fn magnitude(&self, of: &Type) -> f64 {
+        match (self, of) {
+            (Self::Integer(number), _) => (*number as f64).abs(),
+            (Self::Double(number), _) => number.abs(),
+            (Self::Decimal(units), Type::Decimal(_, scale)) => (*units as f64).abs() / 10_f64.powi(i32::from(*scale)),
+            (Self::Object(values), Type::Object(fields)) => {
+                values.iter().zip(fields).map(|(value, (_, of))| value.magnitude(of)).fold(0.0, f64::max)
+            }
+            (Self::List(values), Type::List(of)) => values.iter().map(|value| value.magnitude(of)).fold(0.0, f64::max),
+            _ => 0.0,
+        }
+    }
+
     pub fn json(&self, of: &Type) -> String {
         match (self, of) {
             (Self::Null, _) => "null".into(),
