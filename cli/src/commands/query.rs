@@ -4,7 +4,7 @@ use arrow::{
     array::{Array as _, RecordBatch},
     datatypes::{DataType, SchemaRef},
 };
-use millstream_assembly::texts;
+use millstream_assembly::{Home, texts};
 use millstream_core::Error;
 use millstream_pipeline::{Pipeline, System};
 use millstream_sql::{SqlError, WholeTable, query as ask, tables_read};
@@ -27,6 +27,13 @@ pub(super) async fn query(context: &Context, sql: &str, limit: usize) -> Result<
     let systems = context.open(&pipeline)?;
     let mut tables = Vec::new();
     for (name, function) in functions {
+        if systems.home(pipeline.functions[function].into.system) == Some(&Home::Connected)
+            && pipeline.functions[function].into.system == System::Postgres
+        {
+            return Err(Failure::Usage(format!(
+                "`{name}` is in PostgreSQL (MILLSTREAM_POSTGRES_URL): query it there, with psql \"$MILLSTREAM_POSTGRES_URL\""
+            )));
+        }
         let (schema, rows) = systems.whole_table(&pipeline, function).await?;
         tables.push(WholeTable { name, schema, rows });
     }

@@ -29,7 +29,7 @@ pub(super) async fn reset(context: &Context, args: &ResetArgs) -> Result<(), Fai
     nobody_else_has_it(&file)?;
     // Nothing of it stays open while a person is asked.
     let plan = Plan::of(context, &pipeline, function).await?;
-    if plan.needs_file {
+    if plan.needs_file || !plan.folders.is_empty() && file.path.exists() {
         whole_folder_is_ours(context, &file, &pipeline).await?;
     }
     if !context.json {

@@ -5,7 +5,7 @@ use millstream_core::Decode;
 use millstream_pipeline::{Diagnostic, Format, Function, Pipeline, Topic};
 use millstream_sql::{Input, Planned, ReferenceTable, SqlError, Statement};
 
-use crate::NotRunnable;
+use crate::{NotRunnable, used::joined_by};
 
 /// A function of a pipeline file, planned: all that is known of it without any service.
 pub struct FunctionPlan {
@@ -57,6 +57,8 @@ pub async fn plan_function(pipeline: &Pipeline, name: &str) -> Result<FunctionPl
         let decoder = decoder(topic, columns).map_err(|error| at(refusal(&error.to_string())))?;
         decoders.insert(name.clone(), decoder);
     }
+    let is_joined = |table: &Arc<ReferenceTable>| joined_by(pipeline, function).any(|(name, _)| *name == table.name);
+    let references = references.into_iter().filter(is_joined).collect();
     Ok(FunctionPlan { planned, decoders, references })
 }
 

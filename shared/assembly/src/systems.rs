@@ -301,6 +301,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_function_needs_no_reference_that_it_does_not_join() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!("{TEXT}references: {{ r: {{ from: lake.nowhere.parquet, schema: {{ a: bigint }} }} }}\n");
+        let pipeline = Pipeline::parse(&text, "p.yaml".as_ref()).unwrap();
+        let mut connections = Connections::read(&Env::default()).unwrap();
+        connections.data_dir = folder.path().to_owned();
+        let systems = Systems::open_for(&pipeline, "g", &connections, Arc::new(SystemClock)).unwrap();
+        systems.create_topics(&pipeline).await.unwrap();
+        assert!(systems.function(&pipeline, "g").await.unwrap().references.is_empty());
+    }
+
+    #[tokio::test]
     async fn a_trial_embeds_tables_next_to_a_log_of_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let home = |settings: &[(&str, &str)]| {

@@ -59,6 +59,9 @@ const NUMBER_BYTES: u64 = 32;
 const SLOT_BYTES: u64 = 16;
 
 fn padded(row: &Row<'_>) -> u64 {
+    if row.has_null() {
+        return 0;
+    }
     let letter_bytes = if row.text(2).is_ascii() { 1 } else { 4 };
     row.bytes(0).saturating_add(row.count(1).saturating_mul(letter_bytes))
 }
@@ -89,6 +92,9 @@ fn items_replaced(row: &Row<'_>) -> u64 {
 
 /// The bytes of a series, from the length of its range and of its shortest step.
 fn series(row: &Row<'_>) -> u64 {
+    if row.has_null() {
+        return 0;
+    }
     let (from, to) = if row.args.len() == 1 { (0, row.point(0)) } else { (row.point(0), row.point(1)) };
     let steps = match if row.args.len() == 3 { row.step(2) } else { 1 } {
         0 => (to - from).abs(),
@@ -109,6 +115,11 @@ impl Row<'_> {
         let arg = self.args.get(index)?;
         let at = if arg.len() == 1 { 0 } else { self.number };
         arg.is_valid(at).then_some((arg, at))
+    }
+
+    /// The result of most functions is then NULL.
+    fn has_null(&self) -> bool {
+        (0..self.args.len()).any(|index| self.arg(index).is_none())
     }
 
     fn text(&self, index: usize) -> &str {

@@ -8,6 +8,7 @@ use arrow::{
         Array, ArrayRef, ArrowPrimitiveType, AsArray, GenericListArray, MapArray, OffsetSizeTrait, PrimitiveArray,
         StructArray,
     },
+    buffer::OffsetBuffer,
     datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type},
     error::ArrowError,
 };
@@ -66,8 +67,9 @@ fn finite(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         DataType::LargeList(item) => list(column.as_list::<i64>(), item)?,
         DataType::Map(entries, sorted) => {
             let map = column.as_map();
-            let inside: ArrayRef = Arc::new(map.entries().clone());
-            let (offsets, nulls) = (map.offsets().clone(), map.nulls().cloned());
+            let (offsets, from, to) = rebased(map.offsets());
+            let inside: ArrayRef = Arc::new(map.entries().slice(from, to - from));
+            let nulls = map.nulls().cloned();
             let inside = finite(&inside)?.as_struct().clone();
             Arc::new(MapArray::try_new(field_of(entries), offsets, inside, nulls, *sorted)?)
         }
@@ -89,8 +91,16 @@ fn floats<T: ArrowPrimitiveType>(
 }
 
 fn list<O: OffsetSizeTrait>(list: &GenericListArray<O>, item: &FieldRef) -> Result<ArrayRef, ArrowError> {
-    let (offsets, nulls) = (list.offsets().clone(), list.nulls().cloned());
-    Ok(Arc::new(GenericListArray::try_new(field_of(item), offsets, finite(list.values())?, nulls)?))
+    let (offsets, from, to) = rebased(list.offsets());
+    let items = finite(&list.values().slice(from, to - from))?;
+    Ok(Arc::new(GenericListArray::try_new(field_of(item), offsets, items, list.nulls().cloned())?))
+}
+
+/// The offsets from 0 on, and the range of items that they spoke of: a slice of a column shares the items of all its rows.
+fn rebased<O: OffsetSizeTrait>(offsets: &OffsetBuffer<O>) -> (OffsetBuffer<O>, usize, usize) {
+    let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
+    let offsets = offsets.iter().map(|offset| *offset - first).collect::<Vec<_>>();
+    (OffsetBuffer::new(offsets.into()), first.as_usize(), last.as_usize())
 }
 
 /// The groups of an aggregate over rows of `schema`: [`within`] of those that hold floating-point numbers.
@@ -151,5 +161,15 @@ mod tests {
         let items: Vec<_> = lists.values().as_primitive::<Float64Type>().iter().collect();
         assert_eq!(items, [None, Some(1.5), None, Some(0.0)]);
         assert!(items[3].is_some_and(f64::is_sign_positive));
+    }
+
+    #[test]
+    fn a_slice_costs_its_own_items_only() {
+        let lists =
+            ListArray::from_iter_primitive::<Float64Type, _, _>((0..100).map(|n| Some(vec![Some(f64::from(n))])));
+        let slice: ArrayRef = Arc::new(lists.slice(40, 2));
+        let cleaned = within(&slice).unwrap();
+        assert_eq!(&cleaned, &slice);
+        assert_eq!(cleaned.as_list::<i32>().values().len(), 2);
     }
 }

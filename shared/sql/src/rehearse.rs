@@ -27,8 +27,10 @@ use crate::{
 /// The values of text fields: a correct statement may need any of these. It may need another, so there is an attempt
 /// without a text too.
 const TEXTS: [Option<&str>; 5] = [Some("1"), Some("2024-01-02T03:04:05Z"), Some("true"), Some("a"), None];
-/// What numbers are multiplied by: a correct statement may need large ones, or negative ones.
-const FACTORS: [i64; 4] = [1, 1_000, 1_000_000, -1];
+/// What numbers are multiplied by, and what is then added: a correct statement may need large ones, negative ones, dates
+/// written as numbers (20240102), or seconds or milliseconds since 1970.
+const SCALES: [(i64, i64); 7] =
+    [(1, 0), (1_000, 0), (1_000_000, 0), (-1, 0), (1, 20_240_100), (1, 1_704_067_200), (1_000, 1_704_067_200_000)];
 
 /// Runs `transform` over one record of each topic in turn.
 ///
@@ -60,14 +62,14 @@ pub async fn rehearse(
 /// The error, if every made-up record fails.
 async fn find_failure(transform: &SqlTransform, topic: &str, fields: &[FieldRef]) -> Option<DataFusionError> {
     let mut told = None;
-    for factor in FACTORS {
+    for scale in SCALES {
         for (number, text) in TEXTS.into_iter().enumerate() {
             // Types without a made-up value are not rehearsed.
-            let row = row(fields, number as i64, factor, text).ok()?;
+            let row = row(fields, number as i64, scale, text).ok()?;
             match transform.run(topic, row).await {
                 // Numbers of unusual size say nothing when WHERE drops them, nor do the errors that they bring about.
-                Ok(rows) if factor == FACTORS[0] || rows.iter().any(|batch| batch.num_rows() > 0) => return None,
-                Err(error) if factor == FACTORS[0] => told = Some(error),
+                Ok(rows) if scale == SCALES[0] || rows.iter().any(|batch| batch.num_rows() > 0) => return None,
+                Err(error) if scale == SCALES[0] => told = Some(error),
                 _ => {}
             }
         }
@@ -77,11 +79,11 @@ async fn find_failure(transform: &SqlTransform, topic: &str, fields: &[FieldRef]
 
 /// Makes record `number`. Without a text, fields that may hold one are null if they can be; all others have ordinary
 /// values. No two fields are equal, so that a division by their difference works.
-fn row(fields: &[FieldRef], number: i64, factor: i64, text: Option<&str>) -> Result<RecordBatch, ArrowError> {
+fn row(fields: &[FieldRef], number: i64, scale: (i64, i64), text: Option<&str>) -> Result<RecordBatch, ArrowError> {
     let value = |(index, field): (usize, &FieldRef)| match text {
         None if field.is_nullable() && may_hold_text(field.data_type()) => Ok(new_null_array(field.data_type(), 1)),
         text => {
-            let numbers = Numbers { number: 1 + number * 7 + index as i64 % 20, factor };
+            let numbers = Numbers { number: 1 + number * 7 + index as i64 % 20, scale };
             numbers.ordinary(field.data_type(), text.unwrap_or("a"))
         }
     };
@@ -90,11 +92,11 @@ fn row(fields: &[FieldRef], number: i64, factor: i64, text: Option<&str>) -> Res
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields.to_vec())), columns, &options)
 }
 
-/// What values are made from: `number` is 1 to 58.
+/// What values are made from: `number` is 1 to 58, `scale` one of [`SCALES`].
 #[derive(Clone, Copy)]
 struct Numbers {
     number: i64,
-    factor: i64,
+    scale: (i64, i64),
 }
 
 impl Numbers {
@@ -123,7 +125,8 @@ impl Numbers {
             }
             other => {
                 // If a type can't hold one of these values, it can hold another.
-                let mut fitting = [number * self.factor, number, number % 10, 0]
+                let (factor, more) = self.scale;
+                let mut fitting = [number * factor + more, number, number % 10, 0]
                     .into_iter()
                     .map(|number| cast(&written(&number.to_string()), other));
                 let known = |column: &Result<ArrayRef, _>| column.as_ref().is_ok_and(|column| column.null_count() == 0);

@@ -7,7 +7,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use super::{
     compare::DUST,
     data::{Data, Record, Topic},
-    expr::Dialect,
+    expr::{Dialect, Expr},
     expressions::Maker,
     generate,
     statement::{Base, From, Select},
@@ -55,14 +55,22 @@ impl Case {
         Self { seed, data, statement }
     }
 
-    /// How far apart doubles may be, whatever their size. A sum of large doubles with both signs leaves what rounding lost,
+    /// How far apart the doubles of each column may be, whatever their size. A sum of large doubles with both signs leaves what rounding lost,
     /// which depends on the order: some 450 units in the last place of the largest number that the statement may cast.
-    pub fn dust(&self) -> f64 {
-        let features = self.statement.features();
-        let sums = ["sum", "avg", "moments"].iter().any(|feature| features.contains(feature));
-        if !sums || !features.contains("cast_double") {
-            return DUST;
-        }
+    pub fn dust(&self) -> Vec<f64> {
+        let casts = self.statement.features().contains("cast_double");
+        let of_sums = self.largest_number() * 1e-13;
+        let one = |expr: &Expr| {
+            let mut features = BTreeSet::new();
+            expr.features(&mut features);
+            let sums = ["sum", "avg", "moments"].iter().any(|feature| features.contains(feature));
+            if casts && sums { of_sums } else { DUST }
+        };
+        self.statement.items().iter().map(|item| one(&item.expr)).collect()
+    }
+
+    /// The largest number in the columns that the statement names.
+    fn largest_number(&self) -> f64 {
         let text = self.statement.print(Dialect::Ours);
         let mut largest = 1.0_f64;
         let mut add = |name: &str, of: &Type, value: &Value| {
@@ -79,7 +87,7 @@ impl Case {
                 reference.columns.iter().zip(row).for_each(|(column, value)| add(&column.name, &column.of, value));
             }
         }
-        largest * 1e-13
+        largest
     }
 
     pub fn types(&self) -> Vec<Type> {

@@ -19,8 +19,8 @@ enum Cell {
 }
 
 /// Rows that only one side has, as texts: those of `expected`, then those of `got`. `None` if the sides are equal. Doubles may
-/// be `dust` apart, whatever their size.
-pub fn differences(types: &[Type], expected: &Texts, got: &Texts, dust: f64) -> Option<(Texts, Texts)> {
+/// be `dust` apart, by column, whatever their size.
+pub fn differences(types: &[Type], expected: &Texts, got: &Texts, dust: &[f64]) -> Option<(Texts, Texts)> {
     let mut rest: Vec<(Vec<Cell>, &Vec<Option<String>>)> = got.iter().map(|row| (cells(types, row), row)).collect();
     let mut missing = Texts::new();
     for row in expected {
@@ -55,8 +55,8 @@ fn plain_number(text: &str) -> String {
     if text == "-0" { "0".to_owned() } else { text.to_owned() }
 }
 
-fn same_row(a: &[Cell], b: &[Cell], dust: f64) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b, dust))
+fn same_row(a: &[Cell], b: &[Cell], dust: &[f64]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).zip(dust).all(|((a, b), dust)| same(a, b, *dust))
 }
 
 fn same(a: &Cell, b: &Cell, dust: f64) -> bool {

@@ -310,7 +310,7 @@ impl<'a> Worker<'a> {
                 Ok(got) => got,
                 Err(reason) => return failed(*cut, reason),
             };
-            if let Some((missing, odd)) = differences(&case.types(), &expected.rows, &got, case.dust()) {
+            if let Some((missing, odd)) = differences(&case.types(), &expected.rows, &got, &case.dust()) {
                 return Some(Difference { kind, cut: *cut, what: What::Rows { missing, odd, got } });
             }
         }
@@ -322,7 +322,7 @@ impl<'a> Worker<'a> {
     async fn is_dialect(&mut self, case: &Case, difference: &Difference) -> bool {
         let What::Rows { got, .. } = &difference.what else { return false };
         let plain = plain::query(&case.tables(), &case.statement.print(Dialect::Plain)).await;
-        plain.is_ok_and(|plain| differences(&case.types(), &plain, got, case.dust()).is_none())
+        plain.is_ok_and(|plain| differences(&case.types(), &plain, got, &case.dust()).is_none())
     }
 
     async fn shrunk(&mut self, mut case: Case, mut difference: Difference) -> (Case, Difference) {

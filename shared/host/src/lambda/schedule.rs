@@ -38,7 +38,7 @@ pub fn time_to_make(period: Duration, deadline_ms: u64, now_ms: i64) -> Duration
 /// Makes records for `time`, and waits for those that are under way.
 ///
 /// # Errors
-/// `Stop` when the event is not of a schedule; what [`Make::make`] returns.
+/// `Stop` when the event is not of a schedule; `Retry` when no record was acknowledged; what [`Make::make`] returns.
 pub async fn answer_schedule(maker: &dyn Make, event: ScheduledEvent, time: Duration) -> Result<Made> {
     if event.detail_type != "Scheduled Event" {
         return Err(Error::stop(format!(
@@ -55,7 +55,17 @@ pub async fn answer_schedule(maker: &dyn Make, event: ScheduledEvent, time: Dura
         made = &mut making => made?,
         () = sleep(time) => {
             stop.request();
-            making.await?
+            match making.await? {
+                // Lambda must count this as a failure: the alarms and the on-failure destination depend on it.
+                0 => {
+                    return Err(Error::retry(format!(
+                        "{}: no record was acknowledged in {} s: the topic can't be reached, or the period is too short for the rate",
+                        maker.function(),
+                        time.as_secs()
+                    )));
+                }
+                acknowledged => acknowledged,
+            }
         }
     };
     tracing::info!(function = maker.function(), acknowledged, "made records");

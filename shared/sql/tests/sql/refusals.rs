@@ -105,6 +105,8 @@ async fn a_statement_that_passes_with_nulls_alone_is_refused() {
         "SELECT arrow_cast(count - 100, 'UInt16') AS x FROM t",
         "SELECT arrow_cast(-count, 'UInt16') AS x FROM t",
         "SELECT CASE WHEN count IS NULL THEN 1 ELSE 10 / count END AS x FROM t",
+        "SELECT to_timestamp(CAST(count AS varchar), '%Y%m%d') AS x FROM t",
+        "SELECT generate_series(CAST(NULL AS timestamp), to_timestamp_seconds(count), INTERVAL '1 second') AS x FROM t",
     ] {
         planned(sql).await;
     }

@@ -2,6 +2,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{RecordBatch, new_null_array},
+    compute::cast,
     datatypes::{Schema, SchemaRef},
 };
 use futures::TryStreamExt;
@@ -147,10 +148,13 @@ pub(crate) async fn read_file(store: &dyn ObjectStore, path: &Path) -> Result<Ve
 /// `rows` with the columns of `schema`: columns that an older file does not have are null.
 pub(crate) fn widen(rows: &RecordBatch, schema: &SchemaRef, path: &Path) -> Result<RecordBatch> {
     let columns = schema.fields().iter().map(|field| match rows.column_by_name(field.name()) {
-        Some(column) => column.clone(),
-        None => new_null_array(field.data_type(), rows.num_rows()),
+        // A part of a column may have become nullable since this file was written.
+        Some(column) => cast(column, field.data_type()),
+        None => Ok(new_null_array(field.data_type(), rows.num_rows())),
     });
-    RecordBatch::try_new(Arc::clone(schema), columns.collect())
+    columns
+        .collect::<Result<_, _>>()
+        .and_then(|columns| RecordBatch::try_new(Arc::clone(schema), columns))
         .map_err(|error| Error::stop(format!("lake: the columns of {path} don't fit the table")).caused_by(error))
 }
 

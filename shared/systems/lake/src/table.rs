@@ -1,6 +1,6 @@
 use arrow::{
     array::RecordBatch,
-    datatypes::{Field, Schema, SchemaRef},
+    datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use millstream_core::{Error, Result, Table};
 use object_store::path::Path;
@@ -55,9 +55,17 @@ pub(crate) fn check_fit(have: &Schema, want: &Schema, table: &Path, create: bool
     )))
 }
 
-/// A column may become nullable, but not cease to be.
+/// A column may become nullable, but not cease to be; so may what is inside it.
 fn fits(have: &Field, want: &Field) -> bool {
-    have.name() == want.name() && have.data_type() == want.data_type() && (want.is_nullable() || !have.is_nullable())
+    have.name() == want.name()
+        && (want.is_nullable() || !have.is_nullable())
+        && match (have.data_type(), want.data_type()) {
+            (DataType::List(have), DataType::List(want)) => fits(have, want),
+            (DataType::Struct(have), DataType::Struct(want)) => {
+                have.len() == want.len() && have.iter().zip(want).all(|(have, want)| fits(have, want))
+            }
+            (have, want) => have == want,
+        }
 }
 
 fn show(field: &Field) -> String {
@@ -111,5 +119,21 @@ mod tests {
         assert!(error.contains("column 2 is b Utf8, not b Utf8 not null"), "{error}");
         assert!(error.contains("c Int64 not null is new and must be nullable"), "{error}");
         assert!(fit(&[a], true).unwrap_err().contains("column 2 is b Utf8, and is not written"));
+    }
+
+    #[test]
+    fn what_is_inside_a_column_may_become_nullable_too() {
+        let list = |null| DataType::List(Field::new_list_field(DataType::Float64, null).into());
+        let object = |null| DataType::Struct(vec![Field::new("x", list(null), true)].into());
+        let fit = |have, want| {
+            check_fit(
+                &schema(&[("o", object(have), true)]),
+                &schema(&[("o", object(want), true)]),
+                &Path::from("t"),
+                true,
+            )
+        };
+        assert!(fit(false, true).is_ok() && fit(true, true).is_ok());
+        assert!(fit(true, false).is_err());
     }
 }
