@@ -76,6 +76,23 @@ pub enum Command {
         /// The pipeline file or its folder
         #[arg(value_name = "PIPELINE")]
         path: Option<PathBuf>,
+        /// Also read the stores, and say what a start of each function would do with its table; nothing is changed
+        #[arg(long)]
+        deployed: bool,
+    },
+    /// Let a function's table go on under the pipeline file as it is now
+    ///
+    /// A store keeps with each table which function fills it, and by which plan: the statement, the topics and the
+    /// references. A function that finds another function, another plan, a missing table or missing fences stops and
+    /// says what has changed. This command accepts the change: the table stays as it is, and records from the fences
+    /// on are processed by the new plan. Processes of the old plan stop at their next write (for a table in the lake,
+    /// end them first).
+    Adopt {
+        /// The function's name in the pipeline file
+        function: String,
+        /// Don't ask for confirmation (for scripts)
+        #[arg(long, short)]
+        yes: bool,
     },
     /// Run the fixtures of the pipeline file, without any service
     Test {

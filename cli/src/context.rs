@@ -1,5 +1,5 @@
 use std::{
-    io::Write as _,
+    io::{BufRead as _, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -107,6 +107,26 @@ impl Context {
 
     pub fn open(&self, pipeline: &Pipeline) -> Result<Systems> {
         Systems::open(pipeline, &self.connections, Arc::clone(&self.clock))
+    }
+
+    /// Asks for confirmation at the terminal; `kept` says what a no means.
+    ///
+    /// # Errors
+    /// `Usage` for a no, and where there is no terminal.
+    pub fn confirm(&self, question: &str, kept: &str) -> Result<(), Failure> {
+        let stdin = std::io::stdin();
+        if !stdin.is_terminal() {
+            return Err(Failure::Usage(
+                "this can't be undone, and there is no terminal to confirm it: pass --yes".to_owned(),
+            ));
+        }
+        eprint!("{question} [y/N] ");
+        let mut answer = String::new();
+        let read = stdin.lock().read_line(&mut answer);
+        match (read, answer.trim().to_ascii_lowercase().as_str()) {
+            (Ok(_), "y" | "yes") => Ok(()),
+            _ => Err(Failure::Usage(kept.to_owned())),
+        }
     }
 
     /// Prints a line of the result.

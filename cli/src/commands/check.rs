@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use millstream_assembly::{partitions_differ, plan_function, type_name};
+use millstream_assembly::{Standing, partitions_differ, plan_function, type_name};
 use millstream_core::{Merge, Role, Table};
 use millstream_ingest::Events;
 use millstream_pipeline::{Diagnostic, Pipeline, Work};
@@ -8,17 +8,23 @@ use serde_json::{Value, json};
 
 use crate::{Failure, context::Context, grid::Grid, numbers::counted};
 
-/// `millstream check`: everything that can be checked without a service.
-pub(super) async fn check(context: &Context, path: Option<&Path>) -> Result<(), Failure> {
+/// `millstream check`: everything that can be checked without a service; if `deployed`, also what a start would do with the
+/// tables that are there.
+pub(super) async fn check(context: &Context, path: Option<&Path>, deployed: bool) -> Result<(), Failure> {
     let file = context.found(path)?;
+    let mut starts = Vec::new();
     let (plans, mistakes, warnings) = match Pipeline::load(&file) {
         Ok(pipeline) => {
             context.connections.check(&pipeline)?;
             let (plans, mistakes) = plans(&pipeline).await;
+            if deployed && mistakes.is_empty() {
+                starts = starts_of(context, &pipeline).await?;
+            }
             (plans, mistakes, warnings(context, &pipeline).await)
         }
         Err(mistakes) => (Vec::new(), mistakes.into(), Vec::new()),
     };
+    let fits = starts.iter().all(|start| !matches!(start.standing, Standing::Stops { .. }));
     if context.json {
         let mistake = |wrong: &Diagnostic| json!({ "file": wrong.file, "line": wrong.line, "column": wrong.column, "message": wrong.message });
         context.say_json(&json!({
@@ -26,6 +32,7 @@ pub(super) async fn check(context: &Context, path: Option<&Path>) -> Result<(), 
             "warnings": warnings,
             "mistakes": mistakes.iter().map(mistake).collect::<Vec<_>>(),
             "functions": plans.iter().map(Plan::json).collect::<Vec<_>>(),
+            "deployed": deployed.then(|| starts.iter().map(Start::json).collect::<Vec<_>>()),
         }))?;
     } else {
         // Plans would scroll mistakes off the screen.
@@ -36,9 +43,10 @@ pub(super) async fn check(context: &Context, path: Option<&Path>) -> Result<(), 
         warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         let found =
             if mistakes.is_empty() { "no mistakes".to_owned() } else { counted(mistakes.len() as u64, "mistake") };
+        starts.iter().try_for_each(|start| context.say(start.line()))?;
         context.say(format!("{}: {found}", file.display()))?;
     }
-    if mistakes.is_empty() { Ok(()) } else { Err(Failure::Differences) }
+    if fits && mistakes.is_empty() { Ok(()) } else { Err(Failure::Differences) }
 }
 
 /// Warnings from the embedded store, if there is one; reading it needs no service. If it can't be read, the commands
@@ -50,6 +58,42 @@ async fn warnings(context: &Context, pipeline: &Pipeline) -> Vec<String> {
     let Ok(systems) = context.open(pipeline) else { return Vec::new() };
     let differing = partitions_differ(&systems, pipeline).await.unwrap_or_default();
     differing.iter().map(ToString::to_string).collect()
+}
+
+/// What a start of a function would do.
+struct Start {
+    name: String,
+    standing: Standing,
+}
+
+async fn starts_of(context: &Context, pipeline: &Pipeline) -> Result<Vec<Start>, Failure> {
+    let systems = context.open(pipeline)?;
+    let mut starts = Vec::new();
+    for (name, _, _) in pipeline.readers() {
+        starts.push(Start { name: name.clone(), standing: systems.standing(pipeline, name).await? });
+    }
+    Ok(starts)
+}
+
+impl Start {
+    fn line(&self) -> String {
+        let name = &self.name;
+        match &self.standing {
+            Standing::Begins => format!("{name}: would begin with a new table"),
+            Standing::GoesOn { since: Some(since) } => format!("{name}: would go on; the same plan since {since}"),
+            Standing::GoesOn { since: None } => format!("{name}: would go on, and take the table over"),
+            Standing::Stops { misfit, changes } => format!("{name}: would stop: {}", misfit.explain(name, changes)),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let (does, why, changes) = match &self.standing {
+            Standing::Begins => ("begin", None, &[][..]),
+            Standing::GoesOn { .. } => ("go on", None, &[][..]),
+            Standing::Stops { misfit, changes } => ("stop", Some(misfit.describe(&self.name, &[])), changes.as_slice()),
+        };
+        json!({ "function": self.name, "would": does, "why": why, "changes": changes })
+    }
 }
 
 /// The plan of a function.

@@ -1,3 +1,4 @@
+mod adopt;
 mod audit;
 mod check;
 mod completions;
@@ -25,7 +26,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Query { sql, limit } => query::query(context, &sql, limit).await,
         Command::Reset(args) => reset::reset(context, &args).await,
         Command::Up { path, raise_partitions } => up::up(context, path.as_deref(), raise_partitions).await,
-        Command::Check { path } => check::check(context, path.as_deref()).await,
+        Command::Adopt { function, yes } => adopt::adopt(context, &function, yes).await,
+        Command::Check { path, deployed } => check::check(context, path.as_deref(), deployed).await,
         Command::Test { path } => test::test(context, path.as_deref()).await,
         Command::Topics { all } => topics::topics(context, all).await,
         Command::Produce(args) => produce::produce(context, &args).await,

@@ -1,5 +1,4 @@
 use std::{
-    io::{BufRead as _, IsTerminal as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -39,7 +38,7 @@ pub(super) async fn reset(context: &Context, args: &ResetArgs) -> Result<(), Fai
         return Ok(());
     }
     if !args.yes {
-        confirm()?;
+        context.confirm("Remove it? This can't be undone.", "nothing was removed")?;
     }
     // Somebody may have begun while the question stood.
     nobody_else_has_it(&file)?;
@@ -92,23 +91,6 @@ fn nobody_else_has_it(file: &EmbeddedFile) -> Result<(), Failure> {
         ))
         .into()),
         false => Ok(()),
-    }
-}
-
-/// Asks for confirmation at the terminal.
-fn confirm() -> Result<(), Failure> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Err(Failure::Usage(
-            "this can't be undone, and there is no terminal to confirm it: pass --yes".to_owned(),
-        ));
-    }
-    eprint!("Remove it? This can't be undone. [y/N] ");
-    let mut answer = String::new();
-    let read = stdin.lock().read_line(&mut answer);
-    match (read, answer.trim().to_ascii_lowercase().as_str()) {
-        (Ok(_), "y" | "yes") => Ok(()),
-        _ => Err(Failure::Usage("nothing was removed".to_owned())),
     }
 }
 

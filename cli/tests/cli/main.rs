@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test may panic: that is how it fails")]
 
 mod audit;
+mod deployed;
 mod partitions;
 mod produce;
 mod start;

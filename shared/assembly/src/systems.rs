@@ -5,7 +5,7 @@ use arrow::{
     datatypes::{Schema, SchemaRef},
 };
 use millstream_core::{
-    Clock, DeadLetters, Error, Late, LogStore, Producer, Result, Sink, Source, Table, TableStore, Topics,
+    Clock, DeadLetters, Error, Late, LogStore, OwnerRecord, Producer, Result, Sink, Source, Table, TableStore, Topics,
 };
 use millstream_pipeline::{Function as Declared, Pipeline, Place, Reading, System, Topic};
 use millstream_runner::{Parts, Runner, Timeliness};
@@ -13,8 +13,9 @@ use millstream_sql::ReferenceTable;
 use millstream_topic::TopicDeadLetters;
 
 use crate::{
-    Connections, Function, FunctionPlan, Home, NotRunnable,
+    Connections, Function, FunctionPlan, Home, NotRunnable, Standing,
     opened::{OpenStore, Opener},
+    ownership::Ownership,
     plan_function,
     reference::{self, Reference},
     schema_of,
@@ -191,13 +192,40 @@ impl Systems {
     /// `Stop` when the pipeline file or the table is wrong; those of the systems.
     pub async fn function(&self, pipeline: &Pipeline, name: &str) -> Result<Function> {
         let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
+        let ownership = Ownership::of(pipeline, name, &plan);
         let mut function = self.assemble(pipeline, name, plan)?;
-        function.runner.sink().prepare(self.connections.create).await?;
+        ownership.claim(function.runner.sink().as_ref(), self.connections.create).await?;
         self.prepare_dead_letters(pipeline, self.connections.create).await?;
         let references = self.references(pipeline, &function.references)?;
         reference::load_all(&references).await?;
         function.refreshing = reference::keep_fresh(references);
         Ok(function)
+    }
+
+    /// What a start of the function would do with its table, as its store says now. Changes nothing.
+    ///
+    /// # Errors
+    /// `Stop` when the pipeline file is wrong; those of the store.
+    pub async fn standing(&self, pipeline: &Pipeline, name: &str) -> Result<Standing> {
+        let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
+        let sink = self.sink_of(pipeline, name, &plan)?;
+        Ownership::of(pipeline, name, &plan).standing(sink.as_ref()).await
+    }
+
+    /// Lets the function's table go on under the pipeline file as it is now, whatever filled it before. Returns what is
+    /// recorded.
+    ///
+    /// # Errors
+    /// `Stop` when the table can't go on: its columns don't fit, or two functions have fences. Those of the store.
+    pub async fn adopt(&self, pipeline: &Pipeline, name: &str) -> Result<OwnerRecord> {
+        let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
+        let sink = self.sink_of(pipeline, name, &plan)?;
+        Ownership::of(pipeline, name, &plan).adopt(sink.as_ref()).await
+    }
+
+    fn sink_of(&self, pipeline: &Pipeline, name: &str, plan: &FunctionPlan) -> Result<Arc<dyn Sink>> {
+        let id = Declared::id(&pipeline.name, name);
+        self.sink(&id, &pipeline.functions[name].into, plan.planned.table.clone())
     }
 
     fn assemble(&self, pipeline: &Pipeline, name: &str, plan: FunctionPlan) -> Result<Function> {

@@ -22,6 +22,10 @@ pub struct Fence {
     /// name means that the topic was deleted and re-created. `None` in a fence that was created without it, until its next write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic_id: Option<String>,
+    /// How many rows have been written with this fence, as far as it was counted: if there are some and the table is empty,
+    /// it is not the table that they went to.
+    #[serde(default)]
+    pub rows: i64,
 }
 
 impl Fence {
@@ -34,6 +38,7 @@ impl Fence {
             max_event_time_us: None,
             upstream: BTreeMap::new(),
             topic_id: None,
+            rows: 0,
         }
     }
 }

@@ -1,7 +1,7 @@
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 
-use crate::{Error, Fence, Result, TopicPartition};
+use crate::{Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, TopicPartition};
 
 /// The number of the partition under which a sink keeps what it knows of a topic as a whole: see [`Sink::begin_topic`].
 pub const WHOLE_TOPIC: i32 = -1;
@@ -28,6 +28,16 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// `Stop` when the table is missing and may not be created, or has columns that don't fit; says which.
     async fn prepare(&self, create: bool) -> Result<()>;
+
+    /// Like [`Sink::prepare`] with `create`, and also carries out what a changed plan needs and the table can take without a
+    /// loss: columns that are new and may be null are added, and what readers see is made anew from the states. Called by
+    /// `millstream adopt`.
+    ///
+    /// # Errors
+    /// `Stop` when the table can't become what the plan needs; says why, and nothing was changed.
+    async fn adapt(&self) -> Result<()> {
+        self.prepare(true).await
+    }
 
     /// The fence of a partition; `None` when none was ever created, which is never read as zero.
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>>;
@@ -65,8 +75,29 @@ pub trait Sink: Send + Sync {
     ///   attempt of this very write may be what moved it.)
     /// - `Retry`: the outcome may be unknown; the caller reads the fence before it does anything else.
     /// - `Poison`: nothing was changed; some row can't be stored in this table. The runner narrows it down.
-    /// - `Stop`: nothing was changed; a person must act.
+    /// - `Stop`: nothing was changed; a person must act. Also if the fence is of another term: the table has another owner or
+    ///   another plan by now.
     async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()>;
+
+    /// What the store holds of the table and of the function, whether anything is there or not. Called at a start, before
+    /// [`Sink::prepare`] creates anything.
+    ///
+    /// # Errors
+    /// `Retry` when the store can't be reached.
+    async fn holding(&self) -> Result<Holding>;
+
+    /// Records `owner` as the owner of the table, in one atomic step with the term of the fences. `None` if the record in the
+    /// store is no longer the one that `claim` speaks of, because another process has changed it: the caller looks again.
+    /// Called at a start and by `millstream adopt`, after [`Sink::prepare`].
+    ///
+    /// # Errors
+    /// `Stop` when the fences of both functions exist, so that those of one would be lost; `Retry` when the outcome may be
+    /// unknown.
+    async fn claim(&self, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>>;
+
+    /// From now on, this sink writes in `term`, which is that of the record that [`Sink::claim`] or [`Sink::holding`] gave.
+    /// Before that, it writes in term 0, which only a table without an owner has (and tests).
+    fn begin_term(&self, term: i64);
 
     /// Fences and rows as of one instant: what an audit compares with the log, and a reference is loaded from.
     async fn snapshot(&self) -> Result<Snapshot>;

@@ -192,6 +192,8 @@ impl Runner {
         to.next_offset = work.range().end;
         to.last_timestamp_ms = work.timestamps_ms().values().last().copied().or(fence.last_timestamp_ms);
         to.max_event_time_us = done.max_event_time_us;
+        let rows: usize = done.rows.iter().map(RecordBatch::num_rows).sum();
+        to.rows += rows as i64;
         self.parts.sink.write(work.partition(), fence, &to, &done.rows).await.map_err(|error| match error {
             Error::Poison(cause) if without_rows => {
                 Error::stop(format!("the sink refuses a write without rows: {cause}"))
@@ -200,7 +202,6 @@ impl Runner {
         })?;
         fault::point("runner.after_write");
         self.known.count(work.partition(), done.outcome);
-        let rows = done.rows.iter().map(RecordBatch::num_rows).sum();
         self.stats.written(work.partition(), &to, work.len(), rows, done.bad.len());
         Ok(to)
     }

@@ -19,8 +19,8 @@ impl Runner {
                 Err(Error::stop(format!(
                     "topic {topic} was deleted and re-created, or is in another cluster: its id is {found} instead of \
                      {known}. The sink has everything of the old topic below offset {next_offset} of {partition}. If \
-                     the new topic has other records, raise its `generation` in the pipeline file to read it from its \
-                     beginning; if it has the old records again (a mirror, a replay), they would be counted twice"
+                     the new topic has other records, raise its `generation` in the pipeline file, and accept that by \
+                     `millstream adopt`, to read it from its beginning; if it has the old records again (a mirror, a replay), they would be counted twice"
                 )))
             }
             _ => Ok(found),
@@ -72,7 +72,7 @@ fn not_the_same(partition: &TopicPartition, fence: &Fence, found: &str) -> Error
         ),
         None => format!(
             "{known}: the topic was deleted and re-created, or the log has lost records. If it was re-created, raise \
-             `generation` of topic {} in the pipeline file",
+             `generation` of topic {} in the pipeline file, and accept that by `millstream adopt`",
             partition.topic
         ),
     })

@@ -42,6 +42,7 @@ mod error;
 mod exact;
 mod extremes;
 mod fault;
+mod fingerprint;
 mod finite;
 mod hop;
 mod merging;
@@ -70,6 +71,7 @@ mod unnest;
 mod window;
 
 pub use error::{Result, SqlError};
+pub use fingerprint::hash;
 pub use plan::{Planned, plan};
 pub use query::{WholeTable, query, tables_read};
 pub use reference::ReferenceTable;

@@ -22,6 +22,7 @@ use crate::{
     above::View,
     casts,
     error::{Result, SqlError},
+    fingerprint::fingerprint,
     merging::merge,
     naming::{check_names, known},
     parse::parse,
@@ -42,6 +43,8 @@ pub struct Planned {
     pub transform: Arc<dyn Transform>,
     /// The columns that are read of each topic.
     pub columns: BTreeMap<String, BTreeSet<String>>,
+    /// A hash of what the statement computes, whatever its spelling: see [`crate::hash`].
+    pub fingerprint: String,
 }
 
 impl fmt::Debug for Planned {
@@ -131,7 +134,8 @@ async fn unguarded(statement: &Statement<'_>) -> Result<(Planned, SqlTransform)>
     let (context, schema, references) = (state.task_ctx(), table.schema(), Vec::new());
     let bare = SqlTransform { plan: physical, context, schema, references, joins };
     let transform = SqlTransform { references: statement.references.clone(), ..bare.clone() };
-    Ok((Planned { table, transform: Arc::new(transform), columns }, bare))
+    let fingerprint = fingerprint(&optimized, &table)?;
+    Ok((Planned { table, transform: Arc::new(transform), columns, fingerprint }, bare))
 }
 
 /// Adds the casts that make the types of each expression's parts fit: a union of an int and a bigint is a bigint.

@@ -1,6 +1,9 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use arrow::{
@@ -8,7 +11,10 @@ use arrow::{
     datatypes::Int64Type,
 };
 use async_trait::async_trait;
-use millstream_core::{Column, Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, WHOLE_TOPIC, meta};
+use millstream_core::{
+    Claim, Column, Error, Fence, Holding, Owner, OwnerRecord, Result, Rows, Sink, Snapshot, Table, TopicPartition,
+    WHOLE_TOPIC, meta, term_ended,
+};
 
 use crate::{Call, Journal, rows::texts};
 
@@ -45,6 +51,10 @@ type Place = (String, String, TopicPartition);
 struct Contents {
     tables: HashMap<String, (Vec<Column>, Vec<RecordBatch>)>,
     fences: BTreeMap<Place, Fence>,
+    /// By table.
+    owners: BTreeMap<String, OwnerRecord>,
+    /// The terms of fences that have one, by function and partition.
+    terms: BTreeMap<(String, TopicPartition), i64>,
     /// Where there are no transactions: each row under its offset and its number among the rows of that offset.
     by_position: BTreeMap<(Place, i64, usize), RecordBatch>,
 }
@@ -72,6 +82,7 @@ impl MemoryStore {
             refusal: Mutex::default(),
             most_rows: Mutex::new(usize::MAX),
             journal: Journal::new(),
+            term: AtomicI64::new(0),
         }
     }
 }
@@ -85,6 +96,7 @@ pub struct MemorySink {
     refusal: Mutex<Option<Refusal>>,
     most_rows: Mutex<usize>,
     journal: Journal,
+    term: AtomicI64,
 }
 
 impl MemorySink {
@@ -141,6 +153,14 @@ impl MemorySink {
         contents.by_position.iter().filter(below_the_fence).map(|(_, row)| row.clone()).collect()
     }
 
+    fn check_term(&self, contents: &Contents) -> Result<()> {
+        let (term, record) = (self.term.load(Ordering::Relaxed), contents.owners.get(self.table.public_name()));
+        if term == 0 || record.is_some_and(|record| record.term == term) {
+            return Ok(());
+        }
+        Err(term_ended(self.table.public_name(), record))
+    }
+
     fn refuses(&self, rows: &[RecordBatch]) -> bool {
         let refusal = self.refusal.lock().unwrap().clone();
         refusal.is_some_and(|refusal| texts(rows).iter().any(|row| refusal(row)))
@@ -195,6 +215,7 @@ impl MemorySink {
             return self.append_by_position(partition, from, to, rows).await;
         }
         let mut contents = self.store.contents.lock().await;
+        self.check_term(&contents)?;
         let key = self.key(partition);
         let current = contents.fences.get(&key).map(|fence| fence.next_offset);
         if current != Some(from.next_offset) {
@@ -238,12 +259,82 @@ impl Sink for MemorySink {
         }
     }
 
+    async fn holding(&self) -> Result<Holding> {
+        let contents = self.store.contents.lock().await;
+        let rows = match contents.tables.get(&self.table.name) {
+            None => Rows::Missing,
+            Some(_) if self.rows(&contents).iter().all(|rows| rows.num_rows() == 0) => Rows::Empty,
+            Some(_) => Rows::Present,
+        };
+        let own = contents
+            .fences
+            .iter()
+            .filter(|((function, _, partition), _)| *function == self.function && partition.partition != WHOLE_TOPIC);
+        let public = self.table.public_name();
+        let others = contents.owners.values().filter(|record| record.table != public);
+        Ok(Holding {
+            record: contents.owners.get(public).cloned(),
+            others: others.filter(|record| record.owner.function == self.function).cloned().collect(),
+            fences: own.map(|((_, _, partition), fence)| (partition.clone(), fence.clone())).collect(),
+            rows,
+        })
+    }
+
+    async fn claim(&self, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>> {
+        let mut contents = self.store.contents.lock().await;
+        let public = self.table.public_name().to_owned();
+        let found = contents.owners.get(&public).cloned();
+        let (expected, term, since) = match claim {
+            Claim::First => (None, None, "first"),
+            Claim::Renew(record) => (Some(record), Some(record.term), record.since.as_str()),
+            Claim::Adopt(record) => (record.as_ref(), None, "adopted"),
+        };
+        if found.as_ref() != expected {
+            return Ok(None);
+        }
+        let highest = contents.terms.values().chain(contents.owners.values().map(|record| &record.term)).max();
+        let term = term.unwrap_or_else(|| highest.map_or(1, |highest| highest + 1));
+        if let (Claim::Adopt(_), Some(found)) = (claim, &found) {
+            let fences = std::mem::take(&mut contents.fences);
+            let renamed = |(mut place, fence): (Place, Fence)| {
+                if place.0 == found.owner.function {
+                    place.0.clone_from(&owner.function);
+                }
+                (place, fence)
+            };
+            contents.fences = fences.into_iter().map(renamed).collect();
+        }
+        if let Claim::Adopt(_) = claim {
+            contents.owners.retain(|table, record| *table == public || record.owner.function != owner.function);
+        }
+        let places: Vec<_> = contents.fences.keys().filter(|place| place.0 == owner.function).cloned().collect();
+        for (function, _, partition) in places {
+            let held = contents.terms.entry((function, partition)).or_insert(term);
+            if matches!(claim, Claim::Adopt(_)) {
+                *held = term;
+            }
+        }
+        let record = OwnerRecord { table: public.clone(), owner: owner.clone(), term, since: since.to_owned() };
+        contents.owners.insert(public, record.clone());
+        Ok(Some(record))
+    }
+
+    fn begin_term(&self, term: i64) {
+        self.term.store(term, Ordering::Relaxed);
+    }
+
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
         Ok(self.store.contents.lock().await.fences.get(&self.key(partition)).cloned())
     }
 
     async fn create_fence(&self, partition: &TopicPartition, fence: Fence) -> Result<Fence> {
-        Ok(self.store.contents.lock().await.fences.entry(self.key(partition)).or_insert(fence).clone())
+        let mut contents = self.store.contents.lock().await;
+        self.check_term(&contents)?;
+        contents
+            .terms
+            .entry((self.function.clone(), partition.clone()))
+            .or_insert_with(|| self.term.load(Ordering::Relaxed));
+        Ok(contents.fences.entry(self.key(partition)).or_insert(fence).clone())
     }
 
     async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {

@@ -51,6 +51,10 @@ impl SinkHarness for EventStores {
     fn is_atomic(&self) -> bool {
         false
     }
+
+    fn has_terms(&self) -> bool {
+        false
+    }
 }
 
 async fn memory_sink(check: SinkCheck) {

@@ -8,7 +8,9 @@ use std::{
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use millstream_core::{Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, WHOLE_TOPIC};
+use millstream_core::{
+    Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, Sink, Snapshot, Table, TopicPartition, WHOLE_TOPIC,
+};
 use millstream_testkit::{
     MemoryStore,
     conformance::{SinkHarness, merging_sink_checks, sink_checks},
@@ -31,6 +33,8 @@ enum Flaw {
     CreatesWhatItMayNot,
     CountsPartitionsAnew,
     ShowsWholeTopics,
+    TwoOwners,
+    TermsNeverEnd,
 }
 
 struct Flawed {
@@ -98,6 +102,24 @@ impl Sink for Flawed {
         }
     }
 
+    async fn holding(&self) -> Result<Holding> {
+        self.inner.holding().await
+    }
+
+    async fn claim(&self, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>> {
+        let claimed = self.inner.claim(owner, claim).await?;
+        match self.flaw {
+            Flaw::TwoOwners if claimed.is_none() => Ok(self.inner.holding().await?.record),
+            _ => Ok(claimed),
+        }
+    }
+
+    fn begin_term(&self, term: i64) {
+        if !matches!(self.flaw, Flaw::TermsNeverEnd) {
+            self.inner.begin_term(term);
+        }
+    }
+
     async fn snapshot(&self) -> Result<Snapshot> {
         let mut snapshot = self.inner.snapshot().await?;
         if matches!(self.flaw, Flaw::ShowsWholeTopics) {
@@ -143,6 +165,8 @@ async fn every_flaw_is_found() {
         Flaw::CreatesWhatItMayNot,
         Flaw::CountsPartitionsAnew,
         Flaw::ShowsWholeTopics,
+        Flaw::TwoOwners,
+        Flaw::TermsNeverEnd,
     ] {
         let suite = tokio::spawn(async move {
             for check in sink_checks().into_iter().chain(merging_sink_checks()) {

@@ -4,7 +4,10 @@ use std::{future::Future, pin::pin, sync::Arc, task::Poll};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use millstream_core::{DeadLetter, DeadLetters, Fence, Position, Result, Sink, Snapshot, TopicPartition};
+use millstream_core::{
+    Claim, DeadLetter, DeadLetters, Fence, Holding, Owner, OwnerRecord, Position, Result, Sink, Snapshot,
+    TopicPartition,
+};
 
 /// Yields before and after each call of the wrapped value.
 pub struct Yielding<T: ?Sized> {
@@ -57,6 +60,18 @@ impl<T: Sink + ?Sized> Sink for Yielding<T> {
 
     async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
         self.around(self.inner.write(partition, from, to, rows)).await
+    }
+
+    async fn holding(&self) -> Result<Holding> {
+        self.around(self.inner.holding()).await
+    }
+
+    async fn claim(&self, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>> {
+        self.around(self.inner.claim(owner, claim)).await
+    }
+
+    fn begin_term(&self, term: i64) {
+        self.inner.begin_term(term);
     }
 
     async fn snapshot(&self) -> Result<Snapshot> {

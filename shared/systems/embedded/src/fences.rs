@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::{Embedded, connections::Work};
 
 const COLUMNS: &str = "topic, generation, partition, start_offset, next_offset, last_timestamp_ms, max_event_time_us, upstream, \
-     topic_id";
+     topic_id, rows";
 
 /// The fence of one partition.
 pub(crate) fn find(connection: &Connection, function: &str, partition: &TopicPartition) -> Work<Option<Fence>> {
@@ -39,14 +39,15 @@ pub(crate) fn list(connection: &Connection, function: &str) -> Work<Vec<(TopicPa
 pub(crate) fn create(
     connection: &Connection,
     function: &str,
+    term: i64,
     partition: &TopicPartition,
     fence: &Fence,
     now: &str,
 ) -> Work<Fence> {
     connection.execute(
         "INSERT OR IGNORE INTO millstream_fences (function, topic, generation, partition, start_offset, next_offset,
-             last_timestamp_ms, max_event_time_us, upstream, updated_at, topic_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             last_timestamp_ms, max_event_time_us, upstream, updated_at, topic_id, rows, term)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         params![
             function,
             partition.topic,
@@ -58,17 +59,21 @@ pub(crate) fn create(
             fence.max_event_time_us,
             upstream_text(fence)?,
             now,
-            fence.topic_id
+            fence.topic_id,
+            fence.rows,
+            term
         ],
     )?;
     let missing = || Error::stop("internal: a fence that was just created is not there");
     Ok(find(connection, function, partition)?.ok_or_else(missing)?)
 }
 
-/// Moves the fence from `from` to `to`, within the caller's write transaction; `Fenced` when it is not at `from`.
+/// Moves the fence from `from` to `to`, within the caller's write transaction; `Fenced` when it is not at `from`. A fence of
+/// another term doesn't move.
 pub(crate) fn advance(
     connection: &Connection,
     function: &str,
+    term: i64,
     partition: &TopicPartition,
     from: i64,
     to: &Fence,
@@ -77,8 +82,9 @@ pub(crate) fn advance(
     let moved = connection.execute(
         "UPDATE millstream_fences
          SET next_offset = ?6, last_timestamp_ms = ?7, max_event_time_us = ?8, upstream = ?9, updated_at = ?10,
-             topic_id = ?11
-         WHERE function = ?1 AND topic = ?2 AND generation = ?3 AND partition = ?4 AND next_offset = ?5",
+             topic_id = ?11, rows = ?12, term = ?13
+         WHERE function = ?1 AND topic = ?2 AND generation = ?3 AND partition = ?4 AND next_offset = ?5
+             AND coalesce(term, ?13) = ?13",
         params![
             function,
             partition.topic,
@@ -90,7 +96,9 @@ pub(crate) fn advance(
             to.max_event_time_us,
             upstream_text(to)?,
             now,
-            to.topic_id
+            to.topic_id,
+            to.rows,
+            term
         ],
     )?;
     if moved == 1 {
@@ -115,6 +123,7 @@ fn read(row: &Row<'_>) -> Work<(TopicPartition, Fence)> {
         max_event_time_us: row.get(6)?,
         upstream: serde_json::from_str(&row.get::<_, String>(7)?).map_err(broken)?,
         topic_id: row.get(8)?,
+        rows: row.get(9)?,
     };
     Ok((partition, fence))
 }

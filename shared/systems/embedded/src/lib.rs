@@ -35,6 +35,7 @@
 //! Generations of a topic are not distinguished: the file has one topic of a name, and its offsets restart at 0 when it is
 //! deleted and re-created. Nothing is deleted by age.
 
+mod adapt;
 mod checked_rows;
 mod columns;
 mod connections;
@@ -45,6 +46,7 @@ mod fetched;
 mod group_offsets;
 mod headers;
 mod log;
+mod owner;
 mod partitioner;
 mod produce;
 mod remove;

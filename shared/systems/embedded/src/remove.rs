@@ -6,8 +6,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 use crate::{Embedded, connections::Work};
 
 /// What belongs to a function (`pipeline.function`), and the column that names it.
-const OWNED: [(&str, &str); 3] = [
+const OWNED: [(&str, &str); 4] = [
     ("millstream_fences", "function"),
+    ("millstream_owners", "function"),
     ("millstream_dead_letters", "function"),
     ("millstream_group_offsets", "\"group\""),
 ];
@@ -88,6 +89,8 @@ fn remove_table(connection: &Connection, table: &str) -> Work<()> {
     if connection.execute("DELETE FROM millstream_tables WHERE name = ?1", [table])? > 0 {
         connection.execute_batch(&format!("DROP TABLE {}", quote_identifier(table)))?;
     }
+    // Its function may have another name by now.
+    connection.execute("DELETE FROM millstream_owners WHERE table_name = ?1", [table])?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::connections::Work;
 
 /// Written to `PRAGMA user_version`; raised with every change of [`TABLES`].
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// Everything but the functions' own tables.
 ///
@@ -33,7 +33,7 @@ CREATE TABLE millstream_group_offsets (
 CREATE TABLE millstream_fences (
     function TEXT NOT NULL, topic TEXT NOT NULL, generation INTEGER NOT NULL, partition INTEGER NOT NULL,
     start_offset INTEGER NOT NULL, next_offset INTEGER NOT NULL, last_timestamp_ms INTEGER, max_event_time_us INTEGER,
-    upstream TEXT NOT NULL, updated_at TEXT NOT NULL, topic_id TEXT,
+    upstream TEXT NOT NULL, updated_at TEXT NOT NULL, topic_id TEXT, rows INTEGER NOT NULL DEFAULT 0, term INTEGER,
     PRIMARY KEY (function, topic, generation, partition)) WITHOUT ROWID;
 CREATE TABLE millstream_dead_letters (
     function TEXT NOT NULL, topic TEXT NOT NULL, generation INTEGER NOT NULL, partition INTEGER NOT NULL,
@@ -42,12 +42,26 @@ CREATE TABLE millstream_dead_letters (
     PRIMARY KEY (function, topic, generation, partition, "offset")) WITHOUT ROWID;
 CREATE INDEX millstream_dead_letters_newest ON millstream_dead_letters (created_at);
 CREATE TABLE millstream_tables (name TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, schema TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE millstream_owners (
+    table_name TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, function TEXT NOT NULL, fingerprint TEXT NOT NULL,
+    declaration TEXT NOT NULL, term INTEGER NOT NULL, since TEXT NOT NULL, changes TEXT NOT NULL DEFAULT '[]')
+    WITHOUT ROWID;
 "#;
 
 /// From version 1, which knew no identity of topics. Fences get it with their next write.
 const FROM_1: &str = "
 ALTER TABLE millstream_topics ADD COLUMN uuid TEXT;
 ALTER TABLE millstream_fences ADD COLUMN topic_id TEXT;
+";
+
+/// From version 2, which knew no owners of tables.
+const FROM_2: &str = "
+ALTER TABLE millstream_fences ADD COLUMN rows INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE millstream_fences ADD COLUMN term INTEGER;
+CREATE TABLE millstream_owners (
+    table_name TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, function TEXT NOT NULL, fingerprint TEXT NOT NULL,
+    declaration TEXT NOT NULL, term INTEGER NOT NULL, since TEXT NOT NULL, changes TEXT NOT NULL DEFAULT '[]')
+    WITHOUT ROWID;
 ";
 
 /// What a file of this version may lack all the same: a process of version 1 that had it open while it was migrated makes
@@ -70,6 +84,7 @@ enum Layout {
     /// Of this version, and not complete: see [`LACKS`].
     Lacking,
     Version1,
+    Version2,
     Empty,
 }
 
@@ -83,7 +98,8 @@ pub(crate) fn migrate(connection: &mut Connection) -> Work<()> {
     match check(&transaction)? {
         Layout::Current => {}
         Layout::Lacking => transaction.execute_batch(COMPLETE)?,
-        Layout::Version1 => transaction.execute_batch(&[FROM_1, COMPLETE].concat())?,
+        Layout::Version1 => transaction.execute_batch(&[FROM_1, FROM_2, COMPLETE].concat())?,
+        Layout::Version2 => transaction.execute_batch(&[FROM_2, COMPLETE].concat())?,
         Layout::Empty => transaction.execute_batch(TABLES)?,
     }
     transaction.pragma_update(None, "user_version", VERSION)?;
@@ -100,6 +116,7 @@ fn check(connection: &Connection) -> Work<Layout> {
         VERSION if connection.query_row(LACKS, [], |row| row.get(0))? => Ok(Layout::Lacking),
         VERSION => Ok(Layout::Current),
         1 => Ok(Layout::Version1),
+        2 => Ok(Layout::Version2),
         0 if tables == 0 => Ok(Layout::Empty),
         0 => Err(Error::stop(format!(
             "{file} is a SQLite file of another program: name another data folder, or move that file away"

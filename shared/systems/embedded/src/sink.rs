@@ -1,13 +1,19 @@
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use millstream_core::{Fence, Result, Sink, Snapshot, Table, TopicPartition};
+use millstream_core::{
+    Claim, Combine, Fence, Holding, Owner, OwnerRecord, Result, Sink, Snapshot, Table, TopicPartition,
+};
 
 use crate::{
     Embedded,
     checked_rows::CheckedRows,
     fences,
+    owner::{self, Owned},
     tables::Stored,
     write::{Change, FenceStep},
 };
@@ -23,6 +29,8 @@ pub struct EmbeddedSink {
     table: Table,
     states: Arc<Stored>,
     finished: Option<Arc<Stored>>,
+    /// See [`millstream_core::OwnerRecord::term`].
+    term: AtomicI64,
 }
 
 impl EmbeddedSink {
@@ -30,7 +38,24 @@ impl EmbeddedSink {
     pub fn new(store: Arc<Embedded>, function: &str, table: Table) -> Self {
         let states = Arc::new(Stored::states(&table));
         let finished = Stored::finished(&table).map(Arc::new);
-        Self { store, function: function.into(), table, states, finished }
+        Self { store, function: function.into(), table, states, finished, term: AtomicI64::new(0) }
+    }
+
+    pub(crate) fn stored(&self) -> (Arc<Stored>, Option<Arc<Stored>>) {
+        (self.states.clone(), self.finished.clone())
+    }
+
+    pub(crate) fn combine(&self) -> Option<&Arc<dyn Combine>> {
+        self.table.combine.as_ref()
+    }
+
+    fn owned(&self) -> Owned {
+        let public = self.finished.as_ref().unwrap_or(&self.states);
+        Owned {
+            function: self.function.clone(),
+            public: public.name.as_str().into(),
+            table: self.states.name.as_str().into(),
+        }
     }
 }
 
@@ -45,14 +70,22 @@ impl Sink for EmbeddedSink {
         if create { self.store.connections.write(prepare).await } else { self.store.connections.read(prepare).await }
     }
 
+    async fn adapt(&self) -> Result<()> {
+        self.adapt_tables().await
+    }
+
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
         let (function, partition) = (self.function.clone(), partition.clone());
         self.store.connections.read(move |connection| fences::find(connection, &function, &partition)).await
     }
 
     async fn create_fence(&self, partition: &TopicPartition, fence: Fence) -> Result<Fence> {
-        let (function, partition, now) = (self.function.clone(), partition.clone(), self.store.now());
-        let create = move |connection: &_| fences::create(connection, &function, &partition, &fence, &now);
+        let (owned, partition, now) = (self.owned(), partition.clone(), self.store.now());
+        let term = self.term.load(Ordering::Relaxed);
+        let create = move |connection: &_| {
+            owner::check_term(connection, &owned.public, term)?;
+            fences::create(connection, &owned.function, term, &partition, &fence, &now)
+        };
         self.store.connections.write(create).await
     }
 
@@ -63,6 +96,8 @@ impl Sink for EmbeddedSink {
             finished: self.finished.clone(),
             step: FenceStep {
                 function: self.function.clone(),
+                table: self.owned().public,
+                term: self.term.load(Ordering::Relaxed),
                 partition: partition.clone(),
                 from: from.next_offset,
                 to: to.clone(),
@@ -79,6 +114,20 @@ impl Sink for EmbeddedSink {
             }
         };
         written.await.map_err(|error| error.context(format!("table `{}`, {partition}", self.table.public_name())))
+    }
+
+    async fn holding(&self) -> Result<Holding> {
+        let owned = self.owned();
+        self.store.connections.read(move |connection| owned.holding(connection)).await
+    }
+
+    async fn claim(&self, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>> {
+        let (owned, owner, claim, now) = (self.owned(), owner.clone(), claim.clone(), self.store.now());
+        self.store.connections.write(move |connection| owned.claim(connection, &owner, &claim, &now)).await
+    }
+
+    fn begin_term(&self, term: i64) {
+        self.term.store(term, Ordering::Relaxed);
     }
 
     async fn snapshot(&self) -> Result<Snapshot> {

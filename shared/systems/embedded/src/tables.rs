@@ -212,12 +212,44 @@ impl Stored {
         format!("SELECT _rowid_, {} FROM {} WHERE {filter}", self.column_list(), quote_identifier(&self.name))
     }
 
+    /// The number and the columns of all rows.
+    pub(crate) fn select_all_sql(&self) -> String {
+        format!("SELECT _rowid_, {} FROM {}", self.column_list(), quote_identifier(&self.name))
+    }
+
+    /// How the table that was declared as `declared` gets the columns that it lacks, as far as they may be null and are no
+    /// keys: the rest is told by [`Stored::prepare`].
+    pub(crate) fn with_new_columns(&self, declared: &str) -> Result<Wider> {
+        let broken = |error| self.stop("has a damaged declaration in millstream_tables").caused_by(error);
+        let mut declared: Vec<serde_json::Value> = serde_json::from_str(declared).map_err(broken)?;
+        let wanted = self.declaration();
+        let mut columns = Vec::new();
+        for (index, field) in self.schema.fields().iter().enumerate() {
+            if declared.iter().any(|column| column["name"] == *field.name()) || self.keys.contains(&index) {
+                continue;
+            }
+            let Some(kind) = columns::declared_type(field.data_type()).filter(|_| field.is_nullable()) else {
+                continue;
+            };
+            let (table, column) = (quote_identifier(&self.name), quote_identifier(field.name()));
+            columns.push(format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"));
+            declared.push(wanted[index].clone());
+        }
+        Ok(Wider { columns, declaration: serde_json::Value::from(declared).to_string() })
+    }
+
     /// All rows, in no order.
     pub(crate) fn read_all(&self, connection: &Connection) -> Work<Vec<RecordBatch>> {
         let mut rows = RowReader::new(self.schema.clone());
         rows.extend(connection, &format!("SELECT {} FROM {}", self.column_list(), quote_identifier(&self.name)), [])?;
         Ok(rows.finish()?)
     }
+}
+
+/// The statements that add columns, and the declaration of the table that has them.
+pub(crate) struct Wider {
+    pub(crate) columns: Vec<String>,
+    pub(crate) declaration: String,
 }
 
 fn placeholders(count: usize) -> String {

@@ -14,7 +14,7 @@ use crate::{
     checked_rows::CheckedRows,
     columns,
     connections::{Connections, Work, Writing},
-    fences,
+    fences, owner,
     row_reader::RowReader,
     tables::Stored,
 };
@@ -30,6 +30,10 @@ pub(crate) struct Change {
 /// Where the fence goes, if it is where the caller expects it.
 pub(crate) struct FenceStep {
     pub(crate) function: Arc<str>,
+    /// The table's name, as its owner is recorded.
+    pub(crate) table: Arc<str>,
+    /// See [`millstream_core::OwnerRecord::term`].
+    pub(crate) term: i64,
     pub(crate) partition: TopicPartition,
     pub(crate) from: i64,
     pub(crate) to: Fence,
@@ -39,7 +43,8 @@ pub(crate) struct FenceStep {
 
 impl FenceStep {
     fn apply(&self, connection: &Connection) -> Work<()> {
-        fences::advance(connection, &self.function, &self.partition, self.from, &self.to, &self.now)
+        owner::check_term(connection, &self.table, self.term)?;
+        fences::advance(connection, &self.function, self.term, &self.partition, self.from, &self.to, &self.now)
     }
 }
 
@@ -165,16 +170,16 @@ fn put_states(
 }
 
 /// The finished rows of the keys at hand.
-struct Shown {
-    table: Arc<Stored>,
-    rows: CheckedRows,
+pub(crate) struct Shown {
+    pub(crate) table: Arc<Stored>,
+    pub(crate) rows: CheckedRows,
     /// Which state row each one came from.
-    from: Vec<usize>,
+    pub(crate) from: Vec<usize>,
 }
 
 impl Shown {
     /// Writes these rows for readers, and deletes those that a `having` now leaves out. `numbers` are the state rows'.
-    fn put(&self, connection: &Connection, numbers: &[i64]) -> Work<()> {
+    pub(crate) fn put(&self, connection: &Connection, numbers: &[i64]) -> Work<()> {
         let columns = encode(&self.rows)?;
         let mut left_out = vec![true; numbers.len()];
         let mut replace = connection.prepare(&self.table.replace_sql())?;

@@ -38,12 +38,17 @@
 //! the new date at the same offset. One turn per offset: writers who disagree on the date can't turn in circles.
 //! A fence object per partition says where a reader of the chain starts.
 //!
+//! # Who owns a table
+//! The owner is an object beside the fences. Unlike in a database, a write doesn't prove that the owner is still the same:
+//! before a table is adopted, the processes that fill it must have ended.
+//!
 //! # What lies where
 //! | object | holds |
 //! | --- | --- |
 //! | `<table>/log_date=<day>/<topic>-<generation>-<partition>-<start>.parquet` | rows; the day is that of the log's (Kafka's) timestamp (UTC) of the write's *last* record |
 //! | `<table>/_fences/<topic>-<generation>-<partition>.json` | a boundary of the chain, moved after each file |
 //! | `<table>/_fences/<topic>-<generation>-<partition>-<start>.turn` | the first turn |
+//! | `<table>/_owner.json` | the function that fills the table, and the plan that it fills it by |
 //! | `<table>/_table.columns` | the columns, as Parquet without rows |
 //!
 //! `log_date` is when the log took a file's last record, not when its events happened: the other records may be of any day,
@@ -61,6 +66,7 @@ mod chain;
 mod file;
 mod folder;
 mod names;
+mod owner;
 mod sink;
 mod store;
 mod table;

@@ -62,6 +62,11 @@ impl Names {
         })
     }
 
+    /// Who fills the table.
+    pub(crate) fn owner(&self) -> Path {
+        self.table.clone().join("_owner.json")
+    }
+
     /// The folder of all fences.
     pub(crate) fn fences(&self) -> Path {
         self.table.clone().join("_fences")

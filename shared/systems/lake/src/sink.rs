@@ -7,7 +7,9 @@ use std::{
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use futures::TryStreamExt;
-use millstream_core::{Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, fault};
+use millstream_core::{
+    Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, Sink, Snapshot, Table, TopicPartition, fault,
+};
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion, path::Path};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
@@ -21,10 +23,10 @@ use crate::{
 
 /// A table of Parquet files that one function appends to; the crate's docs say how it keeps each row there once.
 pub struct LakeSink {
-    store: Arc<dyn ObjectStore>,
-    names: Names,
-    function: String,
-    table: Table,
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) names: Names,
+    pub(crate) function: String,
+    pub(crate) table: Table,
     schema: SchemaRef,
     /// What the table's objects are called, once it has been looked up.
     layout: OnceCell<Layout>,
@@ -47,6 +49,21 @@ impl LakeSink {
             function: function.to_owned(),
             schema: table.schema(),
             table,
+            layout: OnceCell::new(),
+            chains: Mutex::default(),
+        }
+    }
+}
+
+impl LakeSink {
+    /// The same table, as another function's sink.
+    pub(crate) fn of(&self, function: &str) -> Self {
+        Self {
+            store: Arc::clone(&self.store),
+            names: self.names.clone(),
+            function: function.to_owned(),
+            table: self.table.clone(),
+            schema: Arc::clone(&self.schema),
             layout: OnceCell::new(),
             chains: Mutex::default(),
         }
@@ -128,6 +145,17 @@ impl Sink for LakeSink {
         Err(Error::retry(format!("lake: the chain of {partition} did not settle at offset {}", from.next_offset)))
     }
 
+    async fn holding(&self) -> Result<Holding> {
+        self.find_holding().await
+    }
+
+    async fn claim(&self, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>> {
+        self.put_owner(owner, claim).await
+    }
+
+    /// Files have no term: see the crate's docs.
+    fn begin_term(&self, _term: i64) {}
+
     async fn snapshot(&self) -> Result<Snapshot> {
         let mut chains = BTreeMap::new();
         for partition in self.partitions().await? {
@@ -165,7 +193,7 @@ impl Sink for LakeSink {
 
 impl LakeSink {
     /// The layout of the existing table, or the current one if there is no table yet.
-    async fn layout(&self) -> Result<Layout> {
+    pub(crate) async fn layout(&self) -> Result<Layout> {
         let find = || async {
             for layout in [Layout::Current, Layout::Dated] {
                 let path = self.names.declaration(layout);
@@ -187,7 +215,7 @@ impl LakeSink {
     }
 
     /// Where the chain stands now: from the fence object along the names to the end. `None` without a fence object.
-    async fn read_chain(&self, partition: &TopicPartition) -> Result<Option<Chain>> {
+    pub(crate) async fn read_chain(&self, partition: &TopicPartition) -> Result<Option<Chain>> {
         let Some((chain, _)) = self.fence_object(partition).await? else { return Ok(None) };
         self.follow(partition, chain).await.map(Some)
     }
@@ -247,7 +275,10 @@ impl LakeSink {
         Ok(own.map(|(object, version)| (object.chain, version)))
     }
 
-    async fn any_fence_object(&self, partition: &TopicPartition) -> Result<Option<(FenceObject, UpdateVersion)>> {
+    pub(crate) async fn any_fence_object(
+        &self,
+        partition: &TopicPartition,
+    ) -> Result<Option<(FenceObject, UpdateVersion)>> {
         let path = self.names.fence(partition);
         let object = match self.store.get(&path).await {
             Ok(object) => object,
@@ -293,19 +324,19 @@ impl LakeSink {
         Ok(())
     }
 
-    fn fence_bytes(&self, chain: &Chain) -> Result<Vec<u8>> {
+    pub(crate) fn fence_bytes(&self, chain: &Chain) -> Result<Vec<u8>> {
         let object = FenceObject { function: self.function.clone(), chain: chain.clone() };
         serde_json::to_vec(&object)
             .map_err(|error| Error::stop("lake: internal: a fence has no JSON form").caused_by(error))
     }
 
     /// The partitions that have a fence object.
-    async fn partitions(&self) -> Result<Vec<TopicPartition>> {
+    pub(crate) async fn partitions(&self) -> Result<Vec<TopicPartition>> {
         let objects = self.list(&self.names.fences()).await?;
         Ok(objects.iter().filter_map(|path| self.names.partition_of_fence(path)).collect())
     }
 
-    async fn list(&self, folder: &Path) -> Result<Vec<Path>> {
+    pub(crate) async fn list(&self, folder: &Path) -> Result<Vec<Path>> {
         let objects = self.store.list(Some(folder)).map_ok(|object| object.location);
         objects.try_collect().await.map_err(|error| store_error("listing", folder, error))
     }
@@ -322,8 +353,8 @@ impl LakeSink {
 
 /// What is in a fence object.
 #[derive(Serialize, Deserialize)]
-struct FenceObject {
-    function: String,
+pub(crate) struct FenceObject {
+    pub(crate) function: String,
     #[serde(flatten)]
     chain: Chain,
 }

@@ -26,6 +26,10 @@ impl SinkHarness for Folders {
         let folder = self.0.path().join(store);
         Arc::new(LakeSink::new(open(&folder.to_string_lossy()).unwrap(), "", function, table))
     }
+
+    fn has_terms(&self) -> bool {
+        false
+    }
 }
 
 /// One store with compare-and-swap, and a prefix for each.
@@ -35,6 +39,10 @@ struct Prefixes(Arc<InMemory>);
 impl SinkHarness for Prefixes {
     async fn open(&self, store: &str, function: &str, table: Table) -> Arc<dyn Sink> {
         Arc::new(LakeSink::new(self.0.clone(), &format!("some/{store}"), function, table))
+    }
+
+    fn has_terms(&self) -> bool {
+        false
     }
 }
 

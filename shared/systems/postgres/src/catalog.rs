@@ -1,12 +1,16 @@
 //! What tables and views there are, and how they differ from what a function needs.
 
-use millstream_core::{Error, Result, Table, View, quote_identifier};
+use millstream_core::{Error, Result, Role, Table, View, quote_identifier};
 use tokio_postgres::{GenericClient, types::Type};
 
 use crate::{
     connect::Pool,
-    definition::{ADD_TOPIC_ID, CREATE_FENCES, VIEW_COMMENT, create_table, create_view, view_comment},
+    definition::{
+        ADDED_COLUMNS, CREATE_FENCES, CREATE_OWNERS, VIEW_COMMENT, column_definition, create_table, create_view,
+        view_comment,
+    },
     error,
+    schema::Remedies,
     statement::{key_columns, kind},
 };
 
@@ -60,21 +64,31 @@ impl<C: GenericClient> Catalog<'_, C> {
     }
 
     /// All differences, in the order in which their remedies must be applied.
-    pub(crate) async fn differences(&self, table: &Table) -> Result<Vec<Difference>> {
+    pub(crate) async fn differences(&self, table: &Table, remedies: Remedies) -> Result<Vec<Difference>> {
         let mut differences = Vec::new();
         let fences = self.columns("millstream_fences").await?;
         if fences.is_empty() {
             differences
                 .push(Difference::missing("table millstream_fences is missing".to_owned(), CREATE_FENCES.to_owned()));
-        } else if fences.iter().all(|column| column.name != "topic_id") {
-            let what = "table millstream_fences has no column topic_id, which is newer than the table";
-            differences.push(Difference::missing(what.to_owned(), ADD_TOPIC_ID.to_owned()));
+        } else {
+            for definition in ADDED_COLUMNS {
+                let name = definition.split(' ').next().unwrap_or(definition);
+                if fences.iter().all(|column| column.name != name) {
+                    let what = format!("table millstream_fences has no column {name}, which is newer than the table");
+                    let remedy = format!("ALTER TABLE millstream_fences ADD COLUMN IF NOT EXISTS {definition}");
+                    differences.push(Difference::missing(what, remedy));
+                }
+            }
+        }
+        if self.columns("millstream_owners").await?.is_empty() {
+            let what = "table millstream_owners is missing".to_owned();
+            differences.push(Difference::missing(what, CREATE_OWNERS.to_owned()));
         }
         let have = self.columns(&table.name).await?;
         if have.is_empty() {
             differences.push(Difference::missing(format!("table {} is missing", table.name), create_table(table)?));
         } else {
-            compare(table, &have, &mut differences)?;
+            compare(table, &have, remedies == Remedies::Adapt, &mut differences)?;
         }
         let fits = differences.iter().all(|difference| difference.remedy.is_some());
         if fits && table.combine.is_some() && !self.has_key_index(table).await? {
@@ -122,6 +136,15 @@ impl<C: GenericClient> Catalog<'_, C> {
             let what = format!("view {} was created from another statement", view.name);
             return Ok(Some(Difference::missing(what, create_view(view))));
         }
+        let is_table = "SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = to_regclass($1)";
+        let is_table = self.query(is_table, &[(&quote_identifier(&view.name), Type::TEXT)]).await?;
+        if is_table.first().is_some_and(|row| row.get(0)) {
+            return Ok(Some(Difference::misfit(format!(
+                "{} is a table, and must be a view over {}_state, for the statement needs states (a mean, or an expression over \
+                 aggregates). They can't be computed from the results that the table holds",
+                view.name, view.name
+            ))));
+        }
         let want: Vec<&str> = view.columns.iter().map(|(name, _)| name.as_str()).collect();
         let misfit = || {
             let (want, have) = (want.join(", "), have.join(", "));
@@ -131,10 +154,16 @@ impl<C: GenericClient> Catalog<'_, C> {
     }
 }
 
-fn compare(table: &Table, have: &[Present], differences: &mut Vec<Difference>) -> Result<()> {
+fn compare(table: &Table, have: &[Present], adapt: bool, differences: &mut Vec<Difference>) -> Result<()> {
     for column in &table.columns {
         let want = kind(column)?.to_string();
         match have.iter().find(|present| present.name == column.name) {
+            None if adapt && column.nullable && column.role != Role::Key => {
+                let remedy =
+                    format!("ALTER TABLE {} ADD COLUMN {}", quote_identifier(&table.name), column_definition(column)?);
+                differences
+                    .push(Difference::missing(format!("table {} has no column {}", table.name, column.name), remedy));
+            }
             None => differences
                 .push(Difference::misfit(format!("table {} has no column {} {want}", table.name, column.name))),
             Some(present) if present.sql_type != want => differences.push(Difference::misfit(format!(
@@ -212,7 +241,7 @@ mod tests {
         };
         let have = [present("n", "bigint", true), present("must", "text", true), present("may", "text", false)];
         let mut differences = Vec::new();
-        compare(&table(), &have, &mut differences).unwrap();
+        compare(&table(), &have, false, &mut differences).unwrap();
         let listed: Vec<_> = differences.into_iter().map(|difference| difference.what).collect();
         let parts = ["no column k text", "flow.n is bigint, not numeric(20,0)", "flow.must is NOT NULL"];
         assert_eq!(listed.len(), parts.len(), "{listed:?}");

@@ -8,12 +8,16 @@ use crate::{statement::kind, types::Kind};
 pub(crate) const CREATE_FENCES: &str = "CREATE TABLE millstream_fences (function text COLLATE \"C\", topic text COLLATE \"C\", \
      generation bigint, partition integer, start_offset bigint NOT NULL, next_offset bigint NOT NULL, \
      last_timestamp_ms bigint, max_event_time_us bigint, upstream jsonb NOT NULL DEFAULT '{}', \
-     topic_id text, updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (function, topic, generation, partition)) \
+     topic_id text, rows bigint NOT NULL DEFAULT 0, term bigint, updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (function, topic, generation, partition)) \
      WITH (fillfactor = 50)";
 
-/// Version 0.1 created the table without it. The column is null in fences of that version, so that its processes may go on
-/// writing.
-pub(crate) const ADD_TOPIC_ID: &str = "ALTER TABLE millstream_fences ADD COLUMN IF NOT EXISTS topic_id text";
+/// The columns that millstream_fences has got since version 0.1. They are null or have a default, so that processes of older
+/// versions may go on writing.
+pub(crate) const ADDED_COLUMNS: [&str; 3] = ["topic_id text", "rows bigint NOT NULL DEFAULT 0", "term bigint"];
+
+pub(crate) const CREATE_OWNERS: &str = "CREATE TABLE millstream_owners (table_name text COLLATE \"C\" PRIMARY KEY, \
+     function text COLLATE \"C\" NOT NULL, fingerprint text NOT NULL, declaration text NOT NULL, term bigint NOT NULL, \
+     since timestamptz NOT NULL DEFAULT now(), changes jsonb NOT NULL DEFAULT '[]')";
 
 /// Begins the comment of every view of ours.
 pub(crate) const VIEW_COMMENT: &str = "millstream: ";
@@ -25,7 +29,7 @@ pub(crate) fn create_table(table: &Table) -> Result<String> {
     Ok(format!("CREATE TABLE {} ({}){fill}", quote_identifier(&table.name), columns?.join(", ")))
 }
 
-fn column_definition(column: &Column) -> Result<String> {
+pub(crate) fn column_definition(column: &Column) -> Result<String> {
     let kind = kind(column)?;
     let name = quote_identifier(&column.name);
     // Ordered by bytes, as outside the database. So no update of the system's locales breaks an index.

@@ -12,7 +12,7 @@ use crate::{encode::Parameter, statement::FENCE_PARAMETERS};
 
 /// What [`fence_of`] reads.
 pub(crate) const FENCE_COLUMNS: &str = "start_offset, next_offset, last_timestamp_ms, max_event_time_us, upstream::text, \
-     topic_id";
+     topic_id, rows";
 
 pub(crate) type Parameters<'a> = Vec<(&'a (dyn ToSql + Sync), Type)>;
 
@@ -24,15 +24,22 @@ pub(crate) struct Movement<'a> {
     pub(crate) from: i64,
     pub(crate) to: &'a Fence,
     upstream: String,
+    term: i64,
 }
 
 impl<'a> Movement<'a> {
-    pub(crate) fn new(function: &'a str, partition: &'a TopicPartition, from: i64, to: &'a Fence) -> Result<Self> {
+    pub(crate) fn new(
+        function: &'a str,
+        term: i64,
+        partition: &'a TopicPartition,
+        from: i64,
+        to: &'a Fence,
+    ) -> Result<Self> {
         let generation = i64::from(partition.generation);
-        Ok(Self { function, partition, generation, from, to, upstream: upstream_text(to)? })
+        Ok(Self { function, partition, generation, from, to, upstream: upstream_text(to)?, term })
     }
 
-    /// The parameters $1 to $10 of every statement that touches a fence, followed by the columns.
+    /// The parameters $1 to $12 of every statement that touches a fence, followed by the columns.
     pub(crate) fn parameters<'b>(&'b self, columns: &'b [Parameter]) -> Parameters<'b> {
         let fence: [(&(dyn ToSql + Sync), Type); FENCE_PARAMETERS] = [
             (&self.function, Type::TEXT),
@@ -45,6 +52,8 @@ impl<'a> Movement<'a> {
             (&self.to.max_event_time_us, Type::INT8),
             (&self.upstream, Type::TEXT),
             (&self.to.topic_id, Type::TEXT),
+            (&self.to.rows, Type::INT8),
+            (&self.term, Type::INT8),
         ];
         fence.into_iter().chain(parameters(columns)).collect()
     }
@@ -71,14 +80,15 @@ pub(crate) fn fence_of(row: &Row) -> Result<Fence> {
         max_event_time_us: row.get(3),
         upstream,
         topic_id: row.get(5),
+        rows: row.get(6),
     })
 }
 
 /// The same, followed by topic, generation and partition.
 pub(crate) fn partition_and_fence(row: &Row) -> Result<(TopicPartition, Fence)> {
-    let generation = u32::try_from(row.get::<_, i64>(7))
+    let generation = u32::try_from(row.get::<_, i64>(8))
         .map_err(|error| Error::stop("the column generation of millstream_fences can't be read").caused_by(error))?;
-    Ok((TopicPartition::new(row.get::<_, String>(6), generation, row.get(8)), fence_of(row)?))
+    Ok((TopicPartition::new(row.get::<_, String>(7), generation, row.get(9)), fence_of(row)?))
 }
 
 fn upstream_text(fence: &Fence) -> Result<String> {

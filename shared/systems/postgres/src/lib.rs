@@ -32,6 +32,7 @@ mod limits;
 mod merge;
 mod newest;
 mod numeric;
+mod owner;
 mod schema;
 mod sink;
 mod statement;

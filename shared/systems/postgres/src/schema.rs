@@ -24,19 +24,30 @@ const CREATE_LOCK: i64 = 0x006d_696c_6c73_7472;
 /// A remedy that waits for a long reader makes all writers wait for itself: it gives up after this.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
 
-/// See [`millstream_core::Sink::prepare`].
-pub(crate) async fn prepare(pool: &Pool, table: &Table, create: bool) -> Result<()> {
+/// What may be done about differences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remedies {
+    /// Nothing.
+    None,
+    /// What is missing may be created.
+    Create,
+    /// Columns may also be added to a table that is there.
+    Adapt,
+}
+
+/// See [`millstream_core::Sink::prepare`] and [`millstream_core::Sink::adapt`].
+pub(crate) async fn prepare(pool: &Pool, table: &Table, remedies: Remedies) -> Result<()> {
     check_names(table)?;
     let what = format!("preparing table {}", table.name);
     let mut client = pool.client(&what).await?;
     let work = async {
         let here = Catalog { client: &**client, pool, what: &what };
         here.check_server().await?;
-        let mut differences = here.differences(table).await?;
-        if create && differences.iter().any(|difference| difference.remedy.is_some()) {
-            differences = close_gap(pool, &what, &mut client, table).await?;
+        let mut differences = here.differences(table, remedies).await?;
+        if remedies != Remedies::None && differences.iter().any(|difference| difference.remedy.is_some()) {
+            differences = close_gap(pool, &what, &mut client, table, remedies).await?;
         }
-        stop_at(&pool.doing(&what), &differences, create)
+        stop_at(&pool.doing(&what), &differences, remedies)
     };
     let outcome = pool.within(CREATE_LIMIT, &what, work).await;
     pool.settle(client, outcome).await.map_err(|error| match error {
@@ -59,6 +70,7 @@ async fn close_gap(
     what: &str,
     client: &mut deadpool_postgres::Object,
     table: &Table,
+    remedies: Remedies,
 ) -> Result<Vec<Difference>> {
     let failed = |error: tokio_postgres::Error| error::of_postgres(pool.doing(what), &error);
     let transaction =
@@ -66,20 +78,25 @@ async fn close_gap(
     let here = Catalog { client: &*transaction, pool, what };
     here.query("SELECT pg_advisory_xact_lock($1)", &[(&CREATE_LOCK, Type::INT8)]).await?;
     here.client.batch_execute(LOCK_TIMEOUT).await.map_err(failed)?;
-    for remedy in here.differences(table).await?.into_iter().filter_map(|difference| difference.remedy) {
+    let found = here.differences(table, remedies).await?;
+    if remedies == Remedies::Adapt && found.iter().any(|difference| difference.remedy.is_none()) {
+        // It can't be adopted as a whole.
+        return Ok(found);
+    }
+    for remedy in found.into_iter().filter_map(|difference| difference.remedy) {
         here.client.batch_execute(&remedy).await.map_err(failed)?;
     }
-    let left = here.differences(table).await?;
+    let left = here.differences(table, remedies).await?;
     transaction.commit().await.map_err(failed)?;
     Ok(left)
 }
 
-fn stop_at(doing: &str, differences: &[Difference], create: bool) -> Result<()> {
+fn stop_at(doing: &str, differences: &[Difference], remedies: Remedies) -> Result<()> {
     if differences.is_empty() {
         return Ok(());
     }
     let list: String = differences.iter().map(|difference| format!("\n  - {}", difference.what)).collect();
-    let advice = if !create && differences.iter().all(|difference| difference.remedy.is_some()) {
+    let advice = if remedies == Remedies::None && differences.iter().all(|difference| difference.remedy.is_some()) {
         "run `millstream up`, which creates what is missing"
     } else {
         "Change the SQL back; or give the function and its table (`into`) new names, both together, and run `millstream \
@@ -123,7 +140,7 @@ mod tests {
     #[test]
     fn every_difference_is_told() {
         let differences = ["a", "b"].map(|what| Difference { what: what.to_owned(), remedy: None });
-        let error = stop_at("here", &differences, true).unwrap_err().to_string();
+        let error = stop_at("here", &differences, Remedies::Create).unwrap_err().to_string();
         assert!(error.starts_with("here: the database does not fit:\n  - a\n  - b\n"), "{error}");
     }
 }

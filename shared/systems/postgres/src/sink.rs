@@ -1,6 +1,9 @@
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use arrow::{
@@ -9,7 +12,10 @@ use arrow::{
 };
 use async_trait::async_trait;
 use deadpool_postgres::Object;
-use millstream_core::{Error, Fence, Result, Sink, Snapshot, Table, TopicPartition, WHOLE_TOPIC, fault};
+use millstream_core::{
+    Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, Sink, Snapshot, Table, TopicPartition, WHOLE_TOPIC,
+    fault, term_ended,
+};
 use tokio_postgres::{IsolationLevel, types::Type};
 
 use crate::{
@@ -19,7 +25,8 @@ use crate::{
     error,
     fence::{FENCE_COLUMNS, Movement, Parameters, fence_of, has_moved, parameters, partition_and_fence},
     limits::QUERY_LIMIT,
-    schema,
+    owner::Owned,
+    schema::{self, Remedies},
     statement::{SketchStatements, Statements},
 };
 
@@ -43,6 +50,8 @@ pub struct PostgresSink {
     /// For each partition, the number of offsets of the smallest write whose time was up; no entry once a write of as many
     /// offsets has succeeded. One entry per partition.
     too_slow: Mutex<HashMap<TopicPartition, i64>>,
+    /// See [`millstream_core::OwnerRecord::term`].
+    term: AtomicI64,
 }
 
 impl PostgresSink {
@@ -52,14 +61,26 @@ impl PostgresSink {
     /// `Stop` when the table has a column of a type that PostgreSQL can't hold.
     pub fn new(pool: Pool, function: &str, table: Table) -> Result<Self> {
         let statements = Statements::of(&table).map_err(|error| error.context(format!("table {}", table.name)))?;
-        Ok(Self { pool, function: function.to_owned(), table, statements, too_slow: Mutex::default() })
+        Ok(Self {
+            pool,
+            function: function.to_owned(),
+            table,
+            statements,
+            too_slow: Mutex::default(),
+            term: AtomicI64::new(0),
+        })
     }
 }
 
 #[async_trait]
 impl Sink for PostgresSink {
     async fn prepare(&self, create: bool) -> Result<()> {
-        schema::prepare(&self.pool, &self.table, create).await
+        let remedies = if create { Remedies::Create } else { Remedies::None };
+        schema::prepare(&self.pool, &self.table, remedies).await
+    }
+
+    async fn adapt(&self) -> Result<()> {
+        schema::prepare(&self.pool, &self.table, Remedies::Adapt).await
     }
 
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
@@ -77,15 +98,25 @@ impl Sink for PostgresSink {
 
     async fn create_fence(&self, partition: &TopicPartition, fence: Fence) -> Result<Fence> {
         let what = "creating a fence";
-        let sql = "INSERT INTO millstream_fences (function, topic, generation, partition, start_offset, next_offset, \
-             last_timestamp_ms, max_event_time_us, upstream, topic_id) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10) \
-             ON CONFLICT DO NOTHING";
-        // The same ten parameters as a move from where the function starts to where the fence is.
-        let movement = Movement::new(&self.function, partition, fence.start_offset, &fence)?;
-        self.pool.query(what, sql, &movement.parameters(&[])).await?;
-        let lost = || Error::retry(format!("{}: it was removed at once", self.pool.doing(what)));
-        self.fence(partition).await?.ok_or_else(lost)
+        // In a term that has ended, no fence begins. The lock makes a claim wait that would end it.
+        let sql = "WITH owned AS MATERIALIZED (SELECT 1 FROM millstream_owners WHERE table_name = $13 AND term = $12 FOR SHARE) \
+             INSERT INTO millstream_fences (function, topic, generation, partition, start_offset, next_offset, \
+             last_timestamp_ms, max_event_time_us, upstream, topic_id, rows, term) \
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10, $11, $12 \
+             WHERE $12 = 0 OR EXISTS (SELECT FROM owned) ON CONFLICT DO NOTHING";
+        // The same parameters as a move from where the function starts to where the fence is.
+        let movement = Movement::new(&self.function, self.term(), partition, fence.start_offset, &fence)?;
+        let table = self.table.public_name();
+        let mut parameters = movement.parameters(&[]);
+        parameters.push((&table, Type::TEXT));
+        self.pool.query(what, sql, &parameters).await?;
+        match self.fence(partition).await? {
+            Some(fence) => Ok(fence),
+            None => match self.ended().await {
+                Some(ended) => Err(ended),
+                None => Err(Error::retry(format!("{}: it was removed at once", self.pool.doing(what)))),
+            },
+        }
     }
 
     async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
@@ -93,7 +124,7 @@ impl Sink for PostgresSink {
         if let Some(rows) = &rows {
             self.table.check_storable(rows).map_err(|error| error.context(self.pool.doing(&self.writing())))?;
         }
-        let movement = Movement::new(&self.function, partition, from.next_offset, to)?;
+        let movement = Movement::new(&self.function, self.term(), partition, from.next_offset, to)?;
         let mut attempt = 1;
         loop {
             let outcome = match (&rows, &self.statements.sketch) {
@@ -108,6 +139,18 @@ impl Sink for PostgresSink {
                 outcome => return self.judge_time(&movement, outcome),
             }
         }
+    }
+
+    async fn holding(&self) -> Result<Holding> {
+        self.owned().holding().await
+    }
+
+    async fn claim(&self, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>> {
+        self.owned().claim(owner, claim).await
+    }
+
+    fn begin_term(&self, term: i64) {
+        self.term.store(term, Ordering::Relaxed);
     }
 
     async fn snapshot(&self) -> Result<Snapshot> {
@@ -258,8 +301,30 @@ impl PostgresSink {
         self.table.combine.as_ref().ok_or_else(none)?.combine(rows).await
     }
 
+    fn term(&self) -> i64 {
+        self.term.load(Ordering::Relaxed)
+    }
+
+    fn owned(&self) -> Owned<'_> {
+        Owned { pool: &self.pool, function: &self.function, table: &self.table }
+    }
+
+    /// The error for a term that has ended; none when it goes on, or when that can't be found out now.
+    async fn ended(&self) -> Option<Error> {
+        let term = self.term();
+        if term == 0 {
+            return None;
+        }
+        let record = self.owned().record().await.ok()?;
+        let goes_on = record.as_ref().is_some_and(|record| record.term == term);
+        (!goes_on).then(|| term_ended(self.table.public_name(), record.as_ref()))
+    }
+
     /// The error for a fence that did not move. Nothing was changed, so a failed read of the fence changes nothing either.
     async fn fenced(&self, partition: &TopicPartition) -> Error {
+        if let Some(ended) = self.ended().await {
+            return ended;
+        }
         let current = self.fence(partition).await.ok().flatten().map(|fence| fence.next_offset);
         Error::Fenced { current }
     }

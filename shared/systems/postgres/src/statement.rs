@@ -9,9 +9,9 @@ use crate::{
     types::Kind,
 };
 
-/// How many parameters of a writing statement come before the columns: the fence's key (4), where it must be, and what
-/// it becomes (5).
-pub(crate) const FENCE_PARAMETERS: usize = 10;
+/// How many parameters of a writing statement come before the columns: the fence's key (4), where it must be, what it
+/// becomes (6), and the term.
+pub(crate) const FENCE_PARAMETERS: usize = 12;
 
 /// The statements of one table.
 pub(crate) struct Statements {
@@ -33,8 +33,9 @@ pub(crate) struct SketchStatements {
 }
 
 const MOVED: &str = "WITH moved AS (UPDATE millstream_fences SET next_offset = $6, last_timestamp_ms = $7, \
-     max_event_time_us = $8, upstream = $9::text::jsonb, topic_id = $10, updated_at = now() WHERE function = $1 AND topic = $2 AND \
-     generation = $3 AND partition = $4 AND next_offset = $5 RETURNING 1)";
+     max_event_time_us = $8, upstream = $9::text::jsonb, topic_id = $10, rows = $11, term = $12, updated_at = now() \
+     WHERE function = $1 AND topic = $2 AND generation = $3 AND partition = $4 AND next_offset = $5 AND \
+     COALESCE(term, $12) = $12 RETURNING 1)";
 
 impl Statements {
     /// # Errors
@@ -182,7 +183,7 @@ mod tests {
             statements.write,
             format!(
                 "{MOVED}, written AS (INSERT INTO \"flow\" AS t (\"a b\", \"n\") SELECT r.c0, r.c1 FROM moved CROSS JOIN \
-                 unnest($11::text[], $12::bigint[]) AS r(c0, c1)) SELECT (SELECT count(*) FROM moved)"
+                 unnest($13::text[], $14::bigint[]) AS r(c0, c1)) SELECT (SELECT count(*) FROM moved)"
             )
         );
         assert!(statements.sketch.is_none());

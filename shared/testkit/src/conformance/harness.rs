@@ -21,6 +21,12 @@ pub trait SinkHarness: Send + Sync {
         true
     }
 
+    /// Does each write prove that its term goes on? A store of files says no: its processes must have ended before a table is
+    /// adopted.
+    fn has_terms(&self) -> bool {
+        true
+    }
+
     /// A row that the store refuses (a NUL character in PostgreSQL's text), with its table; `None` where it takes all.
     fn unstorable(&self) -> Option<(Table, RecordBatch)> {
         None

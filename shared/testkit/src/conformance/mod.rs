@@ -42,6 +42,7 @@ mod merge_keys;
 mod merge_states;
 mod sink_fences;
 mod sink_fixture;
+mod sink_owners;
 mod sink_tables;
 mod sink_writes;
 mod source;

@@ -71,6 +71,7 @@ pub(super) async fn all_of_a_fence_round_trips(harness: &dyn SinkHarness) {
         max_event_time_us: Some(-62_135_596_800_000_000),
         upstream: upstream.into(),
         topic_id: Some("f7sq-2LMTYqzm1ZzJ9bQ0w".to_owned()),
+        rows: 7_000_000_000,
     };
     sink.write(&partition(0), &start, &full, &[plain_rows([9_000_000_000])]).await.unwrap();
     let again = open(harness, "round_trip", plain_table()).await;

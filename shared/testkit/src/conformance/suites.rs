@@ -2,7 +2,7 @@
 
 use super::{
     DeadLettersCheck, LogCheck, SinkCheck, SourceCheck, letters, log, merge_keys, merge_states, sink_fences,
-    sink_tables, sink_writes, source,
+    sink_owners, sink_tables, sink_writes, source,
 };
 
 /// One test for each check of the [`Sink`](millstream_core::Sink) contract; an adapter that merges also runs
@@ -26,6 +26,14 @@ macro_rules! sink_tests {
                 a_zombie_changes_nothing,
                 partitions_are_written_at_once,
                 readers_see_one_instant,
+            }
+            sink_owners::{
+                a_holding_says_what_is_there,
+                a_table_has_one_owner,
+                a_renewed_owner_keeps_its_term,
+                a_write_of_an_ended_term_changes_nothing,
+                an_adopted_table_goes_on_at_the_fences_of_before,
+                two_functions_with_fences_are_not_one,
             }
             sink_tables::{
                 every_column_type_round_trips,

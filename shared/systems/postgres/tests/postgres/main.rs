@@ -41,6 +41,8 @@ on_both_ways! {
     tables::fences_from_before_topic_ids_get_their_column,
     tables::a_change_of_a_table_does_not_queue_up_behind_a_long_reader,
     tables::a_view_follows_its_statement,
+    tables::a_table_is_adapted_to_another_plan,
+    tables::results_do_not_become_states,
     tables::sessions_join_in_a_view,
     tables::the_newest_rows_are_those_of_the_latest_window,
     tables::a_view_of_somebody_else_is_left_alone,

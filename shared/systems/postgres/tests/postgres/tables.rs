@@ -136,6 +136,60 @@ pub async fn a_view_follows_its_statement(way: Way) {
     database.drop().await;
 }
 
+pub async fn a_table_is_adapted_to_another_plan(way: Way) {
+    let database = Database::create(way).await;
+    let columns = [("key", DataType::Int64), ("n", DataType::Int64)];
+    let first = with_view("SELECT key, n FROM counts", &columns);
+    let sink = database.sink(&first);
+    let start = ready(&sink).await;
+    let one = |values: [Option<i64>; 2]| -> Vec<ArrayRef> {
+        values.iter().map(|value| Arc::new(Int64Array::from(vec![*value])) as ArrayRef).collect()
+    };
+    let fence = write(&sink, &start, &[millstream_testkit::rows::rows(&first, one([Some(1), Some(5)]))]).await.unwrap();
+    database.execute("GRANT SELECT ON seen TO PUBLIC; COMMENT ON TABLE counts IS 'mine'").await;
+
+    let top = column("top", DataType::Int64, Role::State(Merge::Max));
+    let wider = table("counts", [counts(false).columns, vec![top]].concat());
+    let select = "SELECT key, n, top FROM counts";
+    let view = with_view(select, &[("key", DataType::Int64), ("n", DataType::Int64), ("top", DataType::Int64)]).view;
+    let wider = Table { view, ..wider };
+    assert!(stopped(&database, &wider, true).await.contains("no column top"), "only on request");
+    let adapted = database.sink(&wider);
+    adapted.adapt().await.unwrap();
+    let rows = [one([Some(1), Some(2)]), one([Some(9), None])[..1].to_vec()].concat();
+    write(&adapted, &fence, &[millstream_testkit::rows::rows(&wider, rows)]).await.unwrap();
+    assert_eq!(database.ask("SELECT key || ',' || n || ',' || top FROM seen").await, "1,7,9");
+    let given = "SELECT count(*) FROM pg_class, aclexplode(relacl) WHERE relname = 'seen' AND grantee = 0";
+    assert_eq!(database.ask(given).await, "1");
+    assert_eq!(database.ask("SELECT obj_description('counts'::regclass)").await, "mine");
+
+    // One misfit, and nothing of it is done.
+    let mut other = wider.clone();
+    other.columns[1].data_type = DataType::Utf8;
+    other.columns.push(column("more", DataType::Int64, Role::State(Merge::Max)));
+    let refused = database.sink(&other).adapt().await.unwrap_err().to_string();
+    assert!(refused.contains("counts.n is bigint, not text"), "{refused}");
+    assert_eq!(
+        database
+            .ask("SELECT count(*) FROM pg_attribute WHERE attrelid = 'counts'::regclass AND attname = 'more'")
+            .await,
+        "0"
+    );
+    database.drop().await;
+}
+
+pub async fn results_do_not_become_states(way: Way) {
+    let database = Database::create(way).await;
+    let plain = table("seen", counts(false).columns);
+    ready(&database.sink(&plain)).await;
+    let columns = [("key", DataType::Int64), ("n", DataType::Int64)];
+    let states = with_view("SELECT key, n FROM counts", &columns);
+    let said = stopped(&database, &states, true).await;
+    assert!(said.contains("seen is a table, and must be a view"), "{said}");
+    assert!(database.sink(&states).adapt().await.is_err());
+    database.drop().await;
+}
+
 pub async fn a_view_of_somebody_else_is_left_alone(way: Way) {
     let database = Database::create(way).await;
     database.execute("CREATE VIEW seen AS SELECT 1::bigint AS key").await;

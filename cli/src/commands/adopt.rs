@@ -1,0 +1,41 @@
+use millstream_assembly::Standing;
+use millstream_core::Error;
+use serde_json::json;
+
+use crate::{
+    Failure,
+    context::{Context, named},
+};
+
+/// `millstream adopt`: the table of a function goes on under the pipeline file as it is now.
+pub(super) async fn adopt(context: &Context, function: &str, yes: bool) -> Result<(), Failure> {
+    let pipeline = context.load(None)?;
+    let (name, declared) = named(&pipeline, function)?;
+    let systems = context.open(&pipeline)?;
+    let before = systems.standing(&pipeline, name).await?;
+    let Standing::Stops { misfit, changes } = &before else {
+        if context.json {
+            return context.say_json(&json!({ "adopted": false, "table": declared.into.to_string() }));
+        }
+        return context.say(format!("nothing to adopt: `{name}` would start with {} as it is", declared.into));
+    };
+    if !context.json {
+        context.say(misfit.describe(name, changes))?;
+    }
+    if !yes {
+        context.confirm(&format!("Adopt it? {}.", misfit.adopting()), "nothing was adopted")?;
+    }
+    let record = systems.adopt(&pipeline, name).await.map_err(|error| match error {
+        Error::Stop(cause) => Error::Stop(cause).context("it can't be adopted"),
+        other => other,
+    })?;
+    match context.json {
+        true => context.say_json(&json!({
+            "adopted": true, "table": declared.into.to_string(), "function": record.owner.function, "term": record.term,
+            "fingerprint": record.owner.fingerprint, "changes": changes,
+        })),
+        false => {
+            context.say(format!("adopted: {} goes on under `{}`. Start it again", declared.into, record.owner.function))
+        }
+    }
+}

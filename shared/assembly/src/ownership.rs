@@ -1,0 +1,153 @@
+//! Who fills a table, and by which plan: what a start is judged by, and how a change is accepted.
+
+mod changes;
+mod judge;
+
+use millstream_core::{Claim, Error, Holding, Owner, OwnerRecord, Result, Sink};
+use millstream_pipeline::{Function as Declared, Pipeline, Reading};
+
+pub use self::judge::Misfit;
+use self::{changes::changes, judge::judge};
+use crate::{FunctionPlan, plan_function};
+
+/// How many times a claim is tried that another process has outrun.
+const MAX_CLAIMS: usize = 3;
+
+/// What a start of a function would do with its table.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Standing {
+    /// The function begins with this table.
+    Begins,
+    /// It goes on where its fences are. The table is taken over when no version so far has recorded its owner.
+    GoesOn {
+        /// Since when it is filled by this plan, if that is recorded.
+        since: Option<String>,
+    },
+    /// It stops: the table is not what this plan has filled.
+    Stops {
+        /// Why.
+        misfit: Misfit,
+        /// What has changed since the plan that fills the table, a line each; none where that is not the reason.
+        changes: Vec<String>,
+    },
+}
+
+/// A function as the owner of its table.
+#[derive(Clone, Debug)]
+pub(crate) struct Ownership<'a> {
+    pipeline: &'a Pipeline,
+    /// The function in the pipeline file.
+    name: &'a str,
+    /// Its table, as the file calls it.
+    table: String,
+    owner: Owner,
+}
+
+impl<'a> Ownership<'a> {
+    /// Of a function that is planned.
+    pub fn of(pipeline: &'a Pipeline, name: &'a str, plan: &FunctionPlan) -> Self {
+        let function = Declared::id(&pipeline.name, name);
+        let references = joined(plan);
+        let declaration = pipeline.declaration(name, &references).unwrap_or_default();
+        let owner = Owner { function, fingerprint: fingerprint(pipeline, name, plan), declaration };
+        Self { pipeline, name, table: plan.planned.table.public_name().to_owned(), owner }
+    }
+
+    /// What a start would do, as the store says now. Changes nothing.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn standing(&self, sink: &dyn Sink) -> Result<Standing> {
+        let holding = sink.holding().await?;
+        Ok(match self.judge(&holding).await {
+            Ok(Claim::First) if holding.fences.is_empty() => Standing::Begins,
+            Ok(_) => Standing::GoesOn { since: holding.record.map(|record| record.since) },
+            Err(misfit) => Standing::Stops { changes: self.changes(&holding), misfit },
+        })
+    }
+
+    /// Makes the function the owner of its table, or finds that it is, and prepares the table in between. Called at every
+    /// start.
+    ///
+    /// # Errors
+    /// `Stop` when the table is not what this plan has filled, with what has changed and what to do; those of the store.
+    pub async fn claim(&self, sink: &dyn Sink, create: bool) -> Result<()> {
+        for _ in 0..MAX_CLAIMS {
+            let holding = sink.holding().await?;
+            let claim = self.judge(&holding).await;
+            let claim = claim.map_err(|misfit| Error::stop(misfit.explain(self.name, &self.changes(&holding))))?;
+            sink.prepare(create).await?;
+            let record = match &claim {
+                Claim::Renew(record) if record.owner == self.owner => Some(record.clone()),
+                claim => sink.claim(&self.owner, claim).await?,
+            };
+            if let Some(record) = record {
+                sink.begin_term(record.term);
+                return Ok(());
+            }
+        }
+        Err(self.outrun())
+    }
+
+    /// Lets the table go on under this owner and plan, whatever filled it before.
+    ///
+    /// # Errors
+    /// `Stop` when the table can't: its columns don't fit, or both functions have fences. Those of the store.
+    pub async fn adopt(&self, sink: &dyn Sink) -> Result<OwnerRecord> {
+        for _ in 0..MAX_CLAIMS {
+            let holding = sink.holding().await?;
+            sink.adapt().await?;
+            if let Some(record) = sink.claim(&self.owner, &Claim::Adopt(holding.record)).await? {
+                return Ok(record);
+            }
+        }
+        Err(self.outrun())
+    }
+
+    async fn judge(&self, holding: &Holding) -> Result<Claim, Misfit> {
+        let is_same_plan = match &holding.record {
+            Some(record) => self.has_plan_of(record).await,
+            None => true,
+        };
+        judge(holding, &self.owner, &self.table, is_same_plan)
+    }
+
+    /// Is the recorded plan the same, though perhaps in other words, or hashed by another version?
+    async fn has_plan_of(&self, record: &OwnerRecord) -> bool {
+        if record.owner.fingerprint == self.owner.fingerprint {
+            return true;
+        }
+        let Ok(before) = Pipeline::parse(&record.owner.declaration, &self.pipeline.file) else { return false };
+        let Some(name) = before.functions.keys().next() else { return false };
+        let Ok(plan) = plan_function(&before, name).await else { return false };
+        fingerprint(&before, name, &plan) == self.owner.fingerprint
+    }
+
+    fn changes(&self, holding: &Holding) -> Vec<String> {
+        let before = holding.record.as_ref().map(|record| &record.owner.declaration);
+        before.map_or_else(Vec::new, |before| changes(self.pipeline, self.name, before))
+    }
+
+    fn outrun(&self) -> Error {
+        Error::retry(format!("other processes keep changing the owner of table {}", self.table))
+    }
+}
+
+/// A hash of what the statement computes, of what it is computed over, and of which events are left out.
+fn fingerprint(pipeline: &Pipeline, name: &str, plan: &FunctionPlan) -> String {
+    let reading = pipeline.functions.get(name).and_then(Declared::reading);
+    let mut topics: Vec<_> = reading.into_iter().flat_map(Reading::topics).collect();
+    topics.sort_unstable();
+    let topics = topics.into_iter().filter_map(|topic| {
+        pipeline.topics.get(topic).map(|declared| (topic, declared.generation, &declared.event_time))
+    });
+    let topics: Vec<_> = topics.collect();
+    let from = |name: &str| pipeline.references.get(name).map(|reference| &reference.from);
+    let references: Vec<_> = joined(plan).into_iter().map(|name| (name, from(name))).collect();
+    let judged = reading.map(|reading| (reading.lateness_ms, reading.ahead_ms));
+    millstream_sql::hash(&format!("{} {topics:?} {references:?} {judged:?}", plan.planned.fingerprint))
+}
+
+fn joined(plan: &FunctionPlan) -> Vec<&str> {
+    plan.references.iter().map(|table| table.name.as_str()).collect()
+}

@@ -1,0 +1,103 @@
+//! A table whose plan has changed: see [`millstream_core::Sink::adapt`].
+
+use std::sync::Arc;
+
+use arrow::{array::RecordBatch, compute::concat_batches};
+use millstream_core::{Error, Result};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::{
+    EmbeddedSink,
+    checked_rows::CheckedRows,
+    connections::{Work, Writing},
+    row_reader::RowReader,
+    tables::Stored,
+    write::Shown,
+};
+
+impl EmbeddedSink {
+    /// Adds new columns to the states, and finishes every row anew. All of the table is in memory meanwhile.
+    pub(crate) async fn adapt_tables(&self) -> Result<()> {
+        let (states, finished) = self.stored();
+        let writing = Writing::begin(&self.store.connections).await?;
+        let (of_states, of_finished) = (states.clone(), finished.clone());
+        let change = move |connection: &Connection| {
+            refuse_other_layout(connection, &of_states, of_finished.as_deref())?;
+            of_states.widen(connection)?;
+            match &of_finished {
+                None => Ok(None),
+                Some(finished) => {
+                    finished.replace(connection)?;
+                    read_numbered(connection, &of_states).map(Some)
+                }
+            }
+        };
+        let (writing, read) = writing.step(change).await?;
+        let shown = match (finished, read) {
+            (Some(table), Some((numbers, rows))) if rows.num_rows() > 0 => {
+                let missing = || Error::stop("internal: a table of states without a way to finish them");
+                let (rows, from) = self.combine().ok_or_else(missing)?.finish(&rows).await?;
+                Some((Shown { rows: CheckedRows::new(&table, rows)?, table, from }, numbers))
+            }
+            _ => None,
+        };
+        let work =
+            move |connection: &Connection| shown.map_or(Ok(()), |(shown, numbers)| shown.put(connection, &numbers));
+        writing.commit(work, || ()).await
+    }
+}
+
+/// What was the result itself can't become states, nor the reverse: the rows would be lost, or taken for others.
+fn refuse_other_layout(connection: &Connection, states: &Stored, finished: Option<&Stored>) -> Work<()> {
+    let is_there = |name: &str| -> Work<bool> {
+        let select = "SELECT EXISTS (SELECT 1 FROM millstream_tables WHERE name = ?1)";
+        Ok(connection.query_row(select, [name], |row| row.get(0))?)
+    };
+    match finished {
+        Some(finished) if is_there(&finished.name)? && !is_there(&states.name)? => Err(Error::stop(format!(
+            "table `{}` of the embedded store holds the results themselves, and the new statement needs their states \
+             (a mean, or an expression over aggregates): they can't be computed from the results",
+            finished.name
+        ))
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// The rows with their numbers.
+fn read_numbered(connection: &Connection, states: &Stored) -> Work<(Vec<i64>, RecordBatch)> {
+    let mut select = connection.prepare(&states.select_all_sql())?;
+    let mut found = select.query([])?;
+    let (mut numbers, mut rows) = (Vec::new(), RowReader::new(Arc::clone(&states.schema)));
+    while let Some(row) = found.next()? {
+        numbers.push(row.get(0)?);
+        rows.push(row, 1)?;
+    }
+    let batches = rows.finish()?;
+    let broken = |error| Error::stop("internal: rows of one table differ in type").caused_by(error);
+    Ok((numbers, concat_batches(&states.schema, &batches).map_err(broken)?))
+}
+
+impl Stored {
+    /// Creates the table if it is missing, and adds the columns that it lacks, which hold nulls in the rows that are there.
+    fn widen(&self, connection: &Connection) -> Work<()> {
+        let select = "SELECT schema FROM millstream_tables WHERE name = ?1";
+        let declared: Option<String> = connection.query_row(select, [&self.name], |row| row.get(0)).optional()?;
+        let Some(declared) = declared else { return self.prepare(connection, true) };
+        let wider = self.with_new_columns(&declared)?;
+        for column in &wider.columns {
+            connection.execute_batch(column)?;
+        }
+        let update = "UPDATE millstream_tables SET schema = ?2 WHERE name = ?1";
+        connection.execute(update, params![self.name, wider.declaration])?;
+        self.prepare(connection, false)
+    }
+
+    /// Creates the table in place of the one that is there.
+    fn replace(&self, connection: &Connection) -> Work<()> {
+        if connection.execute("DELETE FROM millstream_tables WHERE name = ?1", [&self.name])? > 0 {
+            connection.execute_batch(&format!("DROP TABLE {}", millstream_core::quote_identifier(&self.name)))?;
+        }
+        self.prepare(connection, true)
+    }
+}

@@ -1,0 +1,126 @@
+//! Who fills a table, as the object `_owner.json` of its folder: see [`millstream_core::Owner`].
+
+use millstream_core::{Claim, Error, Holding, Owner, OwnerRecord, Result, Rows};
+use object_store::{Error as StoreError, ObjectStoreExt as _, PutMode, UpdateVersion};
+use serde::{Deserialize, Serialize};
+
+use crate::{LakeSink, chain::other_owner, names::Layout, store_error};
+
+/// What is in the object.
+#[derive(Serialize, Deserialize)]
+struct OwnerObject {
+    /// Where it has no time yet, its term began when the object was written.
+    #[serde(flatten)]
+    record: OwnerRecord,
+    /// The records before it, the oldest first.
+    #[serde(default)]
+    changes: Vec<OwnerRecord>,
+}
+
+impl LakeSink {
+    /// See [`millstream_core::Sink::holding`]. Fences lie in the table's own folder, so no other table can be the function's.
+    pub(crate) async fn find_holding(&self) -> Result<Holding> {
+        let record = self.owner_object().await?.map(|(object, _)| object.record);
+        let mut fences = Vec::new();
+        for partition in self.partitions().await? {
+            if let Some(chain) = self.read_chain(&partition).await? {
+                fences.push((partition, chain.fence));
+            }
+        }
+        Ok(Holding { record, others: Vec::new(), fences, rows: self.rows().await? })
+    }
+
+    async fn rows(&self) -> Result<Rows> {
+        let files = self.list(self.names.table()).await?;
+        let declared = [Layout::Current, Layout::Dated].map(|layout| self.names.declaration(layout));
+        Ok(match files.iter().any(|path| self.names.is_data(path)) {
+            true => Rows::Present,
+            false if files.iter().any(|path| declared.contains(path)) => Rows::Empty,
+            false => Rows::Missing,
+        })
+    }
+
+    /// See [`millstream_core::Sink::claim`]. A claim that ends in the middle is made again.
+    pub(crate) async fn put_owner(&self, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>> {
+        let found = self.owner_object().await?;
+        let expected = match claim {
+            Claim::First => None,
+            Claim::Renew(record) => Some(record),
+            Claim::Adopt(record) => record.as_ref(),
+        };
+        if found.as_ref().map(|(object, _)| &object.record) != expected {
+            return Ok(None);
+        }
+        if let Claim::Adopt(_) = claim {
+            self.take_fences(found.as_ref().map(|(object, _)| object.record.owner.function.as_str())).await?;
+        }
+        let (mut changes, version) =
+            found.map_or_else(|| (Vec::new(), None), |(object, version)| (object.changes, Some(version)));
+        let (term, since) = match (claim, expected) {
+            (Claim::Renew(record), _) => (record.term, record.since.clone()),
+            (_, before) => {
+                changes.extend(before.cloned());
+                (before.map_or(0, |before| before.term) + 1, String::new())
+            }
+        };
+        let record = OwnerRecord { table: self.table.public_name().to_owned(), owner: owner.clone(), term, since };
+        let object = OwnerObject { record: record.clone(), changes };
+        Ok(self.put_object(&object, version).await?.then_some(record))
+    }
+
+    /// False when another process has written the object meanwhile.
+    async fn put_object(&self, object: &OwnerObject, version: Option<UpdateVersion>) -> Result<bool> {
+        let path = self.names.owner();
+        let bytes = serde_json::to_vec(object)
+            .map_err(|error| Error::stop("lake: internal: an owner has no JSON form").caused_by(error))?;
+        let mode = version.map_or(PutMode::Create, PutMode::Update);
+        let mut put = self.store.put_opts(&path, bytes.clone().into(), mode.into()).await;
+        if let Err(StoreError::NotImplemented { .. }) = put {
+            put = self.store.put(&path, bytes.into()).await;
+        }
+        match put {
+            Ok(_) => Ok(true),
+            Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => Ok(false),
+            Err(error) => Err(store_error("recording the owner", path, error)),
+        }
+    }
+
+    async fn owner_object(&self) -> Result<Option<(OwnerObject, UpdateVersion)>> {
+        let path = self.names.owner();
+        let found = match self.store.get(&path).await {
+            Ok(found) => found,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(store_error("reading the owner", path, error)),
+        };
+        let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+        let modified = found.meta.last_modified;
+        let bytes = found.bytes().await.map_err(|error| store_error("reading the owner", &path, error))?;
+        let mut object: OwnerObject = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::stop(format!("lake: {path} is damaged: put back its last good copy")).caused_by(error)
+        })?;
+        if object.record.since.is_empty() {
+            object.record.since = modified.format("%Y-%m-%d %H:%M:%S UTC").to_string();
+        }
+        Ok(Some((object, version)))
+    }
+
+    /// Makes the fences of `before` those of this sink's function: each one at the end of its chain, since the files below
+    /// carry the old name.
+    async fn take_fences(&self, before: Option<&str>) -> Result<()> {
+        let Some(before) = before.filter(|before| *before != self.function) else { return Ok(()) };
+        let old = self.of(before);
+        for partition in self.partitions().await? {
+            let path = self.names.fence(&partition);
+            let Some((object, _)) = self.any_fence_object(&partition).await? else { continue };
+            if object.function == self.function {
+                continue;
+            }
+            let Some(chain) = old.read_chain(&partition).await? else {
+                return Err(other_owner(&object.function, before, &path));
+            };
+            let put = self.store.put(&path, self.fence_bytes(&chain)?.into()).await;
+            put.map_err(|error| store_error("moving the fence", path, error))?;
+        }
+        Ok(())
+    }
+}

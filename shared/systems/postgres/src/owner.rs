@@ -1,0 +1,200 @@
+//! Who fills a table, as rows of `millstream_owners`: see [`millstream_core::Owner`].
+
+use millstream_core::{
+    Claim, Error, Holding, Owner, OwnerRecord, Result, Rows, Table, TopicPartition, WHOLE_TOPIC, quote_identifier,
+};
+use tokio_postgres::{GenericClient, IsolationLevel, Row, types::Type};
+
+use crate::{
+    catalog::Catalog,
+    connect::Pool,
+    error,
+    fence::{Parameters, partition_and_fence},
+    limits::QUERY_LIMIT,
+};
+
+/// Held while an owner changes: claims are rare, and two at once must not cross. "millsow" in ASCII.
+const OWNER_LOCK: i64 = 0x006d_696c_6c73_6f77;
+
+const RECORD: &str = "table_name, function, fingerprint, declaration, term, \
+     to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS \"UTC\"')";
+
+/// The fences of a function, from a table of any version: columns that it lacks are null.
+const FENCES_OF_ANY_VERSION: &str = "SELECT start_offset, next_offset, last_timestamp_ms, max_event_time_us, \
+     upstream::text, to_jsonb(f) ->> 'topic_id', COALESCE((to_jsonb(f) ->> 'rows')::bigint, 0), topic, generation, \
+     partition FROM millstream_fences f WHERE function = $1";
+
+/// The table and the function that a claim is about.
+pub(crate) struct Owned<'a> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) function: &'a str,
+    pub(crate) table: &'a Table,
+}
+
+impl Owned<'_> {
+    /// See [`millstream_core::Sink::holding`].
+    pub(crate) async fn holding(&self) -> Result<Holding> {
+        let what = format!("looking at table {}", self.table.name);
+        let client = self.pool.client(&what).await?;
+        let work = async {
+            let here = Catalog { client: &**client, pool: self.pool, what: &what };
+            let name = quote_identifier(&self.table.name);
+            let sql = "SELECT to_regclass('millstream_owners') IS NOT NULL, to_regclass('millstream_fences') IS NOT NULL, \
+                 to_regclass($1) IS NOT NULL";
+            let there = here.query(sql, &[(&name, Type::TEXT)]).await?;
+            let is_there = |at: usize| there.first().is_some_and(|row| row.get(at));
+            let records = if is_there(0) { self.records(&here).await? } else { Vec::new() };
+            let (own, others) = records.into_iter().partition(|record| record.table == self.table.public_name());
+            let fences = if is_there(1) { self.fences(&here).await? } else { Vec::new() };
+            let rows = if is_there(2) { rows_of(&here, &name).await? } else { Rows::Missing };
+            Ok(Holding { record: Vec::into_iter(own).next(), others, fences, rows })
+        };
+        let outcome = self.pool.within(QUERY_LIMIT, &what, work).await;
+        self.pool.settle(client, outcome).await
+    }
+
+    /// The record of the table.
+    pub(crate) async fn record(&self) -> Result<Option<OwnerRecord>> {
+        let sql = format!("SELECT {RECORD} FROM millstream_owners WHERE table_name = $1");
+        let rows = self.pool.query("reading the owner", &sql, &[(&self.table.public_name(), Type::TEXT)]).await?;
+        Ok(rows.first().map(record))
+    }
+
+    async fn records<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<Vec<OwnerRecord>> {
+        let sql = format!("SELECT {RECORD} FROM millstream_owners WHERE table_name = $1 OR function = $2 ORDER BY 1");
+        let table = self.table.public_name();
+        let parameters: Parameters<'_> = vec![(&table, Type::TEXT), (&self.function, Type::TEXT)];
+        Ok(here.query(&sql, &parameters).await?.iter().map(record).collect())
+    }
+
+    async fn fences<C: GenericClient>(
+        &self,
+        here: &Catalog<'_, C>,
+    ) -> Result<Vec<(TopicPartition, millstream_core::Fence)>> {
+        let sql =
+            format!("{FENCES_OF_ANY_VERSION} AND partition <> {WHOLE_TOPIC} ORDER BY topic, generation, partition");
+        here.query(&sql, &[(&self.function, Type::TEXT)]).await?.iter().map(partition_and_fence).collect()
+    }
+
+    /// See [`millstream_core::Sink::claim`].
+    pub(crate) async fn claim(&self, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>> {
+        let what = format!("recording the owner of table {}", self.table.public_name());
+        let mut client = self.pool.client(&what).await?;
+        let work = async {
+            let failed = |error: tokio_postgres::Error| error::of_postgres(self.pool.doing(&what), &error);
+            let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await;
+            let transaction = transaction.map_err(failed)?;
+            let here = Catalog { client: &*transaction, pool: self.pool, what: &what };
+            here.query("SELECT pg_advisory_xact_lock($1)", &[(&OWNER_LOCK, Type::INT8)]).await?;
+            let claimed = self.claim_locked(&here, owner, claim).await?;
+            if claimed.is_some() {
+                transaction.commit().await.map_err(failed)?;
+            }
+            Ok(claimed)
+        };
+        let outcome = self.pool.within(QUERY_LIMIT, &what, work).await;
+        self.pool.settle(client, outcome).await
+    }
+
+    async fn claim_locked<C: GenericClient>(
+        &self,
+        here: &Catalog<'_, C>,
+        owner: &Owner,
+        claim: &Claim,
+    ) -> Result<Option<OwnerRecord>> {
+        let table = self.table.public_name();
+        // The lock makes those wait who create fences in this term.
+        let sql = format!("SELECT {RECORD} FROM millstream_owners WHERE table_name = $1 FOR UPDATE");
+        let found = here.query(&sql, &[(&table, Type::TEXT)]).await?.first().map(record);
+        let expected = match claim {
+            Claim::First => None,
+            Claim::Renew(record) => Some(record),
+            Claim::Adopt(record) => record.as_ref(),
+        };
+        if found.as_ref() != expected {
+            return Ok(None);
+        }
+        let before = found.as_ref().map_or(owner.function.as_str(), |record| record.owner.function.as_str());
+        let term = match claim {
+            Claim::Renew(record) => record.term,
+            Claim::First | Claim::Adopt(_) => self.next_term(here, &owner.function, before).await?,
+        };
+        if let Claim::Adopt(_) = claim {
+            self.take_fences(here, &owner.function, before).await?;
+        }
+        self.put_record(here, owner, term, found.as_ref()).await?;
+        let sql = "UPDATE millstream_fences SET term = $2 WHERE function = $1 AND (term IS NULL OR $3)";
+        let all = matches!(claim, Claim::Adopt(_));
+        here.query(sql, &[(&owner.function, Type::TEXT), (&term, Type::INT8), (&all, Type::BOOL)]).await?;
+        let sql = format!("SELECT {RECORD} FROM millstream_owners WHERE table_name = $1");
+        Ok(here.query(&sql, &[(&table, Type::TEXT)]).await?.first().map(record))
+    }
+
+    /// Above every term that a fence of either function, or a table that one of them has filled, was in.
+    async fn next_term<C: GenericClient>(&self, here: &Catalog<'_, C>, new: &str, before: &str) -> Result<i64> {
+        let sql = "SELECT 1 + GREATEST(0, (SELECT max(term) FROM millstream_fences WHERE function IN ($1, $2)), \
+             (SELECT max(term) FROM millstream_owners WHERE function IN ($1, $2) OR table_name = $3))";
+        let table = self.table.public_name();
+        let parameters: Parameters<'_> = vec![(&new, Type::TEXT), (&before, Type::TEXT), (&table, Type::TEXT)];
+        Ok(here.query(sql, &parameters).await?.first().map_or(1, |row| row.get(0)))
+    }
+
+    /// Gives the fences of `before` to `new`, and removes the records of other tables that `new` filled.
+    async fn take_fences<C: GenericClient>(&self, here: &Catalog<'_, C>, new: &str, before: &str) -> Result<()> {
+        if new != before {
+            let sql = "SELECT 1 FROM millstream_fences WHERE function = $1 LIMIT 1";
+            if !here.query(sql, &[(&new, Type::TEXT)]).await?.is_empty() {
+                return Err(Error::stop(format!(
+                    "{new} has fences of its own, and {before}, which fills table {}, has others: no table can go on from \
+                     both. Rebuild the table, or give {new} another name",
+                    self.table.public_name()
+                )));
+            }
+            let sql = "UPDATE millstream_fences SET function = $1 WHERE function = $2";
+            here.query(sql, &[(&new, Type::TEXT), (&before, Type::TEXT)]).await?;
+        }
+        let sql = "DELETE FROM millstream_owners WHERE function = $1 AND table_name <> $2";
+        here.query(sql, &[(&new, Type::TEXT), (&self.table.public_name(), Type::TEXT)]).await.map(drop)
+    }
+
+    async fn put_record<C: GenericClient>(
+        &self,
+        here: &Catalog<'_, C>,
+        owner: &Owner,
+        term: i64,
+        before: Option<&OwnerRecord>,
+    ) -> Result<()> {
+        // A term that goes on keeps its beginning, and is no change.
+        let sql = "INSERT INTO millstream_owners AS o (table_name, function, fingerprint, declaration, term) \
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (table_name) DO UPDATE SET function = EXCLUDED.function, \
+             fingerprint = EXCLUDED.fingerprint, declaration = EXCLUDED.declaration, term = EXCLUDED.term, \
+             since = CASE WHEN o.term = EXCLUDED.term THEN o.since ELSE now() END, \
+             changes = CASE WHEN o.term = EXCLUDED.term THEN o.changes ELSE o.changes || $6::text::jsonb END";
+        let change = before.map_or_else(String::new, |before| {
+            serde_json::json!([{ "term": before.term, "since": before.since, "function": before.owner.function,
+                "fingerprint": before.owner.fingerprint, "declaration": before.owner.declaration }])
+            .to_string()
+        });
+        let change = if change.is_empty() { "[]".to_owned() } else { change };
+        let table = self.table.public_name();
+        let parameters: Parameters<'_> = vec![
+            (&table, Type::TEXT),
+            (&owner.function, Type::TEXT),
+            (&owner.fingerprint, Type::TEXT),
+            (&owner.declaration, Type::TEXT),
+            (&term, Type::INT8),
+            (&change, Type::TEXT),
+        ];
+        here.query(sql, &parameters).await.map(drop)
+    }
+}
+
+async fn rows_of<C: GenericClient>(here: &Catalog<'_, C>, name: &str) -> Result<Rows> {
+    let rows = here.query(&format!("SELECT 1 FROM {name} LIMIT 1"), &[]).await?;
+    Ok(if rows.is_empty() { Rows::Empty } else { Rows::Present })
+}
+
+fn record(row: &Row) -> OwnerRecord {
+    let owner = Owner { function: row.get(1), fingerprint: row.get(2), declaration: row.get(3) };
+    OwnerRecord { table: row.get(0), owner, term: row.get(4), since: row.get(5) }
+}
