@@ -202,7 +202,11 @@ fn what_has_gone_from_the_store_is_missed() {
 #[test]
 fn a_change_is_adopted() {
     let shop = Deployed::new();
-    shop.change(&SHOP.replace("sum(s.price)", "sum(s.price * 10)"));
+    let wider = SHOP.replace("AS income\n", "AS income, max(s.price) AS top\n").replace(
+        "s.shop = n.shop GROUP",
+        "s.shop = n.shop WHERE s.price > 1 GROUP",
+    );
+    shop.change(&wider);
     let refused = shop.run(&["adopt", "income"]);
     assert_eq!(refused.status.code(), Some(2), "there is no terminal to confirm it: {:?}", said(&refused));
     let adopted = json(&shop.run(&["adopt", "income", "--yes", "--json"]));
@@ -210,13 +214,39 @@ fn a_change_is_adopted() {
     assert_eq!(shop.start_of("income")["would"], "go on");
     shop.produce(SALES);
     shop.dev();
-    assert_eq!(
-        shop.income("SELECT sum(income) AS n FROM income")[0]["n"],
-        "33.00",
-        "3 by the old plan, 30 by the new one"
-    );
+    let rows = shop.income("SELECT shop, income, top FROM income ORDER BY shop");
+    let row = |at: usize| [&rows[at]["shop"], &rows[at]["income"], &rows[at]["top"]].map(|cell| cell.as_str().unwrap_or("null").to_owned());
+    assert_eq!(row(0), ["A", "1.00", "null"], "the new plan leaves A out");
+    assert_eq!(row(1), ["B", "4.00", "2.00"], "2 by the old plan and 2 by the new one");
     let again = json(&shop.run(&["adopt", "income", "--yes", "--json"]));
     assert_eq!(again["adopted"], false, "{again}");
+}
+
+#[test]
+fn what_readers_see_is_made_anew_when_a_view_is_adopted() {
+    let shop = Deployed::new();
+    let mean = SHOP.replace("sum(s.price) AS income", "avg(s.price) AS mean").replace("postgres.income", "postgres.means");
+    shop.change(&mean.replace("  income:\n", "  means:\n"));
+    shop.dev();
+    assert_eq!(shop.income("SELECT count(*) AS n FROM means")[0]["n"], 2);
+    shop.change(&mean.replace("  income:\n", "  means:\n").replace("BY 1, 2", "BY 1, 2 HAVING avg(s.price) > 1.5"));
+    let adopted = json(&shop.run(&["adopt", "means", "--yes", "--json"]));
+    assert_eq!(adopted["adopted"], true, "{adopted}");
+    let rows = shop.income("SELECT shop, mean FROM means");
+    assert_eq!((rows.as_array().unwrap().len(), &rows[0]["shop"]), (1, &"B".into()), "{rows}");
+    shop.dev();
+    assert_eq!(shop.run(&["audit", "means"]).status.code(), Some(0));
+}
+
+#[test]
+fn results_are_not_adopted_as_states() {
+    let shop = Deployed::new();
+    shop.change(&SHOP.replace("sum(s.price) AS income", "avg(s.price) AS income"));
+    let refused = shop.run(&["adopt", "income", "--yes"]);
+    let (_, err) = said(&refused);
+    assert!(refused.status.code() == Some(3) && err.contains("can't be computed from the results"), "{err}");
+    shop.change(SHOP);
+    assert_eq!(shop.start_of("income")["would"], "go on", "nothing was changed");
 }
 
 #[test]

@@ -263,8 +263,9 @@ impl Sink for MemorySink {
         let contents = self.store.contents.lock().await;
         let rows = match contents.tables.get(&self.table.name) {
             None => Rows::Missing,
-            Some(_) if self.rows(&contents).iter().all(|rows| rows.num_rows() == 0) => Rows::Empty,
-            Some(_) => Rows::Present,
+            Some((_, rows)) if rows.iter().any(|rows| rows.num_rows() > 0) => Rows::Present,
+            Some(_) if contents.by_position.keys().any(|(place, ..)| place.1 == self.table.name) => Rows::Present,
+            Some(_) => Rows::Empty,
         };
         let own = contents
             .fences
@@ -295,14 +296,15 @@ impl Sink for MemorySink {
         let highest = contents.terms.values().chain(contents.owners.values().map(|record| &record.term)).max();
         let term = term.unwrap_or_else(|| highest.map_or(1, |highest| highest + 1));
         if let (Claim::Adopt(_), Some(found)) = (claim, &found) {
+            let (old, new) = (&found.owner.function, &owner.function);
+            if old != new && contents.fences.keys().any(|place| place.0 == *new) {
+                return Err(Error::stop(format!("{new} and {old} both have fences")));
+            }
+            let renamed = |place: Place| if place.0 == *old { (new.clone(), place.1, place.2) } else { place };
             let fences = std::mem::take(&mut contents.fences);
-            let renamed = |(mut place, fence): (Place, Fence)| {
-                if place.0 == found.owner.function {
-                    place.0.clone_from(&owner.function);
-                }
-                (place, fence)
-            };
-            contents.fences = fences.into_iter().map(renamed).collect();
+            contents.fences = fences.into_iter().map(|(place, fence)| (renamed(place), fence)).collect();
+            let rows = std::mem::take(&mut contents.by_position);
+            contents.by_position = rows.into_iter().map(|((place, at, row), rows)| ((renamed(place), at, row), rows)).collect();
         }
         if let Claim::Adopt(_) = claim {
             contents.owners.retain(|table, record| *table == public || record.owner.function != owner.function);

@@ -61,6 +61,8 @@ async fn a_file_of_an_older_version_is_migrated() {
     older
         .execute_batch(
             "DROP INDEX millstream_dead_letters_newest; DROP TABLE millstream_senders; ALTER TABLE millstream_topics DROP COLUMN uuid; ALTER TABLE millstream_fences DROP COLUMN topic_id;
+             ALTER TABLE millstream_fences DROP COLUMN rows; ALTER TABLE millstream_fences DROP COLUMN term;
+             DROP TABLE millstream_owners;
              INSERT INTO millstream_fences VALUES ('p.f', 't', 1, 0, 0, 1, 5, NULL, '{}', '');
              PRAGMA user_version = 1",
         )
