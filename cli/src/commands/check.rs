@@ -3,7 +3,7 @@ use std::path::Path;
 use millstream_assembly::{Standing, partitions_differ, plan_function, type_name};
 use millstream_core::{Merge, Role, Table};
 use millstream_ingest::Events;
-use millstream_pipeline::{Diagnostic, Pipeline, Work};
+use millstream_pipeline::{Diagnostic, Diagnostics, Pipeline, Work};
 use serde_json::{Value, json};
 
 use crate::{Failure, context::Context, grid::Grid, numbers::counted};
@@ -94,6 +94,12 @@ impl Start {
         };
         json!({ "function": self.name, "would": does, "why": why, "changes": changes })
     }
+}
+
+/// Fails with the mistakes that only planning finds. For commands that start functions: none runs while another one can't.
+pub(super) async fn check_plans(pipeline: &Pipeline) -> Result<(), Failure> {
+    let (_, mistakes) = plans(pipeline).await;
+    Diagnostics::of(mistakes).map_or(Ok(()), |mistakes| Err(Failure::Pipeline(mistakes)))
 }
 
 /// The plan of a function.

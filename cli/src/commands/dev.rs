@@ -10,6 +10,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
+use super::check::check_plans;
 use crate::{
     DevArgs, Failure,
     context::Context,
@@ -26,6 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// `millstream dev`: the whole pipeline in this process.
 pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure> {
     let pipeline = Arc::new(context.load(args.path.as_deref())?);
+    check_plans(&pipeline).await?;
     let interrupt = interrupt::listen()?;
     let started_us = context.clock.now_us();
     let deadline = args.for_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));

@@ -39,6 +39,21 @@ fn a_deleted_data_folder_ends_dev() {
     assert!(err.iter().any(|line| line.contains("millstream.db") && line.contains("deleted")), "{err:#?}");
 }
 
+/// One function's mistake stops the others before they have begun.
+#[test]
+fn dev_plans_all_functions_before_it_starts_one() {
+    let data = data();
+    let text = "name: p\ntopics: { t: { partitions: 1, schema: { a: bigint } } }\nfunctions:\n  \
+                f: { uses: aggregate, from: t, sql: SELECT sum(a) AS n FROM t, into: postgres.f }\n  \
+                g: { uses: aggregate, from: t, sql: SELECT sum(b) AS n FROM t, into: postgres.g }\n";
+    let of = super::pipeline(&data, text);
+    let output = run(&data, &["dev", "--for", "1", &of[0], &of[1]]);
+    let (_, err) = said(&output);
+    assert_eq!(output.status.code(), Some(3), "{err}");
+    assert!(err.contains("pipeline.yaml:5:") && err.contains("no column `b`"), "{err}");
+    assert!(!data.path().join("millstream.db").exists(), "nothing has begun");
+}
+
 #[test]
 fn an_invalid_log_filter_is_refused() {
     let data = data();

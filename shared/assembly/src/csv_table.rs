@@ -13,7 +13,8 @@ use crate::{csv_cells::Records, type_name};
 const MAX_CSV_BYTES: u64 = 256 << 20;
 
 /// Reads a CSV file with a header line as rows of `schema`. Columns are found by name; those that the schema doesn't
-/// have are left out. An empty cell is null, and two quotes (`""`) are the empty string.
+/// have are left out. An empty cell is null, and two quotes (`""`) are the empty string. A null in a field that is not
+/// nullable is refused.
 ///
 /// # Errors
 /// `Stop` with the file, the line and the column of a value that doesn't fit exactly: no value is rounded, and no value
@@ -42,7 +43,7 @@ pub fn read_csv(path: &Path, schema: &SchemaRef) -> Result<RecordBatch> {
         }
     }
     let typed = |(mut column, field): (StringBuilder, &Arc<Field>)| {
-        typed(column.finish(), field.data_type()).map_err(|(row, what)| {
+        typed(column.finish(), field).map_err(|(row, what)| {
             let line = lines.get(row).copied().unwrap_or(1);
             wrong(line, format!("column `{}` {what}", field.name()))
         })
@@ -84,8 +85,15 @@ fn header_of(records: &mut Records<'_>) -> Result<Vec<String>, (usize, String)> 
     }
 }
 
-/// The cells as values of a type, or the row that doesn't fit.
-fn typed(cells: StringArray, data_type: &DataType) -> Result<ArrayRef, (usize, String)> {
+/// The cells as values of a field, or the row that doesn't fit.
+fn typed(cells: StringArray, field: &Field) -> Result<ArrayRef, (usize, String)> {
+    let data_type = field.data_type();
+    if let Some(row) = (0..cells.len()).find(|row| !field.is_nullable() && cells.is_null(*row)) {
+        return Err((row, "is empty, and declared `not null`".to_owned()));
+    }
+    if let Some(row) = cells.iter().position(|cell| cell.is_some_and(|cell| !fits_exactly(cell, data_type))) {
+        return Err((row, format!("is not of type {}", type_name(data_type))));
+    }
     if let DataType::Decimal128(_, scale) = data_type {
         let digits_behind =
             |cell: &str| plain_decimal(cell).is_none_or(|digits| digits > usize::from(scale.unsigned_abs()));
@@ -107,6 +115,22 @@ fn typed(cells: StringArray, data_type: &DataType) -> Result<ArrayRef, (usize, S
     match unread {
         Some(row) => Err((row, format!("is not of type {}", type_name(data_type)))),
         None => Ok(values),
+    }
+}
+
+/// Would Arrow read the cell without changing it? It makes infinity of a float that is too large, and leaves out the time of a
+/// date and what is finer than a microsecond.
+fn fits_exactly(cell: &str, data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Float32 => cell.parse::<f32>().is_ok_and(f32::is_finite),
+        DataType::Float64 => cell.parse::<f64>().is_ok_and(f64::is_finite),
+        DataType::Date32 => cell.len() == "2026-11-21".len(),
+        DataType::Timestamp(..) => {
+            let fraction = cell.rsplit_once('.').map_or("", |(_, rest)| rest);
+            let digits = fraction.len() - fraction.trim_start_matches(|digit: char| digit.is_ascii_digit()).len();
+            fraction[..digits].trim_end_matches('0').len() <= 6
+        }
+        _ => true,
     }
 }
 
@@ -173,8 +197,19 @@ mod tests {
         }
         let rows = read("n\n-1.50\n+7\n.5\n999.990\n", &[("n", cents)]).unwrap();
         assert_eq!(rows.column(0).as_primitive::<Decimal128Type>().values(), &[-150, 700, 50, 99_999]);
+        for (cell, of) in [
+            ("1e39", DataType::Float32),
+            ("1e400", DataType::Float64),
+            ("NaN", DataType::Float64),
+            ("inf", DataType::Float64),
+            ("2024-02-03T10:00:00Z", DataType::Date32),
+            ("2024-01-01T00:00:00.123456789Z", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
+        ] {
+            let error = read(&format!("n\n{cell}\n"), &[("n", of)]).unwrap_err();
+            assert!(error.starts_with("t.csv:2: column `n` is not of type"), "{error}");
+        }
         let at = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-        let rows = read("at\n2026-11-21T10:00:00+01:00\n2026-11-21 09:00:00\n", &[("at", at)]).unwrap();
+        let rows = read("at\n2026-11-21T10:00:00+01:00\n2026-11-21 09:00:00.000000000\n", &[("at", at)]).unwrap();
         assert_eq!(rows.column(0).slice(0, 1).to_data(), rows.column(0).slice(1, 1).to_data());
         assert!(read("m\n1\n", &[("n", int)]).unwrap_err().contains("t.csv:1: there is no column `n`"));
     }

@@ -78,6 +78,7 @@ async fn run(uses: Uses, settings: Settings) -> Result<()> {
     let Settings { pipeline, function, period, connections, host } = settings;
     let pipeline = Pipeline::load(&pipeline)?;
     let name = function.map_or_else(|| find_only_one(&pipeline, uses), Ok)?;
+    check_kind(&pipeline, &name, uses)?;
     require_said(&connections, &pipeline, &name)?;
     let clock = Arc::new(SystemClock);
     let systems = Systems::open_for(&pipeline, &name, &connections, clock.clone())?;
@@ -115,6 +116,17 @@ fn stop_on(host: Host) -> Result<Stop> {
     }
 }
 
+/// Each binary runs functions of one kind: another one may lack the systems that this function needs.
+fn check_kind(pipeline: &Pipeline, name: &str, uses: Uses) -> Result<()> {
+    match pipeline.functions.get(name) {
+        Some(function) if function.uses != uses => {
+            let (has, own) = (function.uses.name(), uses.name());
+            Err(Error::stop(format!("function `{name}` uses `{has}`: run it by the binary `{has}`; this one is `{own}`")))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn find_only_one(pipeline: &Pipeline, uses: Uses) -> Result<String> {
     let mut fitting = pipeline.functions.iter().filter(|(_, function)| function.uses == uses);
     match (fitting.next(), fitting.next()) {
@@ -127,6 +139,16 @@ fn find_only_one(pipeline: &Pipeline, uses: Uses) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_binary_runs_functions_of_its_kind() {
+        let text = "name: p\ntopics: { t: { partitions: 1, schema: { a: bigint } } }\nfunctions:\n  \
+                    keep: { uses: archive, from: t, into: lake.f }\n";
+        let pipeline = Pipeline::parse(text, "p.yaml".as_ref()).unwrap();
+        assert!(check_kind(&pipeline, "keep", Uses::Archive).is_ok());
+        let refused = check_kind(&pipeline, "keep", Uses::Aggregate).unwrap_err().to_string();
+        assert_eq!(refused, "function `keep` uses `archive`: run it by the binary `archive`; this one is `aggregate`");
+    }
 
     #[test]
     fn a_period_is_seconds_that_an_invocation_can_have() {

@@ -63,7 +63,7 @@ pub use ownership::{Misfit, Standing};
 pub use partitions::{PartitionsDiffer, partitions_differ};
 pub use plan::{FunctionPlan, plan_function};
 pub use ready::Ready;
-pub use rows::texts;
+pub use rows::{text, texts};
 pub use said::require_said;
 pub use systems::{Systems, dead_letter_topic};
 pub use type_name::type_name;

@@ -139,6 +139,11 @@ fn declared(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let column = |field: &Arc<Field>| {
         let have = rows.column_by_name(field.name());
         let have = have.ok_or_else(|| Error::stop(format!("there is no column `{}`", field.name())))?;
+        // A plan that was promised a value fails at a null, in the middle of a batch.
+        if let Some(row) = (0..have.len()).find(|row| !field.is_nullable() && have.is_null(*row)) {
+            let name = field.name();
+            return Err(Error::stop(format!("row {} of column `{name}` is null, and declared `not null`", row + 1)));
+        }
         exactly(have, field.data_type()).map_err(|row| {
             let (have, want) = (type_name(have.data_type()), type_name(field.data_type()));
             let row = row.map_or_else(String::new, |row| format!("row {} of ", row + 1));
@@ -186,6 +191,21 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn a_null_in_a_column_that_has_none_is_refused() {
+        let rows = RecordBatch::try_from_iter_with_nullable([("v", Arc::new(Int64Array::from(vec![Some(1), None])) as _, true)]);
+        let schema = |nullable| Arc::new(Schema::new(vec![Field::new("v", DataType::Int64, nullable)]));
+        let rows = rows.unwrap();
+        let refused = declared(&rows, &schema(false)).unwrap_err().to_string();
+        assert_eq!(refused, "row 2 of column `v` is null, and declared `not null`");
+        assert!(declared(&rows, &schema(true)).is_ok() && declared(&rows.slice(0, 1), &schema(false)).is_ok());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.csv");
+        std::fs::write(&path, "k,v\n1,1\n2,\n").unwrap();
+        let refused = read_csv(&path, &schema(false)).unwrap_err().to_string();
+        assert!(refused.ends_with("t.csv:3: column `v` is empty, and declared `not null`"), "{refused}");
+    }
 
     fn as_type(have: ArrayRef, want: DataType) -> Result<ArrayRef, String> {
         let rows = RecordBatch::try_from_iter([("v", have)]).unwrap();

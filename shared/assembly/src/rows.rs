@@ -75,6 +75,17 @@ fn cell(values: &ArrayRef, row: usize) -> Result<String> {
     }
 }
 
+/// A value as text.
+///
+/// # Errors
+/// `Stop` for a type without a text form.
+pub fn text(column: &ArrayRef, row: usize) -> Result<String> {
+    let no_text = |error| Error::stop("a column can't be shown").caused_by(error);
+    let options = FormatOptions::default().with_null("null");
+    let formatter = ArrayFormatter::try_new(column.as_ref(), &options).map_err(no_text)?;
+    formatter.value(row).try_to_string().map_err(no_text)
+}
+
 /// Every value as text, by column.
 ///
 /// # Errors

@@ -43,6 +43,13 @@ impl std::error::Error for Diagnostic {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostics(Vec<Diagnostic>);
 
+impl Diagnostics {
+    /// These mistakes, if there are any.
+    pub fn of(mistakes: Vec<Diagnostic>) -> Option<Self> {
+        (!mistakes.is_empty()).then_some(Self(mistakes))
+    }
+}
+
 impl Deref for Diagnostics {
     type Target = [Diagnostic];
 

@@ -56,10 +56,10 @@ fn systems() -> String {
     let mut text = String::from(
         "\n## Systems\n\n\
          Places are written SYSTEM.NAME. A function writes to a system that takes what its kind writes.\n\n\
-         | place | what it is | can be read | takes a function that |\n| --- | --- | --- | --- |\n",
+         | place | what it is | is read by | takes a function that |\n| --- | --- | --- | --- |\n",
     );
     for system in &SYSTEMS {
-        let readable = if system.holds == Holds::Topics { "yes" } else { "no" };
+        let readable = if system.holds == Holds::Topics { "`from`" } else { "`references`" };
         let takes: Vec<&str> = system.takes.iter().map(|writes| Writes::verb(*writes)).collect();
         row(&mut text, &[&system.example(), system.doc, readable, &join_or(&takes)]);
     }

@@ -187,7 +187,8 @@ fn read_pipeline(node: &Node, text: &str, file: &Path, report: &mut Report) -> O
         .map(|entry| (entry.key.clone(), reference::read_reference(entry, &topics, folder, report)))
         .collect();
     let all_read = entries.len() == functions.len();
-    let sinks = all_read.then(|| functions.values().map(|function| &function.into).collect::<Vec<_>>());
+    let tables = functions.values().map(|function| &function.into).filter(|into| !into.system.is_log());
+    let sinks = all_read.then(|| tables.collect::<Vec<_>>());
     let tests = read_tests(&fields, &topics, sinks.as_deref(), folder, report);
     Some(Pipeline {
         name: name?,

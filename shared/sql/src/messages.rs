@@ -201,6 +201,12 @@ impl Known<'_> {
     }
 
     fn unknown_table(&self, name: &str) -> String {
+        // SYSTEM.NAME is how the pipeline file writes it.
+        let last = name.rsplit('.').next().unwrap_or(name);
+        if last != name && self.tables.iter().any(|table| table == last) {
+            return format!("in SQL a topic or reference is called by its name alone: write `{last}`");
+        }
+        let name = name.strip_prefix("datafusion.").unwrap_or(name);
         let known = self.tables.join("`, `");
         match nearest(name, &self.tables) {
             Some(near) => format!("there is no topic or reference `{name}` here. Did you mean `{near}`?"),

@@ -10,8 +10,10 @@ use crate::fixture::statement;
 /// A statement, the place of its mistake (line and column, if they are known), and a part of the message.
 type Mistake = (&'static str, Option<(usize, usize)>, &'static str);
 
-const NAMES: [Mistake; 17] = [
+const NAMES: [Mistake; 19] = [
     ("SELECT branch FROM bids", Some((1, 20)), "no topic or reference `bids` here, only `t`, `u`, `branches`"),
+    ("SELECT branch FROM topic.t", None, "a topic or reference is called by its name alone: write `t`"),
+    ("SELECT branch FROM topic.bids", None, "no topic or reference `topic.bids` here, only"),
     ("SELECT branch FROM branchs", Some((1, 20)), "Did you mean `branches`?"),
     ("SELECT pricee FROM t", Some((1, 8)), "there is no column `pricee`. Did you mean `price`?"),
     ("SELECT t.pricee FROM t", Some((1, 8)), "there is no column `pricee`. Did you mean `price`?"),

@@ -272,7 +272,12 @@ pub(crate) fn with_columns(name: &str, schema: SchemaRef) -> Stored {
 /// The names of a table's columns; `Stop` when the file has no such table.
 pub(crate) fn column_names(connection: &Connection, table: &str) -> Work<Vec<String>> {
     let select = "SELECT schema FROM millstream_tables WHERE name = ?1";
-    let missing = || Error::stop(format!("the embedded store has no table `{table}`: `millstream up` creates it"));
+    let missing = || {
+        Error::stop(format!(
+            "the embedded store has no table `{table}`. A function's own table is created by `millstream up`; a table from \
+             elsewhere needs its database's address, or is read from a file"
+        ))
+    };
     let declared: String = connection.query_row(select, [table], |row| row.get(0)).optional()?.ok_or_else(missing)?;
     let declared: serde_json::Value = serde_json::from_str(&declared).unwrap_or_default();
     let names = declared.as_array().into_iter().flatten().filter_map(|column| column["name"].as_str());
