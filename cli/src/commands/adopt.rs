@@ -13,7 +13,7 @@ pub(super) async fn adopt(context: &Context, function: &str, yes: bool) -> Resul
     let (name, declared) = named(&pipeline, function)?;
     let systems = context.open(&pipeline)?;
     let before = systems.standing(&pipeline, name).await?;
-    let Standing::Stops { misfit, changes } = &before else {
+    let Standing::Stops { misfit, changes, record } = &before else {
         if context.json {
             return context.say_json(&json!({ "adopted": false, "table": declared.into.to_string() }));
         }
@@ -23,19 +23,24 @@ pub(super) async fn adopt(context: &Context, function: &str, yes: bool) -> Resul
         context.say(misfit.describe(name, changes))?;
     }
     if !yes {
-        context.confirm(&format!("Adopt it? {}.", misfit.adopting()), "nothing was adopted")?;
+        let place = systems.store(declared.into.system).map_or_else(String::new, |store| store.place());
+        let question = format!(
+            "This means: {}. Processes that still run the old plan should have ended.\nAdopt it in {place}?",
+            misfit.adopting()
+        );
+        context.confirm(&question, "nothing was adopted")?;
     }
-    let record = systems.adopt(&pipeline, name).await.map_err(|error| match error {
+    let adopted = systems.adopt(&pipeline, name, record.clone()).await.map_err(|error| match error {
         Error::Stop(cause) => Error::Stop(cause).context("it can't be adopted"),
         other => other,
     })?;
     match context.json {
         true => context.say_json(&json!({
-            "adopted": true, "table": declared.into.to_string(), "function": record.owner.function, "term": record.term,
-            "fingerprint": record.owner.fingerprint, "changes": changes,
+            "adopted": true, "table": declared.into.to_string(), "function": adopted.owner.function, "term": adopted.term,
+            "fingerprint": adopted.owner.fingerprint, "changes": changes,
         })),
         false => {
-            context.say(format!("adopted: {} goes on under `{}`. Start it again", declared.into, record.owner.function))
+            context.say(format!("adopted: {} goes on under `{}`. Start it again", declared.into, adopted.owner.function))
         }
     }
 }

@@ -82,7 +82,7 @@ impl Start {
             Standing::Begins => format!("{name}: would begin with a new table"),
             Standing::GoesOn { since: Some(since) } => format!("{name}: would go on; the same plan since {since}"),
             Standing::GoesOn { since: None } => format!("{name}: would go on, and take the table over"),
-            Standing::Stops { misfit, changes } => format!("{name}: would stop: {}", misfit.explain(name, changes)),
+            Standing::Stops { misfit, changes, .. } => format!("{name}: would stop: {}", misfit.explain(name, changes)),
         }
     }
 
@@ -90,7 +90,9 @@ impl Start {
         let (does, why, changes) = match &self.standing {
             Standing::Begins => ("begin", None, &[][..]),
             Standing::GoesOn { .. } => ("go on", None, &[][..]),
-            Standing::Stops { misfit, changes } => ("stop", Some(misfit.describe(&self.name, &[])), changes.as_slice()),
+            Standing::Stops { misfit, changes, .. } => {
+                ("stop", Some(misfit.describe(&self.name, &[])), changes.as_slice())
+            }
         };
         json!({ "function": self.name, "would": does, "why": why, "changes": changes })
     }

@@ -202,10 +202,9 @@ fn what_has_gone_from_the_store_is_missed() {
 #[test]
 fn a_change_is_adopted() {
     let shop = Deployed::new();
-    let wider = SHOP.replace("AS income\n", "AS income, max(s.price) AS top\n").replace(
-        "s.shop = n.shop GROUP",
-        "s.shop = n.shop WHERE s.price > 1 GROUP",
-    );
+    let wider = SHOP
+        .replace("AS income\n", "AS income, max(s.price) AS top\n")
+        .replace("s.shop = n.shop GROUP", "s.shop = n.shop WHERE s.price > 1 GROUP");
     shop.change(&wider);
     let refused = shop.run(&["adopt", "income"]);
     assert_eq!(refused.status.code(), Some(2), "there is no terminal to confirm it: {:?}", said(&refused));
@@ -215,7 +214,10 @@ fn a_change_is_adopted() {
     shop.produce(SALES);
     shop.dev();
     let rows = shop.income("SELECT shop, income, top FROM income ORDER BY shop");
-    let row = |at: usize| [&rows[at]["shop"], &rows[at]["income"], &rows[at]["top"]].map(|cell| cell.as_str().unwrap_or("null").to_owned());
+    let row = |at: usize| {
+        [&rows[at]["shop"], &rows[at]["income"], &rows[at]["top"]]
+            .map(|cell| cell.as_str().unwrap_or("null").to_owned())
+    };
     assert_eq!(row(0), ["A", "1.00", "null"], "the new plan leaves A out");
     assert_eq!(row(1), ["B", "4.00", "2.00"], "2 by the old plan and 2 by the new one");
     let again = json(&shop.run(&["adopt", "income", "--yes", "--json"]));
@@ -225,7 +227,8 @@ fn a_change_is_adopted() {
 #[test]
 fn what_readers_see_is_made_anew_when_a_view_is_adopted() {
     let shop = Deployed::new();
-    let mean = SHOP.replace("sum(s.price) AS income", "avg(s.price) AS mean").replace("postgres.income", "postgres.means");
+    let mean =
+        SHOP.replace("sum(s.price) AS income", "avg(s.price) AS mean").replace("postgres.income", "postgres.means");
     shop.change(&mean.replace("  income:\n", "  means:\n"));
     shop.dev();
     assert_eq!(shop.income("SELECT count(*) AS n FROM means")[0]["n"], 2);
@@ -267,4 +270,62 @@ fn a_renamed_function_takes_its_table_and_its_fences_along() {
     assert_eq!(audit.status.code(), Some(0), "{:?}", said(&audit));
     assert_eq!(shop.income("SELECT sum(income) AS n FROM income")[0]["n"], "6.00");
     assert_eq!(shop.income("SELECT count(*) AS n FROM sales")[0]["n"], 4);
+}
+
+/// What a message names as a way out is one.
+#[test]
+fn whatever_stops_a_start_can_be_adopted() {
+    const FRESH: &str = "partitions: 2\n    generation: 2\n";
+    let tables = "DELETE FROM millstream_tables WHERE name = 'income'";
+    for (what, change, sql, sum) in [
+        ("emptied", None, "DELETE FROM income".to_owned(), "3.00"),
+        ("dropped", None, format!("DROP TABLE income; {tables}"), "3.00"),
+        ("dropped by hand", None, "DROP TABLE income".to_owned(), "3.00"),
+        ("fences", None, "DELETE FROM millstream_fences WHERE function = 'shop.income'".to_owned(), "9.00"),
+        ("table", Some(("postgres.income", "postgres.earned")), String::new(), "3.00"),
+        ("fresh", Some(("partitions: 2\n", FRESH)), "DELETE FROM income".to_owned(), "6.00"),
+    ] {
+        let shop = Deployed::new();
+        if let Some((from, to)) = change {
+            shop.change(&SHOP.replacen(from, to, 1));
+        }
+        shop.alter(&sql);
+        assert_eq!(shop.start_of("income")["would"], "stop", "{what}");
+        // The archive may have to be adopted too.
+        for function in ["income", "kept"] {
+            let adopted = shop.run(&["adopt", function, "--yes"]);
+            assert!(adopted.status.success(), "{what}: {:?}", said(&adopted));
+        }
+        shop.produce(SALES);
+        shop.dev();
+        let table = if what == "table" { "earned" } else { "income" };
+        assert_eq!(shop.income(&format!("SELECT sum(income) AS n FROM {table}"))[0]["n"], sum, "{what}");
+        assert_eq!(shop.start_of("income")["would"], "go on", "{what}");
+    }
+}
+
+#[test]
+fn nothing_is_left_of_a_plan_without_rows_and_fences() {
+    let shop = Deployed::new();
+    shop.alter("DELETE FROM income; DELETE FROM millstream_fences WHERE function = 'shop.income'");
+    shop.change(&SHOP.replace("sum(s.price)", "max(s.price)"));
+    assert_eq!(shop.start_of("income")["would"], "begin");
+}
+
+#[test]
+fn a_way_to_states_and_back_loses_no_rows() {
+    let shop = Deployed::new();
+    let mean =
+        SHOP.replace("sum(s.price) AS income", "avg(s.price) AS mean").replace("postgres.income", "postgres.means");
+    let mean = mean.replace("  income:\n", "  means:\n");
+    shop.change(&mean);
+    shop.dev();
+    let rows = mean.replace(
+        "SELECT tumble(s.at, INTERVAL '1 minute') AS minute, n.title AS shop, avg(s.price) AS mean",
+        "SELECT s.at AS minute, n.title AS shop, s.price AS mean",
+    );
+    shop.change(&rows.replace(" GROUP BY 1, 2", ""));
+    let refused = shop.run(&["adopt", "means", "--yes"]);
+    let (_, err) = said(&refused);
+    assert!(refused.status.code() == Some(3) && err.contains("`means_state`"), "{err}");
 }

@@ -206,7 +206,9 @@ fn a_folder_of_several_pipelines_is_not_reset() {
         let text = fs::read_to_string(data.path().join(name).join("pipeline.yaml")).expect("the file");
         assert!(text.contains(column), "{text}");
         // Two pipelines may not fill one table.
-        let own = text.replace("postgres.sales", &format!("postgres.sales_{name}")).replace("lake.", &format!("lake.{name}_"));
+        let own = text
+            .replace("postgres.sales", &format!("postgres.sales_{name}"))
+            .replace("lake.", &format!("lake.{name}_"));
         fs::write(data.path().join(name).join("pipeline.yaml"), own).expect("the file");
         ok(&data, &["dev", &format!("FOLDER/{name}"), "--rate", "100", "--for", "1.5"]);
     }

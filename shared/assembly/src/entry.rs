@@ -121,7 +121,9 @@ fn check_kind(pipeline: &Pipeline, name: &str, uses: Uses) -> Result<()> {
     match pipeline.functions.get(name) {
         Some(function) if function.uses != uses => {
             let (has, own) = (function.uses.name(), uses.name());
-            Err(Error::stop(format!("function `{name}` uses `{has}`: run it by the binary `{has}`; this one is `{own}`")))
+            Err(Error::stop(format!(
+                "function `{name}` uses `{has}`: run it by the binary `{has}`; this one is `{own}`"
+            )))
         }
         _ => Ok(()),
     }

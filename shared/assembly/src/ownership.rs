@@ -29,6 +29,8 @@ pub enum Standing {
         misfit: Misfit,
         /// What has changed since the plan that fills the table, a line each; none where that is not the reason.
         changes: Vec<String>,
+        /// The record that this was judged by: what [`crate::Systems::adopt`] is given.
+        record: Option<OwnerRecord>,
     },
 }
 
@@ -60,9 +62,12 @@ impl<'a> Ownership<'a> {
     pub async fn standing(&self, sink: &dyn Sink) -> Result<Standing> {
         let holding = sink.holding().await?;
         Ok(match self.judge(&holding).await {
-            Ok(Claim::First) if holding.fences.is_empty() => Standing::Begins,
+            Ok(Claim::First | Claim::Adopt(_)) if holding.fences.is_empty() => Standing::Begins,
             Ok(_) => Standing::GoesOn { since: holding.record.map(|record| record.since) },
-            Err(misfit) => Standing::Stops { changes: self.changes(&holding), misfit },
+            Err(misfit) => {
+                let changes = self.changes(&holding);
+                Standing::Stops { misfit, changes, record: holding.record }
+            }
         })
     }
 
@@ -71,11 +76,17 @@ impl<'a> Ownership<'a> {
     ///
     /// # Errors
     /// `Stop` when the table is not what this plan has filled, with what has changed and what to do; those of the store.
-    pub async fn claim(&self, sink: &dyn Sink, create: bool) -> Result<()> {
+    pub async fn claim(&self, sink: &dyn Sink, create: bool, is_trial: bool) -> Result<()> {
         for _ in 0..MAX_CLAIMS {
             let holding = sink.holding().await?;
             let claim = self.judge(&holding).await;
-            let claim = claim.map_err(|misfit| Error::stop(misfit.explain(self.name, &self.changes(&holding))))?;
+            let claim = claim.map_err(|misfit| {
+                let changes = self.changes(&holding);
+                Error::stop(match is_trial {
+                    true => misfit.explain_in_trial(self.name, &changes),
+                    false => misfit.explain(self.name, &changes),
+                })
+            })?;
             sink.prepare(create).await?;
             let record = match &claim {
                 Claim::Renew(record) if record.owner == self.owner => Some(record.clone()),
@@ -89,19 +100,17 @@ impl<'a> Ownership<'a> {
         Err(self.outrun())
     }
 
-    /// Lets the table go on under this owner and plan, whatever filled it before.
+    /// Lets the table go on under this owner and plan, instead of what `record` says that filled it before.
     ///
     /// # Errors
-    /// `Stop` when the table can't: its columns don't fit, or both functions have fences. Those of the store.
-    pub async fn adopt(&self, sink: &dyn Sink) -> Result<OwnerRecord> {
-        for _ in 0..MAX_CLAIMS {
-            let holding = sink.holding().await?;
-            sink.adapt().await?;
-            if let Some(record) = sink.claim(&self.owner, &Claim::Adopt(holding.record)).await? {
-                return Ok(record);
-            }
-        }
-        Err(self.outrun())
+    /// `Stop` when the table can't: its columns don't fit, both functions have fences, or the record is no longer the one in
+    /// the store. Those of the store.
+    pub async fn adopt(&self, sink: &dyn Sink, record: Option<OwnerRecord>) -> Result<OwnerRecord> {
+        sink.adapt().await?;
+        let adopted = sink.claim(&self.owner, &Claim::Adopt(record)).await?;
+        adopted.ok_or_else(|| {
+            Error::stop(format!("somebody else has changed the owner of table {} meanwhile: look again", self.table))
+        })
     }
 
     async fn judge(&self, holding: &Holding) -> Result<Claim, Misfit> {
@@ -139,7 +148,11 @@ fn fingerprint(pipeline: &Pipeline, name: &str, plan: &FunctionPlan) -> String {
     let mut topics: Vec<_> = reading.into_iter().flat_map(Reading::topics).collect();
     topics.sort_unstable();
     let topics = topics.into_iter().filter_map(|topic| {
-        pipeline.topics.get(topic).map(|declared| (topic, declared.generation, &declared.event_time))
+        let declared = pipeline.topics.get(topic)?;
+        // The statement need not read it, and it decides which events are late.
+        let event_time = declared.event_time.as_ref().and_then(|field| declared.schema.field_with_name(field).ok());
+        let unit = event_time.and_then(|field| field.metadata().get(millstream_core::EPOCH_METADATA));
+        Some((topic, declared.generation, &declared.event_time, event_time.map(|field| field.data_type()), unit))
     });
     let topics: Vec<_> = topics.collect();
     let from = |name: &str| pipeline.references.get(name).map(|reference| &reference.from);

@@ -194,7 +194,11 @@ mod tests {
 
     #[test]
     fn a_null_in_a_column_that_has_none_is_refused() {
-        let rows = RecordBatch::try_from_iter_with_nullable([("v", Arc::new(Int64Array::from(vec![Some(1), None])) as _, true)]);
+        let rows = RecordBatch::try_from_iter_with_nullable([(
+            "v",
+            Arc::new(Int64Array::from(vec![Some(1), None])) as _,
+            true,
+        )]);
         let schema = |nullable| Arc::new(Schema::new(vec![Field::new("v", DataType::Int64, nullable)]));
         let rows = rows.unwrap();
         let refused = declared(&rows, &schema(false)).unwrap_err().to_string();

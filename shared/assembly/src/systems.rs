@@ -194,7 +194,8 @@ impl Systems {
         let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
         let ownership = Ownership::of(pipeline, name, &plan);
         let mut function = self.assemble(pipeline, name, plan)?;
-        ownership.claim(function.runner.sink().as_ref(), self.connections.create).await?;
+        let is_trial = self.connections.embed_tables && self.connections.log_is_connected();
+        ownership.claim(function.runner.sink().as_ref(), self.connections.create, is_trial).await?;
         self.prepare_dead_letters(pipeline, self.connections.create).await?;
         let references = self.references(pipeline, &function.references)?;
         reference::load_all(&references).await?;
@@ -212,15 +213,16 @@ impl Systems {
         Ownership::of(pipeline, name, &plan).standing(sink.as_ref()).await
     }
 
-    /// Lets the function's table go on under the pipeline file as it is now, whatever filled it before. Returns what is
-    /// recorded.
+    /// Lets the function's table go on under the pipeline file as it is now, instead of what `record` says that filled it
+    /// before. Returns what is recorded.
     ///
     /// # Errors
-    /// `Stop` when the table can't go on: its columns don't fit, or two functions have fences. Those of the store.
-    pub async fn adopt(&self, pipeline: &Pipeline, name: &str) -> Result<OwnerRecord> {
+    /// `Stop` when the table can't go on: its columns don't fit, two functions have fences, or the record is no longer the one
+    /// in the store. Those of the store.
+    pub async fn adopt(&self, pipeline: &Pipeline, name: &str, record: Option<OwnerRecord>) -> Result<OwnerRecord> {
         let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
         let sink = self.sink_of(pipeline, name, &plan)?;
-        Ownership::of(pipeline, name, &plan).adopt(sink.as_ref()).await
+        Ownership::of(pipeline, name, &plan).adopt(sink.as_ref(), record).await
     }
 
     fn sink_of(&self, pipeline: &Pipeline, name: &str, plan: &FunctionPlan) -> Result<Arc<dyn Sink>> {

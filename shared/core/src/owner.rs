@@ -26,6 +26,10 @@ pub struct OwnerRecord {
     pub term: i64,
     /// When the term began, as text for a person.
     pub since: String,
+    /// Has a person accepted what was there when the term began? Then rows without fences are not the rest of a backup that was
+    /// restored in part.
+    #[serde(default)]
+    pub adopted: bool,
 }
 
 /// Is the table there, and has it rows?
@@ -55,12 +59,14 @@ pub struct Holding {
 /// How a sink's function becomes the owner of its table: see [`crate::Sink::claim`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// The table has no owner yet.
+    /// The table has no owner yet. Fences that the function has already are of the new term too, and records of other tables
+    /// that it filled are removed.
     First,
     /// The function already owns the table by the same plan, and only the text or the hash of it has changed. The term stays.
     Renew(OwnerRecord),
-    /// A person has decided that the table goes on under this owner and plan. A new term begins. If the record is of another
-    /// function, its fences become those of the new owner; records of other tables that the new owner filled are removed.
+    /// A person has decided that the table goes on under this owner and plan. A new term begins, and the rows that the fences
+    /// have counted are forgotten. If the record is of another function, its fences become those of the new owner; records of
+    /// other tables that the new owner filled are removed.
     Adopt(Option<OwnerRecord>),
 }
 

@@ -218,7 +218,8 @@ impl MemorySink {
         self.check_term(&contents)?;
         let key = self.key(partition);
         let current = contents.fences.get(&key).map(|fence| fence.next_offset);
-        if current != Some(from.next_offset) {
+        let (own, held) = (self.term.load(Ordering::Relaxed), contents.terms.get(&(key.0.clone(), key.2.clone())));
+        if current != Some(from.next_offset) || held.is_some_and(|held| *held != own) {
             return Err(Error::Fenced { current });
         }
         if self.refuses(rows) {
@@ -295,6 +296,11 @@ impl Sink for MemorySink {
         }
         let highest = contents.terms.values().chain(contents.owners.values().map(|record| &record.term)).max();
         let term = term.unwrap_or_else(|| highest.map_or(1, |highest| highest + 1));
+        let is_adopted = match claim {
+            Claim::Renew(record) => record.adopted,
+            Claim::First => false,
+            Claim::Adopt(_) => true,
+        };
         if let (Claim::Adopt(_), Some(found)) = (claim, &found) {
             let (old, new) = (&found.owner.function, &owner.function);
             if old != new && contents.fences.keys().any(|place| place.0 == *new) {
@@ -304,19 +310,21 @@ impl Sink for MemorySink {
             let fences = std::mem::take(&mut contents.fences);
             contents.fences = fences.into_iter().map(|(place, fence)| (renamed(place), fence)).collect();
             let rows = std::mem::take(&mut contents.by_position);
-            contents.by_position = rows.into_iter().map(|((place, at, row), rows)| ((renamed(place), at, row), rows)).collect();
+            contents.by_position =
+                rows.into_iter().map(|((place, at, row), rows)| ((renamed(place), at, row), rows)).collect();
         }
-        if let Claim::Adopt(_) = claim {
+        if !matches!(claim, Claim::Renew(_)) {
             contents.owners.retain(|table, record| *table == public || record.owner.function != owner.function);
         }
         let places: Vec<_> = contents.fences.keys().filter(|place| place.0 == owner.function).cloned().collect();
-        for (function, _, partition) in places {
-            let held = contents.terms.entry((function, partition)).or_insert(term);
-            if matches!(claim, Claim::Adopt(_)) {
-                *held = term;
+        for place in places.into_iter().filter(|_| !matches!(claim, Claim::Renew(_))) {
+            contents.terms.insert((place.0.clone(), place.2.clone()), term);
+            if let (Claim::Adopt(_), Some(fence)) = (claim, contents.fences.get_mut(&place)) {
+                fence.rows = 0;
             }
         }
-        let record = OwnerRecord { table: public.clone(), owner: owner.clone(), term, since: since.to_owned() };
+        let (since, adopted) = (since.to_owned(), is_adopted);
+        let record = OwnerRecord { table: public.clone(), owner: owner.clone(), term, since, adopted };
         contents.owners.insert(public, record.clone());
         Ok(Some(record))
     }

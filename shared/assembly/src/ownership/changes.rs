@@ -8,8 +8,12 @@ use crate::type_name;
 /// What has changed in the pipeline file since `before`, the declaration of the plan that fills the table: one line each, for
 /// a person. `name` is the function in the file as it is now.
 pub(crate) fn changes(now: &Pipeline, name: &str, before: &str) -> Vec<String> {
-    let Ok(before) = Pipeline::parse(before, &now.file) else {
-        return vec!["the plan was recorded by another version of millstream, and can't be read".to_owned()];
+    let before = match Pipeline::parse(before, &now.file) {
+        Ok(before) => before,
+        Err(wrong) => {
+            let why = wrong.first().map_or_else(String::new, |wrong| wrong.message.clone());
+            return vec![format!("the plan that is recorded can't be read any more: {why}")];
+        }
     };
     let was = before.functions.iter().next().and_then(|(name, function)| Some((name, function, function.reading()?)));
     let is = now.functions.get(name).and_then(|function| Some((function, function.reading()?)));

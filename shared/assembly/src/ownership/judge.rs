@@ -51,6 +51,15 @@ pub enum Misfit {
 /// whether the record is of the owner's plan.
 pub(crate) fn judge(holding: &Holding, owner: &Owner, public: &str, same_plan: bool) -> Result<Claim, Misfit> {
     let table = public.to_owned();
+    if let Some(record) = &holding.record
+        && record.owner.function == owner.function
+        && !same_plan
+        && holding.fences.is_empty()
+        && holding.rows != Rows::Present
+    {
+        // Nothing is left of what the record speaks of.
+        return Ok(Claim::Adopt(Some(record.clone())));
+    }
     match &holding.record {
         Some(record) if record.owner.function != owner.function => {
             return Err(Misfit::Owner { table, owner: record.owner.function.clone(), since: record.since.clone() });
@@ -58,6 +67,7 @@ pub(crate) fn judge(holding: &Holding, owner: &Owner, public: &str, same_plan: b
         Some(record) if !same_plan => return Err(Misfit::Plan { table, since: record.since.clone() }),
         _ => {}
     }
+    let is_adopted = holding.record.as_ref().is_some_and(|record| record.adopted);
     let has_moved = holding.fences.iter().any(|(_, fence)| fence.next_offset > fence.start_offset);
     let written = holding.fences.iter().map(|(_, fence)| fence.rows).sum::<i64>();
     if let (None, Some(OwnerRecord { table: before, .. })) = (&holding.record, holding.others.first())
@@ -68,12 +78,21 @@ pub(crate) fn judge(holding: &Holding, owner: &Owner, public: &str, same_plan: b
     match holding.rows {
         Rows::Missing if has_moved => Err(Misfit::TableMissing { table }),
         Rows::Empty if written > 0 => Err(Misfit::TableEmpty { table, written }),
-        Rows::Present if holding.fences.is_empty() => Err(Misfit::FencesMissing { table }),
+        Rows::Present if holding.fences.is_empty() && !is_adopted => Err(Misfit::FencesMissing { table }),
         _ => Ok(holding.record.clone().map_or(Claim::First, Claim::Renew)),
     }
 }
 
 impl Misfit {
+    /// For a person who tries a pipeline out beside the running functions, with tables of the trial's own.
+    pub fn explain_in_trial(&self, name: &str, changes: &[String]) -> String {
+        format!(
+            "{}\nThis is a trial, and the table is the trial's own: use another data folder (--data-dir), or remove this one, \
+             to begin anew. (`millstream adopt` would change the functions' real tables.)",
+            self.describe(name, changes)
+        )
+    }
+
     /// For a person: what is wrong, what has changed, and the ways out. `name` is the function in the pipeline file.
     pub fn explain(&self, name: &str, changes: &[String]) -> String {
         let mut text = self.describe(name, changes);

@@ -53,7 +53,14 @@ fn refuse_other_layout(connection: &Connection, states: &Stored, finished: Optio
         let select = "SELECT EXISTS (SELECT 1 FROM millstream_tables WHERE name = ?1)";
         Ok(connection.query_row(select, [name], |row| row.get(0))?)
     };
+    let states_of = format!("{}_state", states.name);
     match finished {
+        None if is_there(&states_of)? => Err(Error::stop(format!(
+            "table `{}` of the embedded store is finished from the states in `{states_of}`, and the new statement writes its \
+             results themselves: the next change back would lose them",
+            states.name
+        ))
+        .into()),
         Some(finished) if is_there(&finished.name)? && !is_there(&states.name)? => Err(Error::stop(format!(
             "table `{}` of the embedded store holds the results themselves, and the new statement needs their states \
              (a mean, or an expression over aggregates): they can't be computed from the results",
@@ -83,7 +90,13 @@ impl Stored {
     fn widen(&self, connection: &Connection) -> Work<()> {
         let select = "SELECT schema FROM millstream_tables WHERE name = ?1";
         let declared: Option<String> = connection.query_row(select, [&self.name], |row| row.get(0)).optional()?;
-        let Some(declared) = declared else { return self.prepare(connection, true) };
+        let is_there = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = ?1 COLLATE NOCASE)";
+        let is_there: bool = connection.query_row(is_there, [&self.name], |row| row.get(0))?;
+        if !is_there {
+            // Somebody has dropped it.
+            connection.execute("DELETE FROM millstream_tables WHERE name = ?1", [&self.name])?;
+        }
+        let Some(declared) = declared.filter(|_| is_there) else { return self.prepare(connection, true) };
         let wider = self.with_new_columns(&declared)?;
         for column in &wider.columns {
             connection.execute_batch(column)?;
@@ -96,7 +109,8 @@ impl Stored {
     /// Creates the table in place of the one that is there.
     fn replace(&self, connection: &Connection) -> Work<()> {
         if connection.execute("DELETE FROM millstream_tables WHERE name = ?1", [&self.name])? > 0 {
-            connection.execute_batch(&format!("DROP TABLE {}", millstream_core::quote_identifier(&self.name)))?;
+            connection
+                .execute_batch(&format!("DROP TABLE IF EXISTS {}", millstream_core::quote_identifier(&self.name)))?;
         }
         self.prepare(connection, true)
     }

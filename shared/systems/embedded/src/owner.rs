@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{connections::Work, fences};
 
-const RECORD: &str = "table_name, function, fingerprint, declaration, term, since";
+const RECORD: &str = "table_name, function, fingerprint, declaration, term, since, adopted";
 
 /// The table and the function that a claim is about.
 pub(crate) struct Owned {
@@ -37,7 +37,7 @@ fn find(connection: &Connection, public: &str) -> Work<Option<OwnerRecord>> {
 
 fn read(row: &Row<'_>) -> rusqlite::Result<OwnerRecord> {
     let owner = Owner { function: row.get(1)?, fingerprint: row.get(2)?, declaration: row.get(3)? };
-    Ok(OwnerRecord { table: row.get(0)?, owner, term: row.get(4)?, since: row.get(5)? })
+    Ok(OwnerRecord { table: row.get(0)?, owner, term: row.get(4)?, since: row.get(5)?, adopted: row.get(6)? })
 }
 
 impl Owned {
@@ -86,7 +86,12 @@ impl Owned {
             Claim::Renew(record) => (record.term, record.since.as_str()),
             Claim::First | Claim::Adopt(_) => (self.next_term(connection, &owner.function, before)?, now),
         };
-        if let Claim::Adopt(_) = claim {
+        let is_adopted = match claim {
+            Claim::Renew(record) => record.adopted,
+            Claim::First => false,
+            Claim::Adopt(_) => true,
+        };
+        if !matches!(claim, Claim::Renew(_)) {
             self.take_fences(connection, &owner.function, before)?;
         }
         let change = found.as_ref().filter(|found| found.term != term).map(|found| {
@@ -95,24 +100,28 @@ impl Owned {
             .to_string()
         });
         connection.execute(
-            "INSERT INTO millstream_owners (table_name, function, fingerprint, declaration, term, since)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            "INSERT INTO millstream_owners (table_name, function, fingerprint, declaration, term, since, adopted)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?8)
              ON CONFLICT (table_name) DO UPDATE SET function = ?2, fingerprint = ?3, declaration = ?4, term = ?5, since = ?6,
+                 adopted = ?8,
                  changes = CASE WHEN ?7 IS NULL THEN changes ELSE json_insert(changes, '$[#]', json_extract(?7, '$[0]')) END",
-            params![self.public, owner.function, owner.fingerprint, owner.declaration, term, since, change],
+            params![self.public, owner.function, owner.fingerprint, owner.declaration, term, since, change, is_adopted],
         )?;
-        let all = matches!(claim, Claim::Adopt(_));
-        connection.execute(
-            "UPDATE millstream_fences SET term = ?2 WHERE function = ?1 AND (term IS NULL OR ?3)",
-            params![owner.function, term, all],
-        )?;
+        if !matches!(claim, Claim::Renew(_)) {
+            let forget = matches!(claim, Claim::Adopt(_));
+            connection.execute(
+                "UPDATE millstream_fences SET term = ?2, rows = CASE WHEN ?3 THEN 0 ELSE rows END WHERE function = ?1",
+                params![owner.function, term, forget],
+            )?;
+        }
         find(connection, &self.public)
     }
 
-    /// Above every term that a fence of either function, or a table that one of them has filled, was in.
+    /// Above every term that a fence of either function, or a table that one of them has filled, was in; and by the clock, above
+    /// those of records that are gone.
     fn next_term(&self, connection: &Connection, new: &str, before: &str) -> Work<i64> {
         let select =
-            "SELECT 1 + max(0, coalesce((SELECT max(term) FROM millstream_fences WHERE function IN (?1, ?2)), 0),
+            "SELECT 1 + max(CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER), coalesce((SELECT max(term) FROM millstream_fences WHERE function IN (?1, ?2)), 0),
              coalesce((SELECT max(term) FROM millstream_owners WHERE function IN (?1, ?2) OR table_name = ?3), 0))";
         Ok(connection.query_row(select, params![new, before, self.public], |row| row.get(0))?)
     }

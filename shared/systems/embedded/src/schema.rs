@@ -44,7 +44,7 @@ CREATE INDEX millstream_dead_letters_newest ON millstream_dead_letters (created_
 CREATE TABLE millstream_tables (name TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, schema TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE millstream_owners (
     table_name TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, function TEXT NOT NULL, fingerprint TEXT NOT NULL,
-    declaration TEXT NOT NULL, term INTEGER NOT NULL, since TEXT NOT NULL, changes TEXT NOT NULL DEFAULT '[]')
+    declaration TEXT NOT NULL, term INTEGER NOT NULL, adopted INTEGER NOT NULL DEFAULT 0, since TEXT NOT NULL, changes TEXT NOT NULL DEFAULT '[]')
     WITHOUT ROWID;
 "#;
 
@@ -60,7 +60,7 @@ ALTER TABLE millstream_fences ADD COLUMN rows INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE millstream_fences ADD COLUMN term INTEGER;
 CREATE TABLE millstream_owners (
     table_name TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, function TEXT NOT NULL, fingerprint TEXT NOT NULL,
-    declaration TEXT NOT NULL, term INTEGER NOT NULL, since TEXT NOT NULL, changes TEXT NOT NULL DEFAULT '[]')
+    declaration TEXT NOT NULL, term INTEGER NOT NULL, adopted INTEGER NOT NULL DEFAULT 0, since TEXT NOT NULL, changes TEXT NOT NULL DEFAULT '[]')
     WITHOUT ROWID;
 ";
 

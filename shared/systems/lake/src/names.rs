@@ -1,5 +1,5 @@
 use chrono::DateTime;
-use millstream_core::TopicPartition;
+use millstream_core::{TopicPartition, WHOLE_TOPIC};
 use object_store::path::Path;
 
 /// The day of records without a timestamp (Kafka says -1).
@@ -101,6 +101,16 @@ impl Names {
         parse_stem(path.filename()?.strip_suffix(".json")?)
     }
 
+    /// The partition of a fence object, [`WHOLE_TOPIC`] among them.
+    pub(crate) fn partition_of_any_fence(&self, path: &Path) -> Option<TopicPartition> {
+        let stem = path.filename()?.strip_suffix(".json")?;
+        let whole = stem.strip_suffix(&format!("-{WHOLE_TOPIC}")).and_then(|topic| {
+            let (topic, generation) = topic.rsplit_once('-')?;
+            Some(TopicPartition::new(topic, generation.parse().ok()?, WHOLE_TOPIC))
+        });
+        whole.or_else(|| parse_stem(stem))
+    }
+
     /// The partition of a file.
     pub(crate) fn partition_of_step(&self, path: &Path) -> Option<TopicPartition> {
         let (stem, _start) = path.filename()?.strip_suffix(".parquet")?.rsplit_once('-')?;
@@ -142,6 +152,10 @@ mod tests {
                 assert!(!names.is_data(&names.declaration(layout)));
             }
             assert_eq!(names.partition_of_fence(&names.fence(&partition)), Some(partition.clone()));
+            assert_eq!(names.partition_of_any_fence(&names.fence(&partition)), Some(partition.clone()));
+            let whole = TopicPartition { partition: WHOLE_TOPIC, ..partition.clone() };
+            assert_eq!(names.partition_of_any_fence(&names.fence(&whole)), Some(whole.clone()));
+            assert_eq!(names.partition_of_fence(&names.fence(&whole)), None);
         }
         let first = |layout| names.step(layout, &TopicPartition::new("orders", 1, 0), Some("2026-11-21"), 42);
         let file = "2026-11-21/orders-1-0-00000000000000000042.parquet";

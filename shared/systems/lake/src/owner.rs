@@ -1,5 +1,6 @@
 //! Who fills a table, as the object `_owner.json` of its folder: see [`millstream_core::Owner`].
 
+use futures::StreamExt as _;
 use millstream_core::{Claim, Error, Holding, Owner, OwnerRecord, Result, Rows};
 use object_store::{Error as StoreError, ObjectStoreExt as _, PutMode, UpdateVersion};
 use serde::{Deserialize, Serialize};
@@ -21,23 +22,35 @@ impl LakeSink {
     /// See [`millstream_core::Sink::holding`]. Fences lie in the table's own folder, so no other table can be the function's.
     pub(crate) async fn find_holding(&self) -> Result<Holding> {
         let record = self.owner_object().await?.map(|(object, _)| object.record);
+        // Files first: their fences are then there too.
+        let rows = self.rows().await?;
         let mut fences = Vec::new();
         for partition in self.partitions().await? {
             if let Some(chain) = self.read_chain(&partition).await? {
                 fences.push((partition, chain.fence));
             }
         }
-        Ok(Holding { record, others: Vec::new(), fences, rows: self.rows().await? })
+        let written = fences.iter().any(|(_, fence)| fence.rows > 0);
+        // Rows may have come meanwhile.
+        let rows = if rows == Rows::Empty && written { self.rows().await? } else { rows };
+        Ok(Holding { record, others: Vec::new(), fences, rows })
     }
 
+    /// Reads the listing up to the first file of rows.
     async fn rows(&self) -> Result<Rows> {
-        let files = self.list(self.names.table()).await?;
         let declared = [Layout::Current, Layout::Dated].map(|layout| self.names.declaration(layout));
-        Ok(match files.iter().any(|path| self.names.is_data(path)) {
-            true => Rows::Present,
-            false if files.iter().any(|path| declared.contains(path)) => Rows::Empty,
-            false => Rows::Missing,
-        })
+        let mut objects = self.store.list(Some(self.names.table()));
+        let mut rows = Rows::Missing;
+        while let Some(object) = objects.next().await {
+            let path = object.map_err(|error| store_error("listing", self.names.table(), error))?.location;
+            if self.names.is_data(&path) {
+                return Ok(Rows::Present);
+            }
+            if declared.contains(&path) {
+                rows = Rows::Empty;
+            }
+        }
+        Ok(rows)
     }
 
     /// See [`millstream_core::Sink::claim`]. A claim that ends in the middle is made again.
@@ -63,7 +76,13 @@ impl LakeSink {
                 (before.map_or(0, |before| before.term) + 1, String::new())
             }
         };
-        let record = OwnerRecord { table: self.table.public_name().to_owned(), owner: owner.clone(), term, since };
+        let adopted = match claim {
+            Claim::Renew(record) => record.adopted,
+            Claim::First => false,
+            Claim::Adopt(_) => true,
+        };
+        let table = self.table.public_name().to_owned();
+        let record = OwnerRecord { table, owner: owner.clone(), term, since, adopted };
         let object = OwnerObject { record: record.clone(), changes };
         Ok(self.put_object(&object, version).await?.then_some(record))
     }
@@ -109,7 +128,8 @@ impl LakeSink {
     async fn take_fences(&self, before: Option<&str>) -> Result<()> {
         let Some(before) = before.filter(|before| *before != self.function) else { return Ok(()) };
         let old = self.of(before);
-        for partition in self.partitions().await? {
+        let objects = self.list(&self.names.fences()).await?;
+        for partition in objects.iter().filter_map(|path| self.names.partition_of_any_fence(path)) {
             let path = self.names.fence(&partition);
             let Some((object, _)) = self.any_fence_object(&partition).await? else { continue };
             if object.function == self.function {

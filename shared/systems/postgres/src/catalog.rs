@@ -29,6 +29,15 @@ const KEY_INDEX: &str = "SELECT 1 FROM pg_index i CROSS JOIN LATERAL (SELECT arr
      WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND \
      i.indexprs IS NULL AND k.names = $2::text[] AND (i.indnullsnotdistinct OR k.filled)";
 
+/// The unique indexes on other columns than these.
+const OTHER_UNIQUE: &str = "SELECT i.indexrelid::regclass::text FROM pg_index i WHERE i.indrelid = to_regclass($1) AND \
+     i.indisunique AND (i.indexprs IS NOT NULL AND cardinality($2::text[]) > 0 OR i.indexprs IS NULL AND (SELECT \
+     array_agg(a.attname::text ORDER BY a.attname::text COLLATE \"C\") FROM pg_attribute a WHERE a.attrelid = i.indrelid AND \
+     a.attnum IN (SELECT i.indkey[s] FROM generate_series(0, i.indnkeyatts - 1) s)) IS DISTINCT FROM $2::text[])";
+
+const NOT_NULL: &str = "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND \
+     attnotnull AND NOT attisdropped";
+
 const ONE_ROW_INDEX: &str = "SELECT 1 FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisunique AND \
      i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1 AND pg_get_expr(i.indexprs, i.indrelid) = 'true'";
 
@@ -87,8 +96,13 @@ impl<C: GenericClient> Catalog<'_, C> {
         let have = self.columns(&table.name).await?;
         if have.is_empty() {
             differences.push(Difference::missing(format!("table {} is missing", table.name), create_table(table)?));
+        } else if !self.is_table(&table.name).await? {
+            differences.push(Difference::misfit(format!("{} is no table, and rows must be written to it", table.name)));
         } else {
             compare(table, &have, remedies == Remedies::Adapt, &mut differences)?;
+            if remedies == Remedies::Adapt {
+                self.refuse_leftovers(table, &mut differences).await?;
+            }
         }
         let fits = differences.iter().all(|difference| difference.remedy.is_some());
         if fits && table.combine.is_some() && !self.has_key_index(table).await? {
@@ -102,6 +116,37 @@ impl<C: GenericClient> Catalog<'_, C> {
             differences.extend(self.view_difference(view).await?);
         }
         Ok(differences)
+    }
+
+    /// What keeps rows of another plan out of a table that is there.
+    async fn refuse_leftovers(&self, table: &Table, differences: &mut Vec<Difference>) -> Result<()> {
+        let name = quote_identifier(&table.name);
+        let mut keys: Vec<&str> = table.keys().map(|column| column.name.as_str()).collect();
+        keys.sort_unstable();
+        let rows = self.query(OTHER_UNIQUE, &[(&name, Type::TEXT), (&keys, Type::TEXT_ARRAY)]).await?;
+        for row in rows {
+            let index: String = row.get(0);
+            let what = format!(
+                "table {} has the unique index {index}, which rows of the new statement would violate: drop it first",
+                table.name
+            );
+            differences.push(Difference::misfit(what));
+        }
+        for row in self.query(NOT_NULL, &[(&name, Type::TEXT)]).await? {
+            let column: String = row.get(0);
+            if table.columns.iter().any(|have| have.name == column && have.nullable) {
+                let remedy = format!("ALTER TABLE {name} ALTER COLUMN {} DROP NOT NULL", quote_identifier(&column));
+                let what = format!("column {}.{column} is NOT NULL, and may be null now", table.name);
+                differences.push(Difference::missing(what, remedy));
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_table(&self, name: &str) -> Result<bool> {
+        let is_table = "SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = to_regclass($1)";
+        let found = self.query(is_table, &[(&quote_identifier(name), Type::TEXT)]).await?;
+        Ok(found.first().is_some_and(|row| row.get(0)))
     }
 
     async fn has_key_index(&self, table: &Table) -> Result<bool> {
@@ -136,9 +181,7 @@ impl<C: GenericClient> Catalog<'_, C> {
             let what = format!("view {} was created from another statement", view.name);
             return Ok(Some(Difference::missing(what, create_view(view))));
         }
-        let is_table = "SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = to_regclass($1)";
-        let is_table = self.query(is_table, &[(&quote_identifier(&view.name), Type::TEXT)]).await?;
-        if is_table.first().is_some_and(|row| row.get(0)) {
+        if self.is_table(&view.name).await? {
             return Ok(Some(Difference::misfit(format!(
                 "{} is a table, and must be a view over {}_state, for the statement needs states (a mean, or an expression over \
                  aggregates). They can't be computed from the results that the table holds",

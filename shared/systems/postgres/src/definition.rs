@@ -17,7 +17,7 @@ pub(crate) const ADDED_COLUMNS: [&str; 3] = ["topic_id text", "rows bigint NOT N
 
 pub(crate) const CREATE_OWNERS: &str = "CREATE TABLE millstream_owners (table_name text COLLATE \"C\" PRIMARY KEY, \
      function text COLLATE \"C\" NOT NULL, fingerprint text NOT NULL, declaration text NOT NULL, term bigint NOT NULL, \
-     since timestamptz NOT NULL DEFAULT now(), changes jsonb NOT NULL DEFAULT '[]')";
+     adopted boolean NOT NULL DEFAULT false, since timestamptz NOT NULL DEFAULT now(), changes jsonb NOT NULL DEFAULT '[]')";
 
 /// Begins the comment of every view of ours.
 pub(crate) const VIEW_COMMENT: &str = "millstream: ";

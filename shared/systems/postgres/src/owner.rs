@@ -17,7 +17,7 @@ use crate::{
 const OWNER_LOCK: i64 = 0x006d_696c_6c73_6f77;
 
 const RECORD: &str = "table_name, function, fingerprint, declaration, term, \
-     to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS \"UTC\"')";
+     to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS \"UTC\"'), adopted";
 
 /// The fences of a function, from a table of any version: columns that it lacks are null.
 const FENCES_OF_ANY_VERSION: &str = "SELECT start_offset, next_offset, last_timestamp_ms, max_event_time_us, \
@@ -35,9 +35,14 @@ impl Owned<'_> {
     /// See [`millstream_core::Sink::holding`].
     pub(crate) async fn holding(&self) -> Result<Holding> {
         let what = format!("looking at table {}", self.table.name);
-        let client = self.pool.client(&what).await?;
+        let mut client = self.pool.client(&what).await?;
         let work = async {
-            let here = Catalog { client: &**client, pool: self.pool, what: &what };
+            let failed = |error: tokio_postgres::Error| error::of_postgres(self.pool.doing(&what), &error);
+            // Of one instant: a fence and the rows under it must not be told apart by the writes of another process.
+            let transaction =
+                client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+            let transaction = transaction.start().await.map_err(failed)?;
+            let here = Catalog { client: &*transaction, pool: self.pool, what: &what };
             let name = quote_identifier(&self.table.name);
             let sql = "SELECT to_regclass('millstream_owners') IS NOT NULL, to_regclass('millstream_fences') IS NOT NULL, \
                  to_regclass($1) IS NOT NULL";
@@ -47,6 +52,7 @@ impl Owned<'_> {
             let (own, others) = records.into_iter().partition(|record| record.table == self.table.public_name());
             let fences = if is_there(1) { self.fences(&here).await? } else { Vec::new() };
             let rows = if is_there(2) { rows_of(&here, &name).await? } else { Rows::Missing };
+            transaction.commit().await.map_err(failed)?;
             Ok(Holding { record: Vec::into_iter(own).next(), others, fences, rows })
         };
         let outcome = self.pool.within(QUERY_LIMIT, &what, work).await;
@@ -119,20 +125,29 @@ impl Owned<'_> {
             Claim::Renew(record) => record.term,
             Claim::First | Claim::Adopt(_) => self.next_term(here, &owner.function, before).await?,
         };
-        if let Claim::Adopt(_) = claim {
+        let is_adopted = match claim {
+            Claim::Renew(record) => record.adopted,
+            Claim::First => false,
+            Claim::Adopt(_) => true,
+        };
+        if !matches!(claim, Claim::Renew(_)) {
             self.take_fences(here, &owner.function, before).await?;
         }
-        self.put_record(here, owner, term, found.as_ref()).await?;
-        let sql = "UPDATE millstream_fences SET term = $2 WHERE function = $1 AND (term IS NULL OR $3)";
-        let all = matches!(claim, Claim::Adopt(_));
-        here.query(sql, &[(&owner.function, Type::TEXT), (&term, Type::INT8), (&all, Type::BOOL)]).await?;
+        self.put_record(here, owner, (term, is_adopted), found.as_ref()).await?;
+        if !matches!(claim, Claim::Renew(_)) {
+            let forget = matches!(claim, Claim::Adopt(_));
+            let sql =
+                "UPDATE millstream_fences SET term = $2, rows = CASE WHEN $3 THEN 0 ELSE rows END WHERE function = $1";
+            here.query(sql, &[(&owner.function, Type::TEXT), (&term, Type::INT8), (&forget, Type::BOOL)]).await?;
+        }
         let sql = format!("SELECT {RECORD} FROM millstream_owners WHERE table_name = $1");
         Ok(here.query(&sql, &[(&table, Type::TEXT)]).await?.first().map(record))
     }
 
-    /// Above every term that a fence of either function, or a table that one of them has filled, was in.
+    /// Above every term that a fence of either function, or a table that one of them has filled, was in; and by the clock, above
+    /// those of records that are gone.
     async fn next_term<C: GenericClient>(&self, here: &Catalog<'_, C>, new: &str, before: &str) -> Result<i64> {
-        let sql = "SELECT 1 + GREATEST(0, (SELECT max(term) FROM millstream_fences WHERE function IN ($1, $2)), \
+        let sql = "SELECT 1 + GREATEST((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, (SELECT max(term) FROM millstream_fences WHERE function IN ($1, $2)), \
              (SELECT max(term) FROM millstream_owners WHERE function IN ($1, $2) OR table_name = $3))";
         let table = self.table.public_name();
         let parameters: Parameters<'_> = vec![(&new, Type::TEXT), (&before, Type::TEXT), (&table, Type::TEXT)];
@@ -161,13 +176,13 @@ impl Owned<'_> {
         &self,
         here: &Catalog<'_, C>,
         owner: &Owner,
-        term: i64,
+        (term, is_adopted): (i64, bool),
         before: Option<&OwnerRecord>,
     ) -> Result<()> {
         // A term that goes on keeps its beginning, and is no change.
-        let sql = "INSERT INTO millstream_owners AS o (table_name, function, fingerprint, declaration, term) \
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (table_name) DO UPDATE SET function = EXCLUDED.function, \
-             fingerprint = EXCLUDED.fingerprint, declaration = EXCLUDED.declaration, term = EXCLUDED.term, \
+        let sql = "INSERT INTO millstream_owners AS o (table_name, function, fingerprint, declaration, term, adopted) \
+             VALUES ($1, $2, $3, $4, $5, $7) ON CONFLICT (table_name) DO UPDATE SET function = EXCLUDED.function, \
+             fingerprint = EXCLUDED.fingerprint, declaration = EXCLUDED.declaration, term = EXCLUDED.term, adopted = EXCLUDED.adopted, \
              since = CASE WHEN o.term = EXCLUDED.term THEN o.since ELSE now() END, \
              changes = CASE WHEN o.term = EXCLUDED.term THEN o.changes ELSE o.changes || $6::text::jsonb END";
         let change = before.map_or_else(String::new, |before| {
@@ -184,6 +199,7 @@ impl Owned<'_> {
             (&owner.declaration, Type::TEXT),
             (&term, Type::INT8),
             (&change, Type::TEXT),
+            (&is_adopted, Type::BOOL),
         ];
         here.query(sql, &parameters).await.map(drop)
     }
@@ -196,5 +212,5 @@ async fn rows_of<C: GenericClient>(here: &Catalog<'_, C>, name: &str) -> Result<
 
 fn record(row: &Row) -> OwnerRecord {
     let owner = Owner { function: row.get(1), fingerprint: row.get(2), declaration: row.get(3) };
-    OwnerRecord { table: row.get(0), owner, term: row.get(4), since: row.get(5) }
+    OwnerRecord { table: row.get(0), owner, term: row.get(4), since: row.get(5), adopted: row.get(6) }
 }

@@ -66,8 +66,8 @@ impl TableStore for Postgres {
 
     fn how_to_reset(&self, function: &str, name: &str) -> String {
         format!(
-            "DROP the table {name} (or the view {name} and the table {name}_state), and DELETE FROM millstream_fences WHERE \
-             function = '{function}'"
+            "DROP the table {name} (or the view {name} and the table {name}_state), DELETE FROM millstream_fences WHERE \
+             function = '{function}', and DELETE FROM millstream_owners WHERE table_name = '{name}'"
         )
     }
 }

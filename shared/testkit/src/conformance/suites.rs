@@ -33,6 +33,7 @@ macro_rules! sink_tests {
                 a_renewed_owner_keeps_its_term,
                 a_write_of_an_ended_term_changes_nothing,
                 an_adopted_table_goes_on_at_the_fences_of_before,
+                a_first_owner_writes_at_fences_of_an_older_term,
                 two_functions_with_fences_are_not_one,
             }
             sink_tables::{

@@ -43,6 +43,7 @@ on_both_ways! {
     tables::a_view_follows_its_statement,
     tables::a_table_is_adapted_to_another_plan,
     tables::results_do_not_become_states,
+    tables::what_would_refuse_the_rows_of_another_plan_is_found,
     tables::sessions_join_in_a_view,
     tables::the_newest_rows_are_those_of_the_latest_window,
     tables::a_view_of_somebody_else_is_left_alone,

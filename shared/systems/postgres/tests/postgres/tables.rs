@@ -190,6 +190,33 @@ pub async fn results_do_not_become_states(way: Way) {
     database.drop().await;
 }
 
+pub async fn what_would_refuse_the_rows_of_another_plan_is_found(way: Way) {
+    let database = Database::create(way).await;
+    let narrow = counts(false);
+    ready(&database.sink(&narrow)).await;
+    let adapt = async |table: &Table| database.sink(table).adapt().await.map_err(|error| error.to_string());
+    // More keys: the old index would refuse the second row of a key.
+    let mut wider = narrow.clone();
+    wider.columns.push(column("more", DataType::Int64, Role::Key));
+    database.execute("ALTER TABLE counts ADD COLUMN more bigint").await;
+    let refused = adapt(&wider).await.unwrap_err();
+    assert!(refused.contains("unique index") && refused.contains("drop it first"), "{refused}");
+    database.execute("DROP INDEX counts_key_idx").await;
+    adapt(&wider).await.unwrap();
+    // Plain rows where rows merged.
+    let plain =
+        table("counts", vec![column("key", DataType::Int64, Role::Value), column("n", DataType::Int64, Role::Value)]);
+    assert!(adapt(&plain).await.unwrap_err().contains("unique index"));
+    // A null where there was none.
+    database.execute("DROP TABLE counts; CREATE TABLE counts (key bigint NOT NULL, n bigint NOT NULL)").await;
+    adapt(&plain).await.unwrap();
+    database.execute("INSERT INTO counts VALUES (NULL, NULL)").await;
+    // A view takes no rows.
+    database.execute("DROP TABLE counts; CREATE VIEW counts AS SELECT 1::bigint AS key, 2::bigint AS n").await;
+    assert!(adapt(&plain).await.unwrap_err().contains("counts is no table"));
+    database.drop().await;
+}
+
 pub async fn a_view_of_somebody_else_is_left_alone(way: Way) {
     let database = Database::create(way).await;
     database.execute("CREATE VIEW seen AS SELECT 1::bigint AS key").await;
