@@ -2,11 +2,12 @@
 
 mod changes;
 mod judge;
+mod misfit;
 
 use millstream_core::{Claim, Error, Holding, Owner, OwnerRecord, Result, Sink};
 use millstream_pipeline::{Function as Declared, Pipeline, Reading};
 
-pub use self::judge::Misfit;
+pub use self::misfit::Misfit;
 use self::{changes::changes, judge::judge};
 use crate::{FunctionPlan, plan_function};
 
