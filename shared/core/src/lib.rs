@@ -33,6 +33,7 @@ mod store;
 mod table;
 mod timestamp;
 mod transform;
+mod type_name;
 
 pub use batch::{Batch, BatchBuilder, Delivery, Header};
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -53,3 +54,4 @@ pub use store::{Connect, LogStore, TableStore, TextRows};
 pub use table::{Column, Combine, Merge, Role, Table, View, quote_identifier};
 pub use timestamp::{EPOCH_METADATA, timestamp_type};
 pub use transform::{Bad, Decode, Decoded, META_COLUMNS, Transform, meta};
+pub use type_name::type_name;

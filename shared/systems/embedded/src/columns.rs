@@ -83,7 +83,22 @@ pub(crate) fn declared_type(data_type: &DataType) -> Option<&'static str> {
     })
 }
 
-/// A type's name for a person and for the comparison with the type that a table was made with: types that are stored and
+/// A name of [`type_name`] as the pipeline file writes the type.
+pub(crate) fn type_in_words(name: &str) -> String {
+    let ours = match name {
+        "int8" => "tinyint",
+        "int16" => "smallint",
+        "int32" => "int",
+        "int64" => "bigint",
+        "uint64" => "bigint unsigned",
+        "float32" => "float",
+        "float64" => "double",
+        other => other,
+    };
+    ours.to_owned()
+}
+
+/// A type's name for the comparison with the type that a table was made with: types that are stored and
 /// read alike have one name.
 pub(crate) fn type_name(data_type: &DataType) -> String {
     match data_type {

@@ -120,16 +120,20 @@ impl Stored {
             columns.iter().find(|column| column["name"] == *name).cloned()
         };
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let shown = |value: &serde_json::Value| columns::type_in_words(value.as_str().unwrap_or_default());
         let mut differences = Vec::new();
         for column in wanted {
             let name = text(&column["name"]);
             match find_column(&declared, &column["name"]) {
-                None => differences.push(format!("it lacks column `{name}` ({})", text(&column["type"]))),
-                Some(is) => {
-                    differences.extend(["type", "role"].iter().filter(|part| is[**part] != column[**part]).map(
-                        |part| format!("the {part} of `{name}` is {}, not {}", text(&is[*part]), text(&column[*part])),
-                    ))
+                None => {
+                    let kind = columns::type_in_words(&text(&column["type"]));
+                    differences.push(format!("it lacks column `{name}` ({kind})"));
                 }
+                Some(is) => differences.extend(
+                    ["type", "role"].iter().filter(|part| is[**part] != column[**part]).map(|part| {
+                        format!("the {part} of `{name}` is {}, not {}", shown(&is[*part]), shown(&column[*part]))
+                    }),
+                ),
             }
         }
         let surplus = declared.iter().filter(|column| find_column(wanted, &column["name"]).is_none());
@@ -149,7 +153,7 @@ impl Stored {
         let mut columns = Vec::new();
         for field in self.schema.fields() {
             let declared = columns::declared_type(field.data_type()).ok_or_else(|| {
-                let name = columns::type_name(field.data_type());
+                let name = millstream_core::type_name(field.data_type());
                 self.stop(&format!("can't store column `{}` of type {name}: cast it in the SQL", field.name()))
             })?;
             columns.push(format!("{} {declared}", quote_identifier(field.name())));

@@ -2,7 +2,7 @@ use arrow::{
     array::RecordBatch,
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
-use millstream_core::{Error, Result, Table};
+use millstream_core::{Error, Result, Table, type_name};
 use object_store::path::Path;
 
 use crate::names::Layout;
@@ -70,7 +70,7 @@ fn fits(have: &Field, want: &Field) -> bool {
 
 fn show(field: &Field) -> String {
     let null = if field.is_nullable() { "" } else { " not null" };
-    format!("{} {}{null}", field.name(), field.data_type())
+    format!("{} {}{null}", field.name(), type_name(field.data_type()))
 }
 
 /// The rows under the table's own schema, without the empty batches.
@@ -113,12 +113,12 @@ mod tests {
         assert_eq!(fit(&[a.clone(), b.clone()], false), Ok(()));
         assert_eq!(fit(&[("a", int.clone(), true), b.clone(), ("c", int.clone(), true)], true), Ok(()));
         let error = fit(&[a.clone(), b.clone(), ("c", int.clone(), true)], false).unwrap_err();
-        assert!(error.contains("c Int64 is missing: run `millstream up`"), "{error}");
+        assert!(error.contains("c bigint is missing: run `millstream up`"), "{error}");
         let error = fit(&[("a", text.clone(), false), ("b", text, false), ("c", int, false)], true).unwrap_err();
-        assert!(error.contains("column 1 is a Int64 not null, not a Utf8 not null"), "{error}");
-        assert!(error.contains("column 2 is b Utf8, not b Utf8 not null"), "{error}");
-        assert!(error.contains("c Int64 not null is new and must be nullable"), "{error}");
-        assert!(fit(&[a], true).unwrap_err().contains("column 2 is b Utf8, and is not written"));
+        assert!(error.contains("column 1 is a bigint not null, not a string not null"), "{error}");
+        assert!(error.contains("column 2 is b string, not b string not null"), "{error}");
+        assert!(error.contains("c bigint not null is new and must be nullable"), "{error}");
+        assert!(fit(&[a], true).unwrap_err().contains("column 2 is b string, and is not written"));
     }
 
     #[test]

@@ -272,7 +272,7 @@ async fn a_table_that_does_not_fit_lists_how() {
         };
     let found = says(&table).await;
     for part in
-        ["`word` is string, not int64", "`n` is sum, not max", "lacks column `more` (decimal(18,2))", "both together"]
+        ["`word` is string, not bigint", "`n` is sum, not max", "lacks column `more` (decimal(18,2))", "both together"]
     {
         assert!(found.contains(part), "{found}");
     }
