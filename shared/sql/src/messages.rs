@@ -271,6 +271,11 @@ fn of_schema(error: &SchemaError) -> String {
         SchemaError::FieldNotFound { field, valid_fields } => unknown_column(field, valid_fields),
         SchemaError::AmbiguousReference { field } => {
             let name = field.name();
+            if name.starts_with("__") {
+                return "internal: the planner takes two parts of objects in this statement for one. Give each a name in a \
+                        subselect in FROM (`SELECT who['name'] AS name, …`), and use that name outside"
+                    .to_owned();
+            }
             format!("`{name}` is a column of more than one table: write `table.{name}`")
         }
         SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
