@@ -70,6 +70,31 @@ pub enum Claim {
     Adopt(Option<OwnerRecord>),
 }
 
+impl Claim {
+    /// The record that must be in the store for the claim to be made.
+    pub fn expected(&self) -> Option<&OwnerRecord> {
+        match self {
+            Self::First => None,
+            Self::Renew(record) => Some(record),
+            Self::Adopt(record) => record.as_ref(),
+        }
+    }
+
+    /// Does a new term begin?
+    pub fn begins_term(&self) -> bool {
+        !matches!(self, Self::Renew(_))
+    }
+
+    /// What the new record says in [`OwnerRecord::adopted`].
+    pub fn is_adopted(&self) -> bool {
+        match self {
+            Self::First => false,
+            Self::Renew(record) => record.adopted,
+            Self::Adopt(_) => true,
+        }
+    }
+}
+
 /// The error of a write in a term that has ended; `record` is the one that the store has now.
 pub fn term_ended(table: &str, record: Option<&OwnerRecord>) -> Error {
     let now = record.map_or_else(

@@ -30,7 +30,7 @@ pub trait Sink: Send + Sync {
     async fn prepare(&self, create: bool) -> Result<()>;
 
     /// Like [`Sink::prepare`] with `create`, and also carries out what a changed plan needs and the table can take without a
-    /// loss: columns that are new and may be null are added, and what readers see is made anew from the states. Called by
+    /// loss: columns that are new and may be null are added, and what readers see is computed again from the states. Called by
     /// `millstream adopt`.
     ///
     /// # Errors

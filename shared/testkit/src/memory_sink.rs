@@ -296,11 +296,6 @@ impl Sink for MemorySink {
         }
         let highest = contents.terms.values().chain(contents.owners.values().map(|record| &record.term)).max();
         let term = term.unwrap_or_else(|| highest.map_or(1, |highest| highest + 1));
-        let is_adopted = match claim {
-            Claim::Renew(record) => record.adopted,
-            Claim::First => false,
-            Claim::Adopt(_) => true,
-        };
         if let (Claim::Adopt(_), Some(found)) = (claim, &found) {
             let (old, new) = (&found.owner.function, &owner.function);
             if old != new && contents.fences.keys().any(|place| place.0 == *new) {
@@ -313,17 +308,17 @@ impl Sink for MemorySink {
             contents.by_position =
                 rows.into_iter().map(|((place, at, row), rows)| ((renamed(place), at, row), rows)).collect();
         }
-        if !matches!(claim, Claim::Renew(_)) {
+        if claim.begins_term() {
             contents.owners.retain(|table, record| *table == public || record.owner.function != owner.function);
         }
         let places: Vec<_> = contents.fences.keys().filter(|place| place.0 == owner.function).cloned().collect();
-        for place in places.into_iter().filter(|_| !matches!(claim, Claim::Renew(_))) {
+        for place in places.into_iter().filter(|_| claim.begins_term()) {
             contents.terms.insert((place.0.clone(), place.2.clone()), term);
             if let (Claim::Adopt(_), Some(fence)) = (claim, contents.fences.get_mut(&place)) {
                 fence.rows = 0;
             }
         }
-        let (since, adopted) = (since.to_owned(), is_adopted);
+        let (since, adopted) = (since.to_owned(), claim.is_adopted());
         let record = OwnerRecord { table: public.clone(), owner: owner.clone(), term, since, adopted };
         contents.owners.insert(public, record.clone());
         Ok(Some(record))

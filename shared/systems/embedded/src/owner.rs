@@ -73,12 +73,7 @@ impl Owned {
         now: &str,
     ) -> Work<Option<OwnerRecord>> {
         let found = find(connection, &self.public)?;
-        let expected = match claim {
-            Claim::First => None,
-            Claim::Renew(record) => Some(record),
-            Claim::Adopt(record) => record.as_ref(),
-        };
-        if found.as_ref() != expected {
+        if found.as_ref() != claim.expected() {
             return Ok(None);
         }
         let before = found.as_ref().map_or(owner.function.as_str(), |record| &record.owner.function);
@@ -86,12 +81,7 @@ impl Owned {
             Claim::Renew(record) => (record.term, record.since.as_str()),
             Claim::First | Claim::Adopt(_) => (self.next_term(connection, &owner.function, before)?, now),
         };
-        let is_adopted = match claim {
-            Claim::Renew(record) => record.adopted,
-            Claim::First => false,
-            Claim::Adopt(_) => true,
-        };
-        if !matches!(claim, Claim::Renew(_)) {
+        if claim.begins_term() {
             self.take_fences(connection, &owner.function, before)?;
         }
         let change = found.as_ref().filter(|found| found.term != term).map(|found| {
@@ -105,9 +95,9 @@ impl Owned {
              ON CONFLICT (table_name) DO UPDATE SET function = ?2, fingerprint = ?3, declaration = ?4, term = ?5, since = ?6,
                  adopted = ?8,
                  changes = CASE WHEN ?7 IS NULL THEN changes ELSE json_insert(changes, '$[#]', json_extract(?7, '$[0]')) END",
-            params![self.public, owner.function, owner.fingerprint, owner.declaration, term, since, change, is_adopted],
+            params![self.public, owner.function, owner.fingerprint, owner.declaration, term, since, change, claim.is_adopted()],
         )?;
-        if !matches!(claim, Claim::Renew(_)) {
+        if claim.begins_term() {
             let forget = matches!(claim, Claim::Adopt(_));
             connection.execute(
                 "UPDATE millstream_fences SET term = ?2, rows = CASE WHEN ?3 THEN 0 ELSE rows END WHERE function = ?1",

@@ -56,11 +56,7 @@ impl LakeSink {
     /// See [`millstream_core::Sink::claim`]. A claim that ends in the middle is made again.
     pub(crate) async fn put_owner(&self, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>> {
         let found = self.owner_object().await?;
-        let expected = match claim {
-            Claim::First => None,
-            Claim::Renew(record) => Some(record),
-            Claim::Adopt(record) => record.as_ref(),
-        };
+        let expected = claim.expected();
         if found.as_ref().map(|(object, _)| &object.record) != expected {
             return Ok(None);
         }
@@ -76,13 +72,8 @@ impl LakeSink {
                 (before.map_or(0, |before| before.term) + 1, String::new())
             }
         };
-        let adopted = match claim {
-            Claim::Renew(record) => record.adopted,
-            Claim::First => false,
-            Claim::Adopt(_) => true,
-        };
         let table = self.table.public_name().to_owned();
-        let record = OwnerRecord { table, owner: owner.clone(), term, since, adopted };
+        let record = OwnerRecord { table, owner: owner.clone(), term, since, adopted: claim.is_adopted() };
         let object = OwnerObject { record: record.clone(), changes };
         Ok(self.put_object(&object, version).await?.then_some(record))
     }

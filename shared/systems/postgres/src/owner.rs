@@ -112,12 +112,7 @@ impl Owned<'_> {
         // The lock makes those wait who create fences in this term.
         let sql = format!("SELECT {RECORD} FROM millstream_owners WHERE table_name = $1 FOR UPDATE");
         let found = here.query(&sql, &[(&table, Type::TEXT)]).await?.first().map(record);
-        let expected = match claim {
-            Claim::First => None,
-            Claim::Renew(record) => Some(record),
-            Claim::Adopt(record) => record.as_ref(),
-        };
-        if found.as_ref() != expected {
+        if found.as_ref() != claim.expected() {
             return Ok(None);
         }
         let before = found.as_ref().map_or(owner.function.as_str(), |record| record.owner.function.as_str());
@@ -125,16 +120,11 @@ impl Owned<'_> {
             Claim::Renew(record) => record.term,
             Claim::First | Claim::Adopt(_) => self.next_term(here, &owner.function, before).await?,
         };
-        let is_adopted = match claim {
-            Claim::Renew(record) => record.adopted,
-            Claim::First => false,
-            Claim::Adopt(_) => true,
-        };
-        if !matches!(claim, Claim::Renew(_)) {
+        if claim.begins_term() {
             self.take_fences(here, &owner.function, before).await?;
         }
-        self.put_record(here, owner, (term, is_adopted), found.as_ref()).await?;
-        if !matches!(claim, Claim::Renew(_)) {
+        self.put_record(here, owner, (term, claim.is_adopted()), found.as_ref()).await?;
+        if claim.begins_term() {
             let forget = matches!(claim, Claim::Adopt(_));
             let sql =
                 "UPDATE millstream_fences SET term = $2, rows = CASE WHEN $3 THEN 0 ELSE rows END WHERE function = $1";
