@@ -123,7 +123,7 @@ impl Owned {
             if connection.query_row(select, [new], |row| row.get::<_, bool>(0))? {
                 return Err(Error::stop(format!(
                     "{new} has fences of its own, and {before}, which fills table {}, has others: no table can go on from \
-                     both. Rebuild the table, or give {new} another name",
+                     both. Undo the rename, or give {new} a table of its own (`into`)",
                     self.public
                 ))
                 .into());
