@@ -151,7 +151,7 @@ impl Owned<'_> {
             if !here.query(sql, &[(&new, Type::TEXT)]).await?.is_empty() {
                 return Err(Error::stop(format!(
                     "{new} has fences of its own, and {before}, which fills table {}, has others: no table can go on from \
-                     both. Rebuild the table, or give {new} another name",
+                     both. Undo the rename, or give {new} a table of its own (`into`)",
                     self.table.public_name()
                 )));
             }
@@ -175,12 +175,14 @@ impl Owned<'_> {
              fingerprint = EXCLUDED.fingerprint, declaration = EXCLUDED.declaration, term = EXCLUDED.term, adopted = EXCLUDED.adopted, \
              since = CASE WHEN o.term = EXCLUDED.term THEN o.since ELSE now() END, \
              changes = CASE WHEN o.term = EXCLUDED.term THEN o.changes ELSE o.changes || $6::text::jsonb END";
-        let change = before.map_or_else(String::new, |before| {
-            serde_json::json!([{ "term": before.term, "since": before.since, "function": before.owner.function,
+        let change = before.map_or_else(
+            || "[]".to_owned(),
+            |before| {
+                serde_json::json!([{ "term": before.term, "since": before.since, "function": before.owner.function,
                 "fingerprint": before.owner.fingerprint, "declaration": before.owner.declaration }])
-            .to_string()
-        });
-        let change = if change.is_empty() { "[]".to_owned() } else { change };
+                .to_string()
+            },
+        );
         let table = self.table.public_name();
         let parameters: Parameters<'_> = vec![
             (&table, Type::TEXT),
