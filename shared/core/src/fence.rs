@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Error, Result};
+
 /// What a sink knows of one input partition of one function. It lives with the data and moves in the same atomic step
 /// that makes the data visible; there is no other checkpoint anywhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,5 +42,38 @@ impl Fence {
             topic_id: None,
             rows: 0,
         }
+    }
+
+    /// [`Fence::upstream`] as the JSON text that a store keeps in a column.
+    ///
+    /// # Errors
+    /// `Stop`, which can't happen: texts and numbers have a JSON form.
+    pub fn upstream_text(&self) -> Result<String> {
+        serde_json::to_string(&self.upstream)
+            .map_err(|error| Error::stop("internal: a fence's upstream positions have no JSON form").caused_by(error))
+    }
+
+    /// [`Fence::upstream`] from [`Fence::upstream_text`].
+    ///
+    /// # Errors
+    /// `Stop` if it is another text: a person has changed the store's fences.
+    pub fn parse_upstream(text: &str) -> Result<BTreeMap<String, (i64, i32)>> {
+        serde_json::from_str(text)
+            .map_err(|error| Error::stop("the column `upstream` of millstream_fences can't be read").caused_by(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstream_positions_survive_their_text() {
+        let upstream = BTreeMap::from([("orders/1/0".to_owned(), (i64::MAX, 3)), ("\"ø\"/2/1".to_owned(), (0, -1))]);
+        let fence = Fence { upstream: upstream.clone(), ..Fence::starting_at(0) };
+        assert_eq!(Fence::parse_upstream(&fence.upstream_text().unwrap()).unwrap(), upstream);
+        assert_eq!(Fence::parse_upstream("{}").unwrap(), BTreeMap::new());
+        let error = Fence::parse_upstream("{\"a\": 1}").unwrap_err();
+        assert!(error.to_string().contains("the column `upstream` of millstream_fences"), "{error}");
     }
 }

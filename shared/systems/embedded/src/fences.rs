@@ -57,7 +57,7 @@ pub(crate) fn create(
             fence.next_offset,
             fence.last_timestamp_ms,
             fence.max_event_time_us,
-            upstream_text(fence)?,
+            fence.upstream_text()?,
             now,
             fence.topic_id,
             fence.rows,
@@ -94,7 +94,7 @@ pub(crate) fn advance(
             to.next_offset,
             to.last_timestamp_ms,
             to.max_event_time_us,
-            upstream_text(to)?,
+            to.upstream_text()?,
             now,
             to.topic_id,
             to.rows,
@@ -108,20 +108,15 @@ pub(crate) fn advance(
     Err(Error::Fenced { current }.into())
 }
 
-fn upstream_text(fence: &Fence) -> Result<String> {
-    let broken = |error| Error::stop("internal: a fence's upstream positions have no JSON form").caused_by(error);
-    serde_json::to_string(&fence.upstream).map_err(broken)
-}
-
 fn read(row: &Row<'_>) -> Work<(TopicPartition, Fence)> {
     let partition = TopicPartition::new(row.get::<_, String>(0)?, row.get(1)?, row.get(2)?);
-    let broken = |error| Error::stop(format!("the fence of {partition} is damaged in the file")).caused_by(error);
+    let upstream = Fence::parse_upstream(&row.get::<_, String>(7)?);
     let fence = Fence {
         start_offset: row.get(3)?,
         next_offset: row.get(4)?,
         last_timestamp_ms: row.get(5)?,
         max_event_time_us: row.get(6)?,
-        upstream: serde_json::from_str(&row.get::<_, String>(7)?).map_err(broken)?,
+        upstream: upstream.map_err(|error| error.context(format_args!("the fence of {partition}")))?,
         topic_id: row.get(8)?,
         rows: row.get(9)?,
     };

@@ -1,7 +1,5 @@
 //! Fences as rows of `millstream_fences`, and as parameters of statements.
 
-use std::collections::BTreeMap;
-
 use millstream_core::{Error, Fence, Result, TopicPartition};
 use tokio_postgres::{
     Row,
@@ -36,7 +34,7 @@ impl<'a> Movement<'a> {
         to: &'a Fence,
     ) -> Result<Self> {
         let generation = i64::from(partition.generation);
-        Ok(Self { function, partition, generation, from, to, upstream: upstream_text(to)?, term })
+        Ok(Self { function, partition, generation, from, to, upstream: to.upstream_text()?, term })
     }
 
     /// The parameters $1 to $12 of every statement that touches a fence, followed by the columns.
@@ -71,14 +69,12 @@ pub(crate) fn has_moved(answer: &[Row], index: usize) -> Result<bool> {
 
 /// A fence from a row of [`FENCE_COLUMNS`].
 pub(crate) fn fence_of(row: &Row) -> Result<Fence> {
-    let upstream: BTreeMap<String, (i64, i32)> = serde_json::from_str(&row.get::<_, String>(4))
-        .map_err(|error| Error::stop("the column upstream of millstream_fences can't be read").caused_by(error))?;
     Ok(Fence {
         start_offset: row.get(0),
         next_offset: row.get(1),
         last_timestamp_ms: row.get(2),
         max_event_time_us: row.get(3),
-        upstream,
+        upstream: Fence::parse_upstream(row.get(4))?,
         topic_id: row.get(5),
         rows: row.get(6),
     })
@@ -89,9 +85,4 @@ pub(crate) fn partition_and_fence(row: &Row) -> Result<(TopicPartition, Fence)> 
     let generation = u32::try_from(row.get::<_, i64>(8))
         .map_err(|error| Error::stop("the column generation of millstream_fences can't be read").caused_by(error))?;
     Ok((TopicPartition::new(row.get::<_, String>(7), generation, row.get(9)), fence_of(row)?))
-}
-
-fn upstream_text(fence: &Fence) -> Result<String> {
-    serde_json::to_string(&fence.upstream)
-        .map_err(|error| Error::stop("internal: upstream positions are no JSON").caused_by(error))
 }
