@@ -5,7 +5,7 @@ use rand::Rng;
 use super::{
     expr::Expr,
     expressions::{Kind, Maker},
-    generate::Source,
+    source::Source,
     value::Type,
 };
 

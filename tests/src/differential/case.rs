@@ -6,7 +6,7 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     compare::DUST,
-    data::{Data, Record, Topic},
+    data::{Data, META, Record, Topic},
     expr::{Dialect, Expr},
     expressions::Maker,
     generate,
@@ -42,9 +42,6 @@ pub struct Row {
     pub version: usize,
     pub values: Vec<Value>,
 }
-
-/// The metadata of a record, in addition to its fields.
-pub const META: [(&str, Type); 3] = [("_timestamp", Type::Time), ("_partition", Type::Int), ("_offset", Type::Big)];
 
 impl Case {
     pub fn generate(seed: u64, is_off: &dyn Fn(&str) -> bool) -> Self {
@@ -153,7 +150,7 @@ fn read(from: &From, topics: &mut BTreeSet<String>) {
 
 /// A text that sorts like events: by event time, then topic, partition and offset.
 fn order(topic: &Topic, record: &Record, offset: i64) -> String {
-    let event_us = match (topic.event_time, generate::value_of(topic, &record.values, "at")) {
+    let event_us = match (topic.event_time, topic.value_of(&record.values, "at")) {
         (true, Some(Value::Time(us))) => *us,
         _ => record.timestamp_ms * 1_000,
     };

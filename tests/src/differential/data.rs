@@ -13,6 +13,9 @@ pub struct Field {
     pub wide: bool,
 }
 
+/// The metadata of a record, in addition to its fields.
+pub const META: [(&str, Type); 3] = [("_timestamp", Type::Time), ("_partition", Type::Int), ("_offset", Type::Big)];
+
 #[derive(Clone, Debug)]
 pub struct Topic {
     pub name: String,
@@ -58,6 +61,11 @@ impl Topic {
         }
         let fields: Vec<_> = self.fields.iter().map(|field| (field.name.as_str(), &field.of)).collect();
         object_json(&fields, &record.values)
+    }
+
+    /// The value of a record's field, by name.
+    pub fn value_of<'a>(&self, values: &'a [Value], name: &str) -> Option<&'a Value> {
+        self.fields.iter().position(|field| field.name == name).map(|index| &values[index])
     }
 }
 
