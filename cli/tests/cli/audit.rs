@@ -1,5 +1,9 @@
 //! `audit` of a whole pipeline, on tables that were tampered with.
 
+use std::process::Output;
+
+use tempfile::TempDir;
+
 use super::{data, json, pipeline, run, said};
 
 const SHOP: &str = "
@@ -27,18 +31,38 @@ const SALES: &str = r#"
 {"price":4}
 "#;
 
+/// A pipeline whose tables are filled.
+struct Shop {
+    data: TempDir,
+    pipeline: [String; 2],
+}
+
+impl Shop {
+    fn filled() -> Self {
+        let data = data();
+        let shop = Self { pipeline: pipeline(&data, SHOP), data };
+        let file = shop.data.path().join("sales.jsonl");
+        std::fs::write(&file, SALES).unwrap();
+        assert!(shop.run(&["produce", "sales", &file.display().to_string()]).status.success());
+        assert!(shop.run(&["dev", "--no-generate", "--for", "1.5"]).status.success());
+        shop
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        run(&self.data, &[args, &self.pipeline.each_ref().map(String::as_str)].concat())
+    }
+
+    /// Changes the embedded store directly.
+    fn tamper(&self, sql: &str) {
+        let store = rusqlite::Connection::open(self.data.path().join("millstream.db")).unwrap();
+        assert!(store.execute(sql, []).unwrap() > 0, "{sql}");
+    }
+}
+
 #[test]
 fn all_functions_are_audited_at_once() {
-    let data = data();
-    let of = pipeline(&data, SHOP);
-    let of = of.each_ref().map(String::as_str);
-    let with = |args: &[&str]| run(&data, &[args, &of[..]].concat());
-    let file = data.path().join("sales.jsonl");
-    std::fs::write(&file, SALES).unwrap();
-    assert!(with(&["produce", "sales", &file.display().to_string()]).status.success());
-    assert!(with(&["dev", "--no-generate", "--for", "1.5"]).status.success());
-
-    let audit = with(&["audit"]);
+    let shop = Shop::filled();
+    let audit = shop.run(&["audit"]);
     let (out, err) = said(&audit);
     assert_eq!(audit.status.code(), Some(0), "{out} {err}");
     let lines: Vec<&str> = out.lines().collect();
@@ -47,42 +71,29 @@ fn all_functions_are_audited_at_once() {
     assert_eq!(lines.last(), Some(&"2 functions audited: no difference"), "{out}");
     assert!(err.contains("shop.income: ") && err.contains("3 of 3 records"), "progress: {err}");
 
-    tamper(&data, "UPDATE income_state SET income = '9.00' WHERE shop = 'null'");
-    let audit = with(&["audit"]);
+    shop.tamper("UPDATE income_state SET income = '9.00' WHERE shop = 'null'");
+    let audit = shop.run(&["audit"]);
     let (out, _) = said(&audit);
     assert_eq!(audit.status.code(), Some(1), "{out}");
     assert!(out.contains("shop='null': ") && out.contains("income=9.00") && out.contains("income=1.00"), "{out}");
     // The row itself, and the row that readers see, in both directions.
     assert!(out.ends_with("2 functions audited: 3 differences\n"), "{out}");
-    let report = json(&with(&["audit", "--json"]));
+    let report = json(&shop.run(&["audit", "--json"]));
     assert_eq!((&report[0]["clean"], &report[1]["clean"]), (&false.into(), &true.into()), "{report}");
 
-    tamper(&data, "UPDATE income_state SET income = '1.00' WHERE shop = 'null'");
-    tamper(&data, "UPDATE income_state SET buyers_sketch = zeroblob(length(buyers_sketch)) WHERE shop = 'null'");
-    let (out, _) = said(&with(&["audit", "income"]));
+    shop.tamper("UPDATE income_state SET income = '1.00' WHERE shop = 'null'");
+    shop.tamper("UPDATE income_state SET buyers_sketch = zeroblob(length(buyers_sketch)) WHERE shop = 'null'");
+    let (out, _) = said(&shop.run(&["audit", "income"]));
     assert!(out.contains("shop='null': ") && out.len() < 600, "a sketch is shown as a hash: {} letters", out.len());
 }
 
 #[test]
 fn what_readers_see_is_compared_too() {
-    let data = data();
-    let of = pipeline(&data, SHOP);
-    let of = of.each_ref().map(String::as_str);
-    let with = |args: &[&str]| run(&data, &[args, &of[..]].concat());
-    let file = data.path().join("sales.jsonl");
-    std::fs::write(&file, SALES).unwrap();
-    assert!(with(&["produce", "sales", &file.display().to_string()]).status.success());
-    assert!(with(&["dev", "--no-generate", "--for", "1.5"]).status.success());
-    tamper(&data, "UPDATE income SET income = '3.00' WHERE shop = 'null'");
-    let audit = with(&["audit", "income"]);
+    let shop = Shop::filled();
+    shop.tamper("UPDATE income SET income = '3.00' WHERE shop = 'null'");
+    let audit = shop.run(&["audit", "income"]);
     let (out, _) = said(&audit);
     assert_eq!(audit.status.code(), Some(1), "{out}");
     assert!(out.contains("readers see shop='null', income=3.00, "), "{out}");
     assert!(out.contains("readers don't see shop='null', income=1.00, "), "{out}");
-}
-
-/// Changes the embedded store directly.
-fn tamper(data: &tempfile::TempDir, sql: &str) {
-    let store = rusqlite::Connection::open(data.path().join("millstream.db")).unwrap();
-    assert!(store.execute(sql, []).unwrap() > 0, "{sql}");
 }
