@@ -118,10 +118,11 @@ fn of_csv(text: &str) -> Result<Guess, String> {
         }
     }
     let guess = finish(record, text[..end].to_owned())?;
-    match guess.left_out.is_empty() {
-        true => Ok(guess),
+    if guess.left_out.is_empty() {
+        Ok(guess)
+    } else {
         // Each column must be a field of the topic.
-        false => Err(format!("line 1: change the header: {}", guess.left_out.join("; "))),
+        Err(format!("line 1: change the header: {}", guess.left_out.join("; ")))
     }
 }
 

@@ -34,13 +34,12 @@ pub(super) async fn adopt(context: &Context, function: &str, yes: bool) -> Resul
         Error::Stop(cause) => Error::Stop(cause).context("it can't be adopted"),
         other => other,
     })?;
-    match context.json {
-        true => context.say_json(&json!({
+    if context.json {
+        context.say_json(&json!({
             "adopted": true, "table": declared.into.to_string(), "function": adopted.owner.function, "term": adopted.term,
             "fingerprint": adopted.owner.fingerprint, "changes": changes,
-        })),
-        false => {
-            context.say(format!("adopted: {} goes on under `{}`. Start it again", declared.into, adopted.owner.function))
-        }
+        }))
+    } else {
+        context.say(format!("adopted: {} goes on under `{}`. Start it again", declared.into, adopted.owner.function))
     }
 }

@@ -36,9 +36,10 @@ pub(super) async fn audit(context: &Context, function: Option<&str>) -> Result<(
         match one(context, &systems, &pipeline, name).await {
             Ok(report) => {
                 differences += report.total_differences;
-                match context.json {
-                    true => documents.push(json(&report)),
-                    false => lines(&report).iter().try_for_each(|line| context.say(line))?,
+                if context.json {
+                    documents.push(json(&report));
+                } else {
+                    lines(&report).iter().try_for_each(|line| context.say(line))?;
                 }
             }
             // If one of several can't be audited, the others are still reported.

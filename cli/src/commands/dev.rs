@@ -64,9 +64,10 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     drop(display);
     context.logs.release();
     let summary = Summary::of(&running, &systems, elapsed_ms).await;
-    match context.json {
-        true => context.say_json(&summary.json())?,
-        false => summary.lines(&again(context, args)).iter().try_for_each(|line| context.say(line))?,
+    if context.json {
+        context.say_json(&summary.json())?;
+    } else {
+        summary.lines(&again(context, args)).iter().try_for_each(|line| context.say(line))?;
     }
     match failed {
         Some(error) => Err(error.into()),

@@ -44,9 +44,10 @@ pub(super) async fn generate(context: &Context, args: &GenerateArgs) -> Result<(
     };
     let drained = running.drain().await;
     let sent: u64 = running.generators.iter().map(|generating| generating.sent()).sum();
-    match context.json {
-        true => context.say(json!({ "topic": topic_name, "sent": sent }).to_string())?,
-        false => eprintln!("{} sent to {topic_name}", counted(sent, "record")),
+    if context.json {
+        context.say(json!({ "topic": topic_name, "sent": sent }).to_string())?;
+    } else {
+        eprintln!("{} sent to {topic_name}", counted(sent, "record"));
     }
     match failed {
         Some(error) => Err(error.into()),
@@ -60,9 +61,10 @@ pub(super) fn print_positions(positions: &[Position], json: bool) {
     let mut text = String::new();
     for Position { partition: TopicPartition { topic, partition, .. }, offset } in positions {
         let line: Value = json!({ "topic": topic, "partition": partition, "offset": offset });
-        match json {
-            true => text += &line.to_string(),
-            false => text += &format!("{topic} partition {partition} offset {offset}"),
+        if json {
+            text += &line.to_string();
+        } else {
+            text += &format!("{topic} partition {partition} offset {offset}");
         }
         text.push('\n');
     }

@@ -39,13 +39,12 @@ pub(super) async fn produce(context: &Context, args: &ProduceArgs) -> Result<(),
     let key = args.key.clone().or_else(|| pipeline.key_of(&args.topic).map(str::to_owned));
     let look = if args.unchecked { Look::KeyAndTime } else { Look::Whole };
     let open = || millstream_ingest::from_file(&args.file, topic, key.as_deref(), look);
-    let checked = match read_twice(&args.file) {
-        true => Some(check(open()?, &interrupt, context.verbose)?),
-        false => {
-            let file = args.file.display();
-            eprintln!("{file} can be read only once: each line is checked just before it is sent");
-            None
-        }
+    let checked = if read_twice(&args.file) {
+        Some(check(open()?, &interrupt, context.verbose)?)
+    } else {
+        let file = args.file.display();
+        eprintln!("{file} can be read only once: each line is checked just before it is sent");
+        None
     };
     if let Some(checked) = &checked {
         tell_bad(checked);
@@ -85,9 +84,10 @@ fn check(records: impl Iterator<Item = Result<NewRecord>>, interrupt: &Stop, qui
     let checked = Checked::of(records, || interrupt.is_requested(), |lines| bar.set_position(lines));
     bar.finish_and_clear();
     let checked = checked?;
-    match interrupt.is_requested() {
-        true => Err(Error::retry("interrupted while checking the file; nothing was sent").into()),
-        false => Ok(checked),
+    if interrupt.is_requested() {
+        Err(Error::retry("interrupted while checking the file; nothing was sent").into())
+    } else {
+        Ok(checked)
     }
 }
 

@@ -40,9 +40,10 @@ pub(super) async fn query(context: &Context, sql: &str, limit: usize) -> Result<
     // One row more than the limit tells whether there are more.
     let (schema, rows) = ask(sql, tables, limit.saturating_add(1)).await.map_err(wrong)?;
     let (rows, more) = first(rows, limit);
-    match context.json {
-        true => context.say_json(&Value::Array(rows.iter().map(objects).collect::<Result<Vec<_>, _>>()?.concat()))?,
-        false => lines(&schema, &rows)?.iter().try_for_each(|line| context.say(line))?,
+    if context.json {
+        context.say_json(&Value::Array(rows.iter().map(objects).collect::<Result<Vec<_>, _>>()?.concat()))?;
+    } else {
+        lines(&schema, &rows)?.iter().try_for_each(|line| context.say(line))?;
     }
     if more {
         eprintln!("the first {}; `--limit` shows more", counted(limit as u64, "row"));
@@ -89,9 +90,8 @@ fn first(batches: Vec<RecordBatch>, limit: usize) -> (Vec<RecordBatch>, bool) {
 }
 
 fn lines(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<String>, Error> {
-    let head = |field: &std::sync::Arc<arrow::datatypes::Field>| match field.data_type().is_numeric() {
-        true => format!(">{}", field.name()),
-        false => field.name().clone(),
+    let head = |field: &std::sync::Arc<arrow::datatypes::Field>| {
+        if field.data_type().is_numeric() { format!(">{}", field.name()) } else { field.name().clone() }
     };
     let heads: Vec<String> = schema.fields().iter().map(head).collect();
     let mut grid = Grid::new(&heads.iter().map(String::as_str).collect::<Vec<_>>());

@@ -43,9 +43,10 @@ pub(super) async fn reset(context: &Context, args: &ResetArgs) -> Result<(), Fai
     // Somebody may have begun while the question stood.
     nobody_else_has_it(&file)?;
     plan.carry_out(&file).await?;
-    match context.json {
-        true => context.say_json(&json!({ "removed": plan.removed(), "kept": plan.kept })),
-        false => context.say("removed"),
+    if context.json {
+        context.say_json(&json!({ "removed": plan.removed(), "kept": plan.kept }))
+    } else {
+        context.say("removed")
     }
 }
 
@@ -84,13 +85,14 @@ async fn whole_folder_is_ours(context: &Context, file: &EmbeddedFile, pipeline: 
 }
 
 fn nobody_else_has_it(file: &EmbeddedFile) -> Result<(), Failure> {
-    match file.is_open() {
-        true => Err(Error::stop(format!(
+    if file.is_open() {
+        Err(Error::stop(format!(
             "another process has {} open, such as a `dev`: end it first; nothing was removed",
             file.path.display()
         ))
-        .into()),
-        false => Ok(()),
+        .into())
+    } else {
+        Ok(())
     }
 }
 
@@ -196,9 +198,6 @@ impl Plan {
                 Error::stop(format!("the folder {} can't be removed", folder.display())).caused_by(error)
             })?;
         }
-        match self.needs_file {
-            true => file.remove(self.embedded.clone()).await,
-            false => Ok(()),
-        }
+        if self.needs_file { file.remove(self.embedded.clone()).await } else { Ok(()) }
     }
 }

@@ -34,9 +34,10 @@ pub(super) async fn run(context: &Context, function: &str) -> Result<(), Failure
     };
     let drained = running.drain().await;
     let summary = Summary::of(&running, &systems, (context.clock.now_us() - started_us) / 1_000).await;
-    match context.json {
-        true => context.say_json(&summary.json())?,
-        false => summary.lines(&format!("millstream run {name}")).iter().try_for_each(|line| context.say(line))?,
+    if context.json {
+        context.say_json(&summary.json())?;
+    } else {
+        summary.lines(&format!("millstream run {name}")).iter().try_for_each(|line| context.say(line))?;
     }
     match failed {
         Some(error) => Err(error.into()),

@@ -13,9 +13,10 @@ use crate::{Failure, context::Context, numbers::counted};
 pub(super) async fn test(context: &Context, path: Option<&Path>) -> Result<(), Failure> {
     let pipeline = context.load(path)?;
     let reports = millstream_assembly::run_fixtures(&pipeline, &read_given).await?;
-    match context.json {
-        true => context.say_json(&Value::Array(reports.iter().map(json).collect()))?,
-        false => reports.iter().flat_map(lines).try_for_each(|line| context.say(line))?,
+    if context.json {
+        context.say_json(&Value::Array(reports.iter().map(json).collect()))?;
+    } else {
+        reports.iter().flat_map(lines).try_for_each(|line| context.say(line))?;
     }
     let failed = reports.iter().filter(|report| !report.differences.is_empty()).count();
     if !context.json {

@@ -27,13 +27,12 @@ pub(super) async fn up(context: &Context, path: Option<&Path>, raise: bool) -> R
         function.map_err(|error| error.context(format_args!("function `{name}`")))?;
         tables.push((name, pipeline.functions[name].into.to_string()));
     }
-    match context.json {
-        true => context.say_json(&document(&pipeline, &tables, &raised, &differing))?,
-        false => {
-            let lines = lines(&pipeline, &tables, &raised, &differing);
-            lines.iter().try_for_each(|line| context.say(line))?;
-            systems.describe().iter().try_for_each(|(what, place)| context.say(format!("{what}: {place}")))?;
-        }
+    if context.json {
+        context.say_json(&document(&pipeline, &tables, &raised, &differing))?;
+    } else {
+        let lines = lines(&pipeline, &tables, &raised, &differing);
+        lines.iter().try_for_each(|line| context.say(line))?;
+        systems.describe().iter().try_for_each(|(what, place)| context.say(format!("{what}: {place}")))?;
     }
     if differing.is_empty() {
         return Ok(());

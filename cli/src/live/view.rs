@@ -88,10 +88,7 @@ fn topics(state: &State) -> Vec<String> {
 /// On a narrow terminal, the sinks are left out: the numbers matter more.
 fn functions(state: &State, width: usize) -> Vec<String> {
     let all = section(function_grid(state, true));
-    match all.iter().any(|line| measure_text_width(line) > width) {
-        true => section(function_grid(state, false)),
-        false => all,
-    }
+    if all.iter().any(|line| measure_text_width(line) > width) { section(function_grid(state, false)) } else { all }
 }
 
 fn function_grid(state: &State, with_into: bool) -> Grid {

@@ -128,9 +128,10 @@ impl<'a> Iterator for Records<'a> {
 
 /// A value as a cell of a CSV file: quoted if it must be, or if it would read as null.
 pub fn cell_of(text: &str) -> Cow<'_, str> {
-    match text.is_empty() || text == "null" || text.contains(['"', ',', '\n', '\r']) {
-        true => Cow::Owned(format!("\"{}\"", text.replace('"', "\"\""))),
-        false => Cow::Borrowed(text),
+    if text.is_empty() || text == "null" || text.contains(['"', ',', '\n', '\r']) {
+        Cow::Owned(format!("\"{}\"", text.replace('"', "\"\"")))
+    } else {
+        Cow::Borrowed(text)
     }
 }
 

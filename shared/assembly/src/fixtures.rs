@@ -172,9 +172,8 @@ async fn shown(function: &Function) -> Result<Vec<RecordBatch>> {
 /// The rows as lines of a CSV file, with `null` for a null.
 fn csv_lines(batch: &RecordBatch, null: &str) -> Result<Vec<String>> {
     let texts = texts(batch)?;
-    let cell = |column: usize, row: usize| match batch.column(column).is_null(row) {
-        true => null.to_owned(),
-        false => cell_of(&texts[column][row]).into_owned(),
+    let cell = |column: usize, row: usize| {
+        if batch.column(column).is_null(row) { null.to_owned() } else { cell_of(&texts[column][row]).into_owned() }
     };
     let line = |row| (0..batch.num_columns()).map(|column| cell(column, row)).collect::<Vec<_>>().join(",");
     Ok((0..batch.num_rows()).map(line).collect())

@@ -99,9 +99,10 @@ impl<'a> Opener<'a> {
     /// Next to a log that is not embedded, an address that is not set may be a mistake.
     fn note_of_unset(&self, linked: &Linked<dyn TableStore>) -> String {
         let variable = linked.address.variable;
-        match self.connections.log_is_connected() && !self.connections.env.is_set(variable) {
-            true => format!(" (embedded, for {variable} is not set)"),
-            false => String::new(),
+        if self.connections.log_is_connected() && !self.connections.env.is_set(variable) {
+            format!(" (embedded, for {variable} is not set)")
+        } else {
+            String::new()
         }
     }
 

@@ -83,9 +83,10 @@ impl<'a> Ownership<'a> {
             let claim = self.judge(&holding).await;
             let claim = claim.map_err(|misfit| {
                 let changes = self.changes(&holding);
-                Error::stop(match is_trial {
-                    true => misfit.explain_in_trial(self.name, &changes),
-                    false => misfit.explain(self.name, &changes),
+                Error::stop(if is_trial {
+                    misfit.explain_in_trial(self.name, &changes)
+                } else {
+                    misfit.explain(self.name, &changes)
                 })
             })?;
             sink.prepare(create).await?;

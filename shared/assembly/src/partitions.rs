@@ -27,13 +27,14 @@ impl fmt::Display for PartitionsDiffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { topic, declared, held } = self;
         write!(f, "topic {topic}: the file declares {declared} partitions, the topic has {held}")?;
-        match self.can_be_raised() {
-            true => write!(f, "; `millstream up --raise-partitions` raises them (keys then move to other partitions)"),
-            false => write!(
+        if self.can_be_raised() {
+            write!(f, "; `millstream up --raise-partitions` raises them (keys then move to other partitions)")
+        } else {
+            write!(
                 f,
                 ", and they can't be lowered: declare {held}, or delete the topic, re-create it and raise its \
                  `generation`"
-            ),
+            )
         }
     }
 }

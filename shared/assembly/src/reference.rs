@@ -168,15 +168,13 @@ fn exactly(have: &ArrayRef, want: &DataType) -> Result<ArrayRef, Option<usize>> 
     let cast_to = |column: &ArrayRef, data_type: &DataType| cast(column, data_type).map_err(|_| None);
     let values = cast_to(have, want)?;
     let (number, approximate) = (|of: &DataType| of.is_numeric() || of.is_temporal(), |of: &DataType| of.is_floating());
-    let differs: Box<dyn Fn(usize) -> bool> =
-        match number(is) && number(want) && !(approximate(is) && approximate(want)) {
-            true => {
-                let back = cast_to(&values, is)?;
-                let changed = arrow::compute::kernels::cmp::distinct(have, &back).map_err(|_| None)?;
-                Box::new(move |row| changed.value(row))
-            }
-            false => Box::new(|_| false),
-        };
+    let differs: Box<dyn Fn(usize) -> bool> = if number(is) && number(want) && !(approximate(is) && approximate(want)) {
+        let back = cast_to(&values, is)?;
+        let changed = arrow::compute::kernels::cmp::distinct(have, &back).map_err(|_| None)?;
+        Box::new(move |row| changed.value(row))
+    } else {
+        Box::new(|_| false)
+    };
     match (0..have.len()).find(|row| (have.is_valid(*row) && values.is_null(*row)) || differs(*row)) {
         Some(row) => Err(Some(row)),
         None => Ok(values),

@@ -76,9 +76,10 @@ impl Systems {
     /// What to call the systems in front of a person, the log first; no secrets.
     pub fn describe(&self) -> Vec<(&'static str, String)> {
         let prefix = &self.connections.group_prefix;
-        let log = match self.connections.log_is_connected() && !prefix.is_empty() {
-            true => format!("{}, in consumer groups of its own ({prefix}…)", self.log.place()),
-            false => self.log.place(),
+        let log = if self.connections.log_is_connected() && !prefix.is_empty() {
+            format!("{}, in consumer groups of its own ({prefix}…)", self.log.place())
+        } else {
+            self.log.place()
         };
         let only_joined = self.joined.iter().filter(|(system, _)| !self.written.contains_key(system));
         let stores = self.written.iter().chain(only_joined).map(|(_, open)| open.describe());
@@ -178,10 +179,11 @@ impl Systems {
             return Ok(());
         }
         let name = dead_letter_topic(pipeline);
-        let prepared = match create {
+        let prepared = if create {
             // One letter per function and position is enough, and none is to be lost to retention.
-            true => self.log.create_topic(&name, 1, &[("cleanup.policy", "compact")]).await,
-            false => self.log.partitions(&name).await.map(drop),
+            self.log.create_topic(&name, 1, &[("cleanup.policy", "compact")]).await
+        } else {
+            self.log.partitions(&name).await.map(drop)
         };
         prepared.map_err(|error| error.context("the topic of the dead letters"))
     }
@@ -247,9 +249,10 @@ impl Systems {
             timeliness: timeliness(reading),
             limits: reading.batch,
         });
-        let group = match self.connections.log_is_connected() {
-            true => format!("{}{id}", self.connections.group_prefix),
-            false => id.clone(),
+        let group = if self.connections.log_is_connected() {
+            format!("{}{id}", self.connections.group_prefix)
+        } else {
+            id.clone()
         };
         Ok(Function::new(pipeline, reading, (id, group), Arc::new(runner), planned.table, references))
     }

@@ -27,10 +27,7 @@ pub(super) struct Written {
 pub(super) fn topic_of(file: &Path) -> String {
     let name = identifier(file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default());
     // The table's name is longer, and may have at most 63 letters.
-    match name.is_empty() {
-        true => "events".to_owned(),
-        false => name.chars().take(40).collect(),
-    }
+    if name.is_empty() { "events".to_owned() } else { name.chars().take(40).collect() }
 }
 
 pub(super) fn write_pipeline(name: &str, file: &Path, guess: &Guess) -> Written {

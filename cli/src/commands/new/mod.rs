@@ -58,13 +58,14 @@ pub(super) async fn new(context: &Context, args: &NewArgs) -> Result<(), Failure
 fn name_of(folder: &Path) -> Result<String, Failure> {
     let last = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let name = identifier(last);
-    match name.is_empty() || name.len() > 50 {
-        true => Err(Failure::Usage(format!(
+    if name.is_empty() || name.len() > 50 {
+        Err(Failure::Usage(format!(
             "the pipeline can't be named after `{}`: the last part of the folder must have a letter, and at most 50 \
              letters",
             folder.display()
-        ))),
-        false => Ok(name),
+        )))
+    } else {
+        Ok(name)
     }
 }
 

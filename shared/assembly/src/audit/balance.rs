@@ -66,9 +66,10 @@ impl Balance {
             let values: Vec<_> = floats.iter().map(|at| float(row.column(*at), 0)).collect();
             let key = rest.rows(&row)?.pop().unwrap_or_default();
             for _ in 0..times.unsigned_abs() {
-                match *times > 0 {
-                    true => stored.entry(key.clone()).or_default().push((bytes.clone(), values.clone())),
-                    false => wanted.push((key.clone(), bytes.clone(), values.clone())),
+                if *times > 0 {
+                    stored.entry(key.clone()).or_default().push((bytes.clone(), values.clone()));
+                } else {
+                    wanted.push((key.clone(), bytes.clone(), values.clone()));
                 }
             }
         }
