@@ -1,24 +1,24 @@
 use std::{fs::File, io::Read as _, path::Path, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, RecordBatch, StringArray, StringBuilder},
-    compute::cast,
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    array::{ArrayRef, RecordBatch, StringArray, StringBuilder},
+    datatypes::{Field, Schema, SchemaRef},
 };
+use millstream_codec::decode_cells;
 use millstream_core::{Error, Result, Table};
 
-use crate::{csv_cells::Records, type_name};
+use crate::csv_cells::Records;
 
 /// The largest CSV file of a reference or a fixture.
 const MAX_CSV_BYTES: u64 = 256 << 20;
 
 /// Reads a CSV file with a header line as rows of `schema`. Columns are found by name; those that the schema doesn't
 /// have are left out. An empty cell is null, and two quotes (`""`) are the empty string. A null in a field that is not
-/// nullable is refused.
+/// nullable is refused. Values are spelled as in a topic's records: the rules are those of `millstream-codec`.
 ///
 /// # Errors
-/// `Stop` with the file, the line and the column of a value that doesn't fit exactly: no value is rounded, and no value
-/// becomes null because it can't be read.
+/// `Stop` with the file, the line and the column of a value that the column can't hold: no value becomes null because it
+/// can't be read.
 pub fn read_csv(path: &Path, schema: &SchemaRef) -> Result<RecordBatch> {
     let text = text_of(path)?;
     let wrong = |line: usize, what: String| Error::stop(format!("{}:{line}: {what}", path.display()));
@@ -43,10 +43,7 @@ pub fn read_csv(path: &Path, schema: &SchemaRef) -> Result<RecordBatch> {
         }
     }
     let typed = |(mut column, field): (StringBuilder, &Arc<Field>)| {
-        typed(column.finish(), field).map_err(|(row, what)| {
-            let line = lines.get(row).copied().unwrap_or(1);
-            wrong(line, format!("column `{}` {what}", field.name()))
-        })
+        typed(&column.finish(), field).map_err(|(row, what)| wrong(lines.get(row).copied().unwrap_or(1), what))
     };
     let arrays = columns.into_iter().zip(schema.fields()).map(typed).collect::<Result<Vec<_>>>()?;
     let nullable = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
@@ -86,60 +83,11 @@ fn header_of(records: &mut Records<'_>) -> Result<Vec<String>, (usize, String)> 
 }
 
 /// The cells as values of a field, or the row that doesn't fit.
-fn typed(cells: StringArray, field: &Field) -> Result<ArrayRef, (usize, String)> {
-    let data_type = field.data_type();
-    if let Some(row) = (0..cells.len()).find(|row| !field.is_nullable() && cells.is_null(*row)) {
-        return Err((row, "is empty, and declared `not null`".to_owned()));
+fn typed(cells: &StringArray, field: &Arc<Field>) -> Result<ArrayRef, (usize, String)> {
+    match cells.iter().position(|cell| cell.is_none() && !field.is_nullable()) {
+        Some(row) => Err((row, format!("field `{}`: is empty, and declared `not null`", field.name()))),
+        None => decode_cells(field, cells.iter()),
     }
-    if let Some(row) = cells.iter().position(|cell| cell.is_some_and(|cell| !fits_exactly(cell, data_type))) {
-        return Err((row, format!("is not of type {}", type_name(data_type))));
-    }
-    if let DataType::Decimal128(_, scale) = data_type {
-        let digits_behind =
-            |cell: &str| plain_decimal(cell).is_none_or(|digits| digits > usize::from(scale.unsigned_abs()));
-        let row = cells.iter().position(|cell| cell.is_some_and(digits_behind));
-        if let Some(row) = row {
-            return Err(match plain_decimal(cells.value(row)) {
-                Some(_) => {
-                    (row, format!("has more than {scale} digits after the decimal point, and values are never rounded"))
-                }
-                None => (row, format!("is not of type {}", type_name(data_type))),
-            });
-        }
-    }
-    let text: ArrayRef = Arc::new(cells);
-    // Arrow turns a value that it can't read into null.
-    let values = cast(&text, data_type)
-        .map_err(|_| (0, format!("is a {}, which a CSV file can't hold", type_name(data_type))))?;
-    let unread = (0..text.len()).find(|row| text.is_valid(*row) && values.is_null(*row));
-    match unread {
-        Some(row) => Err((row, format!("is not of type {}", type_name(data_type)))),
-        None => Ok(values),
-    }
-}
-
-/// Would Arrow read the cell without changing it? It makes infinity of a float that is too large, and leaves out the time of a
-/// date and what is finer than a microsecond.
-fn fits_exactly(cell: &str, data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Float32 => cell.parse::<f32>().is_ok_and(f32::is_finite),
-        DataType::Float64 => cell.parse::<f64>().is_ok_and(f64::is_finite),
-        DataType::Date32 => cell.len() == "2026-11-21".len(),
-        DataType::Timestamp(..) => {
-            let fraction = cell.rsplit_once('.').map_or("", |(_, rest)| rest);
-            let digits = fraction.len() - fraction.trim_start_matches(|digit: char| digit.is_ascii_digit()).len();
-            fraction[..digits].trim_end_matches('0').len() <= 6
-        }
-        _ => true,
-    }
-}
-
-/// How many digits a decimal in plain notation has after the decimal point, without zeros at the end.
-fn plain_decimal(cell: &str) -> Option<usize> {
-    let digits = cell.strip_prefix(['-', '+']).unwrap_or(cell);
-    let (whole, behind) = digits.split_once('.').unwrap_or((digits, ""));
-    let plain = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit());
-    (plain(whole) && plain(behind) && whole.len() + behind.len() > 0).then(|| behind.trim_end_matches('0').len())
 }
 
 /// The columns that readers of a table see: those of the view if there is one.
@@ -156,7 +104,7 @@ pub fn schema_of(table: &Table) -> SchemaRef {
 #[cfg(test)]
 mod tests {
     use arrow::array::AsArray as _;
-    use arrow::datatypes::{Decimal128Type, TimeUnit};
+    use arrow::datatypes::{DataType, Decimal128Type, TimeUnit};
 
     use super::*;
 
@@ -176,18 +124,18 @@ mod tests {
         let names: Vec<Option<&str>> = rows.column(0).as_string::<i32>().iter().collect();
         assert_eq!(names, [None, Some(""), Some("a \"b\"\nc"), Some("x,y")]);
         let error = read("n\n\"\"\n", &[("n", DataType::Int32)]).unwrap_err();
-        assert!(error.starts_with("t.csv:2: column `n` is not of type int"), "{error}");
+        assert!(error.starts_with("t.csv:2: field `n`: expected int, found a string"), "{error}");
     }
 
     #[test]
     fn what_does_not_fit_is_reported_with_its_line_and_column() {
         let (int, cents) = (DataType::Int32, DataType::Decimal128(5, 2));
         for (cells, of, told) in [
-            ("1\n3000000000", &int, "t.csv:3: column `n` is not of type int"),
-            ("1.5", &int, "t.csv:2: column `n` is not of type int"),
-            ("1\n\n1.50\n1.005", &cents, "t.csv:5: column `n` has more than 2 digits after the decimal point"),
-            ("1.500\n1234.5", &cents, "t.csv:3: column `n` is not of type decimal(5,2)"),
-            ("1e2", &cents, "t.csv:2: column `n` is not of type decimal(5,2)"),
+            ("1\n3000000000", &int, "t.csv:3: field `n`: expected int, found a number out of its range"),
+            ("1.5", &int, "t.csv:2: field `n`: expected int, found a number with a fraction"),
+            ("1\n\n1.50\n1.005", &cents, "t.csv:5: field `n`: more than 2 decimals"),
+            ("1.500\n1234.5", &cents, "t.csv:3: field `n`: expected decimal(5,2), found a number out of its range"),
+            ("+1", &cents, "t.csv:2: field `n`: expected decimal(5,2), found a string that is not a number"),
             ("1\n\"2", &int, "t.csv:3: a quote is not closed"),
             ("\"2\"3", &int, "t.csv:2: there is text after a closing quote"),
             ("1,2", &int, "t.csv:2: 2 cells, but the header names 1 columns"),
@@ -195,7 +143,7 @@ mod tests {
             let error = read(&format!("n\n{cells}\n"), &[("n", of.clone())]).unwrap_err();
             assert!(error.starts_with(told), "{cells:?}: {error}");
         }
-        let rows = read("n\n-1.50\n+7\n.5\n999.990\n", &[("n", cents)]).unwrap();
+        let rows = read("n\n-1.50\n7\n5e-1\n999.990\n", &[("n", cents)]).unwrap();
         assert_eq!(rows.column(0).as_primitive::<Decimal128Type>().values(), &[-150, 700, 50, 99_999]);
         for (cell, of) in [
             ("1e39", DataType::Float32),
@@ -203,10 +151,9 @@ mod tests {
             ("NaN", DataType::Float64),
             ("inf", DataType::Float64),
             ("2024-02-03T10:00:00Z", DataType::Date32),
-            ("2024-01-01T00:00:00.123456789Z", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
         ] {
             let error = read(&format!("n\n{cell}\n"), &[("n", of)]).unwrap_err();
-            assert!(error.starts_with("t.csv:2: column `n` is not of type"), "{error}");
+            assert!(error.starts_with("t.csv:2: field `n`: expected "), "{error}");
         }
         let at = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         let rows = read("at\n2026-11-21T10:00:00+01:00\n2026-11-21 09:00:00.000000000\n", &[("at", at)]).unwrap();

@@ -206,7 +206,7 @@ mod tests {
         let path = folder.path().join("t.csv");
         std::fs::write(&path, "k,v\n1,1\n2,\n").unwrap();
         let refused = read_csv(&path, &schema(false)).unwrap_err().to_string();
-        assert!(refused.ends_with("t.csv:3: column `v` is empty, and declared `not null`"), "{refused}");
+        assert!(refused.ends_with("t.csv:3: field `v`: is empty, and declared `not null`"), "{refused}");
     }
 
     fn as_type(have: ArrayRef, want: DataType) -> Result<ArrayRef, String> {

@@ -179,7 +179,7 @@ impl Column {
         }
     }
 
-    fn finish(self) -> Result<ArrayRef, ArrowError> {
+    pub(crate) fn finish(self) -> Result<ArrayRef, ArrowError> {
         let rows = self.len();
         let nulls = self.validity.build().filter(|nulls| nulls.null_count() > 0);
         Ok(match self.cells {

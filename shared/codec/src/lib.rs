@@ -58,6 +58,7 @@
 //! Its reader is lenient where this crate must not be: it cuts 1.5 to the integer 1, takes `"5"` for a number, needs no
 //! commas, and lets a record end in the next one's value. And an error in a batch doesn't tell which record caused it.
 
+mod cells;
 mod column;
 mod decoder;
 mod encoder;
@@ -69,6 +70,7 @@ mod scan;
 mod tests;
 mod time;
 
+pub use cells::{cell_json, decode_cells};
 pub use decoder::{JsonDecoder, JsonOptions};
 pub use encoder::JsonEncoder;
 pub use meta::full_schema;

@@ -9,8 +9,8 @@ use std::{
 
 use arrow::datatypes::{DataType, FieldRef, Schema};
 use csv::{ErrorKind, Reader, ReaderBuilder, StringRecord, Trim};
-use millstream_codec::MAX_VALUE_BYTES;
-use millstream_core::{EPOCH_METADATA, Error, Result};
+use millstream_codec::{MAX_VALUE_BYTES, cell_json};
+use millstream_core::{Error, Result};
 use serde_json::Value as Json;
 
 use super::{bad_line, stop};
@@ -29,8 +29,7 @@ pub(super) struct Lines<R> {
 struct Column {
     /// `"name":`
     before: String,
-    /// Is the cell's text the value, and not JSON of the value?
-    is_text: bool,
+    field: FieldRef,
     /// Is an empty cell an empty string rather than null?
     keeps_empty: bool,
 }
@@ -56,12 +55,7 @@ impl<R: Read> Lines<R> {
                 object.push(b',');
             }
             object.extend_from_slice(column.before.as_bytes());
-            if !column.is_text && is_json_but_text(cell) {
-                object.extend_from_slice(cell.trim().as_bytes());
-            } else {
-                // If a number should be here, the decoder will say that this is a string.
-                object.extend_from_slice(Json::from(cell).to_string().as_bytes());
-            }
+            object.extend_from_slice(cell_json(&column.field, cell).as_bytes());
         }
         object.push(b'}');
         object
@@ -132,22 +126,12 @@ fn other_separator(header: &StringRecord, fields: &[&str]) -> Option<&'static st
 
 impl Column {
     fn new(field: &FieldRef) -> Self {
-        let is_text = match field.data_type() {
-            DataType::Utf8 | DataType::Binary | DataType::Date32 => true,
-            DataType::Timestamp(..) => !field.metadata().contains_key(EPOCH_METADATA),
-            _ => false,
-        };
         Self {
             before: format!("{}:", Json::from(field.name().as_str())),
-            is_text,
+            field: field.clone(),
             keeps_empty: field.data_type() == &DataType::Utf8 && !field.is_nullable(),
         }
     }
-}
-
-/// Only one whole JSON value may go into the object as it is.
-fn is_json_but_text(cell: &str) -> bool {
-    matches!(serde_json::from_str(cell), Ok(Json::Bool(_) | Json::Number(_) | Json::Array(_) | Json::Object(_)))
 }
 
 /// Fails when a line is longer than the longest value: a quote that is left open would take the whole file into memory.
