@@ -1,15 +1,18 @@
 //! `millstream test`: runs a pipeline's own tests, with nothing but its fixtures.
 
+mod given;
+
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use arrow::{
     array::{Array as _, RecordBatch},
     datatypes::{Field, Schema},
 };
-use millstream_core::{Column, DeadLetter, Env, Error, Limits, ManualClock, NewRecord, Result, Role, Table};
-use millstream_pipeline::{ExpectedLetters, Fixture, Pipeline, Place, Topic};
+use millstream_core::{Column, DeadLetter, Env, Error, Limits, ManualClock, Result, Role, Table};
+use millstream_pipeline::{ExpectedLetters, Fixture, Pipeline, Place};
 use tempfile::TempDir;
 
+use self::given::read_given;
 use crate::{
     Connections, Function, Systems, audit::balance::Balance, csv_cells::cell_of, csv_table::csv_header, read_csv,
     rows::texts, schema_of,
@@ -29,20 +32,17 @@ pub struct FixtureReport {
     pub differences: Vec<String>,
 }
 
-/// Reads the records of a given file, for a topic, and with the key field if the pipeline names one.
-pub type ReadGiven<'a> = &'a dyn Fn(&Path, &Topic, Option<&str>) -> Result<Vec<NewRecord>>;
-
 /// Runs every test of the pipeline. The given records go through the real functions into embedded stores in a temporary
 /// folder; then the tables and dead letters are compared with the expected ones. Each test runs twice, in large batches
 /// and record by record: the result must not depend on how batches are cut, except for the last digits of floats.
 ///
 /// # Errors
 /// `Stop` if a fixture can't be read or a function can't be run. A difference is not an error.
-pub async fn run_fixtures(pipeline: &Pipeline, read_given: ReadGiven<'_>) -> Result<Vec<FixtureReport>> {
+pub async fn run_fixtures(pipeline: &Pipeline) -> Result<Vec<FixtureReport>> {
     let mut reports = Vec::new();
     for (number, fixture) in pipeline.tests.iter().enumerate() {
         let name = fixture.name.clone().unwrap_or_else(|| format!("test {}", number + 1));
-        let differences = run(pipeline, fixture, read_given).await.map_err(|error| error.context(&name))?;
+        let differences = run(pipeline, fixture).await.map_err(|error| error.context(&name))?;
         reports.push(FixtureReport { name, differences });
     }
     Ok(reports)
@@ -56,9 +56,8 @@ pub async fn run_fixtures(pipeline: &Pipeline, read_given: ReadGiven<'_>) -> Res
 pub async fn tables_of_given(
     pipeline: &Pipeline,
     given: &BTreeMap<String, std::path::PathBuf>,
-    read_given: ReadGiven<'_>,
 ) -> Result<BTreeMap<Place, String>> {
-    let ran = Ran::of(pipeline, given, read_given, Cut::Large).await?;
+    let ran = Ran::of(pipeline, given, Cut::Large).await?;
     let mut tables = BTreeMap::new();
     for (target, function) in &ran.functions {
         let schema = schema_of(&function.table);
@@ -89,12 +88,7 @@ struct Ran {
 }
 
 impl Ran {
-    async fn of(
-        pipeline: &Pipeline,
-        given: &BTreeMap<String, std::path::PathBuf>,
-        read_given: ReadGiven<'_>,
-        cut: Cut,
-    ) -> Result<Self> {
+    async fn of(pipeline: &Pipeline, given: &BTreeMap<String, std::path::PathBuf>, cut: Cut) -> Result<Self> {
         let folder =
             tempfile::tempdir().map_err(|error| Error::stop("can't make a temporary folder").caused_by(error))?;
         let mut connections = Connections::read(&Env::default())?;
@@ -124,23 +118,18 @@ impl Ran {
     }
 }
 
-async fn run(pipeline: &Pipeline, fixture: &Fixture, read_given: ReadGiven<'_>) -> Result<Vec<String>> {
-    let once = differences(pipeline, fixture, read_given, Cut::Large).await?;
+async fn run(pipeline: &Pipeline, fixture: &Fixture) -> Result<Vec<String>> {
+    let once = differences(pipeline, fixture, Cut::Large).await?;
     if !once.is_empty() {
         return Ok(once);
     }
-    let again = differences(pipeline, fixture, read_given, Cut::ByRecord).await?;
+    let again = differences(pipeline, fixture, Cut::ByRecord).await?;
     let cut = |line| format!("with one record per batch, but not with all in one batch: {line}");
     Ok(again.into_iter().map(cut).collect())
 }
 
-async fn differences(
-    pipeline: &Pipeline,
-    fixture: &Fixture,
-    read_given: ReadGiven<'_>,
-    cut: Cut,
-) -> Result<Vec<String>> {
-    let ran = Ran::of(pipeline, &fixture.given, read_given, cut).await?;
+async fn differences(pipeline: &Pipeline, fixture: &Fixture, cut: Cut) -> Result<Vec<String>> {
+    let ran = Ran::of(pipeline, &fixture.given, cut).await?;
     let mut differences = Vec::new();
     for (target, path) in &fixture.expect {
         let function = ran.functions.get(target).ok_or_else(|| Error::stop(format!("no function writes {target}")))?;

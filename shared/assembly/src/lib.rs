@@ -55,7 +55,7 @@ pub use csv_cells::{Cell, Records, cell_of};
 pub use csv_table::{read_csv, schema_of};
 pub use embedded_file::{EmbeddedFile, Removal};
 pub use entry::function_main;
-pub use fixtures::{FixtureReport, ReadGiven, run_fixtures, tables_of_given};
+pub use fixtures::{FixtureReport, run_fixtures, tables_of_given};
 pub use function::{Function, NotRunnable};
 pub use maker::{Acknowledged, Maker, Making};
 pub use opened::Home;

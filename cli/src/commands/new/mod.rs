@@ -9,7 +9,6 @@ use millstream_core::Error;
 use millstream_pipeline::Pipeline;
 use serde_json::json;
 
-use super::test::read_given;
 use crate::{
     Failure,
     args::NewArgs,
@@ -121,7 +120,7 @@ async fn from_guess(folder: &Path, name: &str, file: &Path, guess: &Guess) -> Re
     write(folder, "pipeline.yaml", &written.pipeline)?;
     let pipeline = Pipeline::load(folder).map_err(Failure::Pipeline)?;
     let given = BTreeMap::from([(guessed::topic_of(file), given)]);
-    let tables = tables_of_given(&pipeline, &given, &read_given).await.map_err(|error| {
+    let tables = tables_of_given(&pipeline, &given).await.map_err(|error| {
         // The fixture, which is removed again, has the same lines as the file.
         let (fixture, file) = (folder.join(&written.given).display().to_string(), file.display().to_string());
         Failure::Usage(format!(
