@@ -47,6 +47,11 @@ impl Connections {
         })
     }
 
+    /// Is this a trial beside functions in production? On an embedded log there are none.
+    pub(crate) fn is_trial(&self) -> bool {
+        self.embed_tables && self.log_is_connected
+    }
+
     /// Is the log a system of its own? Otherwise it is embedded.
     pub fn log_is_connected(&self) -> bool {
         self.log_is_connected

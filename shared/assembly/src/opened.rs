@@ -63,8 +63,10 @@ impl<'a> Opener<'a> {
     /// The store that functions write to. In a trial on a log of its own it is embedded, unless it holds files.
     pub fn written(&mut self, system: System) -> Result<OpenStore> {
         let linked = find_store(system)?;
-        let is_trial = self.connections.embed_tables && self.connections.log_is_connected();
-        if is_trial && linked.stand_in == StandIn::Database && linked.is_connected(&self.connections.env)? {
+        if self.connections.is_trial()
+            && linked.stand_in == StandIn::Database
+            && linked.is_connected(&self.connections.env)?
+        {
             let note = " (embedded, for a trial beside a Kafka; --into-postgres writes the functions' real tables)";
             return self.stand_in(&linked, note.to_owned());
         }

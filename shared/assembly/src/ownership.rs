@@ -8,6 +8,7 @@ use millstream_core::{Claim, Error, Holding, Owner, OwnerRecord, Result, Sink};
 use millstream_pipeline::{Function as Declared, Pipeline, Reading};
 
 pub use self::misfit::Misfit;
+pub(crate) use self::misfit::Trial;
 use self::{changes::changes, judge::judge};
 use crate::{FunctionPlan, plan_function};
 
@@ -77,16 +78,15 @@ impl<'a> Ownership<'a> {
     ///
     /// # Errors
     /// `Stop` when the table is not what this plan has filled, with what has changed and what to do; those of the store.
-    pub async fn claim(&self, sink: &dyn Sink, create: bool, is_trial: bool) -> Result<()> {
+    pub async fn claim(&self, sink: &dyn Sink, create: bool, trial: Option<Trial>) -> Result<()> {
         for _ in 0..MAX_CLAIMS {
             let holding = sink.holding().await?;
             let claim = self.judge(&holding).await;
             let claim = claim.map_err(|misfit| {
                 let changes = self.changes(&holding);
-                Error::stop(if is_trial {
-                    misfit.explain_in_trial(self.name, &changes)
-                } else {
-                    misfit.explain(self.name, &changes)
+                Error::stop(match trial {
+                    Some(trial) => misfit.explain_in_trial(self.name, &changes, trial),
+                    None => misfit.explain(self.name, &changes),
                 })
             })?;
             sink.prepare(create).await?;

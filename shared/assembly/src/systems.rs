@@ -14,8 +14,9 @@ use millstream_topic::TopicDeadLetters;
 
 use crate::{
     Connections, Function, FunctionPlan, Home, NotRunnable, Standing,
+    open::find_store,
     opened::{OpenStore, Opener},
-    ownership::Ownership,
+    ownership::{Ownership, Trial},
     plan_function,
     reference::{self, Reference},
     schema_of,
@@ -196,13 +197,24 @@ impl Systems {
         let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
         let ownership = Ownership::of(pipeline, name, &plan);
         let mut function = self.assemble(pipeline, name, plan)?;
-        let is_trial = self.connections.embed_tables && self.connections.log_is_connected();
-        ownership.claim(function.runner.sink().as_ref(), self.connections.create, is_trial).await?;
+        let trial = self.trial(pipeline.functions[name].into.system)?;
+        ownership.claim(function.runner.sink().as_ref(), self.connections.create, trial).await?;
         self.prepare_dead_letters(pipeline, self.connections.create).await?;
         let references = self.references(pipeline, &function.references)?;
         reference::load_all(&references).await?;
         function.refreshing = reference::keep_fresh(references);
         Ok(function)
+    }
+
+    /// Is this a trial, and whose tables of that system does it write to?
+    fn trial(&self, system: System) -> Result<Option<Trial>> {
+        if !self.connections.is_trial() {
+            return Ok(None);
+        }
+        Ok(Some(match self.home(system) {
+            Some(Home::Connected) => Trial::RealTable { variable: find_store(system)?.address.variable },
+            _ => Trial::OwnTable,
+        }))
     }
 
     /// What a start of the function would do with its table, as its store says now. Changes nothing.
@@ -280,7 +292,7 @@ pub(crate) fn timeliness(reading: &Reading) -> Timeliness {
 
 #[cfg(test)]
 mod tests {
-    use millstream_core::{Env, SystemClock};
+    use millstream_core::{Env, NewRecord, SystemClock};
 
     use super::*;
 
@@ -331,6 +343,36 @@ mod tests {
         assert_eq!(open("g").unwrap(), ["log", "tables"]);
         assert!(open("f").unwrap_err().to_string().contains("MILLSTREAM_LAKE_URL"));
         assert!(!connections.lake_folder().exists());
+    }
+
+    #[tokio::test]
+    async fn a_trial_is_told_nothing_that_would_change_production() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = folder.path().join("files").display().to_string();
+        let lake = ("MILLSTREAM_LAKE_URL", files.as_str());
+        let embedded = open(&folder, &[lake], |_| {});
+        let pipeline = Pipeline::parse(TEXT, "p.yaml".as_ref()).unwrap();
+        embedded.create_topics(&pipeline).await.unwrap();
+        let record = NewRecord { value: Some(b"{\"a\":1}".to_vec()), ..NewRecord::default() };
+        embedded.producer(&pipeline.topics["t"]).unwrap().send("t", vec![record]).await.unwrap();
+        for name in ["f", "g"] {
+            let function = embedded.function(&pipeline, name).await.unwrap();
+            function.drain(embedded.source().as_ref()).await.unwrap();
+        }
+        let changed = TEXT
+            .replace("sum(a)", "max(a)")
+            .replace("from: t, into: lake", "from: t, sql: SELECT a FROM t, into: lake");
+        let changed = Pipeline::parse(&changed, "p.yaml".as_ref()).unwrap();
+        for (is_trial, name, advice) in [
+            (false, "f", "`millstream adopt f`"),
+            (true, "f", "set MILLSTREAM_LAKE_URL to `embedded`"),
+            (true, "g", "use another data folder (--data-dir)"),
+        ] {
+            let systems = open(&folder, &[BROKERS, lake], |connections| connections.embed_tables = is_trial);
+            let said = systems.function(&changed, name).await.err().unwrap().to_string();
+            assert!(said.contains("was filled by another plan") && said.contains(advice), "{said}");
+            assert_eq!(said.contains(&format!("`millstream adopt {name}`")), !is_trial, "{said}");
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,17 @@
 use std::fmt::Write;
 
+/// Whose table a trial beside the functions in production writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trial {
+    /// One of the trial's own, in the data folder.
+    OwnTable,
+    /// The one in production.
+    RealTable {
+        /// The variable with the address of its system.
+        variable: &'static str,
+    },
+}
+
 /// Why a function must not go on with a table.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Misfit {
@@ -46,13 +58,20 @@ pub enum Misfit {
 }
 
 impl Misfit {
-    /// For a person who tries a pipeline out beside the running functions, with tables of the trial's own.
-    pub fn explain_in_trial(&self, name: &str, changes: &[String]) -> String {
-        format!(
-            "{}\nThis is a trial, and the table is the trial's own: use another data folder (--data-dir), or remove this one, \
-             to begin anew. (`millstream adopt` would change the functions' real tables.)",
-            self.describe(name, changes)
-        )
+    /// For a person who tries a pipeline out beside the functions in production: no advice changes those.
+    pub(crate) fn explain_in_trial(&self, name: &str, changes: &[String], trial: Trial) -> String {
+        let advice = match trial {
+            Trial::OwnTable => {
+                "This is a trial, and the table is the trial's own: use another data folder (--data-dir), or remove this one, \
+                 to begin anew. (`millstream adopt` would change the functions' real tables.)"
+                    .to_owned()
+            }
+            Trial::RealTable { variable } => format!(
+                "Nothing was changed. This is a trial, and the table is the one in production: set {variable} to `embedded` to \
+                 give the trial a table of its own."
+            ),
+        };
+        format!("{}\n{advice}", self.describe(name, changes))
     }
 
     /// For a person: what is wrong, what has changed, and the ways out. `name` is the function in the pipeline file.
