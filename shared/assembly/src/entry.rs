@@ -64,7 +64,11 @@ pub fn function_main(uses: Uses) -> ExitCode {
     });
     let filter = shell::log_filter(&env);
     shell::log_json_to_stderr(filter.as_ref().ok().and_then(Option::as_deref).unwrap_or("info"));
-    let done = filter.and_then(|_| Settings::read(&env)).and_then(|settings| shell::block_on(run(uses, settings)));
+    let is_alone = check_arguments(std::env::args_os().count().saturating_sub(1));
+    let done = is_alone
+        .and(filter)
+        .and_then(|_| Settings::read(&env))
+        .and_then(|settings| shell::block_on(run(uses, settings)));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -72,6 +76,17 @@ pub fn function_main(uses: Uses) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// An argument would be ignored. Its text is not told: it may be a secret.
+fn check_arguments(count: usize) -> Result<()> {
+    if count == 0 {
+        return Ok(());
+    }
+    Err(Error::stop(format!(
+        "a function's binary takes no arguments, and got {count}: its settings are in the environment, such as \
+         MILLSTREAM_PIPELINE (the pipeline file) and MILLSTREAM_FUNCTION (which of its functions)"
+    )))
 }
 
 async fn run(uses: Uses, settings: Settings) -> Result<()> {
@@ -141,6 +156,13 @@ fn find_only_one(pipeline: &Pipeline, uses: Uses) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_binary_takes_no_arguments() {
+        assert!(check_arguments(0).is_ok());
+        let said = check_arguments(2).unwrap_err().to_string();
+        assert!(said.contains("takes no arguments, and got 2") && said.contains("MILLSTREAM_PIPELINE"), "{said}");
+    }
 
     #[test]
     fn a_binary_runs_functions_of_its_kind() {
