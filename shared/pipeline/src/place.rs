@@ -141,7 +141,14 @@ fn read_source(node: &Node, label: &str, topics: &Topics, report: &mut Report) -
         return None;
     }
     if !topics.contains_key(name) {
-        report_unknown_topic(node.mark, label, name, topics, report);
+        match text.split_once('.') {
+            // Most often the name of the product stands where the file has `topic`.
+            Some((prefix, topic)) if systems::find(prefix).is_none() && topics.contains_key(topic) => report.at(
+                node.mark,
+                format!("{label} is `{text}`, but there is no system `{prefix}`; write `{topic}` or `topic.{topic}`"),
+            ),
+            _ => report_unknown_topic(node.mark, label, name, topics, report),
+        }
         return None;
     }
     Some(Place { system, name: name.to_owned() })
