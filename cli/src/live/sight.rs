@@ -148,3 +148,64 @@ impl Sight {
 pub(super) fn reads(consuming: &Consuming, partition: &TopicPartition) -> bool {
     consuming.function.subscription.generation(&partition.topic).is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use millstream_assembly::Connections;
+    use millstream_core::{DeadLetter, Env, ManualClock};
+
+    use super::*;
+
+    const PIPELINE: &str = "name: p\ntopics: { t: { partitions: 1, schema: { a: bigint } } }\nfunctions:\n  \
+                            f: { uses: aggregate, from: t, sql: SELECT sum(a) AS a FROM t, into: postgres.f }\n";
+
+    async fn sight(folder: &tempfile::TempDir, clock: Arc<ManualClock>) -> Sight {
+        let pipeline = Arc::new(Pipeline::parse(PIPELINE, "p.yaml".as_ref()).unwrap());
+        let mut connections = Connections::read(&Env::default()).unwrap();
+        connections.data_dir = folder.path().to_owned();
+        let systems = Arc::new(Systems::open(&pipeline, &connections, clock).unwrap());
+        systems.create_topics(&pipeline).await.unwrap();
+        let function = Arc::new(systems.function(&pipeline, "f").await.unwrap());
+        let into = pipeline.functions["f"].into.clone();
+        let mut running = Running::default();
+        running.functions.push(Consuming { name: "f".into(), into, function });
+        Sight::new(pipeline, systems, &running)
+    }
+
+    fn letter(function: &str, offset: i64, reason: &str) -> DeadLetter {
+        DeadLetter {
+            function: function.into(),
+            position: TopicPartition::new("t", 1, 0).at(offset),
+            timestamp_ms: 0,
+            key: None,
+            value: None,
+            headers: vec![],
+            value_bytes: 0,
+            reason: reason.into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_dead_letter_of_the_pipeline_is_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at_us(1_000_000));
+        let mut sight = sight(&folder, clock.clone()).await;
+        sight.look_closer().await;
+        assert_eq!((sight.seen.dead_letters.total, &sight.seen.dead_letters.latest), (0, &None));
+
+        let store = sight.systems.dead_letters(&sight.pipeline);
+        for (function, offset, reason, total, latest) in [
+            ("p.f", 7, "no JSON", 1, "t/1/0/7: no JSON"),
+            // A letter of another pipeline is newer, and none of ours.
+            ("other.f", 9, "late", 1, "t/1/0/7: no JSON"),
+            // The newest is the one that was stored last, whatever its offset.
+            ("p.f", 3, "ahead", 2, "t/1/0/3: ahead"),
+        ] {
+            clock.advance_us(1_000_000);
+            store.put(&[letter(function, offset, reason)]).await.unwrap();
+            sight.look_closer().await;
+            let seen = &sight.seen.dead_letters;
+            assert_eq!((seen.total, seen.latest.as_deref()), (total, Some(latest)));
+        }
+    }
+}

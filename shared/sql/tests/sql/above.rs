@@ -1,6 +1,9 @@
 //! Expressions above the aggregate: total, and the same in every store.
 
-use crate::fixture::{Event, event, planned, refused, table};
+use crate::{
+    fixture::{Event, event, planned, refused, table},
+    messages::INTERNAL,
+};
 
 #[tokio::test]
 async fn a_group_that_cannot_be_computed_is_null_whatever_the_cut() {
@@ -51,6 +54,30 @@ async fn what_differs_between_stores_is_refused() {
         let message = refused(sql).await;
         assert!(message.contains(says), "{sql}\n  said: {message}\n  not:  {says}");
     }
+}
+
+/// Functions that one of the two stores has in another way, or not at all.
+#[tokio::test]
+async fn a_function_that_is_not_on_the_white_list_is_refused_by_its_name() {
+    let mut wrong = Vec::new();
+    for (call, says) in [
+        ("date_bin(INTERVAL '1 hour', max(at))", "date_bin()"),
+        ("log2(max(price))", "log2()"),
+        ("to_unixtime(max(at))", "to_unixtime()"),
+        ("isnan(max(price))", "isnan()"),
+        ("ends_with(max(branch), 'a')", "ends_with()"),
+        ("arrow_typeof(max(price))", "arrow_typeof()"),
+        ("sha256(max(branch))", "sha256()"),
+        ("regexp_match(max(branch), 'a')[1]", "regexp_match()"),
+        ("struct(max(branch), max(price))", "struct()"),
+    ] {
+        let message = refused(&format!("SELECT branch, {call} AS v FROM t GROUP BY branch")).await;
+        let internal = INTERNAL.iter().find(|word| message.contains(**word));
+        if !message.contains(says) || internal.is_some() {
+            wrong.push(format!("{call}\n  said:   {message}\n  not:    {says}\n  hidden: {internal:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[tokio::test]

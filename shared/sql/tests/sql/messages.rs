@@ -256,7 +256,7 @@ const STREAMS: [Mistake; 26] = [
 ];
 
 /// Words of the engine that users don't know.
-const INTERNAL: [&str; 22] = [
+pub const INTERNAL: [&str; 22] = [
     "DataFusion",
     "datafusion",
     "Arrow",

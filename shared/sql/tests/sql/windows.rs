@@ -78,6 +78,19 @@ async fn the_end_of_a_window_and_windows_of_a_subquery_are_groups_too() {
     assert_eq!(shown(having, &few()).await, ["1970-01-01T00:00:02Z|2"]);
 }
 
+/// `GROUP BY at` names the column in some databases and the window in others: it must not silently be the raw time.
+#[tokio::test]
+async fn a_window_with_the_name_of_its_time_is_the_window_or_is_refused() {
+    for call in ["tumble(at, INTERVAL '1 minute')", "hop(at, INTERVAL '1 minute', INTERVAL '1 minute')"] {
+        let message = refused(&format!("SELECT {call} AS at, count(*) AS n FROM t GROUP BY at")).await;
+        assert!(message.contains("GROUP BY"), "{message}");
+        for groups in ["1", call] {
+            let sql = format!("SELECT {call} AS at, count(*) AS n FROM t GROUP BY {groups}");
+            assert_eq!(shown(&sql, &few()).await, ["1970-01-01T00:00:00Z|4"], "{sql}");
+        }
+    }
+}
+
 /// The events with other times.
 fn at(rows: &RecordBatch, times: Vec<Option<i64>>) -> RecordBatch {
     let index = rows.schema().index_of("at").unwrap();

@@ -1,5 +1,6 @@
 mod conformance;
 mod consume;
+mod full_disk;
 mod log;
 mod sink;
 

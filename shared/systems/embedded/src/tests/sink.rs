@@ -185,7 +185,14 @@ async fn finished_rows_follow_their_states() {
     let read = sink.store.read_table("words", twice).await.unwrap();
     assert_eq!(texts(&read), [["10"], ["20"]]);
     let missing = Arc::new(Schema::new(vec![Field::new("thrice", DataType::Int64, true)]));
-    assert!(matches!(sink.store.read_table("words", missing).await, Err(Error::Stop(_))));
+    assert!(matches!(sink.store.read_table("words", missing.clone()).await, Err(Error::Stop(_))));
+    let refused = sink.store.read_table("nowhere", missing).await.unwrap_err();
+    assert!(matches!(refused, Error::Stop(_)), "{refused:?}");
+    assert_eq!(
+        refused.to_string(),
+        "the embedded store has no table `nowhere`. A function's own table is created by `millstream up`; a table from \
+         elsewhere needs its database's address, or is read from a file"
+    );
     assert!(matches!(sink.store.newest_rows("sqlite_master", 1).await, Err(Error::Stop(_))));
 }
 
