@@ -363,6 +363,14 @@ impl<'a> WhiteList<'a> {
     fn refuse_what(&self, what: &str, expr: &Expr) -> SqlError {
         let refs = expr.column_refs();
         let of_keys = !refs.is_empty() && refs.iter().all(|column| self.keys.contains(column.name.as_str()));
+        if of_keys && what == "tumble()" {
+            // Grouped by both, each time would be a group.
+            return SqlError::new(
+                "tumble(…) is computed with each event: write it in GROUP BY instead of the time, by its place in SELECT (a name \
+                 in GROUP BY is the field's before it is the result's), as in SELECT tumble(time, INTERVAL '1 minute') AS start, \
+                 count(*) AS n FROM topic GROUP BY 1",
+            );
+        }
         let instead = if of_keys {
             "It depends on the groups only: write it in GROUP BY too, where it is computed with each event"
         } else {

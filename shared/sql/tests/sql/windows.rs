@@ -83,7 +83,8 @@ async fn the_end_of_a_window_and_windows_of_a_subquery_are_groups_too() {
 async fn a_window_with_the_name_of_its_time_is_the_window_or_is_refused() {
     for call in ["tumble(at, INTERVAL '1 minute')", "hop(at, INTERVAL '1 minute', INTERVAL '1 minute')"] {
         let message = refused(&format!("SELECT {call} AS at, count(*) AS n FROM t GROUP BY at")).await;
-        assert!(message.contains("GROUP BY"), "{message}");
+        assert!(message.contains("write it in GROUP BY") && message.contains("GROUP BY 1"), "{message}");
+        assert!(!message.contains("GROUP BY too"), "grouped by both, each time would be a group: {message}");
         for groups in ["1", call] {
             let sql = format!("SELECT {call} AS at, count(*) AS n FROM t GROUP BY {groups}");
             assert_eq!(shown(&sql, &few()).await, ["1970-01-01T00:00:00Z|4"], "{sql}");
