@@ -194,6 +194,16 @@ async fn a_secret_that_did_not_mount_is_named() {
     assert!(!scene.folder().join("data").join("millstream.db").exists(), "nothing was embedded instead");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_argument_of_a_binary_is_refused_and_not_told() {
+    let scene = Scene::new(Setting { name: "argument", ..Setting::default() }).await;
+    let mut child = Child::run("aggregate", &["--function=flow"], &scene, &[]);
+    assert!(!child.end().await.success());
+    let said = child.stderr();
+    assert!(said.contains("takes no arguments") && said.contains("MILLSTREAM_FUNCTION"), "{said}");
+    assert!(!said.contains("--function"), "it may be a secret: {said}");
+}
+
 /// `dev` runs the pipeline on the same brokers as the function in production.
 #[tokio::test(flavor = "multi_thread")]
 async fn dev_does_not_join_the_group_of_the_function_in_production() {
