@@ -71,29 +71,27 @@ fn all_functions_are_audited_at_once() {
     assert_eq!(lines.last(), Some(&"2 functions audited: no difference"), "{out}");
     assert!(err.contains("shop.income: ") && err.contains("3 of 3 records"), "progress: {err}");
 
-    shop.tamper("UPDATE income_state SET income = '9.00' WHERE shop = 'null'");
+    shop.tamper("UPDATE income SET income = '9.00' WHERE shop = 'null'");
     let audit = shop.run(&["audit"]);
     let (out, _) = said(&audit);
     assert_eq!(audit.status.code(), Some(1), "{out}");
     assert!(out.contains("shop='null': ") && out.contains("income=9.00") && out.contains("income=1.00"), "{out}");
-    // The row itself, and the row that readers see, in both directions.
+    // The row against the log, and against the stored states in both directions.
     assert!(out.ends_with("2 functions audited: 3 differences\n"), "{out}");
     let report = json(&shop.run(&["audit", "--json"]));
     assert_eq!((&report[0]["clean"], &report[1]["clean"]), (&false.into(), &true.into()), "{report}");
 
-    shop.tamper("UPDATE income_state SET income = '1.00' WHERE shop = 'null'");
-    shop.tamper("UPDATE income_state SET buyers_sketch = zeroblob(length(buyers_sketch)) WHERE shop = 'null'");
-    let (out, _) = said(&shop.run(&["audit", "income"]));
-    assert!(out.contains("shop='null': ") && out.len() < 600, "a sketch is shown as a hash: {} letters", out.len());
+    shop.tamper("UPDATE income SET income = '1.00' WHERE shop = 'null'");
+    assert_eq!(shop.run(&["audit"]).status.code(), Some(0));
 }
 
 #[test]
-fn what_readers_see_is_compared_too() {
+fn states_that_do_not_fit_are_found_before_they_are_merged_again() {
     let shop = Shop::filled();
-    shop.tamper("UPDATE income SET income = '3.00' WHERE shop = 'null'");
+    shop.tamper("UPDATE income_state SET income = '3.00' WHERE shop = 'null'");
     let audit = shop.run(&["audit", "income"]);
     let (out, _) = said(&audit);
     assert_eq!(audit.status.code(), Some(1), "{out}");
-    assert!(out.contains("readers see shop='null', income=3.00, "), "{out}");
-    assert!(out.contains("readers don't see shop='null', income=1.00, "), "{out}");
+    assert!(out.contains("readers see shop='null', income=1.00, "), "{out}");
+    assert!(out.contains("readers don't see shop='null', income=3.00, "), "{out}");
 }

@@ -1,44 +1,49 @@
-//! The audit of exactly-once: compares what the sink holds with the result of one pass over the log.
+//! The audit of exactly-once: compares what readers of a table see with the function's statement as one query over the log.
 
-pub(crate) mod balance;
-mod by_key;
-mod cells;
-mod encoder;
+pub(crate) mod compare;
+pub(crate) mod encoder;
 mod floats;
-mod pass;
+mod log_rows;
+mod query;
+mod records;
 mod report;
 mod scope;
-mod shown_rows;
+pub(crate) mod side;
 mod states;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
-use millstream_core::{Combine, Error, Result, Snapshot, Table};
+use millstream_core::{Column, Error, Result, Role, Sink, Table, TakeRows};
 use millstream_pipeline::{Function as Declared, Pipeline};
+use millstream_sql::WholeColumn;
 
 use self::{
-    balance::Balance,
-    by_key::Doubtful,
-    pass::{Expected, LogReader},
-    scope::{check_topics, inseparable_error, known_fences, note_references, note_unfenced},
+    compare::{Unequal, compare},
+    encoder::Encoder,
+    log_rows::Input,
+    query::Query,
+    records::find_refused,
+    scope::{check_retention, check_topics, inseparable_error, known_fences, note_references, note_unfenced},
+    side::Side,
 };
-use crate::{NotRunnable, Systems, letters::Letters, plan_function, reference};
+use crate::{NotRunnable, Systems, letters::Letters, plan_function, reference, rows::shown};
 
 pub use report::{AuditProgress, AuditReport, Difference};
 
-/// Reads the log once, from where the function began up to its fences, computes what the sink should hold, and compares
-/// row by row. Then it compares what readers see with the stored states. The function may run meanwhile: fences and
-/// rows are read at one instant.
+/// Reads the log, from where the function began up to its fences, as one query by the plain engine, and compares its result
+/// with the rows that readers see, row by row. Then it compares these with the stored states, where there are some. The
+/// function may run meanwhile: fences and rows are read at one instant.
 ///
-/// Floats computed from several records are equal if they differ by at most 1e-9 of the larger one. If they differ by
-/// more, the log is read again in another order: the change shows how far such a value depends on the order, and four
-/// times the change is allowed. Means and squared differences (of stddev and var) may also differ by the rounding of
-/// values of their size. References are joined as they are now.
+/// It shares with the function the decoder, how a statement is read and typed, and which records are late or ahead. It uses
+/// no states, no batches and no merging. See [`millstream_sql::Whole`].
 ///
-/// Memory: the sink's rows and the expected ones, with their keys; the states that are not merged yet, up to 200,000
-/// rows or 64 MiB, or half of the merged ones; and an eighth for the merging itself. For an append-only table: the
-/// sink's rows twice.
+/// Floats computed from several records are equal if they differ by at most 1e-9 of the larger one, or by no more than
+/// rounding may change a sum, a mean, a variance or a deviation of these records. If another one differs by more, the
+/// log is read again in another order: the change shows how far such a value depends on the order, and four times the
+/// change is allowed. References are joined as they are now.
+///
+/// Memory: 128 MiB for groups, and one part in 64 of the rows; what is beyond that goes to temporary files. The positions of
+/// the function's dead letters are held in memory.
 ///
 /// # Errors
 /// `Stop` if the log no longer has all records that went into the sink, or is a different log; the errors of the
@@ -65,85 +70,108 @@ pub async fn audit_telling(
     let table = plan.planned.table.clone();
     let sink = systems.sink(&id, &declared.into, table.clone())?;
     sink.prepare(false).await?;
-    let mut stored = sink.snapshot().await?;
-    // Letters are read after the fences: a letter is durable before its fence moves.
-    let letters = Letters::of(systems.dead_letters(pipeline).as_ref(), &id).await?;
 
     let source = systems.source();
-    let mut report = AuditReport { function: id.clone(), fences: stored.fences.clone(), ..AuditReport::default() };
-    report.rows = stored.rows.iter().map(|rows| rows.num_rows() as u64).sum();
+    let dead_letters = systems.dead_letters(pipeline);
+    let query = Query { pipeline, name, plan: &plan, reading, source: &source, dead_letters: &dead_letters };
+    let mut pass = query.pass();
+    let mut whole = query.planned(&pass).await?;
+    let encoder = Arc::new(Encoder::new(whole.columns.clone())?);
+    let public = systems.sink(&id, &declared.into, public(&table, &whole.columns))?;
+    let (fences, mut stored) = scan(public.as_ref(), &encoder).await?;
+    let mut report = AuditReport { function: id.clone(), fences, rows: stored.rows, ..AuditReport::default() };
+    // Letters are read after the fences: a letter is durable before its fence moves.
+    let letters = Arc::new(Letters::of(dead_letters.as_ref(), &id).await?);
     report.notes.extend(note_references(pipeline, declared));
-    report.notes.extend(note_unfenced(pipeline, reading, source.as_ref(), &stored.fences).await?);
-    let (fences, gone) = known_fences(pipeline, reading, &stored.fences);
-    check_topics(source.as_ref(), &id, &fences).await?;
-    let log = LogReader { plan: &plan, reading, letters: &letters, log: source.as_ref(), fences: &fences };
-    match &table.combine {
-        None => {
-            let rows = std::mem::take(&mut stored.rows);
-            appended(&log, &table, rows, &gone, &mut report, told).await
-        }
-        Some(combine) => {
-            if !gone.is_empty() {
-                return Err(inseparable_error(&table, &gone));
-            }
-            merged(&log, &table, combine, &stored, &mut report, told).await?;
-            if table.view.is_some() {
-                let public = systems.sink(&id, &declared.into, shown_rows::public(&table))?;
-                shown_rows::compare(&table, combine.as_ref(), sink.as_ref(), public.as_ref(), stored, &mut report)
-                    .await?;
-            }
-            Ok(())
-        }
-    }?;
-    Ok(report)
-}
+    report.notes.extend(note_unfenced(pipeline, reading, source.as_ref(), &report.fences).await?);
+    let (known, gone) = known_fences(pipeline, reading, &report.fences);
+    if table.combine.is_some() && !gone.is_empty() {
+        return Err(inseparable_error(&table, &gone));
+    }
+    check_topics(source.as_ref(), &id, &known).await?;
+    check_retention(source.as_ref(), &known).await?;
+    let input = Input::of(&known, letters);
 
-async fn appended(
-    log: &LogReader<'_>,
-    table: &Table,
-    stored: Vec<RecordBatch>,
-    gone: &[String],
-    report: &mut AuditReport,
-    told: &mut (dyn FnMut(AuditProgress) + Send),
-) -> Result<()> {
-    let mut balance = Balance::new(table)?;
-    stored.into_iter().try_for_each(|rows| balance.add(&rows, 1))?;
-    let mut expected = Expected::Appended(balance);
-    log.read(&mut expected, false, report, told).await?;
-    let Expected::Appended(balance) = expected else { return Ok(()) };
+    let mut expected = match query.run(whole, &pass, input.clone(), &encoder, told).await {
+        // Some record can't be processed and is no dead letter: it is found, reported and left out.
+        Err(Error::Poison(_)) => {
+            let refused = find_refused(&query, &input).await?;
+            refused.iter().for_each(|(position, reason)| report.lose(position.clone(), reason.clone()));
+            let without =
+                Input { refused: refused.into_iter().map(|(position, _)| position).collect(), ..input.clone() };
+            pass = query.pass();
+            whole = query.planned(&pass).await?;
+            query.run(whole, &pass, without, &encoder, told).await?
+        }
+        ran => ran?,
+    };
+    report.take(&pass);
+    let view = |report: &mut AuditReport, unequal: Unequal| report.unequal(&encoder.columns, unequal, &gone);
+    let doubtful = compare(&mut stored, &mut expected, true, &mut |unequal| view(&mut report, unequal))?;
+    if !doubtful.is_empty() {
+        let again = query.in_another_order(&input, &encoder, &doubtful, told).await?;
+        for pair in again.decide(doubtful) {
+            let unequal = stored.unequal(&pair.first, &pair.second)?;
+            view(&mut report, unequal)?;
+        }
+    }
     if !gone.is_empty() {
         report.notes.push(format!(
             "the sink also holds data from {}. Rows don't show where they came from, so the audit only checked that no \
              row of the log is missing; {} more rows could not be compared",
             gone.join(", "),
-            balance.surplus()
+            report.surplus
         ));
     }
-    balance.differences(|difference| {
-        if gone.is_empty() || matches!(difference, Difference::Missing(_)) {
-            report.add(difference);
-        }
-    })
+    states::compare(&table, sink.as_ref(), public.as_ref(), &encoder, stored, &mut report).await?;
+    Ok(report)
 }
 
-async fn merged(
-    log: &LogReader<'_>,
-    table: &Table,
-    combine: &Arc<dyn Combine>,
-    stored: &Snapshot,
-    report: &mut AuditReport,
-    told: &mut (dyn FnMut(AuditProgress) + Send),
-) -> Result<()> {
-    let mut expected = log.table(table, combine, false, report, told).await?;
-    let mut doubtful = Doubtful::default();
-    for rows in &stored.rows {
-        expected.meet(rows, |difference| report.add(difference), &mut doubtful)?;
+/// What readers see, as a read-only table.
+fn public(table: &Table, columns: &[WholeColumn]) -> Table {
+    let column = |column: &WholeColumn| Column {
+        name: column.name.clone(),
+        data_type: column.data_type.clone(),
+        nullable: true,
+        role: Role::Value,
+    };
+    let columns = columns.iter().map(column).collect();
+    Table { name: table.public_name().to_owned(), columns, combine: None, view: None }
+}
+
+type Fences = Vec<(millstream_core::TopicPartition, millstream_core::Fence)>;
+
+/// The fences and the rows of a sink, of one instant.
+async fn scan(sink: &dyn Sink, encoder: &Arc<Encoder>) -> Result<(Fences, Side)> {
+    let side = Arc::new(Mutex::new(Side::new(encoder)));
+    let into = Arc::clone(&side);
+    let take: TakeRows = Arc::new(move |rows| into.lock().unwrap_or_else(PoisonError::into_inner).add(&rows));
+    let fences = sink.scan(take).await.map_err(|error| error.context("what readers see"))?;
+    let side = std::mem::replace(&mut *side.lock().unwrap_or_else(PoisonError::into_inner), Side::new(encoder));
+    Ok((fences, side))
+}
+
+impl AuditReport {
+    /// Adds rows that are not on both sides: the sink's first, then those of the log. Of a sink that also holds rows from
+    /// elsewhere (`gone`), only the missing ones are differences.
+    fn unequal(&mut self, columns: &[WholeColumn], unequal: Unequal, gone: &[String]) -> Result<()> {
+        let times = |count: u64| if count > 1 { format!(" ({count} times)") } else { String::new() };
+        match unequal {
+            Unequal::First(_, count) if !gone.is_empty() => self.surplus += count,
+            Unequal::First(row, count) => {
+                let row = shown(columns, &row, 0)?.all() + &times(count);
+                self.add(Difference::Unexpected(row));
+            }
+            Unequal::Second(row, count) => {
+                let row = shown(columns, &row, 0)?.all() + &times(count);
+                self.add(Difference::Missing(row));
+            }
+            Unequal::Both(first, second) => {
+                let (stored, expected) = (shown(columns, &first, 0)?, shown(columns, &second, 0)?);
+                let (stored_values, expected_values) = stored.differing(&expected);
+                self.add(Difference::Differs { key: stored.key, stored: stored_values, expected: expected_values });
+            }
+        }
+        Ok(())
     }
-    expected.find_missing(|difference| report.add(difference))?;
-    if !doubtful.is_empty() {
-        // The first pass has already reported the records that can't be processed.
-        let again = log.table(table, combine, true, &mut AuditReport::default(), told).await?;
-        expected.judge(&doubtful, &again, |difference| report.add(difference))?;
-    }
-    Ok(())
 }

@@ -6,16 +6,26 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use arrow::{
     array::{Array as _, RecordBatch},
-    datatypes::{Field, Schema},
+    datatypes::{DataType, Field, Schema},
 };
-use millstream_core::{Column, DeadLetter, Env, Error, Limits, ManualClock, Result, Role, Table};
+use millstream_core::{DeadLetter, Env, Error, Limits, ManualClock, Result};
 use millstream_pipeline::{ExpectedLetters, Fixture, Pipeline, Place};
+use millstream_sql::{Precision, WholeColumn};
 use tempfile::TempDir;
 
 use self::given::read_given;
 use crate::{
-    Connections, Function, Systems, audit::balance::Balance, csv_cells::cell_of, csv_table::csv_header, read_csv,
-    rows::texts, schema_of,
+    Connections, Function, Systems,
+    audit::{
+        compare::{Unequal, compare as sides},
+        encoder::Encoder,
+        side::Side,
+    },
+    csv_cells::cell_of,
+    csv_table::csv_header,
+    read_csv,
+    rows::texts,
+    schema_of,
 };
 
 /// The largest number of batches in the second run of a test: each batch is a commit.
@@ -181,27 +191,31 @@ async fn compare(function: &Function, path: &Path) -> Result<Vec<String>> {
     // A null that should not be there is a difference, and not a mistake of the file.
     let schema = columns.iter().map(|index| all.field(*index).clone().with_nullable(true));
     let schema = Arc::new(Schema::new(schema.collect::<Vec<_>>()));
-    let column = |field: &Arc<Field>| Column {
-        name: field.name().clone(),
-        data_type: field.data_type().clone(),
-        nullable: true,
-        role: Role::Value,
+    let column = |field: &Arc<Field>| {
+        let (name, data_type) = (field.name().clone(), field.data_type().clone());
+        // The last digits of floats depend on how batches are cut.
+        let precision = if data_type == DataType::Float64 { Precision::Rounded } else { Precision::Exact };
+        WholeColumn { name, data_type, precision, rounding: None }
     };
-    let columns_of_file = schema.fields().iter().map(column).collect();
-    let table = Table { name: function.table.name.clone(), columns: columns_of_file, combine: None, view: None };
-    let mut balance = Balance::new(&table)?;
+    let encoder = Arc::new(Encoder::new(schema.fields().iter().map(column).collect())?);
+    let (mut found, mut expected) = (Side::new(&encoder), Side::new(&encoder));
     for batch in shown(function).await? {
         let projected = batch.project(&columns);
-        balance.add(&projected.map_err(|error| Error::stop("internal: columns of the table").caused_by(error))?, 1)?;
+        found.add(&projected.map_err(|error| Error::stop("internal: columns of the table").caused_by(error))?)?;
     }
-    balance.add(&read_csv(path, &schema)?, -1)?;
-    // The last digits of floats depend on how batches are cut.
-    balance.cancel_close()?;
+    expected.add(&read_csv(path, &schema)?)?;
     let mut lines = Vec::new();
-    for (row, times) in balance.rest()? {
-        let what = if times > 0 { "not expected" } else { "missing" };
-        lines.extend(csv_lines(&row, "null")?.into_iter().map(|line| (line, what)));
-    }
+    sides(&mut found, &mut expected, false, &mut |unequal| {
+        let rows = match &unequal {
+            Unequal::First(row, _) => vec![(row, "not expected")],
+            Unequal::Second(row, _) => vec![(row, "missing")],
+            Unequal::Both(first, second) => vec![(first, "not expected"), (second, "missing")],
+        };
+        for (row, what) in rows {
+            lines.extend(csv_lines(row, "null")?.into_iter().map(|line| (line, what)));
+        }
+        Ok(())
+    })?;
     lines.sort();
     Ok(lines.into_iter().map(|(line, what)| format!("{what}: {line}")).collect())
 }

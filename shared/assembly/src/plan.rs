@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_codec::{JsonDecoder, JsonOptions, full_schema};
 use millstream_core::Decode;
-use millstream_pipeline::{Diagnostic, Format, Function, Pipeline, Topic};
+use millstream_pipeline::{Diagnostic, Format, Function, Pipeline, Reading, Topic};
 use millstream_sql::{Input, Planned, ReferenceTable, SqlError, Statement};
 
 use crate::{NotRunnable, used::joined_by};
@@ -33,20 +33,13 @@ pub async fn plan_function(pipeline: &Pipeline, name: &str) -> Result<FunctionPl
         let (line, column) = reading.sql.position_in_file(error.line.zip(error.column));
         place(line, column, format!("function `{name}`: {}", error.message))
     };
-    let topics: Vec<(&String, &Topic)> =
-        reading.topics().filter_map(|topic| pipeline.topics.get_key_value(topic)).collect();
-    let inputs = topics.iter().map(|(name, topic)| Input { name: (*name).clone(), schema: full_schema(&topic.schema) });
+    let topics = topics_of(pipeline, reading);
     let references: Vec<_> = pipeline
         .references
         .iter()
         .map(|(name, reference)| Arc::new(ReferenceTable::new(name, Arc::clone(&reference.schema))))
         .collect();
-    let statement = Statement {
-        sql: &reading.sql.text,
-        inputs: inputs.collect(),
-        references: references.clone(),
-        into: &function.into.name,
-    };
+    let statement = statement(pipeline, function, reading, references.clone());
     let planned = millstream_sql::plan(&statement).await.map_err(at)?;
     if planned.table.combine.is_some() {
         check_merging(function).map_err(|message| at(refusal(&message)))?;
@@ -60,6 +53,33 @@ pub async fn plan_function(pipeline: &Pipeline, name: &str) -> Result<FunctionPl
     let is_joined = |table: &Arc<ReferenceTable>| joined_by(pipeline, function).any(|(name, _)| *name == table.name);
     let references = references.into_iter().filter(is_joined).collect();
     Ok(FunctionPlan { planned, decoders, references })
+}
+
+/// The statement of a planned function, over the rows that its references have now.
+pub(crate) fn statement_of<'a>(
+    pipeline: &'a Pipeline,
+    name: &str,
+    plan: &FunctionPlan,
+) -> Result<Statement<'a>, NotRunnable> {
+    let function = pipeline.functions.get(name);
+    let found = function.and_then(|function| Some((function, function.reading()?)));
+    let (function, reading) = found.ok_or_else(|| NotRunnable { function: name.to_owned() })?;
+    Ok(statement(pipeline, function, reading, plan.references.clone()))
+}
+
+fn statement<'a>(
+    pipeline: &Pipeline,
+    function: &'a Function,
+    reading: &'a Reading,
+    references: Vec<Arc<ReferenceTable>>,
+) -> Statement<'a> {
+    let topics = topics_of(pipeline, reading).into_iter();
+    let inputs = topics.map(|(name, topic)| Input { name: name.clone(), schema: full_schema(&topic.schema) });
+    Statement { sql: &reading.sql.text, inputs: inputs.collect(), references, into: &function.into.name }
+}
+
+fn topics_of<'a>(pipeline: &'a Pipeline, reading: &Reading) -> Vec<(&'a String, &'a Topic)> {
+    reading.topics().filter_map(|topic| pipeline.topics.get_key_value(topic)).collect()
 }
 
 fn refusal(message: &str) -> SqlError {

@@ -7,7 +7,8 @@ use arrow::{
     datatypes::DataType,
     util::display::{ArrayFormatter, FormatOptions},
 };
-use millstream_core::{Error, Result, Role, Table};
+use millstream_core::{Error, Result};
+use millstream_sql::{Precision, WholeColumn};
 
 /// Longer binary values are shown as their length and a hash: a sketch has thousands of bytes.
 const SHOWN_BYTES: usize = 32;
@@ -21,11 +22,6 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// The columns that are not keys.
-    pub(crate) fn values(&self) -> String {
-        self.cells.join(", ")
-    }
-
     /// The non-key columns that differ, of this row and of another one of the same table.
     pub(crate) fn differing(&self, other: &Self) -> (String, String) {
         let differ = self.cells.iter().zip(&other.cells).filter(|(here, there)| here != there);
@@ -35,7 +31,12 @@ impl Line {
 
     /// All columns.
     pub(crate) fn all(&self) -> String {
-        if self.key.is_empty() { self.values() } else { format!("{}, {}", self.key, self.values()) }
+        let cells = self.cells.join(", ");
+        match (self.key.is_empty(), cells.is_empty()) {
+            (true, _) => cells,
+            (false, true) => self.key.clone(),
+            (false, false) => format!("{}, {cells}", self.key),
+        }
     }
 }
 
@@ -43,11 +44,11 @@ impl Line {
 ///
 /// # Errors
 /// `Stop` for a type without a text form.
-pub(crate) fn shown(table: &Table, batch: &RecordBatch, row: usize) -> Result<Line> {
+pub(crate) fn shown(columns: &[WholeColumn], batch: &RecordBatch, row: usize) -> Result<Line> {
     let (mut key, mut cells) = (Vec::new(), Vec::new());
-    for (column, values) in table.columns.iter().zip(batch.columns()) {
+    for (column, values) in columns.iter().zip(batch.columns()) {
         let cell = format!("{}={}", column.name, cell(values, row)?);
-        if column.role == Role::Key { key.push(cell) } else { cells.push(cell) }
+        if column.precision == Precision::Key { key.push(cell) } else { cells.push(cell) }
     }
     Ok(Line { key: key.join(", "), cells })
 }

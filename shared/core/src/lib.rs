@@ -48,7 +48,7 @@ pub use owner::{Claim, Holding, Owner, OwnerRecord, Rows, term_ended};
 pub use position::{Position, TopicPartition};
 pub use retries::Retries;
 pub use settings::{Compression, Late, OnGap, Start, Tombstones};
-pub use sink::{Sink, Snapshot, WHOLE_TOPIC};
+pub use sink::{Sink, Snapshot, TakeRows, WHOLE_TOPIC};
 pub use storable::MAX_KEY_BYTES;
 pub use store::{Connect, LogStore, TableStore, TextRows};
 pub use table::{Column, Combine, Merge, Role, Table, View, quote_identifier};

@@ -1,3 +1,5 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 
@@ -14,6 +16,9 @@ pub struct Snapshot {
     /// The rows of the table, in its columns' order and types; in no order of rows.
     pub rows: Vec<RecordBatch>,
 }
+
+/// What takes rows that are read, batch by batch.
+pub type TakeRows = Arc<dyn Fn(RecordBatch) -> Result<()> + Send + Sync>;
 
 /// One table (or folder of files, or cache) that one function writes to, with the fences of that function.
 ///
@@ -99,6 +104,27 @@ pub trait Sink: Send + Sync {
     /// Before that, it writes in term 0, which only a table without an owner has (and tests).
     fn begin_term(&self, term: i64);
 
-    /// Fences and rows as of one instant: what an audit compares with the log, and a reference is loaded from.
-    async fn snapshot(&self) -> Result<Snapshot>;
+    /// Gives all rows to `take`, in the columns' order and types and in no order of rows, and returns the fence of every
+    /// partition that has one (without [`WHOLE_TOPIC`]): both as of one instant. Rows are not collected in memory. Called by an
+    /// audit; the caller starts again after an error.
+    ///
+    /// # Errors
+    /// Those of the store, and of `take`.
+    async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>>;
+
+    /// The same with all rows in memory: for tables that are known to be small.
+    ///
+    /// # Errors
+    /// Those of [`Sink::scan`].
+    async fn snapshot(&self) -> Result<Snapshot> {
+        let rows = Arc::new(Mutex::new(Vec::new()));
+        let taken = Arc::clone(&rows);
+        let take: TakeRows = Arc::new(move |batch| {
+            taken.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
+            Ok(())
+        });
+        let fences = self.scan(take).await?;
+        let rows = std::mem::take(&mut *rows.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(Snapshot { fences, rows })
+    }
 }

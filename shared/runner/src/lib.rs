@@ -23,6 +23,6 @@ mod start;
 mod stats;
 mod timeliness;
 
-pub use runner::{Parts, Runner};
+pub use runner::{Parts, REFUSED_BY_STORE, Runner};
 pub use stats::{PartitionStats, Stats};
 pub use timeliness::Timeliness;

@@ -21,6 +21,8 @@ use crate::{
 /// How many times one call reads the fence again before it leaves the retry to its host. Writers that fence each other
 /// still make progress, so a few re-reads suffice.
 const MAX_FENCED: usize = 10;
+/// What the reason of a dead letter begins with if the store has refused the record, and not the statement.
+pub const REFUSED_BY_STORE: &str = "refused by the store: ";
 
 /// The parts of a runner. The caller provides all of them, so that tests can replace any.
 pub struct Parts {
@@ -198,6 +200,7 @@ impl Runner {
             Error::Poison(cause) if without_rows => {
                 Error::stop(format!("the sink refuses a write without rows: {cause}"))
             }
+            Error::Poison(cause) => Error::poison(format!("{REFUSED_BY_STORE}{cause}")),
             error => error,
         })?;
         fault::point("runner.after_write");

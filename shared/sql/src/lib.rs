@@ -68,6 +68,7 @@ mod states;
 mod stored;
 mod types;
 mod unnest;
+mod whole;
 mod window;
 
 pub use error::{Result, SqlError};
@@ -77,4 +78,5 @@ pub use query::{WholeTable, query, tables_read};
 pub use reference::ReferenceTable;
 pub use statement::{Input, Statement};
 pub use types::name as type_name;
+pub use whole::{LogRows, Precision, ReadFailed, Whole, WholeColumn, WholeLimits};
 pub use window::MAX_WINDOWS_PER_EVENT;

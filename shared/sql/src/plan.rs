@@ -60,28 +60,26 @@ impl fmt::Debug for Planned {
 /// DISTINCT, OVER, joins of two streams, subqueries over a topic, exact medians, functions that give a different result
 /// each time), with the reason and what to write instead; and statements that would fail for every record.
 pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
-    // A thread of its own has a stack for the deepest statement that is accepted, and a panic of the planner fails only
-    // this statement.
-    let planned = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("planner".to_owned()).stack_size(STACK_BYTES);
-        let thread = thread.spawn_scoped(scope, || futures::executor::block_on(unguarded(statement)));
-        thread.map(std::thread::ScopedJoinHandle::join)
-    });
-    let (planned, transform) = match planned {
-        Ok(Ok(planned)) => planned?,
-        Ok(Err(_)) => {
-            return Err(SqlError::new(
-                "internal: the planner failed at this statement. Please report it, and write the statement in another \
-                 way",
-            ));
-        }
-        Err(error) => {
-            return Err(SqlError::new(format!("can't start a thread to plan the statement: {error}")));
-        }
-    };
+    let (planned, transform) = in_planner_thread(|| futures::executor::block_on(unguarded(statement)))?;
     // Running the plan may need the caller's runtime.
     rehearse(&transform, &statement.inputs, &planned.columns).await?;
     Ok(planned)
+}
+
+/// Runs `work` in a thread of its own, which has a stack for the deepest statement that is accepted. A panic of the planner
+/// fails only this statement.
+pub fn in_planner_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let done = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("planner".to_owned()).stack_size(STACK_BYTES);
+        thread.spawn_scoped(scope, work).map(std::thread::ScopedJoinHandle::join)
+    });
+    match done {
+        Ok(Ok(done)) => done,
+        Ok(Err(_)) => Err(SqlError::new(
+            "internal: the planner failed at this statement. Please report it, and write the statement in another way",
+        )),
+        Err(error) => Err(SqlError::new(format!("can't start a thread to plan the statement: {error}"))),
+    }
 }
 
 /// The stack size of the planning thread.
@@ -139,12 +137,12 @@ async fn unguarded(statement: &Statement<'_>) -> Result<(Planned, SqlTransform)>
 }
 
 /// Adds the casts that make the types of each expression's parts fit: a union of an int and a bigint is a bigint.
-fn with_final_types(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+pub fn with_final_types(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     Analyzer::with_rules(typing()).execute_and_check(plan, state.config_options(), |_, _| {})
 }
 
 /// Computes a constant expression.
-fn fold(state: &SessionState, expr: &Expr) -> Result<Expr> {
+pub fn fold(state: &SessionState, expr: &Expr) -> Result<Expr> {
     let options = Arc::clone(state.config_options());
     let context = SimplifyContext::builder().with_config_options(options).build();
     Ok(ExprSimplifier::new(context).simplify(expr.clone())?)

@@ -143,7 +143,7 @@ async fn within(
 }
 
 /// The rows with exactly the columns of `schema`, by position.
-fn as_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+pub fn as_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     // A value that doesn't fit is an error, never NULL.
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let cast_one = |(column, field): (&ArrayRef, &Arc<Field>)| {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::{
+    catalog::TableProvider,
     common::TableReference,
     execution::{
         FunctionRegistry, SessionStateBuilder,
@@ -41,17 +42,29 @@ pub fn session(statement: &Statement<'_>) -> Result<SessionState> {
     optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     // A batch that doesn't fit into memory is retried with fewer records, and never spilled to disk.
     let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
-    let context = context(config, RuntimeEnvBuilder::new().with_disk_manager_builder(no_disk))?;
+    let inputs = statement.inputs.iter().map(|input| (&input.name, &input.schema));
+    let references = statement.references.iter().map(|reference| (&reference.name, &reference.schema));
+    let slots = inputs.chain(references).map(|(name, schema)| {
+        let slot = SlotTable { name: name.clone(), schema: Arc::clone(schema) };
+        (name.clone(), Arc::new(slot) as Arc<dyn TableProvider>)
+    });
+    session_over(config, RuntimeEnvBuilder::new().with_disk_manager_builder(no_disk), slots)
+}
+
+/// A planner that knows these tables, and all functions that a pipeline's statement may call.
+pub fn session_over(
+    config: SessionConfig,
+    runtime: RuntimeEnvBuilder,
+    tables: impl IntoIterator<Item = (String, Arc<dyn TableProvider>)>,
+) -> Result<SessionState> {
+    let context = context(config, runtime)?;
     for window in [Window::Tumble, Window::Hop, Window::HopStarts] {
         context.register_udf(window.udf());
     }
     context.register_udf(sketch::estimate_udf());
     context.register_udf(casts::marker_udf());
-    let mut slots: Vec<_> =
-        statement.inputs.iter().map(|input| (input.name.clone(), Arc::clone(&input.schema))).collect();
-    slots.extend(statement.references.iter().map(|reference| (reference.name.clone(), Arc::clone(&reference.schema))));
-    for (name, schema) in slots {
-        context.register_table(TableReference::bare(name.clone()), Arc::new(SlotTable { name, schema }))?;
+    for (name, table) in tables {
+        context.register_table(TableReference::bare(name), table)?;
     }
     Ok(context.state())
 }

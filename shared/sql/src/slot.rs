@@ -139,7 +139,8 @@ pub fn fill(plan: &Arc<dyn ExecutionPlan>, rows: &HashMap<&str, &[RecordBatch]>)
     Ok(filled.data)
 }
 
-fn columns_of(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+/// The columns of `schema` by name; a batch may have others.
+pub fn columns_of(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let columns = schema.fields().iter().map(|field| {
         batch
             .column_by_name(field.name())

@@ -286,7 +286,7 @@ impl Lowering<'_> {
 }
 
 /// Can one record become several rows with the same position?
-fn rows_may_share_a_record(input: &LogicalPlan) -> bool {
+pub fn rows_may_share_a_record(input: &LogicalPlan) -> bool {
     let several =
         |node: &LogicalPlan| Ok(matches!(node, LogicalPlan::Unnest(_) | LogicalPlan::Join(_) | LogicalPlan::Union(_)));
     // The closure returns no error, so the walk can't either.

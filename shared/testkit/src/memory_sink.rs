@@ -12,7 +12,7 @@ use arrow::{
 };
 use async_trait::async_trait;
 use millstream_core::{
-    Claim, Column, Error, Fence, Holding, Owner, OwnerRecord, Result, Rows, Sink, Snapshot, Table, TopicPartition,
+    Claim, Column, Error, Fence, Holding, Owner, OwnerRecord, Result, Rows, Sink, Table, TakeRows, TopicPartition,
     WHOLE_TOPIC, meta, term_ended,
 };
 
@@ -367,12 +367,12 @@ impl Sink for MemorySink {
         }
     }
 
-    async fn snapshot(&self) -> Result<Snapshot> {
+    async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>> {
         let contents = self.store.contents.lock().await;
         let own = contents.fences.iter().filter(|((function, table, partition), _)| {
             *function == self.function && *table == self.table.name && partition.partition != WHOLE_TOPIC
         });
-        let fences = own.map(|((_, _, partition), fence)| (partition.clone(), fence.clone())).collect();
-        Ok(Snapshot { fences, rows: self.rows(&contents) })
+        self.rows(&contents).into_iter().try_for_each(|rows| take(rows))?;
+        Ok(own.map(|((_, _, partition), fence)| (partition.clone(), fence.clone())).collect())
     }
 }

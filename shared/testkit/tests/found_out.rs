@@ -9,7 +9,7 @@ use std::{
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_core::{
-    Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, Sink, Snapshot, Table, TopicPartition, WHOLE_TOPIC,
+    Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, Sink, Table, TakeRows, TopicPartition, WHOLE_TOPIC,
 };
 use millstream_testkit::{
     MemoryStore,
@@ -120,14 +120,14 @@ impl Sink for Flawed {
         }
     }
 
-    async fn snapshot(&self) -> Result<Snapshot> {
-        let mut snapshot = self.inner.snapshot().await?;
+    async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>> {
+        let mut fences = self.inner.scan(take).await?;
         if matches!(self.flaw, Flaw::ShowsWholeTopics) {
             let whole = TopicPartition::new("transaction", 1, WHOLE_TOPIC);
             let fence = self.inner.fence(&whole).await?;
-            snapshot.fences.extend(fence.map(|fence| (whole, fence)));
+            fences.extend(fence.map(|fence| (whole, fence)));
         }
-        Ok(snapshot)
+        Ok(fences)
     }
 }
 

@@ -58,8 +58,12 @@ impl Case {
         let casts = self.statement.features().contains("cast_double");
         let of_sums = self.largest_number() * 1e-13;
         let one = |expr: &Expr| {
-            let mut features = BTreeSet::new();
+            let (mut features, mut keys, mut aggregates) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
             expr.features(&mut features);
+            expr.uses(&mut keys, &mut aggregates);
+            let all = self.statement.aggregates();
+            let named = aggregates.iter().filter_map(|index| all.get(*index));
+            named.for_each(|aggregate| aggregate.features(&mut features));
             let sums = ["sum", "avg", "moments"].iter().any(|feature| features.contains(feature));
             if casts && sums { of_sums } else { DUST }
         };

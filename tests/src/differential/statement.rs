@@ -203,6 +203,14 @@ impl Select {
         format!("SELECT t._v AS _v, t._ord AS _ord, {}", text.strip_prefix("SELECT ").unwrap_or(&text))
     }
 
+    /// The aggregates that items and HAVING name by their numbers.
+    pub fn aggregates(&self) -> &[Expr] {
+        match &self.shape {
+            Shape::Rows(_) => &[],
+            Shape::Groups(grouped) => &grouped.aggregates,
+        }
+    }
+
     pub fn features(&self) -> BTreeSet<&'static str> {
         let mut found = BTreeSet::new();
         self.from.features(&mut found);

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod archive;
+mod audit;
 mod differential;
 mod faults;
 mod hosts;

@@ -3,27 +3,104 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray, RecordBatch},
+    array::{Array, ArrayRef, AsArray, RecordBatch},
     compute::unary,
-    datatypes::{DataType, Float32Type, Float64Type},
+    datatypes::{DataType, Field, Float32Type, Float64Type, Schema},
     row::{RowConverter, SortField},
 };
-use millstream_core::{Error, Result, Role, Table};
+use millstream_core::{Error, Result};
+use millstream_sql::{Precision, WholeColumn};
 
-/// Encodes rows as bytes that are equal if the rows are equal.
-pub(super) struct Encoder {
-    pub(super) converter: RowConverter,
+/// Encodes rows of some columns in three parts: what names the row, what must be equal, and what may be rounded. Without
+/// keys, everything that must be equal names the row.
+pub(crate) struct Encoder {
+    pub(super) columns: Vec<WholeColumn>,
+    key: Part,
+    exact: Part,
+    rounded: Vec<usize>,
+}
+
+/// Some of the columns.
+struct Part {
+    converter: RowConverter,
     columns: Vec<usize>,
 }
 
+/// A row as bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Encoded {
+    pub(super) key: Box<[u8]>,
+    pub(super) exact: Box<[u8]>,
+    pub(super) numbers: Vec<Number>,
+}
+
+/// A number that may be rounded, and by how much at most, as far as that is known. Compared by its bits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Number {
+    pub(super) value: Option<f64>,
+    pub(super) rounding: f64,
+}
+
+impl PartialEq for Number {
+    fn eq(&self, other: &Self) -> bool {
+        self.value.map(f64::to_bits) == other.value.map(f64::to_bits)
+    }
+}
+
+impl Eq for Number {}
+
 impl Encoder {
-    /// An encoder of these columns of a table.
-    pub(super) fn new(table: &Table, columns: Vec<usize>) -> Result<Self> {
-        let fields = columns.iter().map(|at| SortField::new(table.columns[*at].data_type.clone())).collect();
-        Ok(Self { converter: RowConverter::new(fields).map_err(internal)?, columns })
+    pub(crate) fn new(columns: Vec<WholeColumn>) -> Result<Self> {
+        let of = |wanted: Precision| {
+            (0..columns.len()).filter(|at| columns[*at].precision == wanted).collect::<Vec<usize>>()
+        };
+        let (mut key, mut exact) = (of(Precision::Key), of(Precision::Exact));
+        if key.is_empty() {
+            std::mem::swap(&mut key, &mut exact);
+        }
+        let part = |wanted: Vec<usize>| -> Result<Part> {
+            let fields = wanted.iter().map(|at| SortField::new(columns[*at].data_type.clone())).collect();
+            Ok(Part { converter: RowConverter::new(fields).map_err(internal)?, columns: wanted })
+        };
+        Ok(Self { key: part(key)?, exact: part(exact)?, rounded: of(Precision::Rounded), columns })
     }
 
-    pub(super) fn rows(&self, batch: &RecordBatch) -> Result<Vec<Box<[u8]>>> {
+    /// The rows of a batch, which may have columns of roundings behind its own.
+    pub(super) fn rows(&self, batch: &RecordBatch) -> Result<Vec<Encoded>> {
+        let (keys, exacts) = (self.key.rows(batch)?, self.exact.rows(batch)?);
+        let number = |row: usize, at: &usize| {
+            let rounding = self.columns[*at].rounding.filter(|rounding| *rounding < batch.num_columns());
+            let rounding = rounding.and_then(|rounding| float(batch.column(rounding), row)).unwrap_or(0.0);
+            Number { value: float(batch.column(*at), row), rounding }
+        };
+        let numbers = |row: usize| self.rounded.iter().map(|at| number(row, at)).collect();
+        let rows = keys.into_iter().zip(exacts).enumerate();
+        Ok(rows.map(|(row, (key, exact))| Encoded { key, exact, numbers: numbers(row) }).collect())
+    }
+
+    /// The row as a batch of one row.
+    pub(super) fn decode(&self, row: &Encoded) -> Result<RecordBatch> {
+        let mut columns: Vec<Option<ArrayRef>> = vec![None; self.columns.len()];
+        for (part, bytes) in [(&self.key, &row.key), (&self.exact, &row.exact)] {
+            if !part.columns.is_empty() {
+                let parser = part.converter.parser();
+                let values = part.converter.convert_rows([parser.parse(bytes)]).map_err(internal)?;
+                part.columns.iter().zip(values).for_each(|(at, values)| columns[*at] = Some(values));
+            }
+        }
+        for (at, number) in self.rounded.iter().zip(&row.numbers) {
+            columns[*at] = Some(Arc::new(arrow::array::Float64Array::from(vec![number.value])));
+        }
+        let field = |column: &WholeColumn| Field::new(&column.name, column.data_type.clone(), true);
+        let schema = Schema::new(self.columns.iter().map(field).collect::<Vec<_>>());
+        let columns: Option<Vec<_>> = columns.into_iter().collect();
+        let columns = columns.ok_or_else(|| internal("a column belongs to no part"))?;
+        RecordBatch::try_new(Arc::new(schema), columns).map_err(internal)
+    }
+}
+
+impl Part {
+    fn rows(&self, batch: &RecordBatch) -> Result<Vec<Box<[u8]>>> {
         if self.columns.is_empty() {
             return Ok(vec![Box::default(); batch.num_rows()]);
         }
@@ -31,17 +108,6 @@ impl Encoder {
         let rows = self.converter.convert_columns(&columns).map_err(internal)?;
         Ok(rows.iter().map(|row| row.as_ref().into()).collect())
     }
-}
-
-/// The indexes of the key columns.
-pub(super) fn key_columns(table: &Table) -> Vec<usize> {
-    (0..table.columns.len()).filter(|at| table.columns[*at].role == Role::Key).collect()
-}
-
-/// The rows with floats as stores hold them.
-pub(super) fn plain_batch(batch: &RecordBatch) -> Result<RecordBatch> {
-    let columns = batch.columns().iter().map(plain_floats).collect();
-    RecordBatch::try_new(batch.schema(), columns).map_err(internal)
 }
 
 /// Turns -0.0 into 0.0, and every NaN into the same one: stores don't tell them apart.
@@ -55,6 +121,12 @@ fn plain_floats(column: &ArrayRef) -> ArrayRef {
         })),
         _ => Arc::clone(column),
     }
+}
+
+/// The value of a column of doubles; `None` for a null.
+fn float(column: &ArrayRef, row: usize) -> Option<f64> {
+    let column = column.as_primitive_opt::<Float64Type>()?;
+    column.is_valid(row).then(|| column.value(row))
 }
 
 /// The error for a failure of Arrow.

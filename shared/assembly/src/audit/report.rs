@@ -2,6 +2,8 @@ use std::fmt;
 
 use millstream_core::{Fence, Position, TopicPartition};
 
+use super::log_rows::Pass;
+
 /// How many differences are kept; all of them are counted.
 const MAX_DIFFERENCES: usize = 1_000;
 
@@ -24,6 +26,8 @@ pub struct AuditReport {
     pub fences: Vec<(TopicPartition, Fence)>,
     /// What could not be compared, or not exactly, with the reason.
     pub notes: Vec<String>,
+    /// Rows of the sink that could not be compared, because it also holds rows from elsewhere.
+    pub surplus: u64,
 }
 
 /// The progress of an audit.
@@ -55,6 +59,13 @@ pub enum Difference {
     Shown(String),
     /// The function's stored states give this row, but readers don't see it.
     Hidden(String),
+    /// A dead letter whose record the function accepts.
+    Letter {
+        /// The record's position.
+        position: Position,
+        /// The reason that the letter gives.
+        reason: String,
+    },
     /// A record that can't be processed and isn't among the dead letters.
     Lost {
         /// Its position.
@@ -74,6 +85,9 @@ impl fmt::Display for Difference {
             }
             Self::Shown(row) => write!(f, "readers see {row}, but the stored states don't give it"),
             Self::Hidden(row) => write!(f, "readers don't see {row}, but the stored states give it"),
+            Self::Letter { position, reason } => {
+                write!(f, "record {position} is a dead letter (\u{201c}{reason}\u{201d}), but the function accepts it")
+            }
             Self::Lost { position, reason } => {
                 write!(f, "record {position} is neither a row nor a dead letter: {reason}")
             }
@@ -85,6 +99,30 @@ impl AuditReport {
     /// Does the sink hold exactly the result of one pass over the log?
     pub fn is_clean(&self) -> bool {
         self.total_differences == 0
+    }
+
+    pub(super) fn lose(&mut self, position: Position, reason: String) {
+        self.add(Difference::Lost { position, reason });
+    }
+
+    /// Takes over what a pass over the log has seen.
+    pub(super) fn take(&mut self, pass: &Pass) {
+        let mut seen = pass.seen();
+        (self.records, self.dead_letters) = (seen.records, seen.dead_letters);
+        for (position, reason) in std::mem::take(&mut seen.in_doubt) {
+            if let Some(reason) = reason {
+                self.add(Difference::Letter { position, reason });
+            }
+        }
+        if seen.not_checked > 0 {
+            self.notes.push(format!(
+                "{} dead letters were not checked: the store has refused their records, or there are more than a thousand",
+                seen.not_checked
+            ));
+        }
+        let lost = std::mem::take(&mut seen.lost);
+        self.total_differences += seen.total_lost - lost.len() as u64;
+        lost.into_iter().for_each(|(position, reason)| self.lose(position, reason));
     }
 
     pub(super) fn add(&mut self, difference: Difference) {

@@ -83,6 +83,21 @@ pub(super) async fn check_topics(log: &dyn Log, function: &str, fences: &[(Topic
     Ok(())
 }
 
+/// `Stop` if retention has removed records that went into the sink.
+pub(super) async fn check_retention(log: &dyn Log, fences: &[(TopicPartition, Fence)]) -> Result<()> {
+    for (partition, fence) in fences {
+        let held = log.watermarks(partition).await?;
+        if held.low > fence.start_offset && fence.next_offset > fence.start_offset {
+            return Err(Error::stop(format!(
+                "offsets {}..{} of {partition} went into the sink but are no longer in the log (retention): an audit \
+                 needs a log that still has all records",
+                fence.start_offset, held.low
+            )));
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn inseparable_error(table: &Table, gone: &[String]) -> Error {
     Error::stop(format!(
         "table {} also holds data from {}. Merged rows don't show which data is old and which is new, so this table \

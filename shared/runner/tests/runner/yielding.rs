@@ -5,7 +5,7 @@ use std::{future::Future, pin::pin, sync::Arc, task::Poll};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_core::{
-    Claim, DeadLetter, DeadLetters, Fence, Holding, Owner, OwnerRecord, Position, Result, Sink, Snapshot,
+    Claim, DeadLetter, DeadLetters, Fence, Holding, Owner, OwnerRecord, Position, Result, Sink, TakeRows,
     TopicPartition,
 };
 
@@ -74,8 +74,8 @@ impl<T: Sink + ?Sized> Sink for Yielding<T> {
         self.inner.begin_term(term);
     }
 
-    async fn snapshot(&self) -> Result<Snapshot> {
-        self.around(self.inner.snapshot()).await
+    async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>> {
+        self.around(self.inner.scan(take)).await
     }
 }
 

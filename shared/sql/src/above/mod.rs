@@ -4,7 +4,7 @@ mod postgres;
 mod total;
 mod white_list;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
@@ -125,6 +125,35 @@ pub async fn finish(
     Ok((Some(FinishPlan { plan, schema: Arc::new(Schema::new(out)) }), Some(view)))
 }
 
+/// A column of a flat SELECT: its name, its type, and the column below that it shows unchanged, if it shows one.
+pub type Shown = (String, DataType, Option<String>);
+
+/// What is to be returned of the columns that are shown, and which further columns come behind them.
+pub type Beside<'a, T> = &'a dyn Fn(&[Shown]) -> (T, Vec<Expr>);
+
+/// The nodes above the aggregate (top first, with the whole statement) as a plan over `aggregated`, which has the
+/// aggregate's columns under the names in `finished`; `keys` are those of the groups. Every operation is total, as in a
+/// view. `beside` is given the columns that are shown.
+pub fn flatten<T>(
+    state: &SessionState,
+    (above, root): (&[LogicalPlan], &LogicalPlan),
+    finished: Vec<Expr>,
+    aggregated: LogicalPlan,
+    keys: BTreeSet<&str>,
+    beside: Beside<'_, T>,
+) -> Result<(LogicalPlan, T)> {
+    let schema = DFSchema::clone(aggregated.schema());
+    let flat = Flat::of(above, root, finished)?.total(&WhiteList::new(state, &schema, keys))?;
+    let from = flat.outputs.iter().map(|(_, expr)| match expr {
+        Expr::Column(column) => Some(column.name.clone()),
+        _ => None,
+    });
+    let types = flat.columns(&schema)?.into_iter();
+    let shown: Vec<Shown> = types.zip(from).map(|((name, data_type), from)| (name, data_type, from)).collect();
+    let (columns, further) = beside(&shown);
+    Ok((flat.over(LogicalPlanBuilder::from(aggregated), further)?, columns))
+}
+
 /// The nodes above the aggregate as one flat SELECT over the states: its columns, and which rows it keeps. Every column
 /// of the aggregate is replaced by the expression that finishes it: a name of the topic that was left here would fail
 /// later, in a view.
@@ -192,12 +221,17 @@ impl Flat {
     /// The SELECT as a plan over the slot [`STATES`], including [`ROW`].
     fn plan(&self, schema: SchemaRef) -> Result<LogicalPlan> {
         let slot = Arc::new(SlotTable { name: STATES.to_owned(), schema });
-        let mut builder = LogicalPlanBuilder::scan(TableReference::bare(STATES), provider_as_source(slot), None)?;
+        let states = LogicalPlanBuilder::scan(TableReference::bare(STATES), provider_as_source(slot), None)?;
+        self.over(states, vec![column(ROW)])
+    }
+
+    /// The SELECT over `rows`, with further columns behind its own.
+    fn over(&self, rows: LogicalPlanBuilder, further: Vec<Expr>) -> Result<LogicalPlan> {
+        let mut rows = rows;
         for filter in &self.filters {
-            builder = builder.filter(filter.clone())?;
+            rows = rows.filter(filter.clone())?;
         }
-        let mut exprs: Vec<Expr> = self.outputs.iter().map(|(name, expr)| expr.clone().alias(name)).collect();
-        exprs.push(column(ROW));
-        Ok(builder.project(exprs)?.build()?)
+        let exprs = self.outputs.iter().map(|(name, expr)| expr.clone().alias(name)).chain(further);
+        Ok(rows.project(exprs.collect::<Vec<_>>())?.build()?)
     }
 }

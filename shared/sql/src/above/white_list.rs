@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
 use datafusion::{
     common::{
         DFSchema, ScalarValue,
-        tree_node::{Transformed, TreeNode},
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     execution::session_state::SessionState,
     functions::core::coalesce,
@@ -83,8 +83,12 @@ impl<'a> WhiteList<'a> {
 
     /// One node, whose children are total.
     fn node(&self, expr: Expr) -> Result<Expr> {
-        if !matches!(expr, Expr::Literal(..)) && expr.column_refs().is_empty() && !is_interval(&self.type_of(&expr)?) {
-            return self.constant(expr);
+        let computes = !matches!(expr, Expr::Literal(..)) && !is_interval(&self.type_of(&expr)?);
+        if computes
+            && expr.column_refs().is_empty()
+            && let Some(constant) = self.constant(&expr)?
+        {
+            return Ok(constant);
         }
         match expr {
             // A constant timestamp has nanoseconds.
@@ -126,11 +130,21 @@ impl<'a> WhiteList<'a> {
         Ok(expr.get_type(self.schema)?)
     }
 
-    /// Computes the expression now if it is constant.
-    fn constant(&self, expr: Expr) -> Result<Expr> {
+    /// Computes a constant expression now. What finite numbers don't give, such as the logarithm of -1, is NULL like
+    /// everything that can't be computed. `None` if the computation fails: the rules for other expressions apply then.
+    fn constant(&self, expr: &Expr) -> Result<Option<Expr>> {
+        let of_text = matches!(expr, Expr::Cast(cast) if is_text(&self.type_of(&cast.expr)?));
+        let mut is_of_finite = !of_text;
+        expr.apply_children(|child| {
+            is_of_finite &= !is_endless(child);
+            Ok(TreeNodeRecursion::Continue)
+        })?;
         match self.simplifier.simplify(expr.clone())? {
-            literal @ Expr::Literal(..) => self.node(literal),
-            _ => Err(self.refuse(&expr)),
+            literal if is_of_finite && is_endless(&literal) => {
+                Ok(Some(Expr::Literal(ScalarValue::try_from(&self.type_of(&literal)?)?, None)))
+            }
+            literal @ Expr::Literal(..) => self.node(literal).map(Some),
+            _ => Ok(None),
         }
     }
 
@@ -379,6 +393,15 @@ impl<'a> WhiteList<'a> {
              character_length, casts of numbers, date_trunc, extract, and a timestamp ± INTERVAL"
         };
         SqlError::new(format!("{what} above an aggregate does not mean the same in every store. {instead}"))
+    }
+}
+
+/// Is it NaN or an infinity?
+fn is_endless(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(ScalarValue::Float64(Some(value)), _) => !value.is_finite(),
+        Expr::Literal(ScalarValue::Float32(Some(value)), _) => !value.is_finite(),
+        _ => false,
     }
 }
 

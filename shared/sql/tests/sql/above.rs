@@ -29,6 +29,14 @@ async fn a_group_that_cannot_be_computed_is_null_whatever_the_cut() {
 }
 
 #[tokio::test]
+async fn a_constant_that_cannot_be_computed_is_null() {
+    let sql = "SELECT branch, ln(-4.5e0) AS ln, sqrt(CAST('-4.625' AS double)) AS root, ln(2e0) > 0 AS fine,
+                 CAST('NaN' AS double) AS nan, count(*) AS n FROM t GROUP BY branch";
+    let events = [event("a", 1, 0)];
+    assert_eq!(table(&planned(sql).await, &[&events]).await.unwrap(), ["a|null|null|true|NaN|1"]);
+}
+
+#[tokio::test]
 async fn a_having_that_cannot_be_computed_leaves_out_only_its_group() {
     let sql = "SELECT branch, count(*) AS n FROM t GROUP BY branch HAVING 10 / sum(count) > 1";
     let events = [event("a", 0, 0), event("b", 2, 1), event("c", 20, 2)];

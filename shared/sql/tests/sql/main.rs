@@ -12,4 +12,5 @@ mod numbers;
 mod refusals;
 mod splits;
 mod states;
+mod whole;
 mod windows;

@@ -29,7 +29,7 @@ fn cut<'a>(events: &'a [Event], cuts: &[usize]) -> Vec<&'a [Event]> {
 }
 
 /// Statements whose rows take different ways to the same kind of states.
-const STATEMENTS: [&str; 6] = [
+pub const STATEMENTS: [&str; 6] = [
     "SELECT tumble(at, INTERVAL '5 seconds') AS w, branch, sum(amount) AS s, count(*) AS n, min(count) AS lo,
        max(price) AS hi, avg(amount) AS mean, first_value(count) AS f, last_value(price) AS l,
        bool_and(count > 0) AS ba, approx_distinct(count) AS d

@@ -5,7 +5,7 @@ use arrow::{
     datatypes::{Field, SchemaRef},
 };
 use millstream_core::{Error, Result};
-use rusqlite::{Connection, Params, types::Value};
+use rusqlite::types::Value;
 
 use crate::{columns, connections::Work};
 
@@ -27,15 +27,6 @@ impl RowReader {
     pub(crate) fn new(schema: SchemaRef) -> Self {
         let columns = schema.fields().iter().map(|_| Vec::new()).collect();
         Self { schema, columns, rows: 0, bytes: 0, batches: vec![] }
-    }
-
-    pub(crate) fn extend(&mut self, connection: &Connection, sql: &str, parameters: impl Params) -> Work<()> {
-        let mut select = connection.prepare(sql)?;
-        let mut rows = select.query(parameters)?;
-        while let Some(row) = rows.next()? {
-            self.push(row, 0)?;
-        }
-        Ok(())
     }
 
     /// Adds a row whose columns begin at `first`.
@@ -67,6 +58,11 @@ impl RowReader {
         self.batches.push(RecordBatch::try_new(self.schema.clone(), columns).map_err(foreign)?);
         (self.rows, self.bytes) = (0, 0);
         Ok(())
+    }
+
+    /// The batches that are full; the rows of the next one stay.
+    pub(crate) fn take_full(&mut self) -> Vec<RecordBatch> {
+        std::mem::take(&mut self.batches)
     }
 
     pub(crate) fn finish(mut self) -> Result<Vec<RecordBatch>> {

@@ -6,7 +6,7 @@ use std::sync::{
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_core::{
-    Claim, Combine, Fence, Holding, Owner, OwnerRecord, Result, Sink, Snapshot, Table, TopicPartition,
+    Claim, Combine, Fence, Holding, Owner, OwnerRecord, Result, Sink, Table, TakeRows, TopicPartition,
 };
 
 use crate::{
@@ -130,13 +130,14 @@ impl Sink for EmbeddedSink {
         self.term.store(term, Ordering::Relaxed);
     }
 
-    async fn snapshot(&self) -> Result<Snapshot> {
+    async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>> {
         let (function, states) = (self.function.clone(), self.states.clone());
         self.store
             .connections
             .read(move |connection| {
                 let fences = fences::list(connection, &function)?;
-                Ok(Snapshot { fences, rows: states.read_all(connection)? })
+                states.scan(connection, &mut |rows| take(rows))?;
+                Ok(fences)
             })
             .await
     }

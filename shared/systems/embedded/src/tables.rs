@@ -242,11 +242,27 @@ impl Stored {
         Ok(Wider { columns, declaration: serde_json::Value::from(declared).to_string() })
     }
 
+    /// Gives all rows to `take`, in no order.
+    pub(crate) fn scan(&self, connection: &Connection, take: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Work<()> {
+        let mut rows = RowReader::new(self.schema.clone());
+        let sql = format!("SELECT {} FROM {}", self.column_list(), quote_identifier(&self.name));
+        let mut select = connection.prepare(&sql)?;
+        let mut found = select.query([])?;
+        while let Some(row) = found.next()? {
+            rows.push(row, 0)?;
+            rows.take_full().into_iter().try_for_each(&mut *take)?;
+        }
+        Ok(rows.finish()?.into_iter().try_for_each(take)?)
+    }
+
     /// All rows, in no order.
     pub(crate) fn read_all(&self, connection: &Connection) -> Work<Vec<RecordBatch>> {
-        let mut rows = RowReader::new(self.schema.clone());
-        rows.extend(connection, &format!("SELECT {} FROM {}", self.column_list(), quote_identifier(&self.name)), [])?;
-        Ok(rows.finish()?)
+        let mut rows = Vec::new();
+        self.scan(connection, &mut |batch| {
+            rows.push(batch);
+            Ok(())
+        })?;
+        Ok(rows)
     }
 }
 

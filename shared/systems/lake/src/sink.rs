@@ -8,7 +8,7 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use millstream_core::{
-    Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, Sink, Snapshot, Table, TopicPartition, fault,
+    Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, Sink, Table, TakeRows, TopicPartition, fault,
 };
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion, path::Path};
 use serde::{Deserialize, Serialize};
@@ -156,7 +156,7 @@ impl Sink for LakeSink {
     /// Files have no term: see the crate's docs.
     fn begin_term(&self, _term: i64) {}
 
-    async fn snapshot(&self) -> Result<Snapshot> {
+    async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>> {
         let mut chains = BTreeMap::new();
         for partition in self.partitions().await? {
             if let Some(chain) = self.read_chain(&partition).await? {
@@ -180,14 +180,12 @@ impl Sink for LakeSink {
                 None => files.retain(|path| self.names.partition_of_step(path).as_ref() != Some(&partition)),
             }
         }
-        let mut rows = Vec::new();
         for path in files.iter().filter(|path| !newer.contains(*path)) {
             for batch in file::read_file(&*self.store, path).await? {
-                rows.push(file::widen(&batch, &self.schema, path)?);
+                take(file::widen(&batch, &self.schema, path)?)?;
             }
         }
-        let fences = chains.into_iter().map(|(partition, chain)| (partition, chain.fence)).collect();
-        Ok(Snapshot { fences, rows })
+        Ok(chains.into_iter().map(|(partition, chain)| (partition, chain.fence)).collect())
     }
 }
 

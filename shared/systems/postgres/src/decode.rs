@@ -55,7 +55,13 @@ pub async fn read_table(pool: &Pool, name: &str, schema: &SchemaRef) -> Result<V
         |name: &str| have.iter().any(|column| column.name == name && column.sql_type.ends_with("without time zone"));
     let sql = select(name, schema, zoneless)?;
     let client = pool.client(&what).await?;
-    let rows = read(pool, &what, &**client, &sql, schema).await;
+    let mut rows = Vec::new();
+    let mut take = |batch| {
+        rows.push(batch);
+        Ok(())
+    };
+    let done = read(pool, &what, &**client, &sql, schema, &mut take).await;
+    let rows = done.map(|()| rows);
     // After an error rows may still be under way: such a connection is not used again.
     if rows.is_err() {
         drop(deadpool_postgres::Object::take(client));
@@ -75,31 +81,32 @@ pub(crate) fn select(table: &str, schema: &SchemaRef, zoneless: impl Fn(&str) ->
     Ok(format!("SELECT {} FROM {}", columns.join(", "), quote_identifier(table)))
 }
 
-/// Runs a statement of [`select`]. Every wait for more rows has the limit of a statement.
+/// Runs a statement of [`select`] and gives its rows to `take`. Every wait for more rows has the limit of a statement.
 pub(crate) async fn read(
     pool: &Pool,
     what: &str,
     client: &impl GenericClient,
     sql: &str,
     schema: &SchemaRef,
-) -> Result<Vec<RecordBatch>> {
+    take: &mut (dyn FnMut(RecordBatch) -> Result<()> + Send),
+) -> Result<()> {
     let failed = |error: tokio_postgres::Error| error::of_postgres(pool.doing(what), &error);
     let slow = |_| Error::retry(format!("{}: no rows within {} s", pool.doing(what), QUERY_LIMIT.as_secs()));
     let none: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 0] = [];
     let start = tokio::time::timeout(QUERY_LIMIT, client.query_typed_raw(sql, none)).await;
     let mut rows = pin!(start.map_err(slow)?.map_err(failed)?);
-    let (mut chunk, mut batches, mut rows_before) = (Vec::with_capacity(CHUNK_ROWS), Vec::new(), 0);
+    let (mut chunk, mut rows_before) = (Vec::with_capacity(CHUNK_ROWS), 0);
     loop {
         let next = tokio::time::timeout(QUERY_LIMIT, rows.try_next()).await.map_err(slow)?.map_err(failed)?;
         let done = next.is_none();
         chunk.extend(next);
         if chunk.len() == CHUNK_ROWS || (done && !chunk.is_empty()) {
-            batches.push(batch(&chunk, schema, rows_before).map_err(|error| error.context(pool.doing(what)))?);
+            take(batch(&chunk, schema, rows_before).map_err(|error| error.context(pool.doing(what)))?)?;
             rows_before += chunk.len();
             chunk.clear();
         }
         if done {
-            return Ok(batches);
+            return Ok(());
         }
     }
 }

@@ -13,7 +13,7 @@ use arrow::{
 use async_trait::async_trait;
 use deadpool_postgres::Object;
 use millstream_core::{
-    Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, Sink, Snapshot, Table, TopicPartition, WHOLE_TOPIC,
+    Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, Sink, Table, TakeRows, TopicPartition, WHOLE_TOPIC,
     fault, term_ended,
 };
 use tokio_postgres::{IsolationLevel, types::Type};
@@ -153,7 +153,7 @@ impl Sink for PostgresSink {
         self.term.store(term, Ordering::Relaxed);
     }
 
-    async fn snapshot(&self) -> Result<Snapshot> {
+    async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>> {
         let what = format!("reading table {}", self.table.name);
         let failed = |error| error::of_postgres(self.pool.doing(&what), &error);
         let schema = self.table.schema();
@@ -173,17 +173,17 @@ impl Sink for PostgresSink {
                 .map_err(failed)?;
             let fences =
                 transaction.query_typed(&read_fences, &[(&self.function, Type::TEXT)]).await.map_err(failed)?;
-            let rows = decode::read(&self.pool, &what, &*transaction, &read_rows, &schema).await?;
+            let mut take = |rows| take(rows);
+            decode::read(&self.pool, &what, &*transaction, &read_rows, &schema, &mut take).await?;
             transaction.commit().await.map_err(failed)?;
-            Ok((fences, rows))
+            Ok(fences)
         };
         let read: Result<_> = work.await;
         if read.is_err() {
             // Rows may still be under way: such a connection is not used again.
             drop(Object::take(client));
         }
-        let (fences, rows) = read?;
-        Ok(Snapshot { fences: fences.iter().map(partition_and_fence).collect::<Result<_>>()?, rows })
+        read?.iter().map(partition_and_fence).collect()
     }
 }
 

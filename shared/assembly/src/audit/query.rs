@@ -1,0 +1,164 @@
+//! A function's statement as one query over the log.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use millstream_core::{DeadLetters, Error, Result, Source};
+use millstream_pipeline::{Function as Declared, Pipeline, Reading};
+use millstream_sql::{Whole, WholeLimits};
+
+use super::{
+    compare::{Doubtful, are_close},
+    encoder::{Encoded, Encoder, Number},
+    log_rows::{Input, Judges, Pass},
+    report::AuditProgress,
+    side::Side,
+};
+use crate::{FunctionPlan, plan::statement_of, systems::timeliness};
+
+/// Memory for groups and joins; beyond it they go to temporary files.
+const MEMORY_BYTES: usize = 128 << 20;
+/// How often the progress is reported.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
+/// What is needed to run it.
+pub(crate) struct Query<'a> {
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) name: &'a str,
+    pub(crate) plan: &'a FunctionPlan,
+    pub(crate) reading: &'a Reading,
+    pub(crate) source: &'a Arc<dyn Source>,
+    pub(crate) dead_letters: &'a Arc<dyn DeadLetters>,
+}
+
+impl Query<'_> {
+    /// A pass over the log that hasn't begun.
+    pub(crate) fn pass(&self) -> Arc<Pass> {
+        Arc::new(self.pass_by(false))
+    }
+
+    fn pass_by(&self, reversed: bool) -> Pass {
+        let threads = threads();
+        let judges = Judges {
+            decoders: self.plan.decoders.clone(),
+            timeliness: timeliness(self.reading),
+            transform: Arc::clone(&self.plan.planned.transform),
+            table: self.plan.planned.table.clone(),
+            dead_letters: Arc::clone(self.dead_letters),
+            function: Declared::id(&self.pipeline.name, self.name),
+        };
+        let mut pass = Pass::new(Arc::clone(self.source), judges, self.reading.batch, threads);
+        pass.reversed = reversed;
+        pass
+    }
+
+    /// The statement over what `pass` will read.
+    pub(crate) async fn planned(&self, pass: &Arc<Pass>) -> Result<Whole> {
+        let statement = statement_of(self.pipeline, self.name, self.plan)?;
+        let limits = WholeLimits { memory_bytes: MEMORY_BYTES, threads: threads() };
+        let whole = Whole::of(&statement, &pass.tables(), limits).await;
+        whole.map_err(|error| Error::stop(error.to_string()))
+    }
+
+    /// Runs it over `input`.
+    pub(crate) async fn run(
+        &self,
+        whole: Whole,
+        pass: &Arc<Pass>,
+        input: Input,
+        encoder: &Arc<Encoder>,
+        told: &mut (dyn FnMut(AuditProgress) + Send),
+    ) -> Result<Side> {
+        let mut side = Side::new(encoder);
+        self.each(whole, pass, input, told, &mut |rows| side.add(&rows)).await?;
+        Ok(side)
+    }
+
+    pub(crate) async fn each(
+        &self,
+        whole: Whole,
+        pass: &Arc<Pass>,
+        input: Input,
+        told: &mut (dyn FnMut(AuditProgress) + Send),
+        take: &mut (dyn FnMut(arrow::array::RecordBatch) -> Result<()> + Send),
+    ) -> Result<()> {
+        pass.input.set(input).map_err(|_| Error::stop("internal: a pass was run twice"))?;
+        let total = pass.total();
+        told(AuditProgress { read: 0, total });
+        let mut rows = whole.run()?;
+        let mut tick = tokio::time::interval(TELL_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                _ = tick.tick() => told(AuditProgress { read: pass.read.load(Ordering::Relaxed), total }),
+                batch = rows.next() => match batch {
+                    Some(Ok(batch)) => take(batch)?,
+                    // The reader knows why.
+                    Some(Err(error)) => return Err(pass.seen().error.take().unwrap_or(error)),
+                    None => break,
+                },
+            }
+        }
+        told(AuditProgress { read: total, total });
+        Ok(())
+    }
+
+    /// The numbers that the log gives in another order, for rows that are in doubt.
+    pub(super) async fn in_another_order(
+        &self,
+        input: &Input,
+        encoder: &Arc<Encoder>,
+        doubtful: &[Doubtful],
+        told: &mut (dyn FnMut(AuditProgress) + Send),
+    ) -> Result<Again> {
+        let pass = Arc::new(self.pass_by(true));
+        let whole = self.planned(&pass).await?;
+        let wanted = doubtful.iter().map(|pair| (name_of(&pair.second), Vec::new()));
+        let mut again = Again { numbers: wanted.collect() };
+        self.each(whole, &pass, input.clone(), told, &mut |rows| {
+            for row in encoder.rows(&rows)? {
+                if let Some(numbers) = again.numbers.get_mut(&name_of(&row)) {
+                    *numbers = row.numbers;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(again)
+    }
+}
+
+type Name = (Box<[u8]>, Box<[u8]>);
+
+fn name_of(row: &Encoded) -> Name {
+    (row.key.clone(), row.exact.clone())
+}
+
+/// The numbers of a second run.
+pub(super) struct Again {
+    numbers: HashMap<Name, Vec<Number>>,
+}
+
+impl Again {
+    /// The pairs that another order doesn't explain.
+    pub(super) fn decide(&self, doubtful: Vec<Doubtful>) -> Vec<Doubtful> {
+        let differs = |pair: &Doubtful| {
+            let there = self.numbers.get(&name_of(&pair.second)).map(Vec::as_slice).unwrap_or_default();
+            let numbers = pair.first.numbers.iter().zip(&pair.second.numbers).enumerate();
+            numbers.into_iter().any(|(at, (stored, expected))| {
+                let other = there.get(at).and_then(|other| other.value);
+                let noise = expected.value.zip(other).map_or(0.0, |(here, there)| (here - there).abs());
+                !are_close(stored, expected, noise)
+            })
+        };
+        doubtful.into_iter().filter(|pair| differs(pair)).collect()
+    }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8)
+}

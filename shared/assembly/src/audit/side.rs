@@ -1,0 +1,128 @@
+//! One side of a comparison: rows in parts by their keys, on disk where they are many.
+
+use std::{
+    fs::File,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io::{BufReader, Read, Seek as _, SeekFrom, Write as _},
+    sync::Arc,
+};
+
+use arrow::array::RecordBatch;
+use millstream_core::{Error, Result};
+
+use super::encoder::{Encoded, Encoder, Number};
+
+/// Rows are divided by their keys, so that a comparison holds one part at a time in memory.
+pub(super) const PARTS: usize = 64;
+/// A part that is larger goes to a temporary file.
+const PART_BYTES: usize = 256 << 10;
+
+/// Rows of one side.
+pub(crate) struct Side {
+    pub(super) encoder: Arc<Encoder>,
+    parts: Vec<Part>,
+    /// How many rows it has.
+    pub(crate) rows: u64,
+}
+
+#[derive(Default)]
+struct Part {
+    waiting: Vec<u8>,
+    file: Option<File>,
+}
+
+impl Side {
+    pub(crate) fn new(encoder: &Arc<Encoder>) -> Self {
+        let parts = (0..PARTS).map(|_| Part::default()).collect();
+        Self { encoder: Arc::clone(encoder), parts, rows: 0 }
+    }
+
+    pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<()> {
+        for row in self.encoder.rows(batch)? {
+            self.rows += 1;
+            let mut hash = DefaultHasher::new();
+            row.key.hash(&mut hash);
+            let part = &mut self.parts[hash.finish() as usize % PARTS];
+            write(&mut part.waiting, &row);
+            if part.waiting.len() >= PART_BYTES {
+                part.flush().map_err(on_disk)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives all rows of a part to `take`.
+    pub(super) fn read(&mut self, part: usize, take: &mut dyn FnMut(Encoded) -> Result<()>) -> Result<()> {
+        let part = &mut self.parts[part];
+        if let Some(file) = &mut part.file {
+            file.seek(SeekFrom::Start(0)).map_err(on_disk)?;
+            each(&mut BufReader::new(file), take)?;
+        }
+        each(&mut part.waiting.as_slice(), take)
+    }
+}
+
+impl Part {
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.file.is_none() {
+            self.file = Some(tempfile::tempfile()?);
+        }
+        if let Some(file) = &mut self.file {
+            file.write_all(&self.waiting)?;
+        }
+        self.waiting.clear();
+        Ok(())
+    }
+}
+
+fn on_disk(error: std::io::Error) -> Error {
+    Error::stop("rows that are compared go to temporary files, and that failed").caused_by(error)
+}
+
+fn write(out: &mut Vec<u8>, row: &Encoded) {
+    for bytes in [&row.key, &row.exact] {
+        out.extend((bytes.len() as u64).to_le_bytes());
+        out.extend_from_slice(bytes);
+    }
+    out.extend((row.numbers.len() as u64).to_le_bytes());
+    for number in &row.numbers {
+        out.push(u8::from(number.value.is_some()));
+        out.extend(number.value.unwrap_or_default().to_le_bytes());
+        out.extend(number.rounding.to_le_bytes());
+    }
+}
+
+fn each(from: &mut dyn Read, take: &mut dyn FnMut(Encoded) -> Result<()>) -> Result<()> {
+    while let Some(row) = read(from).map_err(on_disk)? {
+        take(row)?;
+    }
+    Ok(())
+}
+
+/// The next row; `None` at the end.
+fn read(from: &mut dyn Read) -> std::io::Result<Option<Encoded>> {
+    let mut length = [0; 8];
+    if from.read(&mut length[..1])? == 0 {
+        return Ok(None);
+    }
+    from.read_exact(&mut length[1..])?;
+    let mut bytes = |length: [u8; 8]| {
+        let mut bytes = vec![0; u64::from_le_bytes(length) as usize];
+        from.read_exact(&mut bytes).map(|()| bytes.into_boxed_slice())
+    };
+    let key = bytes(length)?;
+    from.read_exact(&mut length)?;
+    let mut exact = vec![0; u64::from_le_bytes(length) as usize];
+    from.read_exact(&mut exact)?;
+    from.read_exact(&mut length)?;
+    let mut numbers = Vec::new();
+    for _ in 0..u64::from_le_bytes(length) {
+        let (mut is_there, mut value, mut rounding) = ([0; 1], [0; 8], [0; 8]);
+        from.read_exact(&mut is_there)?;
+        from.read_exact(&mut value)?;
+        from.read_exact(&mut rounding)?;
+        let value = (is_there[0] == 1).then(|| f64::from_le_bytes(value));
+        numbers.push(Number { value, rounding: f64::from_le_bytes(rounding) });
+    }
+    Ok(Some(Encoded { key, exact: exact.into(), numbers }))
+}

@@ -1,0 +1,182 @@
+//! A statement as one query over a whole log, run by the plain engine: what an audit compares a table with, and a preview
+//! shows. It knows no states, no slots and no batches. It shares with a function's plan how a statement is read and
+//! typed, what `hop` and a position are, and how an expression above an aggregate is made total.
+
+mod aggregates;
+mod distinct;
+mod log_table;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use datafusion::{
+    catalog::TableProvider,
+    datasource::MemTable,
+    execution::{TaskContext, memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder, session_state::SessionState},
+    logical_expr::LogicalPlan,
+    physical_plan::{ExecutionPlan, coalesce_partitions::CoalescePartitionsExec, execute_stream},
+};
+use futures::{Stream, StreamExt as _, stream::BoxStream};
+
+use self::log_table::LogTable;
+pub use self::log_table::{LogRows, ReadFailed};
+use crate::{
+    casts,
+    error::{Result, SqlError},
+    fault::at_run_time,
+    naming::{check_names, known},
+    parse::parse,
+    plan::{fold, in_planner_thread, with_final_types},
+    refuse::{self, Split},
+    run::as_schema,
+    session::{config, session_over},
+    slot::columns_of,
+    statement::Statement,
+    stored::stored,
+};
+
+/// How a column of the result may be compared with a stored one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// It names the group: rows are found by it.
+    Key,
+    /// It is the same in whatever order the records come.
+    Exact,
+    /// A floating-point number that several records make up: its last digits depend on their order.
+    Rounded,
+}
+
+/// A column of the result, with the type that the store has.
+#[derive(Clone, Debug)]
+pub struct WholeColumn {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub data_type: DataType,
+    /// How it may be compared.
+    pub precision: Precision,
+    /// Which column of the run's rows says by how much rounding may change it; the plain rule where there is none.
+    pub rounding: Option<usize>,
+}
+
+/// What a run may take.
+#[derive(Clone, Copy, Debug)]
+pub struct WholeLimits {
+    /// Memory for groups and joins, in bytes; what is beyond it goes to temporary files.
+    pub memory_bytes: usize,
+    /// On how many threads it runs.
+    pub threads: usize,
+}
+
+/// A statement over a whole log, planned and ready to be run once.
+pub struct Whole {
+    /// The columns that readers of the table see.
+    pub columns: Vec<WholeColumn>,
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    schema: SchemaRef,
+}
+
+impl Whole {
+    /// Plans a statement over `logs`, the rows of each topic by its name. References are joined with the rows that they
+    /// have now.
+    ///
+    /// # Errors
+    /// Those of [`crate::plan`].
+    pub async fn of(
+        statement: &Statement<'_>,
+        logs: &BTreeMap<String, Arc<dyn LogRows>>,
+        limits: WholeLimits,
+    ) -> Result<Self> {
+        in_planner_thread(|| futures::executor::block_on(Self::planned(statement, logs, limits)))
+    }
+
+    async fn planned(
+        statement: &Statement<'_>,
+        logs: &BTreeMap<String, Arc<dyn LogRows>>,
+        limits: WholeLimits,
+    ) -> Result<Self> {
+        let state = over(statement, logs, limits)?;
+        let known = known(&state, statement);
+        let tell = |error| known.tell(error);
+        let parsed = parse(&state, statement.sql, &statement.inputs).map_err(tell)?;
+        let logical = state.statement_to_plan(parsed?).await.map_err(tell)?;
+        let logical = casts::unmarked(logical).map_err(tell)?;
+        let is_topic = |name: &str| statement.inputs.iter().any(|input| input.name == name);
+        refuse::check(&logical, &is_topic, &|expr| fold(&state, expr))?;
+        let logical = with_final_types(&state, logical).map_err(tell)?;
+        check_names(&logical)?;
+        let Split { above, aggregate } = refuse::split(&logical);
+        let (logical, columns) = match aggregate {
+            None => {
+                let columns = appended(&logical)?;
+                (logical, columns)
+            }
+            Some(aggregate) => aggregates::plain(&state, &aggregate, &above, &logical, &is_topic)?,
+        };
+        let field = |column: &WholeColumn| Field::new(&column.name, column.data_type.clone(), true);
+        let behind = logical.schema().fields().iter().skip(columns.len());
+        let behind = behind.map(|field| Field::new(field.name(), DataType::Float64, true));
+        let schema = Arc::new(Schema::new(columns.iter().map(field).chain(behind).collect::<Vec<_>>()));
+        let plan = state.create_physical_plan(&logical).await?;
+        // Lanes are read at once; their rows come in one stream.
+        let plan = match plan.properties().output_partitioning().partition_count() {
+            0 | 1 => plan,
+            _ => Arc::new(CoalescePartitionsExec::new(plan)) as _,
+        };
+        Ok(Self { columns, plan, context: state.task_ctx(), schema })
+    }
+
+    /// Runs it. Rows have the types of [`Whole::columns`], perhaps with columns of roundings behind them, and come in no
+    /// order.
+    ///
+    /// # Errors
+    /// The stream's: `Poison` when an expression can't be computed for some record, `TooLarge` when the memory is not
+    /// enough; any error after a [`ReadFailed`], whose cause the reader knows.
+    pub fn run(self) -> millstream_core::Result<BoxStream<'static, millstream_core::Result<RecordBatch>>> {
+        let rows = execute_stream(self.plan, self.context).map_err(|error| at_run_time(&error))?;
+        Ok(as_columns(rows, self.schema))
+    }
+}
+
+fn as_columns(
+    rows: impl Stream<Item = datafusion::common::Result<RecordBatch>> + Send + 'static,
+    schema: SchemaRef,
+) -> BoxStream<'static, millstream_core::Result<RecordBatch>> {
+    rows.map(move |rows| as_schema(&rows.map_err(|error| at_run_time(&error))?, &schema)).boxed()
+}
+
+/// A planner whose topics are whole logs, with memory for `limits` and temporary files.
+fn over(
+    statement: &Statement<'_>,
+    logs: &BTreeMap<String, Arc<dyn LogRows>>,
+    limits: WholeLimits,
+) -> Result<SessionState> {
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(limits.memory_bytes)));
+    let mut tables: Vec<(String, Arc<dyn TableProvider>)> = Vec::new();
+    for input in &statement.inputs {
+        let Some(rows) = logs.get(&input.name) else {
+            return Err(SqlError::new(format!("internal: topic {} is not read", input.name)));
+        };
+        let table = LogTable { name: input.name.clone(), schema: Arc::clone(&input.schema), rows: Arc::clone(rows) };
+        tables.push((input.name.clone(), Arc::new(table)));
+    }
+    for reference in &statement.references {
+        let rows = reference.rows();
+        let rows = rows.batches.iter().map(|rows| columns_of(rows, &reference.schema)).collect::<Result<_, _>>()?;
+        let table = MemTable::try_new(Arc::clone(&reference.schema), vec![rows])?;
+        tables.push((reference.name.clone(), Arc::new(table)));
+    }
+    session_over(config().with_target_partitions(limits.threads.max(1)), runtime, tables)
+}
+
+fn appended(plan: &LogicalPlan) -> Result<Vec<WholeColumn>> {
+    let column = |field: &Arc<Field>| {
+        let (name, data_type) = (field.name().clone(), stored(field.data_type(), field.name())?);
+        Ok(WholeColumn { name, data_type, precision: Precision::Exact, rounding: None })
+    };
+    plan.schema().fields().iter().map(column).collect()
+}

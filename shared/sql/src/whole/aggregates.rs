@@ -1,0 +1,180 @@
+//! The statement's own aggregates, over all rows at once.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use arrow::datatypes::DataType;
+use datafusion::{
+    execution::session_state::SessionState,
+    functions::math::expr_fn::{abs, sqrt},
+    functions_aggregate::{count::count_udaf, min_max::max_udaf, sum::sum_udaf},
+    logical_expr::{
+        Aggregate, AggregateUDF, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast, expr::AggregateFunction,
+        lit,
+    },
+};
+
+use super::{Precision, WholeColumn, distinct};
+use crate::{
+    above::flatten,
+    error::{Result, SqlError},
+    extremes, finite, hop, order,
+    states::{column, rows_may_share_a_record},
+    stored::stored,
+};
+
+/// The plan of the statement `root`: `aggregate` and the nodes `above` it. Behind the columns that readers see come those
+/// that say how much rounding may change one of them.
+pub(super) fn plain(
+    state: &SessionState,
+    aggregate: &Aggregate,
+    above: &[LogicalPlan],
+    root: &LogicalPlan,
+    is_topic: &dyn Fn(&str) -> bool,
+) -> Result<(LogicalPlan, Vec<WholeColumn>)> {
+    let Aggregate { input, group_expr, aggr_expr, schema, .. } = aggregate;
+    // A group that is written twice is one column.
+    let mut groups: Vec<Expr> = Vec::with_capacity(group_expr.len());
+    for group in group_expr {
+        if !groups.contains(group) {
+            groups.push(group.clone());
+        }
+    }
+    let (rows, groups) = hop::unnest(input, &groups)?;
+    let groups = finite::in_groups(groups, rows.schema())?;
+    let mut query = Query { input, is_topic, inner: Vec::new(), columns: Vec::new() };
+    let mut keys = Vec::with_capacity(groups.len());
+    for (index, group) in groups.into_iter().enumerate() {
+        let name = format!("key_{index}");
+        keys.push(group.alias(&name));
+        query.columns.push(Output { value: column(&name), name, precision: Precision::Key, rounding: None });
+    }
+    for (index, expr) in aggr_expr.iter().enumerate() {
+        let Expr::AggregateFunction(function) = expr.clone().unalias_nested().data else {
+            return Err(SqlError::new("internal: not an aggregate function"));
+        };
+        query.add(format!("value_{index}"), &function)?;
+    }
+    let Query { inner, columns, .. } = query;
+    let keys_named: BTreeSet<String> = columns.iter().take(keys.len()).map(|column| column.name.clone()).collect();
+    let aggregated = LogicalPlanBuilder::from(rows).aggregate(keys, inner)?;
+    let values = columns.iter().zip(schema.fields()).map(|(column, field)| {
+        Ok(cast(column.value.clone(), stored(field.data_type(), &column.name)?).alias(&column.name))
+    });
+    let roundings =
+        columns.iter().filter_map(|column| Some(Ok(column.rounding.clone()?.alias(column.rounding_name()))));
+    let aggregated = aggregated.project(values.chain(roundings).collect::<Result<Vec<_>>>()?)?.build()?;
+    let finished = columns.iter().map(|own| column(&own.name)).collect();
+    let keys = keys_named.iter().map(String::as_str).collect();
+    let below = |from: &Option<String>| columns.iter().find(|column| Some(&column.name) == from.as_ref());
+    flatten(state, (above, root), finished, aggregated, keys, &|shown| {
+        let mut further = Vec::new();
+        let shown_columns = shown.iter().map(|(name, data_type, from)| {
+            let rounding = below(from).filter(|own| own.rounding.is_some()).map(|own| {
+                further.push(column(&own.rounding_name()));
+                shown.len() + further.len() - 1
+            });
+            let rounded = if *data_type == DataType::Float64 { Precision::Rounded } else { Precision::Exact };
+            let precision = below(from).map_or(rounded, |own| own.precision);
+            WholeColumn { name: name.clone(), data_type: data_type.clone(), precision, rounding }
+        });
+        (shown_columns.collect(), further)
+    })
+}
+
+/// A column of the aggregate.
+struct Output {
+    name: String,
+    /// Its value from the columns of the query's aggregate.
+    value: Expr,
+    precision: Precision,
+    /// How much rounding may change it.
+    rounding: Option<Expr>,
+}
+
+impl Output {
+    fn rounding_name(&self) -> String {
+        format!("rounding_{}", self.name)
+    }
+}
+
+/// The aggregate that is built.
+struct Query<'a> {
+    input: &'a LogicalPlan,
+    is_topic: &'a dyn Fn(&str) -> bool,
+    inner: Vec<Expr>,
+    columns: Vec<Output>,
+}
+
+impl Query<'_> {
+    /// Adds an aggregate by the plain engine's own functions.
+    fn add(&mut self, name: String, function: &AggregateFunction) -> Result<()> {
+        let mut plain = function.clone();
+        let argument = function.params.args.first().cloned();
+        let mut finish: fn(Expr) -> Expr = |value| value;
+        match (function.func.name(), argument) {
+            ("first_value" | "last_value", Some(argument)) => {
+                let mut by = vec![order::position(self.input, self.is_topic)?.sort(true, true)];
+                if rows_may_share_a_record(self.input) {
+                    // Of the rows of one record, the one with the greatest value counts as the last.
+                    by.push(argument.sort(true, true));
+                }
+                plain.params.order_by = by;
+            }
+            // NaN is the greatest number, and one of many: the plain engine would let it hide the numbers before it.
+            ("min" | "max", Some(argument)) if argument.get_type(self.input.schema())?.is_floating() => {
+                plain.params.args = vec![extremes::ordinal(argument)];
+                finish = extremes::of_ordinal;
+            }
+            ("approx_distinct", Some(_)) => {
+                plain.func = Arc::new(AggregateUDF::new_from_impl(distinct::Distinct::default()));
+            }
+            _ => {}
+        }
+        let data_type = Expr::AggregateFunction(function.clone()).get_type(self.input.schema())?;
+        let value = finish(self.over(Expr::AggregateFunction(plain)));
+        let depends = matches!(function.func.name(), "sum" | "avg" | "stddev" | "stddev_pop" | "var" | "var_pop");
+        let (precision, rounding) = if depends && data_type == DataType::Float64 {
+            (Precision::Rounded, Some(self.rounding(function, &value)?))
+        } else {
+            (Precision::Exact, None)
+        };
+        self.columns.push(Output { name, value, precision, rounding });
+        Ok(())
+    }
+
+    /// A column of the query's aggregate.
+    fn over(&mut self, expr: Expr) -> Expr {
+        let name = format!("plain_{}", self.inner.len());
+        self.inner.push(expr.alias(&name));
+        column(&name)
+    }
+
+    /// How much the order of the records may change `value`, the result of `function` over doubles.
+    ///
+    /// A sum of n values is off by at most n · ε · Σ|x|, and a mean by the n-th part of it (Higham, Accuracy and Stability of
+    /// Numerical Algorithms, 4.2). The squared values of a variance are differences d from the mean: if each is off by
+    /// e = √n · ε · max|x|, the variance is off by 2 · e · √variance + e², and its root by e. Eight times as much is allowed,
+    /// because variances are computed in several ways.
+    fn rounding(&mut self, function: &AggregateFunction, value: &Expr) -> Result<Expr> {
+        let Some(argument) = function.params.args.first() else {
+            return Err(SqlError::new("internal: an aggregate of doubles without an argument"));
+        };
+        let size = abs(cast(argument.clone(), DataType::Float64));
+        let mut of = |udaf, argument| {
+            let filter = function.params.filter.clone();
+            let own = AggregateFunction::new_udf(udaf, vec![argument], false, filter, Vec::new(), None);
+            cast(self.over(Expr::AggregateFunction(own)), DataType::Float64)
+        };
+        Ok(match function.func.name() {
+            "sum" => of(count_udaf(), argument.clone()) * lit(f64::EPSILON) * of(sum_udaf(), size),
+            "avg" => lit(f64::EPSILON) * of(sum_udaf(), size),
+            name => {
+                let off = sqrt(of(count_udaf(), argument.clone())) * lit(8.0 * f64::EPSILON) * of(max_udaf(), size);
+                match name.starts_with("stddev") {
+                    true => off,
+                    false => off.clone() * (lit(2.0) * sqrt(abs(value.clone())) + off),
+                }
+            }
+        })
+    }
+}

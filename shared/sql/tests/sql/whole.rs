@@ -1,0 +1,123 @@
+//! A statement over the whole log gives what the merged states give.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::array::RecordBatch;
+use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use millstream_core::Error;
+use millstream_sql::{LogRows, Precision, ReadFailed, Whole, WholeLimits};
+
+use crate::{
+    fixture::{Event, event, few, lines, merged, planned, rows, shown, statement},
+    splits::STATEMENTS,
+};
+
+/// Each lane is one partition, in batches of 7; `fails` after the first.
+#[derive(Debug)]
+struct Lanes {
+    partitions: Vec<Vec<Event>>,
+    fails: bool,
+}
+
+impl LogRows for Lanes {
+    fn lanes(&self) -> usize {
+        self.partitions.len()
+    }
+
+    fn rows(&self, lane: usize) -> BoxStream<'static, Result<RecordBatch, ReadFailed>> {
+        let first = lane as i64 * 1_000_000;
+        let parts = self.partitions[lane].chunks(7).zip((first..).step_by(7));
+        let mut rows: Vec<_> = parts.map(|(part, first)| Ok(rows(part, first))).collect();
+        if self.fails {
+            rows.insert(1, Err(ReadFailed));
+        }
+        futures::stream::iter(rows).boxed()
+    }
+}
+
+async fn whole(sql: &str, partitions: &[Vec<Event>], memory_bytes: usize) -> Result<Vec<RecordBatch>, Error> {
+    let statement = statement(sql);
+    let rows = |partitions: &[Vec<Event>]| -> Arc<dyn LogRows> {
+        Arc::new(Lanes { partitions: partitions.to_vec(), fails: false })
+    };
+    let logs = BTreeMap::from([("t".to_owned(), rows(partitions)), ("u".to_owned(), rows(&[Vec::new()]))]);
+    let limits = WholeLimits { memory_bytes, threads: 2 };
+    let whole = Whole::of(&statement, &logs, limits).await.unwrap_or_else(|error| panic!("{error}\n{sql}"));
+    let columns: Vec<usize> = (0..whole.columns.len()).collect();
+    let rows: Vec<RecordBatch> = whole.run()?.try_collect().await?;
+    // Roundings are behind the columns.
+    Ok(rows.iter().map(|rows| rows.project(&columns).unwrap()).collect())
+}
+
+const MEMORY: usize = 64 << 20;
+
+const ABOVE: [&str; 6] = [
+    "SELECT branch, avg(amount) AS mean, sum(count) * 2 AS twice FROM t GROUP BY 1 HAVING count(*) > 1",
+    "SELECT branch, amount, _offset FROM t WHERE amount > 0",
+    "SELECT sum(amount) AS s, approx_distinct(branch) AS d, max(branch) AS top FROM t",
+    "SELECT branch AS a, branch AS b, 10 / (sum(count) - 200) AS q FROM t GROUP BY branch",
+    "SELECT tumble(at, INTERVAL '2 seconds') AS w, count(*) FILTER (WHERE count > 0) AS n FROM t GROUP BY 1",
+    "SELECT name, t.count FROM t JOIN branches ON name = branch",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_log_gives_what_the_states_give() {
+    let other = [event("b", 700, 8), event("c", -7, 2), event("a", 0, 19)];
+    let no_branch = Event { branch: None, cents: None, count: None, ..event("a", 5, 4) };
+    let partitions = [[few(), vec![no_branch]].concat(), other.to_vec()];
+    for sql in STATEMENTS.iter().chain(&ABOVE) {
+        let planned = planned(sql).await;
+        let mut states = Vec::new();
+        for (lane, events) in partitions.iter().enumerate() {
+            let rows = rows(events, lane as i64 * 1_000_000);
+            states.extend(planned.transform.apply("t", rows).await.unwrap());
+        }
+        let expected = merged(&planned, states).await.unwrap();
+        assert_eq!(lines(&whole(sql, &partitions, MEMORY).await.unwrap()), expected, "{sql}");
+        assert!(!expected.is_empty(), "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_groups_go_to_disk() {
+    let events = |from: i64| -> Vec<Event> { (from..from + 9_000).map(|at_s| event("a", at_s % 7, at_s)).collect() };
+    let partitions = [events(0), events(3_000)];
+    let sql = "SELECT at, approx_distinct(count) AS d, count(*) AS n, last_value(price) AS l, avg(price) AS m FROM t GROUP BY 1";
+    let few = whole(sql, &partitions, 3 << 20).await.unwrap();
+    let many = whole(sql, &partitions, 1 << 30).await.unwrap();
+    assert_eq!(few.iter().map(RecordBatch::num_rows).sum::<usize>(), 12_000);
+    assert_eq!(lines(&few), lines(&many));
+}
+
+#[tokio::test]
+async fn estimates_are_those_of_the_stored_sketches() {
+    for distinct in [0_i64, 1, 100, 3_000, 12_000] {
+        let events: Vec<Event> = (0..distinct).map(|cents| event("a", cents, 1)).collect();
+        let sql = "SELECT approx_distinct(count) AS d FROM t";
+        assert_eq!(lines(&whole(sql, std::slice::from_ref(&events), MEMORY).await.unwrap()), shown(sql, &events).await);
+    }
+}
+
+#[tokio::test]
+async fn the_columns_say_how_they_may_be_compared() {
+    let sql = "SELECT branch, tumble(at, INTERVAL '1 minute') AS w, sum(price) AS s, max(price) AS m, sum(amount) AS a,
+        sum(price) / 2 AS h FROM t GROUP BY 1, 2";
+    let rows = |()| -> Arc<dyn LogRows> { Arc::new(Lanes { partitions: vec![few()], fails: false }) };
+    let logs = BTreeMap::from([("t".to_owned(), rows(())), ("u".to_owned(), rows(()))]);
+    let whole = Whole::of(&statement(sql), &logs, WholeLimits { memory_bytes: MEMORY, threads: 1 }).await.unwrap();
+    let found: Vec<_> = whole.columns.iter().map(|column| (column.precision, column.rounding)).collect();
+    let (key, exact) = ((Precision::Key, None), (Precision::Exact, None));
+    assert_eq!(found, [key, key, (Precision::Rounded, Some(6)), exact, exact, (Precision::Rounded, None)]);
+}
+
+#[tokio::test]
+async fn what_fails_says_so() {
+    let bad = "SELECT 1 / count AS q FROM t";
+    let error = whole(bad, &[vec![event("a", 0, 1)]], MEMORY).await.unwrap_err();
+    assert!(matches!(&error, Error::Poison(_)) && error.to_string().contains("division by zero"), "{error}");
+    let rows = |fails| -> Arc<dyn LogRows> { Arc::new(Lanes { partitions: vec![few()], fails }) };
+    let logs = BTreeMap::from([("t".to_owned(), rows(true)), ("u".to_owned(), rows(false))]);
+    let limits = WholeLimits { memory_bytes: MEMORY, threads: 1 };
+    let whole = Whole::of(&statement("SELECT count FROM t"), &logs, limits).await.unwrap();
+    assert!(whole.run().unwrap().try_collect::<Vec<_>>().await.is_err(), "a log that can't be read is not a short one");
+}
