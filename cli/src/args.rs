@@ -114,15 +114,23 @@ pub enum Command {
     Produce(ProduceArgs),
     /// Run one ingest function: make its records, and print the position of each acknowledged one
     Generate(GenerateArgs),
-    /// Read the whole log again, compute what the sink should hold, and compare row by row
+    /// Show what the statement in the file gives over the log, and what would change in the deployed table
     ///
-    /// The audit compares both the stored rows of a function and what readers see, up to the fences: later records are
-    /// not in the table yet. NULL and empty text differ; 0.0 and -0.0 don't. Floats that are computed from several
-    /// records depend on their order in the last digits: they are equal if they differ by at most 1e-9 of the larger
-    /// one. If they differ by more (large numbers that cancel out), four times the change that the reversed order makes
-    /// is allowed (for at most 10,000 rows; further ones are differences). References are joined as they are now: if
-    /// they have changed since the records were joined with them, rows can differ, and the audit reports that. Memory:
-    /// some three times the table.
+    /// Runs the statement as one query over the real log and writes nothing: rights to read are enough. The log is read
+    /// between the fences of the deployed table, so that both are made of the same records. Rows are found by their groups;
+    /// columns that only one of them has are named and not compared. `+` marks a new row, `-` one that would be gone, `~`
+    /// one with other values.
+    Preview(PreviewArgs),
+    /// Run the statement as one query over the whole log, and compare its rows with the table
+    ///
+    /// The audit compares what readers see, up to the fences (later records are not in the table yet), and the stored
+    /// states with it. NULL and empty text differ; 0.0 and -0.0 don't. Floats that are computed from several records
+    /// depend on their order in the last digits: they are equal if they differ by at most 1e-9 of the larger one, or by
+    /// what rounding can do to a sum, a mean or a variance of these records. If another expression differs by more, four
+    /// times the change that the reversed order makes is allowed (for at most 10,000 rows; further ones are
+    /// differences). A dead letter whose record the function accepts is a difference. References are joined as they are
+    /// now: if they have changed since the records were joined with them, rows can differ, and the audit reports that.
+    /// What doesn't fit into some 200 MB of memory goes to temporary files.
     Audit {
         /// The function's name in the pipeline file [default: all functions that read topics, one after the other]
         function: Option<String>,
@@ -209,6 +217,19 @@ pub struct ResetArgs {
     /// Don't ask for confirmation (for scripts)
     #[arg(long, short)]
     pub yes: bool,
+}
+
+/// The arguments of `millstream preview`.
+#[derive(Debug, clap::Args)]
+pub struct PreviewArgs {
+    /// The function's name in the pipeline file
+    pub(crate) function: String,
+    /// Only records that are not older than this, such as 1h; nothing is compared then
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Show at most this many rows, or changes of each kind
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) limit: usize,
 }
 
 /// Options of `produce`.

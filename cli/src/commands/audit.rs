@@ -1,20 +1,14 @@
-use std::time::Duration;
-
-use millstream_assembly::{AuditProgress, AuditReport, Systems, audit_telling};
-use millstream_core::Clock;
+use millstream_assembly::{AuditReport, Systems, audit_telling};
 use millstream_pipeline::{Function, Pipeline};
 use serde_json::{Value, json};
 
-use super::produce::bar;
+use super::progress::Progress;
 use crate::{
     Failure,
     context::{Context, named},
     numbers::{count, counted},
     running,
 };
-
-/// How often a line reports the progress if there is no terminal.
-const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// `millstream audit [FUNCTION]`: checks exactly-once on the user's own data.
 pub(super) async fn audit(context: &Context, function: Option<&str>) -> Result<(), Failure> {
@@ -72,44 +66,15 @@ pub(super) async fn audit(context: &Context, function: Option<&str>) -> Result<(
     }
 }
 
-/// Audits one function and reports its progress: with a bar on a terminal, otherwise with a line every few seconds.
+/// Audits one function and reports its progress.
 async fn one(
     context: &Context,
     systems: &Systems,
     pipeline: &Pipeline,
     name: &str,
 ) -> millstream_core::Result<AuditReport> {
-    let id = Function::id(&pipeline.name, name);
-    let shown = bar(Some(0), &format!("{id}: {{bar:30}} {{human_pos}} of {{human_len}} records, {{eta}} left"), false);
-    let mut telling = Telling { id, clock: context.clock.as_ref(), told_us: None };
-    let mut tell = |progress: AuditProgress| {
-        shown.set_length(progress.total);
-        shown.set_position(progress.read);
-        if shown.is_hidden() {
-            telling.tell(progress);
-        }
-    };
-    let report = audit_telling(systems, pipeline, name, &mut tell).await;
-    shown.finish_and_clear();
-    report
-}
-
-/// Prints a progress line every few seconds, and a last one.
-struct Telling<'a> {
-    id: String,
-    clock: &'a dyn Clock,
-    told_us: Option<i64>,
-}
-
-impl Telling<'_> {
-    fn tell(&mut self, progress: AuditProgress) {
-        let now_us = self.clock.now_us();
-        let told_us = *self.told_us.get_or_insert(now_us);
-        if now_us - told_us >= TELL_EVERY.as_micros() as i64 || progress.read == progress.total {
-            self.told_us = Some(now_us);
-            eprintln!("{}: {} of {}", self.id, count(progress.read), counted(progress.total, "record"));
-        }
-    }
+    let mut progress = Progress::new(context, Function::id(&pipeline.name, name));
+    audit_telling(systems, pipeline, name, &mut |at| progress.tell(at.read, at.total)).await
 }
 
 fn found(differences: u64) -> String {

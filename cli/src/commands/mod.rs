@@ -6,7 +6,9 @@ mod dead_letters;
 mod dev;
 mod generate;
 mod new;
+mod preview;
 mod produce;
+mod progress;
 mod query;
 mod reset;
 mod run;
@@ -32,6 +34,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Topics { all } => topics::topics(context, all).await,
         Command::Produce(args) => produce::produce(context, &args).await,
         Command::Generate(args) => generate::generate(context, &args).await,
+        Command::Preview(args) => preview::preview(context, &args).await,
         Command::Audit { function } => audit::audit(context, function.as_deref()).await,
         Command::DeadLetters { command } => dead_letters::dead_letters(context, command).await,
         Command::Schema => schema::schema(context),

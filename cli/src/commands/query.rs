@@ -1,4 +1,4 @@
-mod objects;
+pub(super) mod objects;
 
 use std::collections::BTreeMap;
 
@@ -89,7 +89,7 @@ fn first(batches: Vec<RecordBatch>, limit: usize) -> (Vec<RecordBatch>, bool) {
     (rows, more)
 }
 
-fn lines(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<String>, Error> {
+pub(super) fn lines(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<String>, Error> {
     let head = |field: &std::sync::Arc<arrow::datatypes::Field>| {
         if field.data_type().is_numeric() { format!(">{}", field.name()) } else { field.name().clone() }
     };

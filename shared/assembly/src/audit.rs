@@ -3,8 +3,8 @@
 pub(crate) mod compare;
 pub(crate) mod encoder;
 mod floats;
-mod log_rows;
-mod query;
+pub(crate) mod log_rows;
+pub(crate) mod query;
 mod records;
 mod report;
 mod scope;
@@ -19,10 +19,9 @@ use millstream_sql::WholeColumn;
 
 use self::{
     compare::{Unequal, compare},
-    encoder::Encoder,
+    encoder::{Encoder, internal},
     log_rows::Input,
     query::Query,
-    records::find_refused,
     scope::{check_retention, check_topics, inseparable_error, known_fences, note_references, note_unfenced},
     side::Side,
 };
@@ -75,10 +74,10 @@ pub async fn audit_telling(
     let dead_letters = systems.dead_letters(pipeline);
     let query = Query { pipeline, name, plan: &plan, reading, source: &source, dead_letters: &dead_letters };
     let mut pass = query.pass();
-    let mut whole = query.planned(&pass).await?;
+    let whole = query.planned(&pass).await?;
     let encoder = Arc::new(Encoder::new(whole.columns.clone())?);
     let public = systems.sink(&id, &declared.into, public(&table, &whole.columns))?;
-    let (fences, mut stored) = scan(public.as_ref(), &encoder).await?;
+    let (fences, mut stored) = scan(public.as_ref(), &encoder, None).await?;
     let mut report = AuditReport { function: id.clone(), fences, rows: stored.rows, ..AuditReport::default() };
     // Letters are read after the fences: a letter is durable before its fence moves.
     let letters = Arc::new(Letters::of(dead_letters.as_ref(), &id).await?);
@@ -92,19 +91,7 @@ pub async fn audit_telling(
     check_retention(source.as_ref(), &known).await?;
     let input = Input::of(&known, letters);
 
-    let mut expected = match query.run(whole, &pass, input.clone(), &encoder, told).await {
-        // Some record can't be processed and is no dead letter: it is found, reported and left out.
-        Err(Error::Poison(_)) => {
-            let refused = find_refused(&query, &input).await?;
-            refused.iter().for_each(|(position, reason)| report.lose(position.clone(), reason.clone()));
-            let without =
-                Input { refused: refused.into_iter().map(|(position, _)| position).collect(), ..input.clone() };
-            pass = query.pass();
-            whole = query.planned(&pass).await?;
-            query.run(whole, &pass, without, &encoder, told).await?
-        }
-        ran => ran?,
-    };
+    let (mut expected, input) = query.run(whole, &mut pass, input, &encoder, told).await?;
     report.take(&pass);
     let view = |report: &mut AuditReport, unequal: Unequal| report.unequal(&encoder.columns, unequal, &gone);
     let doubtful = compare(&mut stored, &mut expected, true, &mut |unequal| view(&mut report, unequal))?;
@@ -128,7 +115,7 @@ pub async fn audit_telling(
 }
 
 /// What readers see, as a read-only table.
-fn public(table: &Table, columns: &[WholeColumn]) -> Table {
+pub(crate) fn public(table: &Table, columns: &[WholeColumn]) -> Table {
     let column = |column: &WholeColumn| Column {
         name: column.name.clone(),
         data_type: column.data_type.clone(),
@@ -139,13 +126,23 @@ fn public(table: &Table, columns: &[WholeColumn]) -> Table {
     Table { name: table.public_name().to_owned(), columns, combine: None, view: None }
 }
 
-type Fences = Vec<(millstream_core::TopicPartition, millstream_core::Fence)>;
+pub(crate) type Fences = Vec<(millstream_core::TopicPartition, millstream_core::Fence)>;
 
-/// The fences and the rows of a sink, of one instant.
-async fn scan(sink: &dyn Sink, encoder: &Arc<Encoder>) -> Result<(Fences, Side)> {
+/// The fences and the rows of a sink, of one instant: the columns at these places, or all.
+pub(crate) async fn scan(
+    sink: &dyn Sink,
+    encoder: &Arc<Encoder>,
+    places: Option<Vec<usize>>,
+) -> Result<(Fences, Side)> {
     let side = Arc::new(Mutex::new(Side::new(encoder)));
     let into = Arc::clone(&side);
-    let take: TakeRows = Arc::new(move |rows| into.lock().unwrap_or_else(PoisonError::into_inner).add(&rows));
+    let take: TakeRows = Arc::new(move |rows| {
+        let rows = match &places {
+            Some(places) => rows.project(places).map_err(internal)?,
+            None => rows,
+        };
+        into.lock().unwrap_or_else(PoisonError::into_inner).add(&rows)
+    });
     let fences = sink.scan(take).await.map_err(|error| error.context("what readers see"))?;
     let side = std::mem::replace(&mut *side.lock().unwrap_or_else(PoisonError::into_inner), Side::new(encoder));
     Ok((fences, side))

@@ -115,8 +115,7 @@ impl<'a> Fields<'a> {
         let node = self.get(name)?;
         let range = self.range(name);
         let given = node.scalar().unwrap_or_default();
-        let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-        let read = with_unit(&given, &units).filter(|ms| range.contains(ms));
+        let read = duration_ms(&given).filter(|ms| range.contains(ms));
         if read.is_none() {
             let (label, limits) = (self.label(name), readable_range_ms(&range));
             let form = "a number and ms, s, m, h or d, such as `10s`";
@@ -205,6 +204,11 @@ pub(crate) fn describe_value(node: &Node) -> String {
         Some(text) if text.chars().count() <= 40 => format!("`{}`", text.escape_debug()),
         _ => node.kind().to_owned(),
     }
+}
+
+/// A length of time such as `10s`, in milliseconds: a whole number and ms, s, m, h or d.
+pub fn duration_ms(text: &str) -> Option<i64> {
+    with_unit(text, &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)])
 }
 
 /// `10s` by a table of units; a whole number without sign or fraction. The first unit that ends the text counts.

@@ -8,7 +8,7 @@ use millstream_core::Error;
 use serde_json::{Map, Number, Value, json};
 
 /// The rows as JSON objects. Decimals and times are strings, which keeps them exact; bytes are base64, as in records.
-pub(super) fn objects(batch: &RecordBatch) -> Result<Vec<Value>, Error> {
+pub(in crate::commands) fn objects(batch: &RecordBatch) -> Result<Vec<Value>, Error> {
     let schema = batch.schema();
     let object = |row| {
         let fields = schema.fields().iter().zip(batch.columns());

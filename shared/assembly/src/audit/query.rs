@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use arrow::array::RecordBatch;
 use futures::StreamExt as _;
 use millstream_core::{DeadLetters, Error, Result, Source};
 use millstream_pipeline::{Function as Declared, Pipeline, Reading};
@@ -15,6 +16,7 @@ use super::{
     compare::{Doubtful, are_close},
     encoder::{Encoded, Encoder, Number},
     log_rows::{Input, Judges, Pass},
+    records::find_refused,
     report::AuditProgress,
     side::Side,
 };
@@ -64,27 +66,40 @@ impl Query<'_> {
         whole.map_err(|error| Error::stop(error.to_string()))
     }
 
-    /// Runs it over `input`.
+    /// Runs it over `input`. If an expression can't be computed for some record that is no dead letter, such records are found,
+    /// noted as lost and left out, and it begins again; `pass` is then another one. Also returns what was read in the end.
     pub(crate) async fn run(
         &self,
         whole: Whole,
-        pass: &Arc<Pass>,
+        pass: &mut Arc<Pass>,
         input: Input,
         encoder: &Arc<Encoder>,
         told: &mut (dyn FnMut(AuditProgress) + Send),
-    ) -> Result<Side> {
+    ) -> Result<(Side, Input)> {
         let mut side = Side::new(encoder);
-        self.each(whole, pass, input, told, &mut |rows| side.add(&rows)).await?;
-        Ok(side)
+        match self.each(whole, pass, input.clone(), told, &mut |rows| side.add(&rows)).await {
+            Err(Error::Poison(_)) => {}
+            ran => return ran.map(|()| (side, input)),
+        }
+        let refused = find_refused(self, &input).await?;
+        *pass = self.pass();
+        let whole = self.planned(pass).await?;
+        let left_out = refused.iter().map(|(position, _)| position.clone()).collect();
+        refused.into_iter().for_each(|(position, reason)| pass.seen().lose(position, reason));
+        let input = Input { refused: left_out, ..input };
+        let mut side = Side::new(encoder);
+        self.each(whole, pass, input.clone(), told, &mut |rows| side.add(&rows)).await?;
+        Ok((side, input))
     }
 
+    /// Runs it over `input` and gives the rows to `take`.
     pub(crate) async fn each(
         &self,
         whole: Whole,
         pass: &Arc<Pass>,
         input: Input,
         told: &mut (dyn FnMut(AuditProgress) + Send),
-        take: &mut (dyn FnMut(arrow::array::RecordBatch) -> Result<()> + Send),
+        take: &mut (dyn FnMut(RecordBatch) -> Result<()> + Send),
     ) -> Result<()> {
         pass.input.set(input).map_err(|_| Error::stop("internal: a pass was run twice"))?;
         let total = pass.total();

@@ -10,7 +10,7 @@ use std::{
 use arrow::array::RecordBatch;
 use millstream_core::{Error, Result};
 
-use super::encoder::{Encoded, Encoder, Number};
+use super::encoder::{Encoded, Encoder, Number, internal};
 
 /// Rows are divided by their keys, so that a comparison holds one part at a time in memory.
 pub(super) const PARTS: usize = 64;
@@ -49,6 +49,35 @@ impl Side {
             }
         }
         Ok(())
+    }
+
+    /// The same rows with only the columns at these places.
+    pub(crate) fn of_columns(&mut self, places: &[usize], encoder: &Arc<Encoder>) -> Result<Self> {
+        let mut side = Self::new(encoder);
+        let own = Arc::clone(&self.encoder);
+        for part in 0..PARTS {
+            self.read(part, &mut |row| side.add(&own.decode(&row)?.project(places).map_err(internal)?))?;
+        }
+        Ok(side)
+    }
+
+    /// Some of the rows, at most `limit`, each as a batch of one row: those of the smallest keys in the first parts.
+    pub(crate) fn some(&mut self, limit: usize) -> Result<Vec<RecordBatch>> {
+        let mut rows = Vec::new();
+        for part in 0..PARTS {
+            let mut own = Vec::new();
+            self.read(part, &mut |row| {
+                own.push(row);
+                Ok(())
+            })?;
+            own.truncate(limit - rows.len());
+            rows.extend(own);
+            if rows.len() == limit {
+                break;
+            }
+        }
+        rows.sort_by(|a, b| (&a.key, &a.exact).cmp(&(&b.key, &b.exact)));
+        rows.iter().map(|row| self.encoder.decode(row)).collect()
     }
 
     /// Gives all rows of a part to `take`.

@@ -49,7 +49,7 @@ pub(super) async fn compare(
             })?;
             return Ok(());
         }
-        (fences, seen) = scan(public, encoder).await?;
+        (fences, seen) = scan(public, encoder, None).await?;
     }
     report.notes.push("the stored states were not compared: the function wrote during every attempt".to_owned());
     Ok(())

@@ -1,0 +1,62 @@
+//! Which records a preview reads.
+
+use std::ops::Range;
+
+use millstream_core::{Fence, Limits, Log, Result, TopicPartition};
+use millstream_pipeline::{Pipeline, Reading};
+
+/// The offsets of each partition: between the fences where there are some, otherwise all that the log has; from `since_ms`
+/// on, if that is given.
+pub(super) async fn ranges(
+    pipeline: &Pipeline,
+    reading: &Reading,
+    log: &dyn Log,
+    fences: &[(TopicPartition, Fence)],
+    since_ms: Option<i64>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(TopicPartition, Range<i64>)>> {
+    let mut ranges = Vec::new();
+    for name in reading.topics() {
+        let generation = pipeline.topics[name].generation;
+        for partition in 0..log.partitions(name).await? {
+            let partition = TopicPartition::new(name, generation, partition);
+            let held = log.watermarks(&partition).await?;
+            let fence = fences.iter().find(|(fenced, _)| *fenced == partition).map(|(_, fence)| fence);
+            let mut range = match fence {
+                Some(fence) => fence.start_offset..fence.next_offset,
+                // The deployed table has nothing of this partition.
+                None if fences.iter().any(|(fenced, _)| fenced.topic == *name) => held.low..held.low,
+                None => held.low..held.high,
+            };
+            if range.start < held.low && range.start < range.end {
+                notes.push(format!(
+                    "offsets {}..{} of {partition} are no longer in the log (retention), so their rows can't be computed",
+                    range.start,
+                    held.low.min(range.end)
+                ));
+                range.start = held.low.min(range.end);
+            }
+            if let Some(since_ms) = since_ms {
+                range.start = first_since(log, &partition, range.clone(), since_ms).await?;
+            }
+            ranges.push((partition, range));
+        }
+    }
+    Ok(ranges)
+}
+
+/// The first offset whose record is not older than `since_ms`, by halving: timestamps rise with the offsets, as far as it
+/// matters here.
+async fn first_since(log: &dyn Log, partition: &TopicPartition, range: Range<i64>, since_ms: i64) -> Result<i64> {
+    let (mut from, mut to) = (range.start, range.end);
+    while from < to {
+        let middle = from + (to - from) / 2;
+        let one = Limits { max_records: 1, max_bytes: 1 << 20, max_wait_ms: 0 };
+        let batch = log.read(partition, middle..to, one).await?;
+        match batch.timestamps_ms().values().first() {
+            Some(timestamp_ms) if *timestamp_ms < since_ms => from = batch.range().end,
+            _ => to = middle,
+        }
+    }
+    Ok(from)
+}
