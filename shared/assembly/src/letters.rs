@@ -1,4 +1,7 @@
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use millstream_core::{DeadLetters, Error, Position, Result, TopicPartition};
 
@@ -10,6 +13,17 @@ const MAX_LETTERS: usize = 10_000_000;
 pub(crate) struct Letters {
     offsets: HashMap<TopicPartition, HashSet<i64>>,
     count: usize,
+    judged: Mutex<BTreeMap<Position, Judged>>,
+}
+
+/// What an audit thinks of a letter whose record can be decoded and is timely.
+pub(crate) enum Judged {
+    /// The function refuses the record.
+    Right,
+    /// The store has refused it, which can't be tried again without writing.
+    OfStore,
+    /// The function accepts it, though the letter gives this reason.
+    Wrong(String),
 }
 
 impl Letters {
@@ -23,6 +37,11 @@ impl Letters {
                  these dead letters first"
             ))),
         }
+    }
+
+    /// The letters that have been looked at.
+    pub(crate) fn judged(&self) -> MutexGuard<'_, BTreeMap<Position, Judged>> {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&mut self, Position { partition, offset }: Position) {

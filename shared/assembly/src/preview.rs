@@ -124,6 +124,7 @@ pub async fn preview(
     let shared = shared_columns(&columns, deployed.as_ref().map_or(&columns[..], |deployed| &deployed.columns[..]));
     let compared = Arc::new(Encoder::new(shared.now.clone())?);
     let (fences, is) = match &deployed {
+        Some(deployed) if shared.now.is_empty() => (deployed.fences().await?, Side::new(&compared)),
         Some(deployed) => deployed.scan(&shared, &compared).await?,
         None => (Vec::new(), Side::new(&compared)),
     };
@@ -134,7 +135,10 @@ pub async fn preview(
     preview.take(&pass);
     preview.total_rows = rows.rows;
     preview.rows = rows.some(options.limit)?;
-    if deployed.is_some() {
+    if deployed.is_some() && shared.now.is_empty() {
+        preview.changes = Some(Changes { columns: shared.lines, ..Changes::default() });
+        preview.notes.push("no column has its name and type in both, so no rows are compared".to_owned());
+    } else if deployed.is_some() {
         preview.changes = Some(changes(is, &mut rows, &shared, &compared, options.limit)?);
     }
     Ok(preview)

@@ -36,6 +36,7 @@ use crate::{
     slot::columns_of,
     statement::Statement,
     stored::stored,
+    unnest,
 };
 
 /// How a column of the result may be compared with a stored one.
@@ -65,16 +66,21 @@ pub struct WholeColumn {
 /// What a run may take.
 #[derive(Clone, Copy, Debug)]
 pub struct WholeLimits {
-    /// Memory for groups and joins, in bytes; what is beyond it goes to temporary files.
+    /// Memory for groups and joins, in bytes, in addition to four times the references; groups that are beyond it go to
+    /// temporary files.
     pub memory_bytes: usize,
     /// On how many threads it runs.
     pub threads: usize,
+    /// How many rows are computed at once: 1 where each row must be computed as if it were alone.
+    pub rows_at_once: usize,
 }
 
 /// A statement over a whole log, planned and ready to be run once.
 pub struct Whole {
     /// The columns that readers of the table see.
     pub columns: Vec<WholeColumn>,
+    /// Does it give one row without any input? A function writes nothing before its first record.
+    pub is_total: bool,
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
     schema: SchemaRef,
@@ -110,6 +116,7 @@ impl Whole {
         let logical = with_final_types(&state, logical).map_err(tell)?;
         check_names(&logical)?;
         let Split { above, aggregate } = refuse::split(&logical);
+        let is_total = aggregate.as_ref().is_some_and(|aggregate| aggregate.group_expr.is_empty());
         let (logical, columns) = match aggregate {
             None => {
                 let columns = appended(&logical)?;
@@ -121,13 +128,13 @@ impl Whole {
         let behind = logical.schema().fields().iter().skip(columns.len());
         let behind = behind.map(|field| Field::new(field.name(), DataType::Float64, true));
         let schema = Arc::new(Schema::new(columns.iter().map(field).chain(behind).collect::<Vec<_>>()));
-        let plan = state.create_physical_plan(&logical).await?;
+        let plan = unnest::bounded(state.create_physical_plan(&logical).await?)?;
         // Lanes are read at once; their rows come in one stream.
         let plan = match plan.properties().output_partitioning().partition_count() {
             0 | 1 => plan,
             _ => Arc::new(CoalescePartitionsExec::new(plan)) as _,
         };
-        Ok(Self { columns, plan, context: state.task_ctx(), schema })
+        Ok(Self { columns, is_total, plan, context: state.task_ctx(), schema })
     }
 
     /// Runs it. Rows have the types of [`Whole::columns`], perhaps with columns of roundings behind them, and come in no
@@ -155,7 +162,9 @@ fn over(
     logs: &BTreeMap<String, Arc<dyn LogRows>>,
     limits: WholeLimits,
 ) -> Result<SessionState> {
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(limits.memory_bytes)));
+    let of_references: usize = statement.references.iter().map(|reference| reference.rows().bytes).sum();
+    let memory_bytes = limits.memory_bytes.saturating_add(of_references.saturating_mul(4));
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)));
     let mut tables: Vec<(String, Arc<dyn TableProvider>)> = Vec::new();
     for input in &statement.inputs {
         let Some(rows) = logs.get(&input.name) else {
@@ -170,7 +179,8 @@ fn over(
         let table = MemTable::try_new(Arc::clone(&reference.schema), vec![rows])?;
         tables.push((reference.name.clone(), Arc::new(table)));
     }
-    session_over(config().with_target_partitions(limits.threads.max(1)), runtime, tables)
+    let config = config().with_target_partitions(limits.threads.max(1)).with_batch_size(limits.rows_at_once.max(1));
+    session_over(config, runtime, tables)
 }
 
 fn appended(plan: &LogicalPlan) -> Result<Vec<WholeColumn>> {

@@ -1,6 +1,6 @@
 //! Compares two sides, part by part.
 
-use std::collections::HashMap;
+use std::{cmp::Ordering, collections::HashMap};
 
 use arrow::array::RecordBatch;
 use millstream_core::Result;
@@ -63,11 +63,14 @@ struct Groups {
     of: HashMap<Box<[u8]>, Group>,
 }
 
-/// Rows of one key that have not met their equals.
+/// Rows of one key.
 #[derive(Default)]
 struct Group {
-    first: Vec<(Value, u64)>,
-    second: Vec<(Value, u64)>,
+    /// Those that have not met their equals.
+    first: Vec<Value>,
+    second: Vec<Value>,
+    /// How many there are on each side.
+    rows: (u64, u64),
 }
 
 /// A row without its key.
@@ -75,23 +78,48 @@ struct Group {
 struct Value {
     exact: Box<[u8]>,
     numbers: Vec<Number>,
+    times: u64,
+}
+
+impl Value {
+    fn is_like(&self, other: &Self) -> bool {
+        self.exact == other.exact && self.numbers == other.numbers
+    }
+
+    fn is_close_to(&self, other: &Self) -> bool {
+        self.exact == other.exact && self.numbers.iter().zip(&other.numbers).all(|(a, b)| are_close(a, b, 0.0))
+    }
+
+    /// By what must be equal, then by the numbers.
+    fn order(&self, other: &Self) -> Ordering {
+        let numbers = self.numbers.iter().zip(&other.numbers);
+        let by_number = |(a, b): (&Number, &Number)| match (a.value, b.value) {
+            (Some(a), Some(b)) => a.total_cmp(&b),
+            (a, b) => a.is_some().cmp(&b.is_some()),
+        };
+        self.exact
+            .cmp(&other.exact)
+            .then_with(|| numbers.map(by_number).find(|order| order.is_ne()).unwrap_or(Ordering::Equal))
+    }
 }
 
 impl Groups {
     fn add_first(&mut self, Encoded { key, exact, numbers }: Encoded) {
-        add(&mut self.of.entry(key).or_default().first, Value { exact, numbers });
+        let group = self.of.entry(key).or_default();
+        group.rows.0 += 1;
+        add(&mut group.first, Value { exact, numbers, times: 1 });
     }
 
     fn meet(&mut self, Encoded { key, exact, numbers }: Encoded) {
-        let value = Value { exact, numbers };
+        let value = Value { exact, numbers, times: 1 };
         let group = self.of.entry(key).or_default();
-        let equal = |(other, _): &(Value, u64)| {
-            other.exact == value.exact && other.numbers.iter().zip(&value.numbers).all(|(a, b)| are_close(a, b, 0.0))
-        };
-        match group.first.iter().position(equal) {
-            None => add(&mut group.second, value),
-            Some(at) if group.first[at].1 > 1 => group.first[at].1 -= 1,
-            Some(at) => drop(group.first.swap_remove(at)),
+        group.rows.1 += 1;
+        // Most keys have one row on each side; several rows wait until all are known.
+        match group.first.as_mut_slice() {
+            [own] if group.rows.0 == 1 && group.rows.1 == 1 && own.is_close_to(&value) => group.first.clear(),
+            [own] if own.is_like(&value) && own.times > 1 => own.times -= 1,
+            [own] if own.is_like(&value) => group.first.clear(),
+            _ => add(&mut group.second, value),
         }
     }
 
@@ -102,14 +130,16 @@ impl Groups {
         doubtful: &mut Vec<Doubtful>,
         found: &mut dyn FnMut(Unequal) -> Result<()>,
     ) -> Result<()> {
-        for (key, Group { mut first, mut second }) in self.of {
+        for (key, Group { first, second, rows }) in self.of {
+            let (mut first, mut second) = pair(first, second);
             let row = |value: Value| Encoded { key: key.clone(), exact: value.exact, numbers: value.numbers };
-            let is_single = |rows: &[(Value, u64)]| rows.len() == 1 && rows[0].1 == 1;
+            let is_single = |rows: &[Value]| rows.len() == 1 && rows[0].times == 1;
             if is_single(&first)
                 && is_single(&second)
-                && let (Some((a, _)), Some((b, _))) = (first.pop(), second.pop())
+                && let (Some(a), Some(b)) = (first.pop(), second.pop())
             {
-                let is_doubtful = doubts && a.exact == b.exact && doubtful.len() < MAX_DOUBTFUL;
+                // A row can be found again only if its key names it alone.
+                let is_doubtful = doubts && rows == (1, 1) && a.exact == b.exact && doubtful.len() < MAX_DOUBTFUL;
                 let (first, second) = (row(a), row(b));
                 if is_doubtful {
                     doubtful.push(Doubtful { first, second });
@@ -118,15 +148,53 @@ impl Groups {
                 }
                 continue;
             }
-            for (value, times) in first {
+            for value in first {
+                let times = value.times;
                 found(Unequal::First(side.encoder.decode(&row(value))?, times))?;
             }
-            for (value, times) in second {
+            for value in second {
+                let times = value.times;
                 found(Unequal::Second(side.encoder.decode(&row(value))?, times))?;
             }
         }
         Ok(())
     }
+}
+
+/// Takes away the rows of one key that are equal: first those that are exactly equal, then neighbours that are close.
+fn pair(first: Vec<Value>, second: Vec<Value>) -> (Vec<Value>, Vec<Value>) {
+    if first.is_empty() || second.is_empty() {
+        return (first, second);
+    }
+    let (first, second) = walk(first, second, Value::is_like);
+    walk(first, second, Value::is_close_to)
+}
+
+/// Walks both sides in their order and takes away neighbours that are equal.
+fn walk(
+    mut first: Vec<Value>,
+    mut second: Vec<Value>,
+    equal: impl Fn(&Value, &Value) -> bool,
+) -> (Vec<Value>, Vec<Value>) {
+    first.sort_by(Value::order);
+    second.sort_by(Value::order);
+    let (mut first, mut second) = (first.into_iter().peekable(), second.into_iter().peekable());
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    while let (Some(a), Some(b)) = (first.peek_mut(), second.peek_mut()) {
+        if equal(a, b) {
+            let times = a.times.min(b.times);
+            (a.times, b.times) = (a.times - times, b.times - times);
+            drop(first.next_if(|a| a.times == 0));
+            drop(second.next_if(|b| b.times == 0));
+        } else if a.order(b).is_lt() {
+            left.extend(first.next());
+        } else {
+            right.extend(second.next());
+        }
+    }
+    left.extend(first);
+    right.extend(second);
+    (left, right)
 }
 
 impl Side {
@@ -136,17 +204,21 @@ impl Side {
     }
 }
 
-fn add(rows: &mut Vec<(Value, u64)>, value: Value) {
-    match rows.iter_mut().find(|(other, _)| *other == value) {
-        Some((_, times)) => *times += 1,
-        None => rows.push((value, 1)),
+/// Rows that are like the one before them are counted.
+fn add(rows: &mut Vec<Value>, value: Value) {
+    match rows.last_mut() {
+        Some(last) if last.is_like(&value) => last.times += 1,
+        _ => rows.push(value),
     }
 }
 
 /// Are these numbers equal, except for the order of their computation? `noise` is the change that another order has made.
 pub(super) fn are_close(a: &Number, b: &Number, noise: f64) -> bool {
     match (a.value, b.value) {
-        (Some(x), Some(y)) => is_close(x, y, noise, a.rounding.max(b.rounding)),
+        (Some(x), Some(y)) => {
+            let rounding = a.rounding.zip(b.rounding).map(|(a, b)| a.max(b));
+            is_close(x, y, noise, rounding.or(a.rounding).or(b.rounding))
+        }
         (None, None) => true,
         _ => false,
     }

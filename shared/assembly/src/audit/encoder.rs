@@ -38,7 +38,7 @@ pub(crate) struct Encoded {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Number {
     pub(super) value: Option<f64>,
-    pub(super) rounding: f64,
+    pub(super) rounding: Option<f64>,
 }
 
 impl PartialEq for Number {
@@ -70,7 +70,7 @@ impl Encoder {
         let (keys, exacts) = (self.key.rows(batch)?, self.exact.rows(batch)?);
         let number = |row: usize, at: &usize| {
             let rounding = self.columns[*at].rounding.filter(|rounding| *rounding < batch.num_columns());
-            let rounding = rounding.and_then(|rounding| float(batch.column(rounding), row)).unwrap_or(0.0);
+            let rounding = rounding.and_then(|rounding| float(batch.column(rounding), row));
             Number { value: float(batch.column(*at), row), rounding }
         };
         let numbers = |row: usize| self.rounded.iter().map(|at| number(row, at)).collect();

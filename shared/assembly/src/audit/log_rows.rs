@@ -22,7 +22,10 @@ use millstream_core::{
 use millstream_runner::{REFUSED_BY_STORE, Timeliness};
 use millstream_sql::{LogRows, ReadFailed};
 
-use crate::{decode::decode, letters::Letters};
+use crate::{
+    decode::decode,
+    letters::{Judged, Letters},
+};
 
 /// The most records and bytes that are read and decoded at once.
 const MAX_RECORDS: usize = 20_000;
@@ -55,6 +58,8 @@ pub(crate) struct Pass {
     pub(crate) input: OnceLock<Input>,
     /// Offsets read so far.
     pub(crate) read: AtomicU64,
+    /// Rows that the statement was given.
+    pub(crate) given: AtomicU64,
     seen: Mutex<Seen>,
 }
 
@@ -87,10 +92,7 @@ pub(crate) struct Seen {
     /// Records that can't be processed and are no dead letters, with the reason.
     pub(crate) lost: Vec<(Position, String)>,
     pub(crate) total_lost: u64,
-    /// Dead letters whose records can be decoded and are timely, and whether the function accepts them: then with the
-    /// letter's reason.
-    pub(crate) in_doubt: BTreeMap<Position, Option<String>>,
-    /// Dead letters of records that the store has refused, and those beyond the limit.
+    /// Dead letters that were not looked at, because there are too many.
     pub(crate) not_checked: u64,
     /// Why reading has failed.
     pub(crate) error: Option<Error>,
@@ -103,8 +105,9 @@ impl Pass {
             max_bytes: limits.max_bytes.min(MAX_BYTES),
             max_wait_ms: 0,
         };
-        let (input, read, seen) = (OnceLock::new(), AtomicU64::new(0), Mutex::default());
-        Self { log, judges, limits, lanes, reversed: false, input, read, seen }
+        let (input, seen) = (OnceLock::new(), Mutex::default());
+        let (read, given) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { log, judges, limits, lanes, reversed: false, input, read, given, seen }
     }
 
     /// What has been seen.
@@ -127,8 +130,8 @@ impl Pass {
         self.judges.decoders.keys().map(topic).collect()
     }
 
-    /// Reads a batch and decodes it. Too many records at once are halved.
-    pub(crate) async fn next(&self, at: &mut Place, counts: bool) -> Result<RecordBatch> {
+    /// Reads a batch and decodes it. Too many records at once are halved. Also returns the records' offsets.
+    pub(crate) async fn next(&self, at: &mut Place, counts: bool) -> Result<(RecordBatch, Vec<i64>)> {
         loop {
             let limits = Limits { max_records: at.records, ..self.limits };
             let batch = self.log.read(&at.partition, at.range.clone(), limits).await?;
@@ -140,7 +143,7 @@ impl Pass {
                     at.range.start = batch.range().end;
                     at.newest_us = newest_us;
                     at.records = self.records_at_once();
-                    return Ok(rows);
+                    return Ok((rows, batch.offsets().values().to_vec()));
                 }
                 Err(Error::TooLarge(_)) if batch.len() > 1 => at.records = batch.len() / 2,
                 Err(error) => return Err(error),
@@ -197,31 +200,33 @@ impl Pass {
     /// Is there a letter of the record at `position`, although the statement and the rules of all stores accept its row? A
     /// record that the store itself has refused can't be tried again without writing.
     async fn is_letter_wrong(&self, position: &Position, row: RecordBatch) -> Result<bool> {
+        let Some(Input { letters, .. }) = self.input.get() else { return Ok(false) };
         {
-            let mut seen = self.seen();
-            if let Some(known) = seen.in_doubt.get(position) {
-                return Ok(known.is_some());
+            let judged = letters.judged();
+            if let Some(known) = judged.get(position) {
+                return Ok(matches!(known, Judged::Wrong(_)));
             }
-            if seen.in_doubt.len() >= MAX_POSITIONS {
-                seen.not_checked += 1;
+            if judged.len() >= MAX_POSITIONS {
+                self.seen().not_checked += 1;
                 return Ok(false);
             }
         }
         let Judges { transform, table, dead_letters, function, .. } = &self.judges;
-        let kept = dead_letters.find(Some(function), position).await?;
-        let reason = kept.into_iter().next().map(|letter| letter.reason).unwrap_or_default();
-        let accepts = if reason.starts_with(REFUSED_BY_STORE) {
-            self.seen().not_checked += 1;
-            false
-        } else {
-            match transform.apply(&position.partition.topic, row).await {
-                Ok(rows) => rows.iter().all(|rows| table.check_storable(rows).is_ok()),
-                Err(Error::Poison(_)) => false,
-                Err(error) => return Err(error),
-            }
+        let accepts = match transform.apply(&position.partition.topic, row).await {
+            Ok(rows) => rows.iter().all(|rows| table.check_storable(rows).is_ok()),
+            Err(Error::Poison(_)) => false,
+            Err(error) => return Err(error),
         };
-        self.seen().in_doubt.insert(position.clone(), accepts.then_some(reason));
-        Ok(accepts)
+        let mut judged = Judged::Right;
+        if accepts {
+            // A topic of letters is read from its beginning for this, so only where it matters.
+            let kept = dead_letters.find(Some(function), position).await?;
+            let reason = kept.into_iter().next().map(|letter| letter.reason).unwrap_or_default();
+            judged = if reason.starts_with(REFUSED_BY_STORE) { Judged::OfStore } else { Judged::Wrong(reason) };
+        }
+        let is_wrong = matches!(judged, Judged::Wrong(_));
+        letters.judged().insert(position.clone(), judged);
+        Ok(is_wrong)
     }
 }
 
@@ -230,6 +235,20 @@ impl Seen {
         self.total_lost += 1;
         if self.lost.len() < MAX_POSITIONS {
             self.lost.push((position, reason));
+        }
+    }
+}
+
+impl Pass {
+    /// Reads the lanes that the statement didn't ask for, because it reads no row of their topic: their records may still be
+    /// lost.
+    pub(crate) async fn finish(self: &Arc<Self>) {
+        for (topic, rows) in self.tables() {
+            for lane in 0..self.lanes {
+                if !self.seen().counted.contains(&(topic.clone(), lane)) {
+                    rows.rows(lane).for_each(|_| std::future::ready(())).await;
+                }
+            }
         }
     }
 }
@@ -274,7 +293,10 @@ impl LogRows for TopicRows {
                 }
                 let place = places.last_mut()?;
                 match pass.next(place, counts).await {
-                    Ok(rows) => Some((Ok(rows), places)),
+                    Ok((rows, _)) => {
+                        pass.given.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
+                        Some((Ok(rows), places))
+                    }
                     Err(error) => {
                         pass.seen().error.get_or_insert(error);
                         Some((Err(ReadFailed), Vec::new()))

@@ -24,6 +24,8 @@ use crate::{FunctionPlan, plan::statement_of, systems::timeliness};
 
 /// Memory for groups and joins; beyond it they go to temporary files.
 const MEMORY_BYTES: usize = 128 << 20;
+/// How many rows the engine computes at once.
+const ROWS_AT_ONCE: usize = 8_192;
 /// How often the progress is reported.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
@@ -60,8 +62,12 @@ impl Query<'_> {
 
     /// The statement over what `pass` will read.
     pub(crate) async fn planned(&self, pass: &Arc<Pass>) -> Result<Whole> {
+        self.planned_for(pass, ROWS_AT_ONCE).await
+    }
+
+    async fn planned_for(&self, pass: &Arc<Pass>, rows_at_once: usize) -> Result<Whole> {
         let statement = statement_of(self.pipeline, self.name, self.plan)?;
-        let limits = WholeLimits { memory_bytes: MEMORY_BYTES, threads: threads() };
+        let limits = WholeLimits { memory_bytes: MEMORY_BYTES, threads: threads(), rows_at_once };
         let whole = Whole::of(&statement, &pass.tables(), limits).await;
         whole.map_err(|error| Error::stop(error.to_string()))
     }
@@ -83,7 +89,9 @@ impl Query<'_> {
         }
         let refused = find_refused(self, &input).await?;
         *pass = self.pass();
-        let whole = self.planned(pass).await?;
+        // Where every record can be computed alone, it was a neighbour's: `n <> 0 AND 1 / n > 0` may compute both sides for
+        // several rows at once. The function narrows down to single records, and so does this.
+        let whole = self.planned_for(pass, if refused.is_empty() { 1 } else { ROWS_AT_ONCE }).await?;
         let left_out = refused.iter().map(|(position, _)| position.clone()).collect();
         refused.into_iter().for_each(|(position, reason)| pass.seen().lose(position, reason));
         let input = Input { refused: left_out, ..input };
@@ -104,19 +112,30 @@ impl Query<'_> {
         pass.input.set(input).map_err(|_| Error::stop("internal: a pass was run twice"))?;
         let total = pass.total();
         told(AuditProgress { read: 0, total });
+        let is_total = whole.is_total;
         let mut rows = whole.run()?;
+        let mut held = Vec::new();
         let mut tick = tokio::time::interval(TELL_EVERY);
         loop {
             tokio::select! {
                 biased;
                 _ = tick.tick() => told(AuditProgress { read: pass.read.load(Ordering::Relaxed), total }),
                 batch = rows.next() => match batch {
+                    Some(Ok(batch)) if is_total => held.push(batch),
                     Some(Ok(batch)) => take(batch)?,
                     // The reader knows why.
                     Some(Err(error)) => return Err(pass.seen().error.take().unwrap_or(error)),
                     None => break,
                 },
             }
+        }
+        pass.finish().await;
+        if let Some(error) = pass.seen().error.take() {
+            return Err(error);
+        }
+        // The row of a statement without groups is there without any record; the function writes nothing before its first.
+        if pass.given.load(Ordering::Relaxed) > 0 {
+            held.into_iter().try_for_each(take)?;
         }
         told(AuditProgress { read: total, total });
         Ok(())
@@ -132,12 +151,12 @@ impl Query<'_> {
     ) -> Result<Again> {
         let pass = Arc::new(self.pass_by(true));
         let whole = self.planned(&pass).await?;
-        let wanted = doubtful.iter().map(|pair| (name_of(&pair.second), Vec::new()));
+        let wanted = doubtful.iter().map(|pair| (name_of(&pair.second), None));
         let mut again = Again { numbers: wanted.collect() };
         self.each(whole, &pass, input.clone(), told, &mut |rows| {
             for row in encoder.rows(&rows)? {
                 if let Some(numbers) = again.numbers.get_mut(&name_of(&row)) {
-                    *numbers = row.numbers;
+                    *numbers = Some(row.numbers);
                 }
             }
             Ok(())
@@ -155,14 +174,14 @@ fn name_of(row: &Encoded) -> Name {
 
 /// The numbers of a second run.
 pub(super) struct Again {
-    numbers: HashMap<Name, Vec<Number>>,
+    numbers: HashMap<Name, Option<Vec<Number>>>,
 }
 
 impl Again {
     /// The pairs that another order doesn't explain.
     pub(super) fn decide(&self, doubtful: Vec<Doubtful>) -> Vec<Doubtful> {
         let differs = |pair: &Doubtful| {
-            let there = self.numbers.get(&name_of(&pair.second)).map(Vec::as_slice).unwrap_or_default();
+            let there = self.numbers.get(&name_of(&pair.second)).and_then(Option::as_deref).unwrap_or_default();
             let numbers = pair.first.numbers.iter().zip(&pair.second.numbers).enumerate();
             numbers.into_iter().any(|(at, (stored, expected))| {
                 let other = there.get(at).and_then(|other| other.value);
@@ -175,5 +194,6 @@ impl Again {
 }
 
 fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8)
+    // A log is read by few readers at once.
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(4)
 }

@@ -17,23 +17,27 @@ pub(super) async fn find_refused(query: &Query<'_>, input: &Input) -> Result<Vec
     for range in &input.ranges {
         let mut place = pass.place(range);
         let topic = &range.0.topic;
+        let mut at_once = pass.records_at_once();
         while !place.range.is_empty() {
-            let from = place.range.start;
-            let newest_us = place.newest_us;
-            let rows = pass.next(&mut place, false).await?;
+            let before = (place.range.start, place.newest_us);
+            place.records = at_once;
+            let (rows, offsets) = pass.next(&mut place, false).await?;
             match transform(query, topic, rows).await {
-                Ok(_) => {}
-                // Tried again with half as many; a single one is it.
-                Err(Error::Poison(_) | Error::TooLarge(_)) if place.range.start - from > 1 => {
-                    let records = (place.range.start - from).unsigned_abs() as usize / 2;
-                    (place.range.start, place.newest_us, place.records) = (from, newest_us, records.max(1));
+                // As many again are tried step by step: bad records often stand together.
+                Ok(_) => at_once = at_once.saturating_mul(2).min(pass.records_at_once()),
+                Err(Error::Poison(_) | Error::TooLarge(_)) if offsets.len() > 1 => {
+                    (place.range.start, place.newest_us) = before;
+                    at_once = offsets.len() / 2;
                 }
-                Err(Error::Poison(cause)) => refused.push((range.0.at(from), cause.to_string())),
+                Err(Error::Poison(cause)) => {
+                    refused.extend(offsets.first().map(|offset| (range.0.at(*offset), cause.to_string())));
+                }
                 Err(error) => return Err(error),
             }
             if refused.len() > MAX_REFUSED {
                 return Err(Error::stop(format!(
-                    "more than {MAX_REFUSED} records can't be processed and are no dead letters, the first of them {}: {}",
+                    "the statement can't be computed for more than {MAX_REFUSED} records that are no dead letters, so nothing \
+                     is compared. The first is {}: {}",
                     refused[0].0, refused[0].1
                 )));
             }

@@ -3,6 +3,7 @@ use std::fmt;
 use millstream_core::{Fence, Position, TopicPartition};
 
 use super::log_rows::Pass;
+use crate::letters::Judged;
 
 /// How many differences are kept; all of them are counted.
 const MAX_DIFFERENCES: usize = 1_000;
@@ -109,15 +110,24 @@ impl AuditReport {
     pub(super) fn take(&mut self, pass: &Pass) {
         let mut seen = pass.seen();
         (self.records, self.dead_letters) = (seen.records, seen.dead_letters);
-        for (position, reason) in std::mem::take(&mut seen.in_doubt) {
-            if let Some(reason) = reason {
-                self.add(Difference::Letter { position, reason });
+        let mut of_store = 0;
+        if let Some(input) = pass.input.get() {
+            for (position, judged) in input.letters.judged().iter() {
+                match judged {
+                    Judged::Wrong(reason) => {
+                        self.add(Difference::Letter { position: position.clone(), reason: reason.clone() });
+                    }
+                    Judged::OfStore => of_store += 1,
+                    Judged::Right => {}
+                }
             }
         }
-        if seen.not_checked > 0 {
+        let more = seen.not_checked;
+        if of_store + more > 0 {
             self.notes.push(format!(
-                "{} dead letters were not checked: the store has refused their records, or there are more than a thousand",
-                seen.not_checked
+                "{} dead letters were not checked, but taken for right: the store had refused {of_store} of the records, and \
+                 {more} are beyond the first thousand. If one of them is a row by now, it shows as a difference",
+                of_store + more
             ));
         }
         let lost = std::mem::take(&mut seen.lost);

@@ -115,9 +115,10 @@ fn write(out: &mut Vec<u8>, row: &Encoded) {
     }
     out.extend((row.numbers.len() as u64).to_le_bytes());
     for number in &row.numbers {
-        out.push(u8::from(number.value.is_some()));
-        out.extend(number.value.unwrap_or_default().to_le_bytes());
-        out.extend(number.rounding.to_le_bytes());
+        for part in [number.value, number.rounding] {
+            out.push(u8::from(part.is_some()));
+            out.extend(part.unwrap_or_default().to_le_bytes());
+        }
     }
 }
 
@@ -146,12 +147,14 @@ fn read(from: &mut dyn Read) -> std::io::Result<Option<Encoded>> {
     from.read_exact(&mut length)?;
     let mut numbers = Vec::new();
     for _ in 0..u64::from_le_bytes(length) {
-        let (mut is_there, mut value, mut rounding) = ([0; 1], [0; 8], [0; 8]);
-        from.read_exact(&mut is_there)?;
-        from.read_exact(&mut value)?;
-        from.read_exact(&mut rounding)?;
-        let value = (is_there[0] == 1).then(|| f64::from_le_bytes(value));
-        numbers.push(Number { value, rounding: f64::from_le_bytes(rounding) });
+        let mut part = || -> std::io::Result<Option<f64>> {
+            let (mut is_there, mut value) = ([0; 1], [0; 8]);
+            from.read_exact(&mut is_there)?;
+            from.read_exact(&mut value)?;
+            Ok((is_there[0] == 1).then(|| f64::from_le_bytes(value)))
+        };
+        let (value, rounding) = (part()?, part()?);
+        numbers.push(Number { value, rounding });
     }
     Ok(Some(Encoded { key, exact: exact.into(), numbers }))
 }

@@ -62,7 +62,8 @@ async fn finish(table: &Table, states: &dyn Sink, encoder: &Arc<Encoder>) -> Res
     let take: TakeRows = Arc::new(move |rows| {
         let Some(combine) = &combine else { return Ok(()) };
         // Each row is finished on its own. Nothing is waited for: it is computed in this thread.
-        let (finished, _) = futures::executor::block_on(combine.finish(&rows))?;
+        let finish = tokio::task::unconstrained(combine.finish(&rows));
+        let (finished, _) = futures::executor::block_on(finish)?;
         into.lock().unwrap_or_else(PoisonError::into_inner).add(&finished)
     });
     let fences = states.scan(take).await?;

@@ -38,10 +38,8 @@ impl Deployed {
                 notes.push(format!("there is no table {into} yet, so there is nothing to compare with"));
                 return Ok(None);
             }
-            notes.push(format!("it is not recorded which plan fills {into}: it is taken for the one in the file"));
-            let columns = columns_of(&plan);
-            let sink = systems.sink(&id, into, public(&plan.planned.table, &columns))?;
-            return Ok(Some(Self { columns, sink }));
+            notes.push(format!("it is not recorded which plan fills {into}, so nothing is compared"));
+            return Ok(None);
         };
         let declared = Pipeline::parse(&record.owner.declaration, &pipeline.file).ok();
         let was = match declared.as_ref().and_then(|declared| Some((declared, declared.functions.keys().next()?))) {
@@ -61,6 +59,11 @@ impl Deployed {
         }
         let sink = systems.sink(function, into, public(&was.planned.table, &columns))?;
         Ok(Some(Self { columns, sink }))
+    }
+
+    /// Its fences.
+    pub(super) async fn fences(&self) -> Result<Fences> {
+        Ok(self.sink.holding().await?.fences)
     }
 
     /// Its fences, and its rows in the shared columns.

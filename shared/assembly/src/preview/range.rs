@@ -25,9 +25,16 @@ pub(super) async fn ranges(
             let mut range = match fence {
                 Some(fence) => fence.start_offset..fence.next_offset,
                 // The deployed table has nothing of this partition.
-                None if fences.iter().any(|(fenced, _)| fenced.topic == *name) => held.low..held.low,
+                None if fences.iter().any(|(fenced, _)| is_of(fenced, name, generation)) => held.low..held.low,
                 None => held.low..held.high,
             };
+            if range.end > held.high {
+                notes.push(format!(
+                    "the table is made of {partition} up to offset {}, and the log ends at {}",
+                    range.end, held.high
+                ));
+                range = range.start.min(held.high)..held.high;
+            }
             if range.start < held.low && range.start < range.end {
                 notes.push(format!(
                     "offsets {}..{} of {partition} are no longer in the log (retention), so their rows can't be computed",
@@ -42,7 +49,20 @@ pub(super) async fn ranges(
             ranges.push((partition, range));
         }
     }
+    let is_read = |fenced: &TopicPartition| {
+        let topic = reading.topics().find(|topic| **topic == fenced.topic);
+        topic.is_some_and(|topic| is_of(fenced, topic, pipeline.topics[topic].generation))
+    };
+    let gone = fences.iter().filter(|(fenced, fence)| !is_read(fenced) && fence.next_offset > fence.start_offset);
+    let gone: Vec<String> = gone.map(|(fenced, _)| fenced.to_string()).collect();
+    if !gone.is_empty() {
+        notes.push(format!("the table also holds data of {}, which the statement doesn't read", gone.join(", ")));
+    }
     Ok(ranges)
+}
+
+fn is_of(partition: &TopicPartition, topic: &str, generation: u32) -> bool {
+    partition.topic == topic && partition.generation == generation
 }
 
 /// The first offset whose record is not older than `since_ms`, by halving: timestamps rise with the offsets, as far as it

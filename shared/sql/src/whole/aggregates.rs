@@ -15,7 +15,7 @@ use datafusion::{
 
 use super::{Precision, WholeColumn, distinct};
 use crate::{
-    above::flatten,
+    above::{Op, flatten, total},
     error::{Result, SqlError},
     extremes, finite, hop, order,
     states::{column, rows_may_share_a_record},
@@ -70,8 +70,9 @@ pub(super) fn plain(
         let mut further = Vec::new();
         let shown_columns = shown.iter().map(|(name, data_type, from)| {
             let rounding = below(from).filter(|own| own.rounding.is_some()).map(|own| {
-                further.push(column(&own.rounding_name()));
-                shown.len() + further.len() - 1
+                let number = further.len();
+                further.push(column(&own.rounding_name()).alias(format!("rounding_of_{number}")));
+                shown.len() + number
             });
             let rounded = if *data_type == DataType::Float64 { Precision::Rounded } else { Precision::Exact };
             let precision = below(from).map_or(rounded, |own| own.precision);
@@ -131,7 +132,18 @@ impl Query<'_> {
             _ => {}
         }
         let data_type = Expr::AggregateFunction(function.clone()).get_type(self.input.schema())?;
-        let value = finish(self.over(Expr::AggregateFunction(plain)));
+        let value = match (function.func.name(), &data_type) {
+            // The plain engine divides in 128 bits, which a large sum with four more digits doesn't fit.
+            ("avg", DataType::Decimal128(..)) => {
+                let mut of = |udaf| {
+                    let own = AggregateFunction { func: udaf, ..function.clone() };
+                    self.over(Expr::AggregateFunction(own))
+                };
+                let parts = vec![of(sum_udaf()), of(count_udaf())];
+                total(Op::Divide, parts, data_type.clone())
+            }
+            _ => finish(self.over(Expr::AggregateFunction(plain))),
+        };
         let depends = matches!(function.func.name(), "sum" | "avg" | "stddev" | "stddev_pop" | "var" | "var_pop");
         let (precision, rounding) = if depends && data_type == DataType::Float64 {
             (Precision::Rounded, Some(self.rounding(function, &value)?))

@@ -41,7 +41,7 @@ async fn whole(sql: &str, partitions: &[Vec<Event>], memory_bytes: usize) -> Res
         Arc::new(Lanes { partitions: partitions.to_vec(), fails: false })
     };
     let logs = BTreeMap::from([("t".to_owned(), rows(partitions)), ("u".to_owned(), rows(&[Vec::new()]))]);
-    let limits = WholeLimits { memory_bytes, threads: 2 };
+    let limits = WholeLimits { memory_bytes, threads: 2, rows_at_once: 8_192 };
     let whole = Whole::of(&statement, &logs, limits).await.unwrap_or_else(|error| panic!("{error}\n{sql}"));
     let columns: Vec<usize> = (0..whole.columns.len()).collect();
     let rows: Vec<RecordBatch> = whole.run()?.try_collect().await?;
@@ -104,7 +104,10 @@ async fn the_columns_say_how_they_may_be_compared() {
         sum(price) / 2 AS h FROM t GROUP BY 1, 2";
     let rows = |()| -> Arc<dyn LogRows> { Arc::new(Lanes { partitions: vec![few()], fails: false }) };
     let logs = BTreeMap::from([("t".to_owned(), rows(())), ("u".to_owned(), rows(()))]);
-    let whole = Whole::of(&statement(sql), &logs, WholeLimits { memory_bytes: MEMORY, threads: 1 }).await.unwrap();
+    let whole =
+        Whole::of(&statement(sql), &logs, WholeLimits { memory_bytes: MEMORY, threads: 1, rows_at_once: 8_192 })
+            .await
+            .unwrap();
     let found: Vec<_> = whole.columns.iter().map(|column| (column.precision, column.rounding)).collect();
     let (key, exact) = ((Precision::Key, None), (Precision::Exact, None));
     assert_eq!(found, [key, key, (Precision::Rounded, Some(6)), exact, exact, (Precision::Rounded, None)]);
@@ -117,7 +120,7 @@ async fn what_fails_says_so() {
     assert!(matches!(&error, Error::Poison(_)) && error.to_string().contains("division by zero"), "{error}");
     let rows = |fails| -> Arc<dyn LogRows> { Arc::new(Lanes { partitions: vec![few()], fails }) };
     let logs = BTreeMap::from([("t".to_owned(), rows(true)), ("u".to_owned(), rows(false))]);
-    let limits = WholeLimits { memory_bytes: MEMORY, threads: 1 };
+    let limits = WholeLimits { memory_bytes: MEMORY, threads: 1, rows_at_once: 8_192 };
     let whole = Whole::of(&statement("SELECT count FROM t"), &logs, limits).await.unwrap();
     assert!(whole.run().unwrap().try_collect::<Vec<_>>().await.is_err(), "a log that can't be read is not a short one");
 }

@@ -26,7 +26,7 @@ impl LakeSink {
         let rows = self.rows().await?;
         let mut fences = Vec::new();
         for partition in self.partitions().await? {
-            if let Some(chain) = self.read_chain(&partition).await? {
+            if let Some(chain) = self.look_at_chain(&partition).await? {
                 fences.push((partition, chain.fence));
             }
         }

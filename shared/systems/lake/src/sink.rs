@@ -159,7 +159,7 @@ impl Sink for LakeSink {
     async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>> {
         let mut chains = BTreeMap::new();
         for partition in self.partitions().await? {
-            if let Some(chain) = self.read_chain(&partition).await? {
+            if let Some(chain) = self.look_at_chain(&partition).await? {
                 chains.insert(partition, chain);
             }
         }
@@ -218,14 +218,25 @@ impl LakeSink {
         self.follow(partition, chain).await.map(Some)
     }
 
-    /// Walks from `chain` to the chain's end, keeps it and moves the fence object there. Each step moves forward, so there
-    /// is an end.
-    async fn follow(&self, partition: &TopicPartition, chain: Chain) -> Result<Chain> {
-        let from = chain.fence.next_offset;
+    /// The same without writing: the fence object stays where it is.
+    pub(crate) async fn look_at_chain(&self, partition: &TopicPartition) -> Result<Option<Chain>> {
+        let Some((chain, _)) = self.fence_object(partition).await? else { return Ok(None) };
+        self.end_of(partition, chain).await.map(Some)
+    }
+
+    async fn end_of(&self, partition: &TopicPartition, chain: Chain) -> Result<Chain> {
         let mut end = chain;
         while let Some((_, next)) = self.step_after(partition, &end).await? {
             end = next;
         }
+        Ok(end)
+    }
+
+    /// Walks from `chain` to the chain's end, keeps it and moves the fence object there. Each step moves forward, so there
+    /// is an end.
+    async fn follow(&self, partition: &TopicPartition, chain: Chain) -> Result<Chain> {
+        let from = chain.fence.next_offset;
+        let end = self.end_of(partition, chain).await?;
         if end.fence.next_offset > from {
             self.move_fence(partition, &end).await?;
         }
