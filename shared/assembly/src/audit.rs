@@ -1,15 +1,20 @@
 //! The audit of exactly-once: compares what readers of a table see with the function's statement as one query over the log.
 
+mod again;
 pub(crate) mod compare;
 pub(crate) mod encoder;
 mod floats;
-pub(crate) mod log_rows;
+pub(crate) mod input;
+mod judges;
+mod log_rows;
+pub(crate) mod pass;
 pub(crate) mod query;
 mod records;
 mod report;
 mod scope;
 pub(crate) mod side;
 mod states;
+mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,7 +25,7 @@ use millstream_sql::WholeColumn;
 use self::{
     compare::{Unequal, compare},
     encoder::{Encoder, internal},
-    log_rows::Input,
+    input::Input,
     query::Query,
     scope::{check_retention, check_topics, inseparable_error, known_fences, note_references, note_unfenced},
     side::Side,

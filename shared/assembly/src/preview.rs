@@ -19,7 +19,7 @@ use crate::{
     audit::{
         compare::{Unequal, compare},
         encoder::Encoder,
-        log_rows::Input,
+        input::Input,
         query::Query,
         side::Side,
     },
@@ -145,7 +145,7 @@ pub async fn preview(
 }
 
 impl Preview {
-    fn take(&mut self, pass: &crate::audit::log_rows::Pass) {
+    fn take(&mut self, pass: &crate::audit::pass::Pass) {
         let mut seen = pass.seen();
         (self.records, self.refused) = (seen.records, seen.total_lost);
         self.first_refused = std::mem::take(&mut seen.lost);

@@ -5,6 +5,7 @@
 mod aggregates;
 mod distinct;
 mod log_table;
+mod rounding;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,7 +1,6 @@
 //! A function's statement as one query over the log.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -13,12 +12,11 @@ use millstream_pipeline::{Function as Declared, Pipeline, Reading};
 use millstream_sql::{Whole, WholeLimits};
 
 use super::{
-    compare::{Doubtful, are_close},
-    encoder::{Encoded, Encoder, Number},
-    log_rows::{Input, Judges, Pass},
+    encoder::Encoder,
     records::find_refused,
     report::AuditProgress,
     side::Side,
+    {input::Input, judges::Judges, pass::Pass},
 };
 use crate::{FunctionPlan, plan::statement_of, systems::timeliness};
 
@@ -45,7 +43,7 @@ impl Query<'_> {
         Arc::new(self.pass_by(false))
     }
 
-    fn pass_by(&self, reversed: bool) -> Pass {
+    pub(super) fn pass_by(&self, reversed: bool) -> Pass {
         let threads = threads();
         let judges = Judges {
             decoders: self.plan.decoders.clone(),
@@ -139,57 +137,6 @@ impl Query<'_> {
         }
         told(AuditProgress { read: total, total });
         Ok(())
-    }
-
-    /// The numbers that the log gives in another order, for rows that are in doubt.
-    pub(super) async fn in_another_order(
-        &self,
-        input: &Input,
-        encoder: &Arc<Encoder>,
-        doubtful: &[Doubtful],
-        told: &mut (dyn FnMut(AuditProgress) + Send),
-    ) -> Result<Again> {
-        let pass = Arc::new(self.pass_by(true));
-        let whole = self.planned(&pass).await?;
-        let wanted = doubtful.iter().map(|pair| (name_of(&pair.second), None));
-        let mut again = Again { numbers: wanted.collect() };
-        self.each(whole, &pass, input.clone(), told, &mut |rows| {
-            for row in encoder.rows(&rows)? {
-                if let Some(numbers) = again.numbers.get_mut(&name_of(&row)) {
-                    *numbers = Some(row.numbers);
-                }
-            }
-            Ok(())
-        })
-        .await?;
-        Ok(again)
-    }
-}
-
-type Name = (Box<[u8]>, Box<[u8]>);
-
-fn name_of(row: &Encoded) -> Name {
-    (row.key.clone(), row.exact.clone())
-}
-
-/// The numbers of a second run.
-pub(super) struct Again {
-    numbers: HashMap<Name, Option<Vec<Number>>>,
-}
-
-impl Again {
-    /// The pairs that another order doesn't explain.
-    pub(super) fn decide(&self, doubtful: Vec<Doubtful>) -> Vec<Doubtful> {
-        let differs = |pair: &Doubtful| {
-            let there = self.numbers.get(&name_of(&pair.second)).and_then(Option::as_deref).unwrap_or_default();
-            let numbers = pair.first.numbers.iter().zip(&pair.second.numbers).enumerate();
-            numbers.into_iter().any(|(at, (stored, expected))| {
-                let other = there.get(at).and_then(|other| other.value);
-                let noise = expected.value.zip(other).map_or(0.0, |(here, there)| (here - there).abs());
-                !are_close(stored, expected, noise)
-            })
-        };
-        doubtful.into_iter().filter(|pair| differs(pair)).collect()
     }
 }
 

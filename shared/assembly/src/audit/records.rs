@@ -3,7 +3,7 @@
 use arrow::array::RecordBatch;
 use millstream_core::{Error, Position, Result};
 
-use super::{log_rows::Input, query::Query};
+use super::{input::Input, query::Query};
 
 /// How many refused records are looked for. Where there are more, the table can't be compared.
 const MAX_REFUSED: usize = 1_000;

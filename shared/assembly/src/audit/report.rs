@@ -2,7 +2,7 @@ use std::fmt;
 
 use millstream_core::{Fence, Position, TopicPartition};
 
-use super::log_rows::Pass;
+use super::pass::Pass;
 use crate::letters::Judged;
 
 /// How many differences are kept; all of them are counted.

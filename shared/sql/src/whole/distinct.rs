@@ -1,7 +1,9 @@
 //! `approx_distinct` by its definition (HyperLogLog over XXH64, 4,096 registers), kept sparse: a group of few values takes
 //! few bytes.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod registers;
+
+use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, UInt64Array},
@@ -17,8 +19,7 @@ use datafusion::{
 };
 use twox_hash::XxHash64;
 
-/// The registers of a sketch.
-const REGISTERS: f64 = 4_096.0;
+use self::registers::{Groups, estimate};
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Distinct {
@@ -58,45 +59,6 @@ impl AggregateUDFImpl for Distinct {
 
     fn create_groups_accumulator(&self, _args: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
         Ok(Box::<Groups>::default())
-    }
-}
-
-/// The registers of each group that are not zero, by their number: `register << 8 | rank`, in order.
-#[derive(Default)]
-struct Groups {
-    registers: Vec<Vec<u32>>,
-    bytes: usize,
-}
-
-impl Groups {
-    fn raise(&mut self, group: usize, register: u32, rank: u32) {
-        let own = &mut self.registers[group];
-        match own.binary_search_by_key(&register, |entry| entry >> 8) {
-            Ok(at) => own[at] = (register << 8) | rank.max(own[at] & 0xff),
-            Err(at) => {
-                let before = own.capacity();
-                if before == own.len() {
-                    // Most groups have few values.
-                    own.reserve_exact((before / 2).max(1));
-                }
-                own.insert(at, (register << 8) | rank);
-                self.bytes += (own.capacity() - before) * size_of::<u32>();
-            }
-        }
-    }
-
-    fn grow(&mut self, groups: usize) {
-        if groups > self.registers.len() {
-            self.bytes += (groups - self.registers.len()) * size_of::<Vec<u32>>();
-            self.registers.resize_with(groups, Vec::new);
-        }
-    }
-
-    fn take(&mut self, emit_to: EmitTo) -> Vec<Vec<u32>> {
-        let taken = emit_to.take_needed(&mut self.registers);
-        let bytes = |own: &Vec<u32>| size_of::<Vec<u32>>() + own.capacity() * size_of::<u32>();
-        self.bytes = self.bytes.saturating_sub(taken.iter().map(bytes).sum());
-        taken
     }
 }
 
@@ -193,16 +155,4 @@ impl Accumulator for One {
     fn size(&self) -> usize {
         size_of_val(self) + self.0.bytes
     }
-}
-
-/// The harmonic mean of the registers, or a count of the empty ones when they are many (Flajolet et al. 2007).
-fn estimate(registers: &[u32]) -> u64 {
-    let empty = REGISTERS - registers.len() as f64;
-    let mut ranks = BTreeMap::new();
-    registers.iter().for_each(|entry| *ranks.entry(entry & 0xff).or_insert(0.0) += 1.0);
-    let sum = empty + ranks.into_iter().map(|(rank, count): (u32, f64)| count / 2_f64.powi(rank as i32)).sum::<f64>();
-    let bias = 0.7213 / (1.0 + 1.079 / REGISTERS);
-    let raw = bias * REGISTERS * REGISTERS / sum;
-    let few = raw <= 2.5 * REGISTERS && empty > 0.0;
-    (if few { REGISTERS * (REGISTERS / empty).ln() } else { raw }).round() as u64
 }

@@ -1,0 +1,58 @@
+//! What a pass over the log reads, and what it has seen of records that are no rows.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::Range,
+    sync::Arc,
+};
+
+use millstream_core::{Error, Fence, Position, TopicPartition};
+
+use crate::letters::Letters;
+
+/// How many positions are kept of records that are lost; all are counted.
+const MAX_LOST: usize = 1_000;
+
+/// What is read.
+#[derive(Clone, Default)]
+pub(crate) struct Input {
+    /// The offsets of each partition.
+    pub(crate) ranges: Vec<(TopicPartition, Range<i64>)>,
+    /// The function's dead letters.
+    pub(crate) letters: Arc<Letters>,
+    /// Records that can be decoded, but for which an expression can't be computed.
+    pub(crate) refused: HashSet<Position>,
+}
+
+impl Input {
+    /// All that is below the fences, from where the function began.
+    pub(crate) fn of(fences: &[(TopicPartition, Fence)], letters: Arc<Letters>) -> Self {
+        let range = |(at, fence): &(TopicPartition, Fence)| (at.clone(), fence.start_offset..fence.next_offset);
+        Self { ranges: fences.iter().map(range).collect(), letters, refused: HashSet::new() }
+    }
+}
+
+/// What a pass has seen of records that are no rows.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Which lanes of which topic have been counted: a statement may read a topic twice.
+    pub(super) counted: BTreeSet<(String, usize)>,
+    pub(crate) records: u64,
+    pub(crate) dead_letters: u64,
+    /// Records that can't be processed and are no dead letters, with the reason.
+    pub(crate) lost: Vec<(Position, String)>,
+    pub(crate) total_lost: u64,
+    /// Dead letters that were not looked at, because there are too many.
+    pub(crate) not_checked: u64,
+    /// Why reading has failed.
+    pub(crate) error: Option<Error>,
+}
+
+impl Seen {
+    pub(crate) fn lose(&mut self, position: Position, reason: String) {
+        self.total_lost += 1;
+        if self.lost.len() < MAX_LOST {
+            self.lost.push((position, reason));
+        }
+    }
+}
