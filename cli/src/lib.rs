@@ -34,7 +34,9 @@ use clap::Parser as _;
 use millstream_core::Env;
 use millstream_host::shell;
 
-pub use args::{Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, NewArgs, ProduceArgs, ResetArgs};
+pub use args::{
+    Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, NewArgs, ProduceArgs, RebuildArgs, ResetArgs,
+};
 pub use failure::Failure;
 
 use context::Context;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How often a line reports the progress if there is no terminal.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+pub(super) const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// `millstream audit [FUNCTION]`: checks exactly-once on the user's own data.
 pub(super) async fn audit(context: &Context, function: Option<&str>) -> Result<(), Failure> {

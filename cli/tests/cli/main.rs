@@ -6,6 +6,7 @@ mod audit;
 mod deployed;
 mod partitions;
 mod produce;
+mod rebuild;
 mod start;
 
 mod new_user;

@@ -1,7 +1,7 @@
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 
-use crate::{Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, TopicPartition};
+use crate::{Claim, Error, Fence, Holding, Owner, OwnerRecord, Replace, Result, TopicPartition};
 
 /// The number of the partition under which a sink keeps what it knows of a topic as a whole: see [`Sink::begin_topic`].
 pub const WHOLE_TOPIC: i32 = -1;
@@ -98,6 +98,11 @@ pub trait Sink: Send + Sync {
     /// From now on, this sink writes in `term`, which is that of the record that [`Sink::claim`] or [`Sink::holding`] gave.
     /// Before that, it writes in term 0, which only a table without an owner has (and tests).
     fn begin_term(&self, term: i64);
+
+    /// How this table takes the place of another one; `None` from a store that has no such step.
+    fn replace(&self) -> Option<&dyn Replace> {
+        None
+    }
 
     /// Fences and rows as of one instant: what an audit compares with the log, and a reference is loaded from.
     async fn snapshot(&self) -> Result<Snapshot>;

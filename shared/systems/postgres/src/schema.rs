@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The most time that creating tables and indexes may take: an index on an existing table is slow.
-const CREATE_LIMIT: Duration = Duration::from_secs(300);
+pub(crate) const CREATE_LIMIT: Duration = Duration::from_secs(300);
 
 /// PostgreSQL cuts longer names off (NAMEDATALEN - 1).
 const MAX_NAME_BYTES: usize = 63;
@@ -22,7 +22,7 @@ const MAX_NAME_BYTES: usize = 63;
 const CREATE_LOCK: i64 = 0x006d_696c_6c73_7472;
 
 /// A remedy that waits for a long reader makes all writers wait for itself: it gives up after this.
-const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
+pub(crate) const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
 
 /// What may be done about differences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,130 @@
+//! Reads the log into the new table, until that one can take the old one's place.
+
+use std::{future::Future, time::Duration};
+
+use millstream_core::{Error, OwnerRecord, Replaced, Result, Retries, TopicPartition};
+
+use super::{Rebuild, staging::has_taken_place};
+
+/// How many times the table tries to take its place. Each time, what came meanwhile is read first.
+const MAX_TRIES: usize = 100;
+
+/// How far a rebuild is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RebuildProgress {
+    /// Records that are in the new table, by their offsets.
+    pub read: u64,
+    /// Records that have to be, as far as the log has them now.
+    pub total: u64,
+}
+
+impl Rebuild {
+    /// Fills the new table, one batch at a time and at most `rate` records a second, and puts it in the place of the old one.
+    /// Tells `told` how far it is after every batch. The caller calls [`Rebuild::finish`] then.
+    ///
+    /// # Errors
+    /// `Stop` when a record stops the function as it would stop any start of it, when the place has changed hands meanwhile, or
+    /// when the old table stays ahead; those of the store and the log after some retries. What was filled stays, and the next run
+    /// goes on from there.
+    pub async fn carry_out(
+        &mut self,
+        rate: Option<f64>,
+        told: &mut (dyn FnMut(RebuildProgress) + Send),
+    ) -> Result<OwnerRecord> {
+        self.make_ready().await?;
+        for _ in 0..MAX_TRIES {
+            self.fill(rate, told).await?;
+            match self.take_place().await? {
+                Replaced::Done(record) => return Ok(record),
+                Replaced::Behind => {}
+                Replaced::Changed => {
+                    return Err(Error::stop(format!(
+                        "the owner of {} or of its rebuild has changed meanwhile (another rebuild, adopt or reset): look again",
+                        self.into
+                    )));
+                }
+            }
+        }
+        Err(Error::stop(format!(
+            "{} is ahead of its rebuild after each of {MAX_TRIES} tries: end the processes that write to it, and run `millstream \
+             rebuild {}` again, which goes on where it is",
+            self.into, self.name
+        )))
+    }
+
+    /// A try whose answer was lost may have succeeded: the next one finds that all has changed.
+    async fn take_place(&self) -> Result<Replaced> {
+        let replace = self.replace()?;
+        let replaced = patiently(|| replace.take_place(&self.replacement)).await?;
+        if replaced != Replaced::Changed || !has_taken_place(&self.sink().holding().await?) {
+            return Ok(replaced);
+        }
+        let place = self.systems.sink(self.id(), &self.into, self.replacement.table.clone())?;
+        let record = place.holding().await?.record;
+        Ok(record.filter(|record| record.owner == self.replacement.owner).map_or(replaced, Replaced::Done))
+    }
+
+    async fn fill(&self, rate: Option<f64>, told: &mut (dyn FnMut(RebuildProgress) + Send)) -> Result<()> {
+        let (log, runner) = (self.systems.source(), &self.function.runner);
+        let mut left = Vec::new();
+        let mut progress = RebuildProgress::default();
+        for range in self.find_ranges().await? {
+            let next = patiently(|| runner.start(&range.partition)).await?;
+            progress.total += count(range.read().start, range.high);
+            progress.read += count(range.read().start, next.min(range.high));
+            left.push((range.partition, next, range.high));
+        }
+        told(progress);
+        for (partition, mut next, high) in left {
+            while next < high {
+                let pace = rate.map(|rate| tokio::time::sleep(self.pause(rate)));
+                let before = next;
+                next = patiently(|| self.batch(log.as_ref(), &partition, before, high)).await?;
+                progress.read += count(before, next.min(high));
+                told(progress);
+                if let Some(pace) = pace {
+                    pace.await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings one batch in.
+    async fn batch(
+        &self,
+        log: &dyn millstream_core::Log,
+        partition: &TopicPartition,
+        next: i64,
+        high: i64,
+    ) -> Result<i64> {
+        let batch = log.read(partition, next..high, self.function.subscription.limits).await?;
+        self.function.runner.process(batch).await
+    }
+
+    /// How long a full batch takes at that rate.
+    fn pause(&self, rate: f64) -> Duration {
+        Duration::from_secs_f64((self.function.subscription.limits.max_records as f64 / rate).min(MAX_PAUSE_S))
+    }
+}
+
+/// The longest pause after a batch.
+const MAX_PAUSE_S: f64 = 60.0;
+
+fn count(from: i64, to: i64) -> u64 {
+    to.saturating_sub(from).max(0).unsigned_abs()
+}
+
+/// Calls again while the error is transient, for as long as the stream host would.
+async fn patiently<T, F: Future<Output = Result<T>>>(call: impl FnMut() -> F) -> Result<T> {
+    let wait = |attempt, error: &Error, pause| {
+        if Retries::is_logged(attempt) {
+            tracing::warn!(attempt, "rebuild: retrying: {error}");
+        }
+        async move {
+            tokio::time::sleep(pause).await;
+            true
+        }
+    };
+    Retries::default().call(call, wait).await
+}
