@@ -47,7 +47,7 @@ pub use fence::Fence;
 pub use log::{Handler, Limits, Log, NewRecord, Producer, Source, Subscription, TopicInfo, Topics, Watermarks};
 pub use owner::{Claim, Holding, Owner, OwnerRecord, Rows, term_ended};
 pub use position::{Position, TopicPartition};
-pub use replace::{REBUILD_SUFFIX, Replace, Replaced, Replacement, reached, reached_text};
+pub use replace::{CatchUp, REBUILD_SUFFIX, Replace, Replaced, Replacement, reached, reached_text};
 pub use retries::Retries;
 pub use settings::{Compression, Late, OnGap, Start, Tombstones};
 pub use sink::{Sink, Snapshot, WHOLE_TOPIC};

@@ -51,6 +51,14 @@ pub enum Replaced {
     Changed,
 }
 
+/// Brings in what a rebuilt table lacks, while nobody writes to the old one.
+#[async_trait]
+pub trait CatchUp: Send + Sync {
+    /// Writes to the new table up to the fences of the old one, as far as the new one has fences of these partitions. Writers
+    /// wait meanwhile: the store ends it after some seconds.
+    async fn catch_up(&self, to: &[(TopicPartition, Fence)]) -> Result<()>;
+}
+
 /// A sink whose table was filled beside another one, and can take that one's place.
 ///
 /// Called by `millstream rebuild`, by one process at a time as far as people keep to it: a second one finds a record that has
@@ -69,10 +77,13 @@ pub trait Replace: Send + Sync {
     /// still write to the old table stop with their next write. The record of the rebuild stays, see [`reached`], until
     /// [`Replace::discard`].
     ///
+    /// A store that can keep the writers of the old table out while others write to the new one lets `catch_up` bring in what is
+    /// missing in between. Others answer that the table is behind.
+    ///
     /// # Errors
     /// `Stop` with what can't be kept, if that may not be dropped, and when the table can't take the place; nothing was changed.
     /// `Retry` when the outcome may be unknown.
-    async fn take_place(&self, replacement: &Replacement) -> Result<Replaced>;
+    async fn take_place(&self, replacement: &Replacement, catch_up: &dyn CatchUp) -> Result<Replaced>;
 
     /// Removes this table with its fences and its record, as far as they are there.
     async fn discard(&self) -> Result<()>;

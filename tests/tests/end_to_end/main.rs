@@ -13,6 +13,7 @@ mod hosts;
 mod kills;
 mod log;
 mod outage;
+mod rebuilds;
 mod trouble;
 mod views;
 mod world;

@@ -1,8 +1,10 @@
 //! Reads the log into the new table, until that one can take the old one's place.
 
-use std::{future::Future, time::Duration};
+use std::{collections::HashMap, future::Future, time::Duration};
 
-use millstream_core::{Error, OwnerRecord, Replaced, Result, Retries, TopicPartition};
+use async_trait::async_trait;
+
+use millstream_core::{CatchUp, Error, Fence, OwnerRecord, Replaced, Result, Retries, TopicPartition};
 
 use super::{Rebuild, staging::has_taken_place};
 
@@ -32,8 +34,9 @@ impl Rebuild {
         told: &mut (dyn FnMut(RebuildProgress) + Send),
     ) -> Result<OwnerRecord> {
         self.make_ready().await?;
+        let mut reached = HashMap::new();
         for _ in 0..MAX_TRIES {
-            self.fill(rate, told).await?;
+            self.fill(&mut reached, rate, told).await?;
             match self.take_place().await? {
                 Replaced::Done(record) => return Ok(record),
                 Replaced::Behind => {}
@@ -55,7 +58,7 @@ impl Rebuild {
     /// A try whose answer was lost may have succeeded: the next one finds that all has changed.
     async fn take_place(&self) -> Result<Replaced> {
         let replace = self.replace()?;
-        let replaced = patiently(|| replace.take_place(&self.replacement)).await?;
+        let replaced = patiently(|| replace.take_place(&self.replacement, self)).await?;
         if replaced != Replaced::Changed || !has_taken_place(&self.sink().holding().await?) {
             return Ok(replaced);
         }
@@ -64,12 +67,20 @@ impl Rebuild {
         Ok(record.filter(|record| record.owner == self.replacement.owner).map_or(replaced, Replaced::Done))
     }
 
-    async fn fill(&self, rate: Option<f64>, told: &mut (dyn FnMut(RebuildProgress) + Send)) -> Result<()> {
+    /// Brings in what the log holds now. `reached` says how far each partition is, once it has begun.
+    async fn fill(
+        &self,
+        reached: &mut HashMap<TopicPartition, i64>,
+        rate: Option<f64>,
+        told: &mut (dyn FnMut(RebuildProgress) + Send),
+    ) -> Result<()> {
         let (log, runner) = (self.systems.source(), &self.function.runner);
-        let mut left = Vec::new();
-        let mut progress = RebuildProgress::default();
+        let (mut left, mut progress) = (Vec::new(), RebuildProgress::default());
         for range in self.find_ranges().await? {
-            let next = patiently(|| runner.start(&range.partition)).await?;
+            let next = match reached.get(&range.partition) {
+                Some(next) => *next,
+                None => patiently(|| runner.start(&range.partition)).await?,
+            };
             progress.total += count(range.read().start, range.high);
             progress.read += count(range.read().start, next.min(range.high));
             left.push((range.partition, next, range.high));
@@ -86,6 +97,7 @@ impl Rebuild {
                     pace.await;
                 }
             }
+            reached.insert(partition, next);
         }
         Ok(())
     }
@@ -105,6 +117,20 @@ impl Rebuild {
     /// How long a full batch takes at that rate.
     fn pause(&self, rate: f64) -> Duration {
         Duration::from_secs_f64((self.function.subscription.limits.max_records as f64 / rate).min(MAX_PAUSE_S))
+    }
+}
+
+#[async_trait]
+impl CatchUp for Rebuild {
+    async fn catch_up(&self, to: &[(TopicPartition, Fence)]) -> Result<()> {
+        let log = self.systems.source();
+        for (partition, fence) in to {
+            let Some(mut next) = self.sink().fence(partition).await?.map(|fence| fence.next_offset) else { continue };
+            while next < fence.next_offset {
+                next = self.batch(log.as_ref(), partition, next, fence.next_offset).await?;
+            }
+        }
+        Ok(())
     }
 }
 

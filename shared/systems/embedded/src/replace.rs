@@ -1,7 +1,7 @@
 //! A table that was filled beside another one takes its place: see [`millstream_core::Replace`].
 
 use async_trait::async_trait;
-use millstream_core::{Claim, Error, Replace, Replaced, Replacement, Result, quote_identifier, reached_text};
+use millstream_core::{CatchUp, Claim, Error, Replace, Replaced, Replacement, Result, quote_identifier, reached_text};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::{
@@ -23,7 +23,7 @@ impl Replace for EmbeddedSink {
         Ok(lost)
     }
 
-    async fn take_place(&self, replacement: &Replacement) -> Result<Replaced> {
+    async fn take_place(&self, replacement: &Replacement, _: &dyn CatchUp) -> Result<Replaced> {
         let step = self.step(replacement);
         let may_drop = replacement.drop_dependents;
         self.store

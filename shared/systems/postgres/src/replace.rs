@@ -5,10 +5,12 @@ mod indexes;
 mod kept;
 mod old;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use millstream_core::{
-    Claim, Error, Fence, OwnerRecord, Replace, Replaced, Replacement, Result, TopicPartition, quote_identifier,
-    reached_text,
+    CatchUp, Claim, Error, Fence, OwnerRecord, Replace, Replaced, Replacement, Result, TopicPartition,
+    quote_identifier, reached_text,
 };
 use tokio_postgres::{GenericClient, IsolationLevel, Transaction, types::Type};
 
@@ -29,17 +31,17 @@ impl Replace for PostgresSink {
     async fn rehearse(&self, replacement: &Replacement) -> Result<Vec<String>> {
         let mut lost = self.carry_indexes(replacement).await?;
         let step = self.step(replacement);
-        let (_, others) = step.run(Intent::Rehearse).await?;
+        let (_, others) = step.run(None).await?;
         lost.extend(others);
         Ok(lost)
     }
 
-    async fn take_place(&self, replacement: &Replacement) -> Result<Replaced> {
+    async fn take_place(&self, replacement: &Replacement, catch_up: &dyn CatchUp) -> Result<Replaced> {
         let lost = self.carry_indexes(replacement).await?;
         if !lost.is_empty() && !replacement.drop_dependents {
             return Err(not_kept(&lost));
         }
-        Ok(self.step(replacement).run(Intent::Keep).await?.0)
+        Ok(self.step(replacement).run(Some(catch_up)).await?.0)
     }
 
     async fn discard(&self) -> Result<()> {
@@ -74,13 +76,8 @@ impl Replace for PostgresSink {
     }
 }
 
-/// What becomes of a step.
-#[derive(Clone, Copy, PartialEq)]
-enum Intent {
-    /// Nothing: it is rolled back.
-    Rehearse,
-    Keep,
-}
+/// The most time that the writers of the old table wait while the new one catches up.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(10);
 
 impl PostgresSink {
     fn step<'a>(&'a self, replacement: &'a Replacement) -> Step<'a> {
@@ -97,31 +94,27 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// The whole step in one transaction, and what it loses.
-    async fn run(&self, intent: Intent) -> Result<(Replaced, Vec<String>)> {
+    /// The whole step in one transaction, and what it loses. Without `catch_up` it is only rehearsed: it is rolled back.
+    async fn run(&self, catch_up: Option<&dyn CatchUp>) -> Result<(Replaced, Vec<String>)> {
         let what = format!("putting table {} in its place", self.staging.table.public_name());
         let mut found = (Replaced::Changed, Vec::new());
         transaction(self.pool, &what, async |here| {
             here.query("SELECT pg_advisory_xact_lock($1)", &[(&OWNER_LOCK, Type::INT8)]).await?;
             here.run(LOCK_TIMEOUT).await?;
-            if intent == Intent::Keep {
+            let old = Old::find(&here, self.replacement).await?;
+            if let Some(catch_up) = catch_up {
                 if !self.is_unchanged(&here).await? {
                     return Ok(None);
                 }
-                // Readers wait for what follows: not without need.
-                if self.is_behind(&here, "").await? {
+                old.keep_writers_out(&here).await?;
+                if !self.has_caught_up(&here, catch_up).await? {
                     found.0 = Replaced::Behind;
                     return Ok(None);
                 }
             }
-            let old = Old::find(&here, self.replacement).await?;
             old.lock(&here).await?;
-            if intent == Intent::Keep && self.is_behind(&here, " FOR UPDATE").await? {
-                found.0 = Replaced::Behind;
-                return Ok(None);
-            }
             found.1 = self.swap(&here, &old).await?;
-            if intent == Intent::Rehearse {
+            if catch_up.is_none() {
                 return Ok(None);
             }
             if !found.1.is_empty() && !self.replacement.drop_dependents {
@@ -146,10 +139,18 @@ impl Step<'_> {
         Owned { pool: self.pool, function: &self.replacement.owner.function, table: &self.replacement.table }
     }
 
-    async fn is_behind<C: GenericClient>(&self, here: &Catalog<'_, C>, lock: &str) -> Result<bool> {
+    /// Holds the fences of the old table, and lets the new one come as far. Readers don't wait for this.
+    async fn has_caught_up<C: GenericClient>(&self, here: &Catalog<'_, C>, catch_up: &dyn CatchUp) -> Result<bool> {
         let before = Owned { function: self.replacement.before(), ..self.place() };
-        let old = before.fences(here, lock).await?;
-        Ok(self.replacement.is_behind(&old, &self.staging.fences(here, lock).await?))
+        let old = before.fences(here, " FOR UPDATE").await?;
+        if self.replacement.is_behind(&old, &self.staging.fences(here, "").await?) {
+            // Written over other connections. What was brought in stays, whatever comes of this.
+            match tokio::time::timeout(CATCH_UP_LIMIT, catch_up.catch_up(&old)).await {
+                Ok(done) => done?,
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(!self.replacement.is_behind(&old, &self.staging.fences(here, " FOR UPDATE").await?))
     }
 
     /// Gives the names, and all that is on them, to the new table, and drops the old one. Returns what can't be kept.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use arrow::{array::Int64Array, datatypes::DataType};
+use async_trait::async_trait;
 use millstream_core::{
-    Claim, Error, Fence, Merge, Owner, OwnerRecord, Replaced, Replacement, Role, Rows, Sink, Table, TopicPartition,
-    reached,
+    CatchUp, Claim, Error, Fence, Merge, Owner, OwnerRecord, Replaced, Replacement, Role, Rows, Sink, Table,
+    TopicPartition, reached,
 };
 
 use super::{
@@ -13,6 +14,16 @@ use super::{
     sink_fixture::{column, held, merging, moved, open, partition, plain_rows, plain_table},
 };
 use crate::rows::rows;
+
+/// Brings nothing in.
+struct Nothing;
+
+#[async_trait]
+impl CatchUp for Nothing {
+    async fn catch_up(&self, _: &[(TopicPartition, Fence)]) -> millstream_core::Result<()> {
+        Ok(())
+    }
+}
 
 fn owner(function: &str, plan: &str) -> Owner {
     Owner { function: function.to_owned(), fingerprint: plan.to_owned(), declaration: format!("plan {plan}") }
@@ -67,7 +78,7 @@ fn beside() -> Table {
 }
 
 async fn take_place(sink: &dyn Sink, replacement: &Replacement) -> Replaced {
-    sink.replace().unwrap().take_place(replacement).await.unwrap()
+    sink.replace().unwrap().take_place(replacement, &Nothing).await.unwrap()
 }
 
 pub(super) async fn a_rebuilt_table_takes_the_place(harness: &dyn SinkHarness) {

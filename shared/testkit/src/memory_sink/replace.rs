@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use millstream_core::{
-    Claim, Fence, Replace, Replaced, Replacement, Result, Sink as _, TopicPartition, WHOLE_TOPIC, reached_text,
+    CatchUp, Claim, Fence, Replace, Replaced, Replacement, Result, Sink as _, TopicPartition, WHOLE_TOPIC, reached_text,
 };
 
 use super::{Contents, MemorySink};
@@ -11,7 +11,7 @@ impl Replace for MemorySink {
         Ok(Vec::new())
     }
 
-    async fn take_place(&self, replacement: &Replacement) -> Result<Replaced> {
+    async fn take_place(&self, replacement: &Replacement, _: &dyn CatchUp) -> Result<Replaced> {
         {
             let mut contents = self.store.contents.lock().await;
             let (own, public) = (self.table.public_name(), replacement.table.public_name());

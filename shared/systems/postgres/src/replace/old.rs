@@ -80,6 +80,14 @@ impl Old {
         self.relations().map(|relation| relation.oid).collect()
     }
 
+    /// Lets readers go on, and makes writers wait: at the table, before they move a fence.
+    pub(super) async fn keep_writers_out<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<()> {
+        match self.rows() {
+            Some(rows) => here.run(&format!("LOCK TABLE {} IN EXCLUSIVE MODE", quote_identifier(&rows.name))).await,
+            None => Ok(()),
+        }
+    }
+
     /// Keeps readers and writers out until the end of the transaction. In the order in which readers take their locks, from the
     /// outermost view on: two that wait for each other would end one of them.
     pub(super) async fn lock<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<()> {
