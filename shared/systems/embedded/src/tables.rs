@@ -142,9 +142,9 @@ impl Stored {
             return Ok(());
         }
         Err(self.stop(&format!(
-            "does not fit the pipeline file: {}. Change the SQL back; or give the function and its table (`into`) new \
-             names, both together, and what the log still has is read from `start` into the new table. A new table under \
-             the function's old name would lack everything below its fence",
+            "does not fit the pipeline file: {}. Change the SQL back; or fill a new table from the log, which takes \
+             the place of this one: `millstream rebuild` with the function's name. A new table made by hand would lack \
+             everything below the fence",
             differences.join("; ")
         )))
     }

@@ -99,10 +99,9 @@ fn stop_at(doing: &str, differences: &[Difference], remedies: Remedies) -> Resul
     let advice = if remedies == Remedies::None && differences.iter().all(|difference| difference.remedy.is_some()) {
         "run `millstream up`, which creates what is missing"
     } else {
-        "Change the SQL back; or give the function and its table (`into`) new names, both together, and run `millstream \
-         up`: what the log still has is read from `start` into the new table. A new table under the function's old name \
-         would lack everything below its fence, and so would a column that is added by hand (ALTER TABLE; millstream never \
-         alters a table of yours)"
+        "Change the SQL back; or fill a new table from the log, which takes the place of this one: `millstream rebuild` with \
+         the function's name. A new table made by hand would lack everything below the fence, and so would a column that is \
+         added by hand (ALTER TABLE; millstream never alters a table of yours)"
     };
     Err(Error::stop(format!("{doing}: the database does not fit:{list}\n{advice}")))
 }
