@@ -181,6 +181,17 @@ fn a_log_that_no_longer_reaches_back_is_told_first() {
 }
 
 #[test]
+fn what_came_from_a_topic_before_it_was_re_created_is_told_first() {
+    let shop = Deployed::new();
+    shop.change(&SHOP.replacen("partitions: 2\n", "partitions: 2\n    generation: 2\n", 1));
+    let refused = shop.run(&["rebuild", "income", "--yes"]);
+    let (_, err) = said(&refused);
+    assert!(refused.status.code() == Some(3) && err.contains("an earlier generation"), "{err}");
+    assert_eq!(shop.rebuild("income", &["--partial"])["rebuilt"], true);
+    shop.assert_exact("income");
+}
+
+#[test]
 fn a_rebuild_goes_on_where_it_was_killed() {
     let shop = Deployed::new();
     shop.change(&SHOP.replace(SUM, "sum(s.price * 2) AS income"));

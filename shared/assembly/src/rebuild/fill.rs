@@ -142,7 +142,7 @@ fn count(from: i64, to: i64) -> u64 {
 }
 
 /// Calls again while the error is transient, for as long as the stream host would.
-async fn patiently<T, F: Future<Output = Result<T>>>(call: impl FnMut() -> F) -> Result<T> {
+pub(super) async fn patiently<T, F: Future<Output = Result<T>>>(call: impl FnMut() -> F) -> Result<T> {
     let wait = |attempt, error: &Error, pause| {
         if Retries::is_logged(attempt) {
             tracing::warn!(attempt, "rebuild: retrying: {error}");

@@ -58,24 +58,32 @@ impl Rebuild {
             && first.is_none_or(|first| i64::from(partition.partition) < first)
     }
 
+    /// What went into the table from topics that have been re-created since.
+    fn earlier_generations(&self) -> impl Iterator<Item = (&TopicPartition, Range<i64>)> {
+        let is_earlier = |at: &TopicPartition| {
+            self.replacement.topics.iter().any(|(topic, generation)| *topic == at.topic && *generation != at.generation)
+        };
+        let read = self.old.iter().filter(move |(at, fence)| is_earlier(at) && fence.next_offset > fence.start_offset);
+        read.map(|(at, fence)| (at, fence.start_offset..fence.next_offset))
+    }
+
     /// Fails when the log no longer reaches back to where the table began.
     ///
     /// # Errors
     /// `Stop` that names the offsets and the ways out.
     pub fn check_log(&self) -> Result<()> {
-        let gone: Vec<String> = self
-            .ranges
-            .iter()
-            .filter_map(|range| {
-                Some(format!("\n  - {}: offsets {}..{}", range.partition, range.from, range.gone()?.end))
-            })
-            .collect();
+        let line = |partition: &TopicPartition, gone: Range<i64>| {
+            format!("\n  - {partition}: offsets {}..{}", gone.start, gone.end)
+        };
+        let gone = self.ranges.iter().filter_map(|range| Some(line(&range.partition, range.gone()?)));
+        let earlier = self.earlier_generations().map(|(at, read)| line(at, read) + ", of an earlier generation");
+        let gone: Vec<String> = gone.chain(earlier).collect();
         if gone.is_empty() {
             return Ok(());
         }
         let (name, into) = (&self.name, &self.into);
         Err(Error::stop(format!(
-            "the log no longer reaches back to where {into} began (retention), and a rebuilt table would lack these \
+            "the log no longer reaches back to where {into} began, and a rebuilt table would lack these \
              records:{}\nNothing was changed. Choose:\n  - `millstream rebuild {name} --partial`: the new table begins with the \
              oldest records that the log still has\n  - `millstream adopt {name}`: the table stays as it is, and new records \
              follow the new plan",

@@ -1,6 +1,6 @@
 use millstream_core::{Claim, Error, Fence, Holding, OwnerRecord, Result, Rows};
 
-use super::Rebuild;
+use super::{Rebuild, fill::patiently};
 use crate::reference;
 
 /// How a rebuild begins.
@@ -26,11 +26,13 @@ impl Rebuild {
             self.check_log()?;
         }
         let begun = self.claim_table().await?;
-        let lost = self.replace()?.rehearse(&self.replacement).await;
+        let replace = self.replace()?;
+        // A long reader of the old table may keep it waiting.
+        let lost = patiently(|| replace.rehearse(&self.replacement)).await;
         let keeps_it = matches!(&lost, Ok(lost) if lost.is_empty()) || begun == Begun::Resumed;
         if !keeps_it {
             // Until a person has decided, the store is as it was.
-            self.replace()?.discard().await?;
+            replace.discard().await?;
         }
         Ok((begun, lost?))
     }
