@@ -94,6 +94,14 @@ pub enum Command {
         #[arg(long, short)]
         yes: bool,
     },
+    /// Fill a function's table anew from the log by the pipeline file as it is now, and put it in the old one's place
+    ///
+    /// The new table is filled beside the old one, which is read and kept current meanwhile, and takes its place in one
+    /// step, with grants, indexes, comments and dependent views. Readers see the old table or the new one, and processes
+    /// of the old plan stop at their next write: start them again with the new pipeline file. A rebuild that was ended
+    /// in the middle goes on where it was when it is started again; `reset`, or a rebuild of another statement, removes
+    /// what it has left. Tables in the lake can't be rebuilt: the command says what to do by hand.
+    Rebuild(RebuildArgs),
     /// Run the fixtures of the pipeline file, without any service
     Test {
         /// The pipeline file or its folder
@@ -204,6 +212,29 @@ pub struct NewArgs {
     /// Guess the topic's schema from these records: *.csv, *.jsonl or *.ndjson
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
+}
+
+/// Options of `rebuild`.
+#[derive(Args, Debug)]
+pub struct RebuildArgs {
+    /// The function's name in the pipeline file
+    pub function: String,
+    /// Say what would be read and how long it would take, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Begin with the oldest records that the log still has, if it no longer reaches back to where the table began
+    #[arg(long)]
+    pub partial: bool,
+    /// Drop what can't be kept with the old table, such as materialized views on it; without this, the rebuild names it and
+    /// stops
+    #[arg(long)]
+    pub drop_dependents: bool,
+    /// Read at most this many records a second [default: as fast as one writer can]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// Don't ask for confirmation (for scripts)
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 /// Options of `reset`.

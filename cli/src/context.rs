@@ -129,6 +129,11 @@ impl Context {
         }
     }
 
+    /// Tells a person how it goes, beside the result.
+    pub fn tell(&self, line: &str) {
+        eprintln!("{line}");
+    }
+
     /// Prints a line of the result.
     pub fn say(&self, line: impl AsRef<str>) -> Result<(), Failure> {
         Ok(writeln!(std::io::stdout().lock(), "{}", line.as_ref())?)

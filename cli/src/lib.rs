@@ -35,7 +35,8 @@ use millstream_core::Env;
 use millstream_host::shell;
 
 pub use args::{
-    Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, NewArgs, PreviewArgs, ProduceArgs, ResetArgs,
+    Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, NewArgs, PreviewArgs, ProduceArgs, RebuildArgs,
+    ResetArgs,
 };
 pub use failure::Failure;
 

@@ -10,6 +10,7 @@ mod preview;
 mod produce;
 mod progress;
 mod query;
+mod rebuild;
 mod reset;
 mod run;
 mod schema;
@@ -29,6 +30,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Reset(args) => reset::reset(context, &args).await,
         Command::Up { path, raise_partitions } => up::up(context, path.as_deref(), raise_partitions).await,
         Command::Adopt { function, yes } => adopt::adopt(context, &function, yes).await,
+        Command::Rebuild(args) => rebuild::rebuild(context, &args).await,
         Command::Check { path, deployed } => check::check(context, path.as_deref(), deployed).await,
         Command::Test { path } => test::test(context, path.as_deref()).await,
         Command::Topics { all } => topics::topics(context, all).await,

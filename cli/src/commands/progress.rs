@@ -17,8 +17,8 @@ pub(super) struct Progress<'a> {
     name: String,
     bar: ProgressBar,
     clock: &'a dyn Clock,
-    /// When it began, and when it was last told.
-    times_us: Option<(i64, i64)>,
+    /// When it began and with how many records, and when it was last told.
+    began: Option<(i64, u64, i64)>,
     /// The last number that was told.
     told: Option<u64>,
 }
@@ -27,7 +27,7 @@ impl<'a> Progress<'a> {
     /// `name` stands in front of it.
     pub fn new(context: &'a Context, name: String) -> Self {
         let form = format!("{name}: {{bar:30}} {{human_pos}} of {{human_len}} records, {{eta}} left");
-        Self { name, bar: bar(Some(0), &form, false), clock: context.clock.as_ref(), times_us: None, told: None }
+        Self { name, bar: bar(Some(0), &form, false), clock: context.clock.as_ref(), began: None, told: None }
     }
 
     /// `read` of `total` records have been read.
@@ -38,12 +38,12 @@ impl<'a> Progress<'a> {
             return;
         }
         let now_us = self.clock.now_us();
-        let (began_us, told_us) = *self.times_us.get_or_insert((now_us, now_us));
+        let (began_us, before, told_us) = *self.began.get_or_insert((now_us, read, now_us));
         let is_due = now_us - told_us >= TELL_EVERY.as_micros() as i64;
         if is_due || (read == total && self.told != Some(read)) {
             self.told = Some(read);
-            self.times_us = Some((began_us, now_us));
-            let left = left_ms(read, now_us - began_us, total.saturating_sub(read));
+            self.began = Some((began_us, before, now_us));
+            let left = left_ms(read.saturating_sub(before), now_us - began_us, total.saturating_sub(read));
             let left = left.map_or_else(String::new, |ms| format!(", {} left", duration(ms)));
             eprintln!("{}: {} of {}{left}", self.name, count(read), counted(total, "record"));
         }

@@ -3,7 +3,7 @@ use std::{
     sync::Arc,
 };
 
-use millstream_assembly::{EmbeddedFile, Home, Removal, Systems, plan_function};
+use millstream_assembly::{EmbeddedFile, Home, Removal, Systems, beside, plan_function};
 use millstream_core::Error;
 use millstream_pipeline::{Function, Pipeline};
 use serde_json::json;
@@ -159,6 +159,10 @@ impl Plan {
                 if table != into.name {
                     self.embedded.tables.push(table);
                 }
+                // What a rebuild that was ended has left.
+                let (function, tables) = beside(&id, &into.name);
+                self.embedded.functions.push(function);
+                self.embedded.tables.extend(tables);
             }
         }
         // The log holds dead letters and offsets, the store of the table the fences.

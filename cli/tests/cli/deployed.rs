@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::{data, json, pipeline, run, said};
 
-const SHOP: &str = "
+pub(super) const SHOP: &str = "
 name: shop
 topics:
   sales:
@@ -32,19 +32,19 @@ references:
   names: { file: names.csv, schema: { shop: string not null, title: string not null } }
 ";
 
-const SALES: &str = r#"{"shop":"a","price":1,"at":"2026-01-01T00:00:00Z","seen":"2026-01-01T00:00:00Z"}
+pub(super) const SALES: &str = r#"{"shop":"a","price":1,"at":"2026-01-01T00:00:00Z","seen":"2026-01-01T00:00:00Z"}
 {"shop":"b","price":2,"at":"2026-01-01T00:00:01Z","seen":"2026-01-01T00:00:00Z"}
 "#;
 
 /// A pipeline with its data folder.
-struct Deployed {
-    data: TempDir,
-    of: [String; 2],
+pub(super) struct Deployed {
+    pub(super) data: TempDir,
+    pub(super) of: [String; 2],
 }
 
 impl Deployed {
     /// Two sales have been processed by [`SHOP`].
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let data = data();
         std::fs::write(data.path().join("names.csv"), "shop,title\na,A\nb,B\n").unwrap();
         std::fs::copy(data.path().join("names.csv"), data.path().join("others.csv")).unwrap();
@@ -55,16 +55,16 @@ impl Deployed {
         deployed
     }
 
-    fn run(&self, args: &[&str]) -> std::process::Output {
+    pub(super) fn run(&self, args: &[&str]) -> std::process::Output {
         let of = self.of.each_ref().map(String::as_str);
         run(&self.data, &[args, &of[..]].concat())
     }
 
-    fn change(&self, text: &str) {
+    pub(super) fn change(&self, text: &str) {
         pipeline(&self.data, text);
     }
 
-    fn produce(&self, lines: &str) {
+    pub(super) fn produce(&self, lines: &str) {
         let file = self.data.path().join("sales.jsonl");
         std::fs::write(&file, lines).unwrap();
         let produced = self.run(&["produce", "sales", &file.display().to_string()]);
@@ -72,21 +72,21 @@ impl Deployed {
     }
 
     #[track_caller]
-    fn dev(&self) {
+    pub(super) fn dev(&self) {
         let ran = self.run(&["dev", "--no-generate", "--for", "1.5"]);
         assert!(ran.status.success(), "{:?}", said(&ran));
     }
 
-    fn income(&self, sql: &str) -> Value {
+    pub(super) fn income(&self, sql: &str) -> Value {
         json(&self.run(&["query", sql, "--json"]))
     }
 
-    fn alter(&self, sql: &str) {
+    pub(super) fn alter(&self, sql: &str) {
         rusqlite::Connection::open(self.data.path().join("millstream.db")).unwrap().execute_batch(sql).unwrap();
     }
 
     /// What `check --deployed` says a start of `income` would do.
-    fn start_of(&self, function: &str) -> Value {
+    pub(super) fn start_of(&self, function: &str) -> Value {
         let checked = json(&self.run(&["check", "--deployed", "--json"]));
         let starts = checked["deployed"].as_array().unwrap_or_else(|| panic!("{checked}")).clone();
         starts.into_iter().find(|start| start["function"] == function).unwrap_or_else(|| panic!("{checked}"))
@@ -191,7 +191,7 @@ fn what_has_gone_from_the_store_is_missed() {
     let ran = shop.run(&["dev", "--no-generate", "--for", "1"]);
     let (_, err) = said(&ran);
     assert_eq!(ran.status.code(), Some(3), "{err}");
-    assert!(err.contains("`millstream adopt income`") && err.contains("new names"), "{err}");
+    assert!(err.contains("`millstream adopt income`") && err.contains("`millstream rebuild income`"), "{err}");
 
     let shop = Deployed::new();
     shop.alter("DELETE FROM millstream_fences WHERE function = 'shop.income'");

@@ -7,6 +7,7 @@ mod deployed;
 mod partitions;
 mod preview;
 mod produce;
+mod rebuild;
 mod start;
 
 mod new_user;

@@ -57,6 +57,11 @@ impl<'a> Ownership<'a> {
         Self { pipeline, name, table: plan.planned.table.public_name().to_owned(), owner }
     }
 
+    /// The function and its plan.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
     /// What a start would do, as the store says now. Changes nothing.
     ///
     /// # Errors

@@ -175,7 +175,7 @@ impl Systems {
 
     /// Looks for the topic of the dead letters, and creates it if that is allowed: a function that finds out with its first
     /// bad record stops in the middle of its work.
-    async fn prepare_dead_letters(&self, pipeline: &Pipeline, create: bool) -> Result<()> {
+    pub(crate) async fn prepare_dead_letters(&self, pipeline: &Pipeline, create: bool) -> Result<()> {
         if self.log.dead_letters().is_some() {
             return Ok(());
         }
@@ -196,7 +196,7 @@ impl Systems {
     pub async fn function(&self, pipeline: &Pipeline, name: &str) -> Result<Function> {
         let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
         let ownership = Ownership::of(pipeline, name, &plan);
-        let mut function = self.assemble(pipeline, name, plan)?;
+        let mut function = self.assemble(pipeline, name, Declared::id(&pipeline.name, name), plan)?;
         let trial = self.trial(pipeline.functions[name].into.system)?;
         ownership.claim(function.runner.sink().as_ref(), self.connections.create, trial).await?;
         self.prepare_dead_letters(pipeline, self.connections.create).await?;
@@ -244,10 +244,10 @@ impl Systems {
         self.sink(&id, &pipeline.functions[name].into, plan.planned.table.clone())
     }
 
-    fn assemble(&self, pipeline: &Pipeline, name: &str, plan: FunctionPlan) -> Result<Function> {
+    /// The function under `id`, which names its fences and dead letters.
+    pub(crate) fn assemble(&self, pipeline: &Pipeline, name: &str, id: String, plan: FunctionPlan) -> Result<Function> {
         let declared = &pipeline.functions[name];
         let reading = declared.reading().ok_or_else(|| NotRunnable { function: name.to_owned() })?;
-        let id = Declared::id(&pipeline.name, name);
         let FunctionPlan { planned, decoders, references } = plan;
         let runner = Runner::new(Parts {
             function: id.clone(),

@@ -62,6 +62,13 @@ pub trait DeadLetters: Send + Sync {
         Ok(None)
     }
 
+    /// Keeps each letter of the function `from` as one of `to` too, in place of a letter that `to` has of the same record.
+    async fn copy(&self, from: &str, to: &str) -> Result<()>;
+
+    /// Removes the letters of a function at these positions; those that are not there are passed over. In a topic, a listing
+    /// leaves them out from now on, and compaction removes them.
+    async fn remove(&self, function: &str, positions: &[Position]) -> Result<()>;
+
     /// Calls `visit` with the position of every letter of a function, in any order and perhaps with one of them twice.
     /// Letters are not collected in memory, and a store does not read their values.
     async fn positions(&self, function: &str, visit: &mut (dyn FnMut(Position) + Send)) -> Result<()>;

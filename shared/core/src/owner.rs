@@ -68,6 +68,9 @@ pub enum Claim {
     /// have counted are forgotten. If the record is of another function, its fences become those of the new owner; records of
     /// other tables that the new owner filled are removed.
     Adopt(Option<OwnerRecord>),
+    /// A table that was filled anew by this plan is in the place of the one that the record speaks of, and its fences are the
+    /// owner's. A new term begins.
+    Rebuild(Option<OwnerRecord>),
 }
 
 impl Claim {
@@ -76,7 +79,7 @@ impl Claim {
         match self {
             Self::First => None,
             Self::Renew(record) => Some(record),
-            Self::Adopt(record) => record.as_ref(),
+            Self::Adopt(record) | Self::Rebuild(record) => record.as_ref(),
         }
     }
 
@@ -88,7 +91,7 @@ impl Claim {
     /// What the new record says in [`OwnerRecord::adopted`].
     pub fn is_adopted(&self) -> bool {
         match self {
-            Self::First => false,
+            Self::First | Self::Rebuild(_) => false,
             Self::Renew(record) => record.adopted,
             Self::Adopt(_) => true,
         }

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 
-use crate::{Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, TopicPartition};
+use crate::{Claim, Error, Fence, Holding, Owner, OwnerRecord, Replace, Result, TopicPartition};
 
 /// The number of the partition under which a sink keeps what it knows of a topic as a whole: see [`Sink::begin_topic`].
 pub const WHOLE_TOPIC: i32 = -1;
@@ -103,6 +103,11 @@ pub trait Sink: Send + Sync {
     /// From now on, this sink writes in `term`, which is that of the record that [`Sink::claim`] or [`Sink::holding`] gave.
     /// Before that, it writes in term 0, which only a table without an owner has (and tests).
     fn begin_term(&self, term: i64);
+
+    /// How this table takes the place of another one; `None` from a store that has no such step.
+    fn replace(&self) -> Option<&dyn Replace> {
+        None
+    }
 
     /// Gives all rows to `take`, in the columns' order and types and in no order of rows, and returns the fence of every
     /// partition that has one (without [`WHOLE_TOPIC`]): both as of one instant. Rows are not collected in memory. Called by an

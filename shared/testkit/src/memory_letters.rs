@@ -81,6 +81,22 @@ impl DeadLetters for MemoryDeadLetters {
         Ok(letters)
     }
 
+    async fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let mut kept = self.letters.lock().unwrap();
+        let of_from: Vec<_> = kept.values().filter(|(_, letter)| letter.function == from).cloned().collect();
+        for (_, letter) in of_from {
+            let (number, position) = (kept.len(), letter.position.clone());
+            kept.insert((position, to.to_owned()), (number, DeadLetter { function: to.to_owned(), ..letter }));
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, function: &str, positions: &[Position]) -> Result<()> {
+        let mut kept = self.letters.lock().unwrap();
+        positions.iter().for_each(|position| drop(kept.remove(&(position.clone(), function.to_owned()))));
+        Ok(())
+    }
+
     async fn positions(&self, function: &str, visit: &mut (dyn FnMut(Position) + Send)) -> Result<()> {
         let letters = self.all().into_iter().filter(|letter| letter.function == function);
         letters.for_each(|letter| visit(letter.position));

@@ -1,3 +1,5 @@
+mod replace;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{
@@ -12,8 +14,8 @@ use arrow::{
 };
 use async_trait::async_trait;
 use millstream_core::{
-    Claim, Column, Error, Fence, Holding, Owner, OwnerRecord, Result, Rows, Sink, Table, TakeRows, TopicPartition,
-    WHOLE_TOPIC, meta, term_ended,
+    Claim, Column, Error, Fence, Holding, Owner, OwnerRecord, Replace, Result, Rows, Sink, Table, TakeRows,
+    TopicPartition, WHOLE_TOPIC, meta, term_ended,
 };
 
 use crate::{Call, Journal, rows::texts};
@@ -290,6 +292,7 @@ impl Sink for MemorySink {
             Claim::First => (None, None, "first"),
             Claim::Renew(record) => (Some(record), Some(record.term), record.since.as_str()),
             Claim::Adopt(record) => (record.as_ref(), None, "adopted"),
+            Claim::Rebuild(record) => (record.as_ref(), None, "rebuilt"),
         };
         if found.as_ref() != expected {
             return Ok(None);
@@ -365,6 +368,10 @@ impl Sink for MemorySink {
             Some(Failure::Fenced) => Err(Error::Fenced { current: None }),
             Some(Failure::Stop) => Err(Error::stop("a person must act (injected)")),
         }
+    }
+
+    fn replace(&self) -> Option<&dyn Replace> {
+        (!self.store.without_transactions).then_some(self)
     }
 
     async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>> {

@@ -1,4 +1,4 @@
-use std::{cmp::Reverse, ops::Range, sync::Arc};
+use std::{cmp::Reverse, collections::HashSet, ops::Range, sync::Arc};
 
 use arrow::array::Array;
 use async_trait::async_trait;
@@ -8,7 +8,7 @@ use millstream_core::{
 
 use crate::{
     newest::Newest,
-    record::{letter_from_record, letter_to_record},
+    record::{letter_from_record, letter_to_record, removal, removed},
 };
 
 /// Dead letters in a topic: one record per letter, with the value unchanged and the rest in headers.
@@ -18,6 +18,16 @@ pub struct TopicDeadLetters<L: ?Sized> {
     log: Arc<L>,
     topic: String,
 }
+
+/// What a record of the topic says.
+enum Entry {
+    Kept(DeadLetter),
+    /// The letter of a function at a position was removed.
+    Removed(String, Position),
+}
+
+/// How many letters are removed in one call of the producer.
+const REMOVED_AT_ONCE: usize = 10_000;
 
 /// How much of the topic is read at once.
 const PAGE: Limits = Limits { max_records: 1_000, max_bytes: 16 << 20, max_wait_ms: 0 };
@@ -60,23 +70,63 @@ impl<L: Log + Producer + ?Sized> DeadLetters for TopicDeadLetters<L> {
 
     async fn find(&self, function: Option<&str>, position: &Position) -> Result<Vec<DeadLetter>> {
         let mut found: Vec<DeadLetter> = Vec::new();
-        let mut keep = |letter: DeadLetter| {
-            if letter.position == *position && function.is_none_or(|function| function == letter.function) {
-                found.retain(|before| before.function != letter.function);
-                found.push(letter);
+        let mut keep = |entry: Entry| match entry {
+            Entry::Kept(letter) => {
+                if letter.position == *position && function.is_none_or(|function| function == letter.function) {
+                    found.retain(|before| before.function != letter.function);
+                    found.push(letter);
+                }
             }
+            Entry::Removed(of, at) if at == *position => found.retain(|before| before.function != of),
+            Entry::Removed(..) => {}
         };
         self.visit_all(&mut keep).await?;
         Ok(found)
     }
 
-    async fn positions(&self, function: &str, visit: &mut (dyn FnMut(Position) + Send)) -> Result<()> {
-        let mut tell = |letter: DeadLetter| {
-            if letter.function == function {
-                visit(letter.position);
+    async fn copy(&self, from: &str, to: &str) -> Result<()> {
+        for partition in self.partitions().await? {
+            let held = self.log.watermarks(&partition).await?;
+            let mut next = held.low;
+            while next < held.high {
+                let batch = self.log.read(&partition, next..held.high, PAGE).await?;
+                next = batch.range().end;
+                let of_from = entries_of(&batch).filter_map(|(_, entry)| match entry {
+                    Entry::Kept(letter) if letter.function == from => {
+                        Some(DeadLetter { function: to.to_owned(), ..letter })
+                    }
+                    _ => None,
+                });
+                let letters: Vec<_> = of_from.collect();
+                self.put(&letters).await?;
             }
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, function: &str, positions: &[Position]) -> Result<()> {
+        for positions in positions.chunks(REMOVED_AT_ONCE) {
+            let tombstones = positions.iter().map(|position| removal(function, position)).collect();
+            self.log.send(&self.topic, tombstones).await?;
+        }
+        Ok(())
+    }
+
+    async fn positions(&self, function: &str, visit: &mut (dyn FnMut(Position) + Send)) -> Result<()> {
+        // Whether a letter is removed later is known only at the end.
+        let mut found = HashSet::new();
+        let mut keep = |entry: Entry| match entry {
+            Entry::Kept(letter) if letter.function == function => {
+                found.insert(letter.position);
+            }
+            Entry::Removed(of, position) if of == function => {
+                found.remove(&position);
+            }
+            _ => {}
         };
-        self.visit_all(&mut tell).await
+        self.visit_all(&mut keep).await?;
+        found.into_iter().for_each(visit);
+        Ok(())
     }
 }
 
@@ -86,27 +136,27 @@ impl<L: Log + ?Sized> TopicDeadLetters<L> {
         Ok((0..count).map(|partition| TopicPartition::new(&self.topic, 1, partition)).collect())
     }
 
-    /// Calls `visit` with each letter in `range` of a partition and the time at which it was stored, in order.
+    /// Calls `visit` with each entry in `range` of a partition and the time at which it was stored, in order.
     async fn visit(
         &self,
         partition: &TopicPartition,
         range: Range<i64>,
-        visit: &mut (dyn FnMut(i64, DeadLetter) + Send),
+        visit: &mut (dyn FnMut(i64, Entry) + Send),
     ) -> Result<()> {
         let mut next = range.start;
         while next < range.end {
             let batch = self.log.read(partition, next..range.end, PAGE).await?;
             next = batch.range().end;
-            letters_of(&batch).for_each(|(timestamp_ms, letter)| visit(timestamp_ms, letter));
+            entries_of(&batch).for_each(|(timestamp_ms, entry)| visit(timestamp_ms, entry));
         }
         Ok(())
     }
 
-    /// All letters of the topic.
-    async fn visit_all(&self, visit: &mut (dyn FnMut(DeadLetter) + Send)) -> Result<()> {
+    /// All entries of the topic.
+    async fn visit_all(&self, visit: &mut (dyn FnMut(Entry) + Send)) -> Result<()> {
         for partition in self.partitions().await? {
             let held = self.log.watermarks(&partition).await?;
-            self.visit(&partition, held.low..held.high, &mut |_, letter| visit(letter)).await?;
+            self.visit(&partition, held.low..held.high, &mut |_, entry| visit(entry)).await?;
         }
         Ok(())
     }
@@ -126,10 +176,11 @@ impl<L: Log + ?Sized> TopicDeadLetters<L> {
             let start = last.max(end - step as i64);
             step = (step * 4).min(PAGE.max_records);
             let mut page = found.page();
-            let mut keep = |timestamp_ms, letter: DeadLetter| {
-                if function.is_none_or(|function| function == letter.function) {
-                    page.push(timestamp_ms, letter);
-                }
+            let is_wanted = |of: &str| function.is_none_or(|function| function == of);
+            let mut keep = |timestamp_ms, entry: Entry| match entry {
+                Entry::Kept(letter) if is_wanted(&letter.function) => page.push(timestamp_ms, letter),
+                Entry::Removed(of, position) if is_wanted(&of) => page.remove(of, position),
+                _ => {}
             };
             self.visit(partition, start..end, &mut keep).await?;
             found.add(page);
@@ -139,11 +190,16 @@ impl<L: Log + ?Sized> TopicDeadLetters<L> {
     }
 }
 
-fn letters_of(batch: &Batch) -> impl Iterator<Item = (i64, DeadLetter)> {
+fn entries_of(batch: &Batch) -> impl Iterator<Item = (i64, Entry)> {
     (0..batch.len()).filter_map(|row| {
-        let (value, headers) = (batch.values(), batch.headers_of(row));
+        let (key, value, headers) = (batch.keys(), batch.values(), batch.headers_of(row));
         let headers = headers.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-        let letter = letter_from_record(value.is_valid(row).then(|| value.value(row)), headers)?;
-        Some((batch.timestamps_ms().value(row), letter))
+        let removal = || {
+            let key = (value.is_null(row) && key.is_valid(row)).then(|| key.value(row))?;
+            removed(key).map(|(function, position)| Entry::Removed(function, position))
+        };
+        let letter = letter_from_record(value.is_valid(row).then(|| value.value(row)), headers);
+        let entry = letter.map(Entry::Kept).or_else(removal)?;
+        Some((batch.timestamps_ms().value(row), entry))
     })
 }

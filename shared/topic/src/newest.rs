@@ -19,6 +19,8 @@ pub(crate) struct Page {
     limit: usize,
     max_bytes: usize,
     letters: VecDeque<(i64, DeadLetter)>,
+    /// The letters that were removed in this page, and not kept again after that.
+    removed: HashSet<(String, Position)>,
     bytes: usize,
     left_out: bool,
 }
@@ -34,6 +36,7 @@ impl Newest {
             limit: self.limit - self.letters.len(),
             max_bytes: MAX_LISTED_BYTES.saturating_sub(self.bytes),
             letters: VecDeque::new(),
+            removed: HashSet::new(),
             bytes: 0,
             left_out: false,
         }
@@ -46,22 +49,33 @@ impl Newest {
                 self.letters.push((timestamp_ms, letter));
             }
         }
+        self.seen.extend(page.removed);
         self.full = page.left_out || self.letters.len() >= self.limit || self.bytes >= MAX_LISTED_BYTES;
     }
 }
 
 impl Page {
     pub fn push(&mut self, timestamp_ms: i64, letter: DeadLetter) {
-        let same =
-            |(_, before): &(i64, DeadLetter)| before.function == letter.function && before.position == letter.position;
-        if let Some(at) = self.letters.iter().rposition(same) {
-            self.letters.remove(at).iter().for_each(|(_, before)| self.bytes -= before.bytes());
-        }
+        self.take_out(&letter.function, &letter.position);
+        self.removed.remove(&(letter.function.clone(), letter.position.clone()));
         self.bytes += letter.bytes();
         self.letters.push_back((timestamp_ms, letter));
         while self.letters.len() > 1 && (self.letters.len() > self.limit || self.bytes > self.max_bytes) {
             self.left_out = true;
             self.letters.pop_front().iter().for_each(|(_, oldest)| self.bytes -= oldest.bytes());
+        }
+    }
+
+    /// The letter was removed: those of before count no more.
+    pub fn remove(&mut self, function: String, position: Position) {
+        self.take_out(&function, &position);
+        self.removed.insert((function, position));
+    }
+
+    fn take_out(&mut self, function: &str, position: &Position) {
+        let same = |(_, before): &(i64, DeadLetter)| before.function == function && before.position == *position;
+        if let Some(at) = self.letters.iter().rposition(same) {
+            self.letters.remove(at).iter().for_each(|(_, before)| self.bytes -= before.bytes());
         }
     }
 }

@@ -29,12 +29,27 @@ pub(crate) fn letter_to_record(letter: &DeadLetter) -> NewRecord {
     ]);
     headers.extend(letter.key.clone().map(|key| (KEY.to_owned(), key)));
     NewRecord {
-        key: Some(format!("{} {}", letter.function, letter.position).into_bytes()),
+        key: Some(key(&letter.function, &letter.position)),
         value: Some(letter.value.clone().unwrap_or_default()),
         headers,
         timestamp_ms: None,
         partition: None,
     }
+}
+
+/// The record that removes a letter: a tombstone of its key.
+pub(crate) fn removal(function: &str, position: &Position) -> NewRecord {
+    NewRecord { key: Some(key(function, position)), ..NewRecord::default() }
+}
+
+/// Whose letter of which record such a tombstone removes; `None` when the key isn't a letter's.
+pub(crate) fn removed(key: &[u8]) -> Option<(String, Position)> {
+    let (function, position) = std::str::from_utf8(key).ok()?.split_once(' ')?;
+    Some((function.to_owned(), Position::parse(position)?))
+}
+
+fn key(function: &str, position: &Position) -> Vec<u8> {
+    format!("{function} {position}").into_bytes()
 }
 
 /// Reads a record of a dead-letter topic; `None` when it isn't a letter.
@@ -102,6 +117,15 @@ mod tests {
         record.value = None;
         record.headers.iter_mut().filter(|(name, _)| name == VALUE_BYTES).for_each(|(_, bytes)| *bytes = b"0".to_vec());
         assert_eq!(read_back(&record), Some(letter(None)));
+    }
+
+    #[test]
+    fn a_removal_names_its_letter() {
+        let (of, record) = (letter(Some(b"x")), removal("bank.flow", &letter(None).position));
+        assert_eq!((&record.key, &record.value), (&letter_to_record(&of).key, &None));
+        assert_eq!(removed(record.key.as_deref().unwrap()), Some((of.function, of.position)));
+        assert_eq!(read_back(&record), None);
+        assert_eq!((removed(b"\xff"), removed(b"x"), removed(b"x y")), (None, None, None));
     }
 
     /// The size of a record in Kafka's format of messages (version 2), with every number at its longest.

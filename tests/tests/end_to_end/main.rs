@@ -14,6 +14,7 @@ mod hosts;
 mod kills;
 mod log;
 mod outage;
+mod rebuilds;
 mod rolling;
 mod trouble;
 mod views;

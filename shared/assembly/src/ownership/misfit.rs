@@ -63,7 +63,7 @@ impl Misfit {
         let advice = match trial {
             Trial::OwnTable => {
                 "This is a trial, and the table is the trial's own: use another data folder (--data-dir), or remove this one, \
-                 to begin anew. (`millstream adopt` would change the functions' real tables.)"
+                 to begin anew. (`millstream rebuild` and `millstream adopt` would change the functions' real tables.)"
                     .to_owned()
             }
             Trial::RealTable { variable } => format!(
@@ -77,11 +77,11 @@ impl Misfit {
     /// For a person: what is wrong, what has changed, and the ways out. `name` is the function in the pipeline file.
     pub fn explain(&self, name: &str, changes: &[String]) -> String {
         let mut text = self.describe(name, changes);
-        let (adopt, fresh) = (self.adopting(), "what the log still has is read from `start` into the new table");
+        let adopt = self.adopting();
         let _ = write!(
             text,
-            "\nNothing was changed. Undo the change; or choose:\n  - `millstream adopt {name}`: {adopt}\n  - new names for \
-             the function and its table (`into`), both together: {fresh}"
+            "\nNothing was changed. Undo the change; or choose:\n  - `millstream rebuild {name}`: a new table is filled from \
+             the log by the plan as it is now, and takes the place of this one\n  - `millstream adopt {name}`: {adopt}"
         );
         text
     }

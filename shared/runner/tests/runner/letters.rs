@@ -32,6 +32,14 @@ impl DeadLetters for Refuses {
         Ok(vec![])
     }
 
+    async fn copy(&self, _: &str, _: &str) -> Result<()> {
+        Ok(())
+    }
+
+    async fn remove(&self, _: &str, _: &[Position]) -> Result<()> {
+        Ok(())
+    }
+
     async fn positions(&self, _: &str, _: &mut (dyn FnMut(Position) + Send)) -> Result<()> {
         Ok(())
     }

@@ -93,6 +93,14 @@ impl<T: DeadLetters + ?Sized> DeadLetters for Yielding<T> {
         self.around(self.inner.find(function, position)).await
     }
 
+    async fn copy(&self, from: &str, to: &str) -> Result<()> {
+        self.around(self.inner.copy(from, to)).await
+    }
+
+    async fn remove(&self, function: &str, positions: &[Position]) -> Result<()> {
+        self.around(self.inner.remove(function, positions)).await
+    }
+
     async fn positions(&self, function: &str, visit: &mut (dyn FnMut(Position) + Send)) -> Result<()> {
         self.around(self.inner.positions(function, visit)).await
     }

@@ -93,6 +93,31 @@ impl DeadLetters for Embedded {
             .await
     }
 
+    async fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let (from, to, now) = (from.to_owned(), to.to_owned(), self.now());
+        let copy = r#"INSERT OR REPLACE INTO millstream_dead_letters
+            SELECT ?2, topic, generation, partition, "offset", timestamp_ms, key, value, value_bytes, headers, reason, ?3
+            FROM millstream_dead_letters WHERE function = ?1"#;
+        self.connections.write(move |connection| Ok(connection.execute(copy, params![from, to, now]).map(drop)?)).await
+    }
+
+    async fn remove(&self, function: &str, positions: &[Position]) -> Result<()> {
+        let (function, positions) = (function.to_owned(), positions.to_vec());
+        self.connections
+            .write(move |connection| {
+                let mut delete = connection.prepare(
+                    r#"DELETE FROM millstream_dead_letters
+                       WHERE function = ?1 AND topic = ?2 AND generation = ?3 AND partition = ?4 AND "offset" = ?5"#,
+                )?;
+                for Position { partition, offset } in &positions {
+                    let key = params![function, partition.topic, partition.generation, partition.partition, offset];
+                    delete.execute(key)?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
     async fn positions(&self, function: &str, visit: &mut (dyn FnMut(Position) + Send)) -> Result<()> {
         let mut last = None;
         loop {

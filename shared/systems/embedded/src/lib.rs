@@ -50,6 +50,7 @@ mod owner;
 mod partitioner;
 mod produce;
 mod remove;
+mod replace;
 mod row_reader;
 mod schema;
 mod sink;

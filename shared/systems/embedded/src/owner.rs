@@ -30,7 +30,7 @@ pub(crate) fn check_term(connection: &Connection, public: &str, term: i64) -> Wo
     }
 }
 
-fn find(connection: &Connection, public: &str) -> Work<Option<OwnerRecord>> {
+pub(crate) fn find(connection: &Connection, public: &str) -> Work<Option<OwnerRecord>> {
     let select = format!("SELECT {RECORD} FROM millstream_owners WHERE table_name = ?1");
     Ok(connection.query_row(&select, [public], read).optional()?)
 }
@@ -79,9 +79,13 @@ impl Owned {
         let before = found.as_ref().map_or(owner.function.as_str(), |record| &record.owner.function);
         let (term, since) = match claim {
             Claim::Renew(record) => (record.term, record.since.as_str()),
-            Claim::First | Claim::Adopt(_) => (self.next_term(connection, &owner.function, before)?, now),
+            Claim::First | Claim::Adopt(_) | Claim::Rebuild(_) => {
+                (self.next_term(connection, &owner.function, before)?, now)
+            }
         };
         if claim.begins_term() {
+            // Those of a rebuild are the new owner's already.
+            let before = if matches!(claim, Claim::Rebuild(_)) { &owner.function } else { before };
             self.take_fences(connection, &owner.function, before)?;
         }
         let change = found.as_ref().filter(|found| found.term != term).map(|found| {

@@ -84,7 +84,7 @@ fn remove_function(connection: &Connection, function: &str) -> Work<()> {
     Ok(())
 }
 
-fn remove_table(connection: &Connection, table: &str) -> Work<()> {
+pub(crate) fn remove_table(connection: &Connection, table: &str) -> Work<()> {
     // Only what is listed there is a function's table.
     if connection.execute("DELETE FROM millstream_tables WHERE name = ?1", [table])? > 0 {
         connection.execute_batch(&format!("DROP TABLE {}", quote_identifier(table)))?;

@@ -6,7 +6,7 @@ use std::sync::{
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_core::{
-    Claim, Combine, Fence, Holding, Owner, OwnerRecord, Result, Sink, Table, TakeRows, TopicPartition,
+    Claim, Combine, Fence, Holding, Owner, OwnerRecord, Replace, Result, Sink, Table, TakeRows, TopicPartition,
 };
 
 use crate::{
@@ -49,7 +49,11 @@ impl EmbeddedSink {
         self.table.combine.as_ref()
     }
 
-    fn owned(&self) -> Owned {
+    pub(crate) fn now(&self) -> String {
+        self.store.now()
+    }
+
+    pub(crate) fn owned(&self) -> Owned {
         let public = self.finished.as_ref().unwrap_or(&self.states);
         Owned {
             function: self.function.clone(),
@@ -128,6 +132,10 @@ impl Sink for EmbeddedSink {
 
     fn begin_term(&self, term: i64) {
         self.term.store(term, Ordering::Relaxed);
+    }
+
+    fn replace(&self) -> Option<&dyn Replace> {
+        Some(self)
     }
 
     async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>> {

@@ -142,9 +142,9 @@ impl Stored {
             return Ok(());
         }
         Err(self.stop(&format!(
-            "does not fit the pipeline file: {}. Change the SQL back; or give the function and its table (`into`) new \
-             names, both together, and what the log still has is read from `start` into the new table. A new table under \
-             the function's old name would lack everything below its fence",
+            "does not fit the pipeline file: {}. Change the SQL back; or fill a new table from the log, which takes \
+             the place of this one: `millstream rebuild` with the function's name. A new table made by hand would lack \
+             everything below the fence",
             differences.join("; ")
         )))
     }
@@ -162,14 +162,20 @@ impl Stored {
             columns.push(format!("{ROW} INTEGER PRIMARY KEY"));
         }
         let mut sql = format!("CREATE TABLE {} ({});", quote_identifier(&self.name), columns.join(", "));
-        if !self.keys.is_empty() {
-            // Two nulls differ to this index: what keeps null keys unique is the look-up by IS in the write transaction.
-            let keys: Vec<_> = self.keys.iter().map(|key| quote_identifier(self.schema.field(*key).name())).collect();
-            // SQLite has one name space for tables and indexes, and no table may begin as this does.
-            let index = quote_identifier(&format!("millstream_keys_of_{}", self.name));
-            sql += &format!("CREATE UNIQUE INDEX {index} ON {} ({});", quote_identifier(&self.name), keys.join(", "));
-        }
+        sql += &self.key_index_sql();
         Ok(sql)
+    }
+
+    /// Creates the index of the keys; nothing for a table without keys.
+    pub(crate) fn key_index_sql(&self) -> String {
+        if self.keys.is_empty() {
+            return String::new();
+        }
+        // Two nulls differ to this index: what keeps null keys unique is the look-up by IS in the write transaction.
+        let keys: Vec<_> = self.keys.iter().map(|key| quote_identifier(self.schema.field(*key).name())).collect();
+        // SQLite has one name space for tables and indexes, and no table may begin as this does.
+        let index = quote_identifier(&format!("millstream_keys_of_{}", self.name));
+        format!("CREATE UNIQUE INDEX {index} ON {} ({});", quote_identifier(&self.name), keys.join(", "))
     }
 
     fn column_list(&self) -> String {

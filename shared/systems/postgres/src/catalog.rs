@@ -56,6 +56,26 @@ impl<C: GenericClient> Catalog<'_, C> {
         self.client.query_typed(sql, parameters).await.map_err(failed)
     }
 
+    /// Statements without an answer.
+    pub(crate) async fn run(&self, sql: &str) -> Result<()> {
+        self.client.batch_execute(sql).await.map_err(|error| error::of_postgres(self.pool.doing(self.what), &error))
+    }
+
+    /// A statement of a transaction, which goes on as before when the server refuses it: then the answer is why.
+    pub(crate) async fn try_run(&self, sql: &str) -> Result<Option<String>> {
+        self.run("SAVEPOINT millstream").await?;
+        match self.client.batch_execute(sql).await {
+            Ok(()) => self.run("RELEASE SAVEPOINT millstream").await.map(|()| None),
+            Err(error) => match error.as_db_error().filter(|refused| error::is_refusal(refused.code().code())) {
+                Some(refused) => {
+                    let why = refused.message().to_owned();
+                    self.run("ROLLBACK TO SAVEPOINT millstream").await.map(|()| Some(why))
+                }
+                None => Err(error::of_postgres(self.pool.doing(self.what), &error)),
+            },
+        }
+    }
+
     pub(crate) async fn check_server(&self) -> Result<()> {
         let sql = "SELECT current_setting('server_version_num')::integer, current_setting('server_version')";
         match self.query(sql, &[]).await?.first() {

@@ -30,6 +30,8 @@ fn action(code: &str) -> Action {
         // 54000: a key too long for an index. 21000: two keys that the database takes for one (0.0 and -0.0, or times
         // that differ by less than a microsecond): they merge when written one by one.
         "54000" | "21000" => Action::Poison,
+        // The relation is of another kind by now, such as a view in place of a table.
+        "55000" => Action::Stop,
         _ => match code.get(..2).unwrap_or(code) {
             // Data exception, integrity constraint, a view's check option, an exception raised by a trigger.
             "22" | "23" | "44" | "P0" => Action::Poison,
@@ -41,6 +43,11 @@ fn action(code: &str) -> Action {
             _ => Action::Retry,
         },
     }
+}
+
+/// Would the server refuse the same statement again?
+pub(crate) fn is_refusal(code: &str) -> bool {
+    matches!(action(code), Action::Stop | Action::Poison)
 }
 
 /// The source of an [`Error::Retry`] whose statement was rolled back completely: see [`met_another_writer`].

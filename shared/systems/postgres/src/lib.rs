@@ -33,6 +33,7 @@ mod merge;
 mod newest;
 mod numeric;
 mod owner;
+mod replace;
 mod schema;
 mod sink;
 mod statement;

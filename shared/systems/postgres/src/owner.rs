@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Held while an owner changes: claims are rare, and two at once must not cross. "millsow" in ASCII.
-const OWNER_LOCK: i64 = 0x006d_696c_6c73_6f77;
+pub(crate) const OWNER_LOCK: i64 = 0x006d_696c_6c73_6f77;
 
 const RECORD: &str = "table_name, function, fingerprint, declaration, term, \
      to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS \"UTC\"'), adopted";
@@ -50,7 +50,7 @@ impl Owned<'_> {
             let is_there = |at: usize| there.first().is_some_and(|row| row.get(at));
             let records = if is_there(0) { self.records(&here).await? } else { Vec::new() };
             let (own, others) = records.into_iter().partition(|record| record.table == self.table.public_name());
-            let fences = if is_there(1) { self.fences(&here).await? } else { Vec::new() };
+            let fences = if is_there(1) { self.fences(&here, "").await? } else { Vec::new() };
             let rows = if is_there(2) { rows_of(&here, &name).await? } else { Rows::Missing };
             transaction.commit().await.map_err(failed)?;
             Ok(Holding { record: Vec::into_iter(own).next(), others, fences, rows })
@@ -73,12 +73,15 @@ impl Owned<'_> {
         Ok(here.query(&sql, &parameters).await?.iter().map(record).collect())
     }
 
-    async fn fences<C: GenericClient>(
+    /// The function's fences without those of whole topics; `lock` may end the statement.
+    pub(crate) async fn fences<C: GenericClient>(
         &self,
         here: &Catalog<'_, C>,
+        lock: &str,
     ) -> Result<Vec<(TopicPartition, millstream_core::Fence)>> {
-        let sql =
-            format!("{FENCES_OF_ANY_VERSION} AND partition <> {WHOLE_TOPIC} ORDER BY topic, generation, partition");
+        let sql = format!(
+            "{FENCES_OF_ANY_VERSION} AND partition <> {WHOLE_TOPIC} ORDER BY topic, generation, partition{lock}"
+        );
         here.query(&sql, &[(&self.function, Type::TEXT)]).await?.iter().map(partition_and_fence).collect()
     }
 
@@ -102,25 +105,31 @@ impl Owned<'_> {
         self.pool.settle(client, outcome).await
     }
 
-    async fn claim_locked<C: GenericClient>(
+    /// The record of the table. The lock makes those wait who create fences in its term.
+    pub(crate) async fn locked_record<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<Option<OwnerRecord>> {
+        let sql = format!("SELECT {RECORD} FROM millstream_owners WHERE table_name = $1 FOR UPDATE");
+        Ok(here.query(&sql, &[(&self.table.public_name(), Type::TEXT)]).await?.first().map(record))
+    }
+
+    pub(crate) async fn claim_locked<C: GenericClient>(
         &self,
         here: &Catalog<'_, C>,
         owner: &Owner,
         claim: &Claim,
     ) -> Result<Option<OwnerRecord>> {
         let table = self.table.public_name();
-        // The lock makes those wait who create fences in this term.
-        let sql = format!("SELECT {RECORD} FROM millstream_owners WHERE table_name = $1 FOR UPDATE");
-        let found = here.query(&sql, &[(&table, Type::TEXT)]).await?.first().map(record);
+        let found = self.locked_record(here).await?;
         if found.as_ref() != claim.expected() {
             return Ok(None);
         }
         let before = found.as_ref().map_or(owner.function.as_str(), |record| record.owner.function.as_str());
         let term = match claim {
             Claim::Renew(record) => record.term,
-            Claim::First | Claim::Adopt(_) => self.next_term(here, &owner.function, before).await?,
+            Claim::First | Claim::Adopt(_) | Claim::Rebuild(_) => self.next_term(here, &owner.function, before).await?,
         };
         if claim.begins_term() {
+            // Those of a rebuild are the new owner's already.
+            let before = if matches!(claim, Claim::Rebuild(_)) { &owner.function } else { before };
             self.take_fences(here, &owner.function, before).await?;
         }
         self.put_record(here, owner, (term, claim.is_adopted()), found.as_ref()).await?;

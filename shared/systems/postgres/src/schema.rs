@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The most time that creating tables and indexes may take: an index on an existing table is slow.
-const CREATE_LIMIT: Duration = Duration::from_secs(300);
+pub(crate) const CREATE_LIMIT: Duration = Duration::from_secs(300);
 
 /// PostgreSQL cuts longer names off (NAMEDATALEN - 1).
 const MAX_NAME_BYTES: usize = 63;
@@ -22,7 +22,7 @@ const MAX_NAME_BYTES: usize = 63;
 const CREATE_LOCK: i64 = 0x006d_696c_6c73_7472;
 
 /// A remedy that waits for a long reader makes all writers wait for itself: it gives up after this.
-const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
+pub(crate) const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
 
 /// What may be done about differences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +99,9 @@ fn stop_at(doing: &str, differences: &[Difference], remedies: Remedies) -> Resul
     let advice = if remedies == Remedies::None && differences.iter().all(|difference| difference.remedy.is_some()) {
         "run `millstream up`, which creates what is missing"
     } else {
-        "Change the SQL back; or give the function and its table (`into`) new names, both together, and run `millstream \
-         up`: what the log still has is read from `start` into the new table. A new table under the function's old name \
-         would lack everything below its fence, and so would a column that is added by hand (ALTER TABLE; millstream never \
-         alters a table of yours)"
+        "Change the SQL back; or fill a new table from the log, which takes the place of this one: `millstream rebuild` with \
+         the function's name. A new table made by hand would lack everything below the fence, and so would a column that is \
+         added by hand (ALTER TABLE; millstream never alters a table of yours)"
     };
     Err(Error::stop(format!("{doing}: the database does not fit:{list}\n{advice}")))
 }

@@ -13,8 +13,8 @@ use arrow::{
 use async_trait::async_trait;
 use deadpool_postgres::Object;
 use millstream_core::{
-    Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, Sink, Table, TakeRows, TopicPartition, WHOLE_TOPIC,
-    fault, term_ended,
+    Claim, Error, Fence, Holding, Owner, OwnerRecord, Replace, Result, Sink, Table, TakeRows, TopicPartition,
+    WHOLE_TOPIC, fault, term_ended,
 };
 use tokio_postgres::{IsolationLevel, types::Type};
 
@@ -43,9 +43,9 @@ const ONE_FENCE: &str = "function = $1 AND topic = $2 AND generation = $3 AND pa
 /// A write is one statement in one round trip. Only a table with a [`millstream_core::Merge::Sketch`] needs a transaction
 /// of four.
 pub struct PostgresSink {
-    pool: Pool,
-    function: String,
-    table: Table,
+    pub(crate) pool: Pool,
+    pub(crate) function: String,
+    pub(crate) table: Table,
     statements: Statements,
     /// For each partition, the number of offsets of the smallest write whose time was up; no entry once a write of as many
     /// offsets has succeeded. One entry per partition.
@@ -136,6 +136,8 @@ impl Sink for PostgresSink {
                     tracing::info!(table = self.table.name, %partition, attempt, "two writers met; retrying");
                     attempt += 1;
                 }
+                // What stands at the table's name by now may be of another plan: no record is at fault then.
+                Err(error @ (Error::Stop(_) | Error::Poison(_))) => return Err(self.ended().await.unwrap_or(error)),
                 outcome => return self.judge_time(&movement, outcome),
             }
         }
@@ -151,6 +153,10 @@ impl Sink for PostgresSink {
 
     fn begin_term(&self, term: i64) {
         self.term.store(term, Ordering::Relaxed);
+    }
+
+    fn replace(&self) -> Option<&dyn Replace> {
+        Some(self)
     }
 
     async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>> {
@@ -305,7 +311,7 @@ impl PostgresSink {
         self.term.load(Ordering::Relaxed)
     }
 
-    fn owned(&self) -> Owned<'_> {
+    pub(crate) fn owned(&self) -> Owned<'_> {
         Owned { pool: &self.pool, function: &self.function, table: &self.table }
     }
 

@@ -107,6 +107,41 @@ pub(super) async fn every_position_is_visited(letters: &dyn DeadLetters) {
     assert!(visited.into_iter().eq((0..MANY).map(|offset| letter("", offset).position)));
 }
 
+pub(super) async fn copies_stand_under_both_functions(letters: &dyn DeadLetters) {
+    let other = DeadLetter { reason: "an older plan's".into(), ..letter("copied_to", 1) };
+    letters.put(&[letter("copied", 1), letter("copied", 2), other, letter("copied_to", 3)]).await.unwrap();
+    for _ in 0..2 {
+        letters.copy("suite.copied", "suite.copied_to").await.unwrap();
+    }
+    let sorted = async |function| {
+        let mut held = list(letters, function, 10).await;
+        held.sort_by_key(|letter| letter.position.offset);
+        held
+    };
+    assert_eq!(sorted("copied_to").await, [1, 2, 3].map(|offset| letter("copied_to", offset)));
+    assert_eq!(sorted("copied").await, [1, 2].map(|offset| letter("copied", offset)));
+}
+
+pub(super) async fn a_removed_letter_is_gone_until_it_comes_again(letters: &dyn DeadLetters) {
+    letters.put(&[0, 1, 2].map(|offset| letter("removed", offset))).await.unwrap();
+    letters.put(&[letter("removed_too", 1)]).await.unwrap();
+    let positions = [1, 2, 9].map(|offset| letter("", offset).position);
+    letters.remove("suite.removed", &positions).await.unwrap();
+    letters.put(&[letter("removed", 2)]).await.unwrap();
+    let mut held = list(letters, "removed", 10).await;
+    held.sort_by_key(|letter| letter.position.offset);
+    assert_eq!(held, [letter("removed", 0), letter("removed", 2)]);
+    assert_eq!(letters.find(None, &positions[0]).await.unwrap(), [letter("removed_too", 1)]);
+    assert_eq!(letters.find(Some("suite.removed"), &positions[1]).await.unwrap(), [letter("removed", 2)]);
+    let mut visited = BTreeSet::new();
+    let mut visit = |position: Position| {
+        visited.insert(position.offset);
+    };
+    letters.positions("suite.removed", &mut visit).await.unwrap();
+    assert_eq!(visited, BTreeSet::from([0, 2]));
+    letters.remove("suite.removed", &[]).await.unwrap();
+}
+
 fn letter(function: &str, offset: i64) -> DeadLetter {
     DeadLetter {
         function: format!("suite.{function}"),

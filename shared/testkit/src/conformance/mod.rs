@@ -43,6 +43,7 @@ mod merge_states;
 mod sink_fences;
 mod sink_fixture;
 mod sink_owners;
+mod sink_rebuilds;
 mod sink_tables;
 mod sink_writes;
 mod source;

@@ -2,7 +2,7 @@
 
 use super::{
     DeadLettersCheck, LogCheck, SinkCheck, SourceCheck, letters, log, merge_keys, merge_states, sink_fences,
-    sink_owners, sink_tables, sink_writes, source,
+    sink_owners, sink_rebuilds, sink_tables, sink_writes, source,
 };
 
 /// One test for each check of the [`Sink`](millstream_core::Sink) contract; an adapter that merges also runs
@@ -35,6 +35,13 @@ macro_rules! sink_tests {
                 an_adopted_table_goes_on_at_the_fences_of_before,
                 a_first_owner_writes_at_fences_of_an_older_term,
                 two_functions_with_fences_are_not_one,
+            }
+            sink_rebuilds::{
+                a_rebuilt_table_takes_the_place,
+                a_rebuilt_table_waits_until_it_is_not_behind,
+                a_rebuilt_table_may_have_other_columns,
+                nothing_is_replaced_that_has_changed,
+                a_discarded_rebuild_leaves_nothing,
             }
             sink_tables::{
                 every_column_type_round_trips,
@@ -119,6 +126,8 @@ macro_rules! dead_letter_tests {
                 a_letter_is_found_by_its_position,
                 large_letters_and_no_listing_without_end,
                 every_position_is_visited,
+                copies_stand_under_both_functions,
+                a_removed_letter_is_gone_until_it_comes_again,
             }
         }
     };

@@ -4,6 +4,7 @@
 mod concurrency;
 mod conformance;
 mod faults;
+mod rebuilds;
 mod support;
 mod tables;
 mod tls;
@@ -37,6 +38,16 @@ on_both_ways! {
     faults::a_connection_lost_while_idle_is_replaced,
     faults::a_write_whose_time_is_up_twice_is_too_large,
     faults::a_failed_authentication_says_what_to_check,
+    rebuilds::results_keep_what_is_on_them,
+    rebuilds::states_keep_what_is_on_them,
+    rebuilds::results_become_states,
+    rebuilds::states_become_results,
+    rebuilds::indexes_are_on_the_new_table_too,
+    rebuilds::what_cannot_be_kept_is_named,
+    rebuilds::a_view_that_no_longer_fits_is_named,
+    rebuilds::a_table_of_somebody_else_is_left_alone,
+    rebuilds::a_long_reader_makes_the_step_give_up,
+    rebuilds::writers_wait_while_the_new_table_catches_up,
     tables::a_table_that_does_not_fit_is_described,
     tables::fences_from_before_topic_ids_get_their_column,
     tables::a_change_of_a_table_does_not_queue_up_behind_a_long_reader,

@@ -1,0 +1,156 @@
+//! Reads the log into the new table, until that one can take the old one's place.
+
+use std::{collections::HashMap, future::Future, time::Duration};
+
+use async_trait::async_trait;
+
+use millstream_core::{CatchUp, Error, Fence, OwnerRecord, Replaced, Result, Retries, TopicPartition};
+
+use super::{Rebuild, staging::has_taken_place};
+
+/// How many times the table tries to take its place. Each time, what came meanwhile is read first.
+const MAX_TRIES: usize = 100;
+
+/// How far a rebuild is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RebuildProgress {
+    /// Records that are in the new table, by their offsets.
+    pub read: u64,
+    /// Records that have to be, as far as the log has them now.
+    pub total: u64,
+}
+
+impl Rebuild {
+    /// Fills the new table, one batch at a time and at most `rate` records a second, and puts it in the place of the old one.
+    /// Tells `told` how far it is after every batch. The caller calls [`Rebuild::finish`] then.
+    ///
+    /// # Errors
+    /// `Stop` when a record stops the function as it would stop any start of it, when the place has changed hands meanwhile, or
+    /// when the old table stays ahead; those of the store and the log after some retries. What was filled stays, and the next run
+    /// goes on from there.
+    pub async fn carry_out(
+        &mut self,
+        rate: Option<f64>,
+        told: &mut (dyn FnMut(RebuildProgress) + Send),
+    ) -> Result<OwnerRecord> {
+        self.make_ready().await?;
+        let mut reached = HashMap::new();
+        for _ in 0..MAX_TRIES {
+            self.fill(&mut reached, rate, told).await?;
+            match self.take_place().await? {
+                Replaced::Done(record) => return Ok(record),
+                Replaced::Behind => {}
+                Replaced::Changed => {
+                    return Err(Error::stop(format!(
+                        "the owner of {} or of its rebuild has changed meanwhile (another rebuild, adopt or reset): look again",
+                        self.into
+                    )));
+                }
+            }
+        }
+        Err(Error::stop(format!(
+            "{} is ahead of its rebuild after each of {MAX_TRIES} tries: end the processes that write to it, and run `millstream \
+             rebuild {}` again, which goes on where it is",
+            self.into, self.name
+        )))
+    }
+
+    /// A try whose answer was lost may have succeeded: the next one finds that all has changed.
+    async fn take_place(&self) -> Result<Replaced> {
+        let replace = self.replace()?;
+        let replaced = patiently(|| replace.take_place(&self.replacement, self)).await?;
+        if replaced != Replaced::Changed || !has_taken_place(&self.sink().holding().await?) {
+            return Ok(replaced);
+        }
+        let place = self.systems.sink(self.id(), &self.into, self.replacement.table.clone())?;
+        let record = place.holding().await?.record;
+        Ok(record.filter(|record| record.owner == self.replacement.owner).map_or(replaced, Replaced::Done))
+    }
+
+    /// Brings in what the log holds now. `reached` says how far each partition is, once it has begun.
+    async fn fill(
+        &self,
+        reached: &mut HashMap<TopicPartition, i64>,
+        rate: Option<f64>,
+        told: &mut (dyn FnMut(RebuildProgress) + Send),
+    ) -> Result<()> {
+        let (log, runner) = (self.systems.source(), &self.function.runner);
+        let (mut left, mut progress) = (Vec::new(), RebuildProgress::default());
+        for range in self.find_ranges().await? {
+            let next = match reached.get(&range.partition) {
+                Some(next) => *next,
+                None => patiently(|| runner.start(&range.partition)).await?,
+            };
+            progress.total += count(range.read().start, range.high);
+            progress.read += count(range.read().start, next.min(range.high));
+            left.push((range.partition, next, range.high));
+        }
+        told(progress);
+        for (partition, mut next, high) in left {
+            while next < high {
+                let pace = rate.map(|rate| tokio::time::sleep(self.pause(rate)));
+                let before = next;
+                next = patiently(|| self.batch(log.as_ref(), &partition, before, high)).await?;
+                progress.read += count(before, next.min(high));
+                told(progress);
+                if let Some(pace) = pace {
+                    pace.await;
+                }
+            }
+            reached.insert(partition, next);
+        }
+        Ok(())
+    }
+
+    /// Brings one batch in.
+    async fn batch(
+        &self,
+        log: &dyn millstream_core::Log,
+        partition: &TopicPartition,
+        next: i64,
+        high: i64,
+    ) -> Result<i64> {
+        let batch = log.read(partition, next..high, self.function.subscription.limits).await?;
+        self.function.runner.process(batch).await
+    }
+
+    /// How long a full batch takes at that rate.
+    fn pause(&self, rate: f64) -> Duration {
+        Duration::from_secs_f64((self.function.subscription.limits.max_records as f64 / rate).min(MAX_PAUSE_S))
+    }
+}
+
+#[async_trait]
+impl CatchUp for Rebuild {
+    async fn catch_up(&self, to: &[(TopicPartition, Fence)]) -> Result<()> {
+        let log = self.systems.source();
+        for (partition, fence) in to {
+            let Some(mut next) = self.sink().fence(partition).await?.map(|fence| fence.next_offset) else { continue };
+            while next < fence.next_offset {
+                next = self.batch(log.as_ref(), partition, next, fence.next_offset).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The longest pause after a batch.
+const MAX_PAUSE_S: f64 = 60.0;
+
+fn count(from: i64, to: i64) -> u64 {
+    to.saturating_sub(from).max(0).unsigned_abs()
+}
+
+/// Calls again while the error is transient, for as long as the stream host would.
+pub(super) async fn patiently<T, F: Future<Output = Result<T>>>(call: impl FnMut() -> F) -> Result<T> {
+    let wait = |attempt, error: &Error, pause| {
+        if Retries::is_logged(attempt) {
+            tracing::warn!(attempt, "rebuild: retrying: {error}");
+        }
+        async move {
+            tokio::time::sleep(pause).await;
+            true
+        }
+    };
+    Retries::default().call(call, wait).await
+}

@@ -1,0 +1,106 @@
+use std::ops::Range;
+
+use millstream_core::{Error, Result, Start, TopicPartition, WHOLE_TOPIC};
+
+use super::Rebuild;
+
+/// What a rebuild reads of a partition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReadRange {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// Where the old table began, or would begin.
+    pub from: i64,
+    /// The oldest offset that the log still has.
+    pub low: i64,
+    /// One past its newest record.
+    pub high: i64,
+}
+
+impl ReadRange {
+    /// The offsets that the log has no longer.
+    pub fn gone(&self) -> Option<Range<i64>> {
+        (self.low > self.from).then_some(self.from..self.low)
+    }
+
+    /// The offsets that are read.
+    pub fn read(&self) -> Range<i64> {
+        let start = self.from.max(self.low);
+        start..self.high.max(start)
+    }
+}
+
+impl Rebuild {
+    /// As the log is now.
+    pub(super) async fn find_ranges(&self) -> Result<Vec<ReadRange>> {
+        let log = self.systems.source();
+        let mut ranges = Vec::new();
+        for partition in self.function.partitions(log.as_ref()).await? {
+            let held = log.watermarks(&partition).await?;
+            let known = self.old_start(&partition);
+            let from = known.unwrap_or(if self.begins_at_the_end(&partition) { held.high } else { held.low });
+            ranges.push(ReadRange { partition, from, low: held.low, high: held.high });
+        }
+        Ok(ranges)
+    }
+
+    /// Where the old table began.
+    pub(super) fn old_start(&self, partition: &TopicPartition) -> Option<i64> {
+        self.old.iter().find(|(at, _)| at == partition).map(|(_, fence)| fence.start_offset)
+    }
+
+    /// Of a partition without a fence: only what the topic had at the first start begins at its end.
+    fn begins_at_the_end(&self, partition: &TopicPartition) -> bool {
+        let whole = TopicPartition { partition: WHOLE_TOPIC, ..partition.clone() };
+        let first = self.old_start(&whole);
+        let reading = self.pipeline.functions[&self.name].reading();
+        reading.is_some_and(|reading| reading.start == Start::Latest)
+            && first.is_none_or(|first| i64::from(partition.partition) < first)
+    }
+
+    /// What went into the table from topics that have been re-created since.
+    fn earlier_generations(&self) -> impl Iterator<Item = (&TopicPartition, Range<i64>)> {
+        let is_earlier = |at: &TopicPartition| {
+            self.replacement.topics.iter().any(|(topic, generation)| *topic == at.topic && *generation != at.generation)
+        };
+        let read = self.old.iter().filter(move |(at, fence)| is_earlier(at) && fence.next_offset > fence.start_offset);
+        read.map(|(at, fence)| (at, fence.start_offset..fence.next_offset))
+    }
+
+    /// Fails when the log no longer reaches back to where the table began.
+    ///
+    /// # Errors
+    /// `Stop` that names the offsets and the ways out.
+    pub fn check_log(&self) -> Result<()> {
+        let line = |partition: &TopicPartition, gone: Range<i64>| {
+            format!("\n  - {partition}: offsets {}..{}", gone.start, gone.end)
+        };
+        let gone = self.ranges.iter().filter_map(|range| Some(line(&range.partition, range.gone()?)));
+        let earlier = self.earlier_generations().map(|(at, read)| line(at, read) + ", of an earlier generation");
+        let gone: Vec<String> = gone.chain(earlier).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let (name, into) = (&self.name, &self.into);
+        Err(Error::stop(format!(
+            "the log no longer reaches back to where {into} began, and a rebuilt table would lack these \
+             records:{}\nNothing was changed. Choose:\n  - `millstream rebuild {name} --partial`: the new table begins with the \
+             oldest records that the log still has\n  - `millstream adopt {name}`: the table stays as it is, and new records \
+             follow the new plan",
+            gone.concat()
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_log_no_longer_has_is_not_read() {
+        let range = |from, low, high| ReadRange { partition: TopicPartition::new("t", 1, 0), from, low, high };
+        assert_eq!((range(3, 0, 9).gone(), range(3, 0, 9).read()), (None, 3..9));
+        assert_eq!((range(3, 5, 9).gone(), range(3, 5, 9).read()), (Some(3..5), 5..9));
+        assert_eq!(range(9, 0, 4).read(), 9..9, "a log that ends below the fence is the runner's to judge");
+    }
+}

@@ -1,0 +1,146 @@
+use millstream_core::{Error, Replacement, Result, quote_identifier};
+use tokio_postgres::{GenericClient, types::Type};
+
+use crate::{catalog::Catalog, definition::VIEW_COMMENT};
+
+/// What ends the names of the old relations until they are dropped.
+const OLD_SUFFIX: &str = "__old";
+
+/// What is at a name: its oid, its kind, its comment.
+const AT_NAME: &str =
+    "SELECT oid, relkind::text, obj_description(oid, 'pg_class') FROM pg_class WHERE oid = to_regclass($1)";
+
+/// What people have put on the relations `$1` and a new table can't get: everything that depends on them but views, indexes,
+/// and the checks that millstream makes itself.
+const UNKEPT: &str = r"SELECT DISTINCT pg_describe_object(d.classid, d.objid, d.objsubid) FROM pg_depend d
+     LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
+     LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+     LEFT JOIN pg_class v ON v.oid = r.ev_class
+     LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
+     WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY($1) AND d.deptype IN ('n', 'a')
+     AND (c.oid IS NULL OR c.relkind NOT IN ('i', 'I') AND c.oid <> ALL($1)) AND (v.oid IS NULL OR v.relkind <> 'v')
+     AND (k.oid IS NULL OR k.contype <> 'n'
+          AND NOT (k.contype = 'c' AND pg_get_constraintdef(k.oid) ~ '^CHECK \(\(\(.+ >= .+\) AND \(.+ <= .+\)\)\)$'))
+     ORDER BY 1";
+
+/// A relation of the old table.
+pub(super) struct Relation {
+    pub(super) oid: u32,
+    pub(super) name: String,
+    is_view: bool,
+}
+
+/// The relations that have the names which the new table gets: as they are in the database, whatever plan they are of.
+pub(super) struct Old {
+    /// What readers know: a table, or a view over the states.
+    pub(super) public: Option<Relation>,
+    /// The states.
+    pub(super) states: Option<Relation>,
+}
+
+impl Old {
+    /// # Errors
+    /// `Stop` when one of the names is something else's.
+    pub(super) async fn find<C: GenericClient>(here: &Catalog<'_, C>, replacement: &Replacement) -> Result<Self> {
+        let public = replacement.table.public_name();
+        let states = format!("{public}_state");
+        let found = at(here, public).await?;
+        let (of_states, _) = at(here, &states).await?.unzip();
+        // A view over the states, or nothing because it was dropped.
+        let has_states = found.as_ref().is_none_or(|(relation, _)| relation.is_view);
+        if let Some((relation, comment)) = &found
+            && relation.is_view
+            && !comment.as_deref().is_some_and(|comment| comment.starts_with(VIEW_COMMENT))
+        {
+            return Err(in_the_way(public, "is a view that millstream has not made"));
+        }
+        let needs_states = replacement.table.view.is_some();
+        match of_states {
+            Some(_) if needs_states && !has_states => {
+                Err(in_the_way(&states, "is needed for the states, and is there already"))
+            }
+            Some(relation) if has_states && relation.is_view => Err(in_the_way(&states, "is a view")),
+            of_states => {
+                let states = of_states.filter(|_| has_states && replacement.record.is_some());
+                Ok(Self { public: found.map(|(relation, _)| relation), states })
+            }
+        }
+    }
+
+    /// The table that has the rows.
+    pub(super) fn rows(&self) -> Option<&Relation> {
+        self.states.as_ref().or(self.public.as_ref())
+    }
+
+    pub(super) fn relations(&self) -> impl Iterator<Item = &Relation> {
+        self.public.iter().chain(&self.states)
+    }
+
+    pub(super) fn oids(&self) -> Vec<u32> {
+        self.relations().map(|relation| relation.oid).collect()
+    }
+
+    /// Lets readers go on, and makes writers wait: at the table, before they move a fence.
+    pub(super) async fn keep_writers_out<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<()> {
+        match self.rows() {
+            Some(rows) => here.run(&format!("LOCK TABLE {} IN EXCLUSIVE MODE", quote_identifier(&rows.name))).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps readers and writers out until the end of the transaction. In the order in which readers take their locks, from the
+    /// outermost view on: two that wait for each other would end one of them.
+    pub(super) async fn lock<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<()> {
+        for dependent in self.dependents(here).await?.iter().rev() {
+            dependent.lock(here).await?;
+        }
+        for relation in self.relations() {
+            here.run(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", quote_identifier(&relation.name))).await?;
+        }
+        Ok(())
+    }
+
+    /// What is on the old relations and can't be kept.
+    pub(super) async fn unkept<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<Vec<String>> {
+        let rows = here.query(UNKEPT, &[(&self.oids(), Type::OID_ARRAY)]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    pub(super) async fn rename_away<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<()> {
+        for relation in self.relations() {
+            let (from, to) = (quote_identifier(&relation.name), quote_identifier(&renamed(&relation.name)));
+            let kind = if relation.is_view { "VIEW" } else { "TABLE" };
+            here.run(&format!("ALTER {kind} {from} RENAME TO {to}")).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops what was renamed away; with all that is still on it if `cascade`.
+    pub(super) async fn drop<C: GenericClient>(&self, here: &Catalog<'_, C>, cascade: bool) -> Result<()> {
+        let cascade = if cascade { "CASCADE" } else { "RESTRICT" };
+        for relation in self.relations() {
+            let kind = if relation.is_view { "VIEW" } else { "TABLE" };
+            here.run(&format!("DROP {kind} {} {cascade}", quote_identifier(&renamed(&relation.name)))).await?;
+        }
+        Ok(())
+    }
+}
+
+fn renamed(name: &str) -> String {
+    format!("{name}{OLD_SUFFIX}")
+}
+
+async fn at<C: GenericClient>(here: &Catalog<'_, C>, name: &str) -> Result<Option<(Relation, Option<String>)>> {
+    let found = here.query(AT_NAME, &[(&quote_identifier(name), Type::TEXT)]).await?;
+    let Some(row) = found.first() else { return Ok(None) };
+    let is_view = match row.get::<_, String>(1).as_str() {
+        "r" => false,
+        "v" => true,
+        _ => return Err(in_the_way(name, "is neither a plain table nor a view")),
+    };
+    Ok(Some((Relation { oid: row.get(0), name: name.to_owned(), is_view }, row.get(2))))
+}
+
+fn in_the_way(name: &str, why: &str) -> Error {
+    Error::stop(format!("{name} in PostgreSQL {why}: it can't be replaced. Rename it, or move it to another schema"))
+}
