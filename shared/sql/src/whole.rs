@@ -4,6 +4,7 @@
 
 mod aggregates;
 mod distinct;
+mod log_exec;
 mod log_table;
 mod rounding;
 

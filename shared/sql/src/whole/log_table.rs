@@ -4,20 +4,13 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::{DataFusionError, Result, Statistics, stats::Precision, tree_node::TreeNodeRecursion},
-    execution::TaskContext,
+    common::Result,
     logical_expr::{Expr, TableType},
-    physical_expr::EquivalenceProperties,
-    physical_plan::{
-        DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
-        SendableRecordBatchStream,
-        execution_plan::{Boundedness, EmissionType},
-        stream::RecordBatchStreamAdapter,
-    },
+    physical_plan::ExecutionPlan,
 };
-use futures::{StreamExt as _, stream::BoxStream};
+use futures::stream::BoxStream;
 
-use crate::slot::columns_of;
+use super::log_exec::LogExec;
 
 /// The rows of a topic could not be read; whoever reads them knows why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,77 +63,6 @@ impl TableProvider for LogTable {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => Arc::clone(&self.schema),
         };
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(self.rows.lanes().max(1)),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        let rows = Arc::clone(&self.rows);
-        Ok(Arc::new(LogExec { name: self.name.clone(), rows, properties: Arc::new(properties) }))
+        Ok(Arc::new(LogExec::new(self.name.clone(), Arc::clone(&self.rows), schema)))
     }
-}
-
-#[derive(Debug)]
-struct LogExec {
-    name: String,
-    rows: Arc<dyn LogRows>,
-    properties: Arc<PlanProperties>,
-}
-
-impl DisplayAs for LogExec {
-    fn fmt_as(&self, _kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LogExec: {}", self.name)
-    }
-}
-
-impl ExecutionPlan for LogExec {
-    fn name(&self) -> &'static str {
-        "LogExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        Vec::new()
-    }
-
-    fn apply_expressions(
-        &self,
-        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    /// A log is taken for larger than any reference: a join holds the other side in memory.
-    fn partition_statistics(&self, _partition: Option<usize>) -> Result<Arc<Statistics>> {
-        let mut statistics = Statistics::new_unknown(&self.schema());
-        statistics.num_rows = Precision::Inexact(1 << 40);
-        statistics.total_byte_size = Precision::Inexact(1 << 50);
-        Ok(Arc::new(statistics))
-    }
-
-    fn with_new_children(self: Arc<Self>, _children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(self)
-    }
-
-    fn execute(&self, lane: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let schema = self.schema();
-        let piece = context.session_config().batch_size();
-        let rows = self.rows.rows(lane).flat_map(move |rows| {
-            let rows = rows.map_err(|failed| DataFusionError::External(Box::new(failed)));
-            futures::stream::iter(match rows.and_then(|rows| columns_of(&rows, &schema)) {
-                Ok(rows) => pieces(&rows, piece).into_iter().map(Ok).collect(),
-                Err(error) => vec![Err(error)],
-            })
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
-    }
-}
-
-fn pieces(rows: &RecordBatch, piece: usize) -> Vec<RecordBatch> {
-    let starts = (0..rows.num_rows()).step_by(piece);
-    starts.map(|from| rows.slice(from, piece.min(rows.num_rows() - from))).collect()
 }
