@@ -131,8 +131,9 @@ pub enum Command {
     Preview(PreviewArgs),
     /// Run the statement as one query over the whole log, and compare its rows with the table
     ///
-    /// The audit compares what readers see, up to the fences (later records are not in the table yet), and the stored
-    /// states with it. NULL and empty text differ; 0.0 and -0.0 don't. Floats that are computed from several records
+    /// The audit compares what readers see, up to the fences (later records are not in the table yet). Where a table is
+    /// finished from stored states, it also checks that these give the rows that readers see; what a state holds beside
+    /// that is not checked. NULL and empty text differ; 0.0 and -0.0 don't. Floats that are computed from several records
     /// depend on their order in the last digits: they are equal if they differ by at most 1e-9 of the larger one, or by
     /// what rounding can do to a sum, a mean or a variance of these records. If another expression differs by more, four
     /// times the change that the reversed order makes is allowed (for at most 10,000 rows; further ones are

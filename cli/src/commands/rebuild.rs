@@ -36,7 +36,9 @@ pub(super) async fn rebuild(context: &Context, args: &RebuildArgs) -> Result<(),
     }
     if !args.yes {
         let place = systems.store(declared.into.system).map_or_else(String::new, |store| store.place());
-        let question = format!("Fill {into} anew beside the old table in {place}, and put it in its place?");
+        let owner =
+            rebuild.record().map_or_else(String::new, |record| format!(" of function {}", record.owner.function));
+        let question = format!("Fill {into} anew beside the old table{owner} in {place}, and put it in its place?");
         context.confirm(&question, "nothing was rebuilt")?;
     }
     let (begun, lost) = rebuild.begin(args.partial).await?;
@@ -55,7 +57,13 @@ pub(super) async fn rebuild(context: &Context, args: &RebuildArgs) -> Result<(),
         }
     }
     let record = fill(context, &mut rebuild, name, args.rate).await?;
-    rebuild.finish().await?;
+    if !rebuild.finish().await? {
+        return Err(Error::stop(format!(
+            "the new table is in the place of {into}, but its dead letters were not sorted, because another rebuild has begun \
+             meanwhile: run `millstream rebuild {name}` again"
+        ))
+        .into());
+    }
     say_done(context, &rebuild, &into, Some(&record))
 }
 

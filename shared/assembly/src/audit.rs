@@ -12,6 +12,7 @@ pub(crate) mod query;
 mod records;
 mod report;
 mod scope;
+mod select;
 pub(crate) mod side;
 mod states;
 mod wire;
@@ -27,10 +28,12 @@ use self::{
     encoder::{Encoder, internal},
     input::Input,
     query::Query,
-    scope::{check_retention, check_topics, inseparable_error, known_fences, note_references, note_unfenced},
+    scope::{
+        check_retention, check_topics, inseparable_error, known_fences, note_plan, note_references, note_unfenced,
+    },
     side::Side,
 };
-use crate::{NotRunnable, Systems, letters::Letters, plan_function, reference, rows::shown};
+use crate::{NotRunnable, Systems, letters::Letters, ownership::Ownership, plan_function, reference, rows::shown};
 
 pub use report::{AuditProgress, AuditReport, Difference};
 
@@ -86,6 +89,7 @@ pub async fn audit_telling(
     let mut report = AuditReport { function: id.clone(), fences, rows: stored.rows, ..AuditReport::default() };
     // Letters are read after the fences: a letter is durable before its fence moves.
     let letters = Arc::new(Letters::of(dead_letters.as_ref(), &id).await?);
+    report.notes.extend(note_plan(&Ownership::of(pipeline, name, &plan), sink.as_ref()).await?);
     report.notes.extend(note_references(pipeline, declared));
     report.notes.extend(note_unfenced(pipeline, reading, source.as_ref(), &report.fences).await?);
     let (known, gone) = known_fences(pipeline, reading, &report.fences);

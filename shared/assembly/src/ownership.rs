@@ -94,6 +94,10 @@ impl<'a> Ownership<'a> {
                     None => misfit.explain(self.name, &changes),
                 })
             })?;
+            if let Claim::Renew(record) = &claim {
+                // Whoever has lost the table meanwhile must not create what the old plan lacks.
+                sink.begin_term(record.term);
+            }
             sink.prepare(create).await?;
             let record = match &claim {
                 Claim::Renew(record) if record.owner == self.owner => Some(record.clone()),

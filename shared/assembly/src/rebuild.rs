@@ -4,6 +4,7 @@ mod fill;
 mod letters;
 mod measure;
 mod ranges;
+mod ready;
 mod staging;
 
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct Rebuild {
     /// The fences of the old table, those of whole topics among them.
     old: Vec<(TopicPartition, Fence)>,
     ranges: Vec<ReadRange>,
+    /// May the table begin where the log does, even if that moves on meanwhile?
+    partial: bool,
 }
 
 impl Systems {
@@ -68,6 +71,12 @@ impl Systems {
                 "there is nothing to rebuild: `{name}` has not begun, and would fill {into} from the log when it starts"
             )));
         }
+        if holding.record.is_none() && holding.fences.is_empty() {
+            return Err(Error::stop(format!(
+                "{into} has rows, and nothing in the store says that `{name}` has written them: a rebuild would drop a table that \
+                 may be somebody else's. If it is the function's, say so by `millstream adopt {name}` first"
+            )));
+        }
         let replacement = Replacement {
             table,
             owner: owner.clone(),
@@ -88,6 +97,7 @@ impl Systems {
             replacement,
             old,
             ranges: Vec::new(),
+            partial: false,
         };
         rebuild.ranges = rebuild.find_ranges().await?;
         Ok(rebuild)

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use async_trait::async_trait;
 
@@ -89,19 +89,25 @@ pub trait Replace: Send + Sync {
     async fn discard(&self) -> Result<()>;
 }
 
-/// The offsets that a rebuilt table had reached when it took its place, as a store keeps them in the declaration of the
-/// rebuild's record: dead letters below are those of the new plan, or none.
+/// The offsets that a rebuilt table was made of when it took its place, as a store keeps them in the declaration of the
+/// rebuild's record: dead letters of these are those of the new plan, or none.
 ///
 /// # Errors
 /// `Stop` when the text is none of [`reached_text`].
-pub fn reached(declaration: &str) -> Result<Vec<Position>> {
+pub fn reached(declaration: &str) -> Result<Vec<(TopicPartition, Range<i64>)>> {
     let damaged = || Error::stop("the record of a rebuild is damaged in the store");
-    declaration.lines().map(|line| Position::parse(line).ok_or_else(damaged)).collect()
+    let line = |line: &str| {
+        let (start, end) = line.split_once(' ')?;
+        let end = Position::parse(end)?;
+        Some((end.partition, start.parse().ok()?..end.offset))
+    };
+    declaration.lines().map(|text| line(text).ok_or_else(damaged)).collect()
 }
 
 /// What [`reached`] reads.
 pub fn reached_text(fences: &[(TopicPartition, Fence)]) -> String {
-    let reached = fences.iter().map(|(partition, fence)| partition.at(fence.next_offset).to_string());
+    let reached =
+        fences.iter().map(|(partition, fence)| format!("{} {}", fence.start_offset, partition.at(fence.next_offset)));
     reached.collect::<Vec<_>>().join("\n")
 }
 
@@ -117,7 +123,7 @@ mod tests {
     fn what_was_reached_is_read_back() {
         let fences = [at(0, 5), at(7, 0)];
         let read = reached(&reached_text(&fences)).unwrap();
-        assert_eq!(read, fences.map(|(partition, fence)| partition.at(fence.next_offset)));
+        assert_eq!(read, fences.map(|(partition, fence)| (partition, 0..fence.next_offset)));
         assert_eq!(reached("").unwrap(), []);
         assert!(reached("name: shop").is_err());
     }

@@ -78,6 +78,16 @@ impl Encoder {
         Ok(rows.map(|(row, (key, exact))| Encoded { key, exact, numbers: numbers(row) }).collect())
     }
 
+    /// Gives the roundings of `row` to the same row in the columns at `places`, as `to` encodes them.
+    pub(super) fn carry_roundings(&self, row: &Encoded, places: &[usize], to: &Self, projected: &mut [Encoded]) {
+        for projected in projected {
+            for (number, at) in projected.numbers.iter_mut().zip(&to.rounded) {
+                let own = self.rounded.iter().position(|own| places.get(*at) == Some(own));
+                number.rounding = own.and_then(|own| row.numbers[own].rounding);
+            }
+        }
+    }
+
     /// The row as a batch of one row.
     pub(super) fn decode(&self, row: &Encoded) -> Result<RecordBatch> {
         let mut columns: Vec<Option<ArrayRef>> = vec![None; self.columns.len()];

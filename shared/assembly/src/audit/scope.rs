@@ -2,10 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use millstream_core::{Error, Fence, Log, Result, Table, TopicPartition};
+use millstream_core::{Error, Fence, Log, Result, Sink, Table, TopicPartition};
 use millstream_pipeline::{Function as Declared, Pipeline, Reading};
 
-use crate::used::joined_by;
+use crate::{
+    ownership::{Misfit, Ownership, Standing},
+    used::joined_by,
+};
+
+/// The note about a table that was filled by another plan than that of the file, all of it or its older rows.
+pub(super) async fn note_plan(ownership: &Ownership<'_>, sink: &dyn Sink) -> Result<Option<String>> {
+    if let Standing::Stops { misfit: Misfit::Plan { since, .. }, .. } = ownership.standing(sink).await? {
+        return Ok(Some(format!(
+            "the table was filled by another plan, since {since}, than that of the pipeline file: `millstream check --deployed` says \
+             what has changed, and `millstream preview` what that would change in the table"
+        )));
+    }
+    let record = sink.holding().await?.record.filter(|record| record.adopted);
+    Ok(record.map(|record| {
+        format!(
+            "the table was adopted on {}: rows of records before that are those of the plan before, which this audit doesn't know",
+            record.since
+        )
+    }))
+}
 
 /// The note about references that may have changed since records were joined with them.
 pub(super) fn note_references(pipeline: &Pipeline, declared: &Declared) -> Option<String> {

@@ -11,7 +11,7 @@ use arrow::array::RecordBatch;
 use millstream_core::{Error, Result};
 
 use super::{
-    encoder::{Encoded, Encoder, internal},
+    encoder::{Encoded, Encoder},
     wire::{read, write},
 };
 
@@ -41,46 +41,19 @@ impl Side {
     }
 
     pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<()> {
-        for row in self.encoder.rows(batch)? {
-            self.rows += 1;
-            let mut hash = DefaultHasher::new();
-            row.key.hash(&mut hash);
-            let part = &mut self.parts[hash.finish() as usize % PARTS];
-            write(&mut part.waiting, &row);
-            if part.waiting.len() >= PART_BYTES {
-                part.flush().map_err(on_disk)?;
-            }
+        self.encoder.rows(batch)?.iter().try_for_each(|row| self.push(row))
+    }
+
+    pub(super) fn push(&mut self, row: &Encoded) -> Result<()> {
+        self.rows += 1;
+        let mut hash = DefaultHasher::new();
+        row.key.hash(&mut hash);
+        let part = &mut self.parts[hash.finish() as usize % PARTS];
+        write(&mut part.waiting, row);
+        if part.waiting.len() >= PART_BYTES {
+            part.flush().map_err(on_disk)?;
         }
         Ok(())
-    }
-
-    /// The same rows with only the columns at these places.
-    pub(crate) fn of_columns(&mut self, places: &[usize], encoder: &Arc<Encoder>) -> Result<Self> {
-        let mut side = Self::new(encoder);
-        let own = Arc::clone(&self.encoder);
-        for part in 0..PARTS {
-            self.read(part, &mut |row| side.add(&own.decode(&row)?.project(places).map_err(internal)?))?;
-        }
-        Ok(side)
-    }
-
-    /// Some of the rows, at most `limit`, each as a batch of one row: those of the smallest keys in the first parts.
-    pub(crate) fn some(&mut self, limit: usize) -> Result<Vec<RecordBatch>> {
-        let mut rows = Vec::new();
-        for part in 0..PARTS {
-            let mut own = Vec::new();
-            self.read(part, &mut |row| {
-                own.push(row);
-                Ok(())
-            })?;
-            own.truncate(limit - rows.len());
-            rows.extend(own);
-            if rows.len() == limit {
-                break;
-            }
-        }
-        rows.sort_by(|a, b| (&a.key, &a.exact).cmp(&(&b.key, &b.exact)));
-        rows.iter().map(|row| self.encoder.decode(row)).collect()
     }
 
     /// Gives all rows of a part to `take`.

@@ -11,6 +11,10 @@ use super::{Rebuild, staging::has_taken_place};
 /// How many times the table tries to take its place. Each time, what came meanwhile is read first.
 const MAX_TRIES: usize = 100;
 
+/// A try that takes longer has kept writers waiting, and how many of these are made.
+const SLOW: Duration = Duration::from_secs(8);
+const MAX_SLOW: u32 = 4;
+
 /// How far a rebuild is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RebuildProgress {
@@ -35,10 +39,18 @@ impl Rebuild {
     ) -> Result<OwnerRecord> {
         self.make_ready().await?;
         let mut reached = HashMap::new();
+        let mut slow = 0;
         for _ in 0..MAX_TRIES {
             self.fill(&mut reached, rate, told).await?;
+            let began = tokio::time::Instant::now();
             match self.take_place().await? {
                 Replaced::Done(record) => return Ok(record),
+                // Writers have waited in vain: they get some time before they wait again.
+                Replaced::Behind if began.elapsed() > SLOW && slow < MAX_SLOW => {
+                    slow += 1;
+                    tokio::time::sleep(began.elapsed()).await;
+                }
+                Replaced::Behind if began.elapsed() > SLOW => return Err(self.too_slow()),
                 Replaced::Behind => {}
                 Replaced::Changed => {
                     return Err(Error::stop(format!(
@@ -53,6 +65,15 @@ impl Rebuild {
              rebuild {}` again, which goes on where it is",
             self.into, self.name
         )))
+    }
+
+    fn too_slow(&self) -> Error {
+        Error::stop(format!(
+            "the last records of {} could not be brought in within some seconds, in which its writers waited: more connections may \
+             be needed (a small pool of PgBouncer is used up by writers that wait). End the processes that write to it, and run \
+             `millstream rebuild {}` again, which goes on where it is",
+            self.into, self.name
+        ))
     }
 
     /// A try whose answer was lost may have succeeded: the next one finds that all has changed.
@@ -87,6 +108,7 @@ impl Rebuild {
         }
         told(progress);
         for (partition, mut next, high) in left {
+            next = self.skip_what_is_gone(log.as_ref(), &partition, next).await?;
             while next < high {
                 let pace = rate.map(|rate| tokio::time::sleep(self.pause(rate)));
                 let before = next;
@@ -100,6 +122,25 @@ impl Rebuild {
             reached.insert(partition, next);
         }
         Ok(())
+    }
+
+    /// Where a partition goes on: retention may have gone past it meanwhile. If the table may begin where the log does, the
+    /// fence moves there without rows.
+    async fn skip_what_is_gone(
+        &self,
+        log: &dyn millstream_core::Log,
+        partition: &TopicPartition,
+        next: i64,
+    ) -> Result<i64> {
+        let low = patiently(|| log.watermarks(partition)).await?.low;
+        let Some(fence) = patiently(|| self.sink().fence(partition)).await?.filter(|_| self.partial && next < low)
+        else {
+            return Ok(next);
+        };
+        tracing::warn!(%partition, from = fence.next_offset, to = low, "rebuild: no longer in the log, so left out");
+        let to = Fence { next_offset: low, ..fence.clone() };
+        self.sink().write(partition, &fence, &to, &[]).await?;
+        self.function.runner.start(partition).await
     }
 
     /// Brings one batch in.

@@ -20,13 +20,16 @@ impl Rebuild {
     /// Those of the store and of the dead letters.
     pub async fn finish(&self) -> Result<bool> {
         let holding = self.sink().holding().await?;
-        let Some(record) = holding.record.as_ref().filter(|_| has_taken_place(&holding)) else { return Ok(false) };
+        let is_own = |record: &&millstream_core::OwnerRecord| record.owner.function == self.owner.function;
+        let record = holding.record.as_ref().filter(is_own).filter(|_| has_taken_place(&holding));
+        let Some(record) = record else { return Ok(false) };
         let Ok(reached) = reached(&record.owner.declaration) else { return Ok(false) };
         let letters = self.systems.dead_letters(&self.pipeline);
         letters.copy(&self.owner.function, self.id()).await?;
         let of_new = self.positions(&self.owner.function).await?;
-        let reached: HashMap<_, _> = reached.into_iter().map(|at| (at.partition, at.offset)).collect();
-        let is_old = |at: &Position| reached.get(&at.partition).is_some_and(|next| at.offset < *next);
+        let reached: HashMap<_, _> = reached.into_iter().collect();
+        // The new plan knows nothing of records before its table's beginning.
+        let is_old = |at: &Position| reached.get(&at.partition).is_some_and(|range| range.contains(&at.offset));
         let accepted: Vec<_> =
             self.positions(self.id()).await?.into_iter().filter(|at| is_old(at) && !of_new.contains(at)).collect();
         letters.remove(self.id(), &accepted).await?;

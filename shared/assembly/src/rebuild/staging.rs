@@ -1,7 +1,6 @@
-use millstream_core::{Claim, Error, Fence, Holding, OwnerRecord, Result, Rows};
+use millstream_core::{Claim, Error, Holding, OwnerRecord, REBUILD_SUFFIX, Result, Rows};
 
 use super::{Rebuild, fill::patiently};
-use crate::reference;
 
 /// How a rebuild begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +21,7 @@ impl Rebuild {
     /// `Stop` when there is a table in the way, or the new one can never take the place; those of [`Rebuild::check_log`] unless
     /// `partial`; those of the store.
     pub async fn begin(&mut self, partial: bool) -> Result<(Begun, Vec<String>)> {
+        self.partial = partial;
         if !partial {
             self.check_log()?;
         }
@@ -46,32 +46,26 @@ impl Rebuild {
         self.claim_table().await.map(drop)
     }
 
-    /// Begins the fences, and loads the references.
-    pub(super) async fn make_ready(&mut self) -> Result<()> {
-        for (partition, fence) in &self.old {
-            let is_read = self.replacement.topics.contains(&(partition.topic.clone(), partition.generation));
-            if !is_read {
-                continue;
-            }
-            let range = self.ranges.iter().find(|range| range.partition == *partition);
-            let start = range.map_or(fence.start_offset, |range| range.from.max(range.low));
-            let topic_id = fence.topic_id.clone();
-            self.sink().create_fence(partition, Fence { topic_id, ..Fence::starting_at(start) }).await?;
-        }
-        self.systems.prepare_dead_letters(&self.pipeline, self.systems.creates()).await?;
-        let references = self.systems.references(&self.pipeline, &self.function.references)?;
-        reference::load_all(&references).await?;
-        self.function.refreshing = reference::keep_fresh(references);
-        Ok(())
-    }
-
     async fn claim_table(&self) -> Result<Begun> {
         let holding = self.sink().holding().await?;
         let (begun, record) = match &holding.record {
+            Some(record)
+                if record.owner.function != self.owner.function && record.owner.function.ends_with(REBUILD_SUFFIX) =>
+            {
+                return Err(Error::stop(format!(
+                    "{} has been begun by {}, under another name of the function: finish it under that name (`millstream rebuild`), \
+                     or remove table {} and what millstream_owners and millstream_fences have of {}. Nothing was changed",
+                    self.function.table.public_name(),
+                    record.owner.function,
+                    self.function.table.public_name(),
+                    record.owner.function
+                )));
+            }
             Some(record) if record.owner.function != self.owner.function => {
                 return Err(self.in_the_way(&format!("function {} fills it", record.owner.function)));
             }
-            None if holding.rows != Rows::Missing => return Err(self.in_the_way("no rebuild has made it")),
+            // An empty one may be what was made just before an earlier run was killed.
+            None if holding.rows == Rows::Present => return Err(self.in_the_way("no rebuild has made it")),
             Some(record) if record.owner.fingerprint == self.owner.fingerprint && holding.rows != Rows::Missing => {
                 (Begun::Resumed, Some(record.clone()))
             }

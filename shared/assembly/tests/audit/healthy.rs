@@ -40,6 +40,7 @@ async fn a_healthy_table_has_no_difference() {
         "SELECT shop, n FROM sales WHERE n <> 0 AND 10 / n > 1",
         "SELECT shop, count(*) AS c FROM sales WHERE n = 0 OR 10 / n > 1 GROUP BY 1",
         "SELECT sum(x) AS a, sum(x) AS b, sum(x) + 1 AS c FROM sales",
+        "SELECT buyer, sum(x) - sum(x / 3.0) * 3 AS zero, avg(x) / sum(x) - 1.0 / count(*) AS share FROM sales GROUP BY 1",
         "SELECT shop, avg(amount) AS mean FROM sales GROUP BY shop",
         "SELECT sum(x) AS s FROM sales GROUP BY shop, buyer",
         "SELECT k, count(*) AS c FROM (SELECT shop AS k FROM sales UNION ALL SELECT buyer AS k FROM sales) AS u GROUP BY 1",

@@ -20,7 +20,7 @@ use datafusion::{
 pub use millstream_core::View;
 use millstream_core::{Column, Role, quote_identifier};
 
-pub use self::total::{Op, total};
+pub use self::total::{Op, Total, total};
 use self::{
     postgres::{Postgres, type_name},
     white_list::WhiteList,
@@ -125,8 +125,8 @@ pub async fn finish(
     Ok((Some(FinishPlan { plan, schema: Arc::new(Schema::new(out)) }), Some(view)))
 }
 
-/// A column of a flat SELECT: its name, its type, and the column below that it shows unchanged, if it shows one.
-pub type Shown = (String, DataType, Option<String>);
+/// A column of a flat SELECT: its name, its type, and what it is of the columns below.
+pub type Shown = (String, DataType, Expr);
 
 /// What is to be returned of the columns that are shown, and which further columns come behind them.
 pub type Beside<'a, T> = &'a dyn Fn(&[Shown]) -> (T, Vec<Expr>);
@@ -144,12 +144,8 @@ pub fn flatten<T>(
 ) -> Result<(LogicalPlan, T)> {
     let schema = DFSchema::clone(aggregated.schema());
     let flat = Flat::of(above, root, finished)?.total(&WhiteList::new(state, &schema, keys))?;
-    let from = flat.outputs.iter().map(|(_, expr)| match expr {
-        Expr::Column(column) => Some(column.name.clone()),
-        _ => None,
-    });
-    let types = flat.columns(&schema)?.into_iter();
-    let shown: Vec<Shown> = types.zip(from).map(|((name, data_type), from)| (name, data_type, from)).collect();
+    let types = flat.columns(&schema)?.into_iter().zip(&flat.outputs);
+    let shown: Vec<Shown> = types.map(|((name, data_type), (_, expr))| (name, data_type, expr.clone())).collect();
     let (columns, further) = beside(&shown);
     Ok((flat.over(LogicalPlanBuilder::from(aggregated), further)?, columns))
 }

@@ -11,7 +11,7 @@ use datafusion::{
     },
 };
 
-use super::{Precision, WholeColumn, distinct};
+use super::{Precision, WholeColumn, distinct, rounding};
 use crate::{
     above::{Op, flatten, total},
     error::{Result, SqlError},
@@ -63,17 +63,21 @@ pub(super) fn plain(
     let aggregated = aggregated.project(values.chain(roundings).collect::<Result<Vec<_>>>()?)?.build()?;
     let finished = columns.iter().map(|own| column(&own.name)).collect();
     let keys = keys_named.iter().map(String::as_str).collect();
-    let below = |from: &Option<String>| columns.iter().find(|column| Some(&column.name) == from.as_ref());
+    let below = |name: &str| columns.iter().find(|column| column.name == name);
+    let rounding_of =
+        |name: &str| below(name).and_then(|own| own.rounding.as_ref().map(|_| column(&own.rounding_name())));
     flatten(state, (above, root), finished, aggregated, keys, &|shown| {
         let mut further = Vec::new();
-        let shown_columns = shown.iter().map(|(name, data_type, from)| {
-            let rounding = below(from).filter(|own| own.rounding.is_some()).map(|own| {
+        let shown_columns = shown.iter().map(|(name, data_type, expr)| {
+            let own = if let Expr::Column(column) = expr { below(&column.name) } else { None };
+            let rounded = if *data_type == DataType::Float64 { Precision::Rounded } else { Precision::Exact };
+            let precision = own.map_or(rounded, |own| own.precision);
+            let rounding = Some(expr).filter(|_| precision == Precision::Rounded);
+            let rounding = rounding.and_then(|expr| rounding::through(expr, &rounding_of)).map(|rounding| {
                 let number = further.len();
-                further.push(column(&own.rounding_name()).alias(format!("rounding_of_{number}")));
+                further.push(rounding.alias(format!("rounding_of_{number}")));
                 shown.len() + number
             });
-            let rounded = if *data_type == DataType::Float64 { Precision::Rounded } else { Precision::Exact };
-            let precision = below(from).map_or(rounded, |own| own.precision);
             WholeColumn { name: name.clone(), data_type: data_type.clone(), precision, rounding }
         });
         (shown_columns.collect(), further)

@@ -8,7 +8,10 @@ use datafusion::{
 };
 
 use super::aggregates::Query;
-use crate::error::{Result, SqlError};
+use crate::{
+    above::{Op, Total},
+    error::{Result, SqlError},
+};
 
 impl Query<'_> {
     /// How much the order of the records may change `value`, the result of `function` over doubles.
@@ -38,5 +41,36 @@ impl Query<'_> {
                 }
             }
         })
+    }
+}
+
+/// How much rounding may change an expression over the aggregate's columns: carried through its operations from the columns
+/// whose rounding `of` knows; the others are exact. `None` where it can't be told.
+pub(super) fn through(expr: &Expr, of: &dyn Fn(&str) -> Option<Expr>) -> Option<Expr> {
+    let size = |expr: &Expr| abs(cast(expr.clone(), DataType::Float64));
+    let last_place = || lit(f64::EPSILON) * size(expr);
+    match expr {
+        Expr::Column(column) => Some(of(&column.name).unwrap_or_else(|| lit(0.0))),
+        Expr::Literal(..) => Some(lit(0.0)),
+        Expr::Alias(alias) => through(&alias.expr, of),
+        Expr::ScalarFunction(call) => {
+            let operation = call.func.inner().downcast_ref::<Total>()?;
+            let parts = call.args.iter().map(|arg| through(arg, of)).collect::<Option<Vec<_>>>()?;
+            match (operation.op, &call.args[..], &parts[..]) {
+                (Op::Negate | Op::Absolute | Op::Plain, _, [part]) => Some(part.clone()),
+                (Op::Cast, _, [part]) if operation.result == DataType::Float64 => Some(part.clone()),
+                (Op::Add | Op::Subtract, _, [left, right]) => Some(left.clone() + right.clone() + last_place()),
+                (Op::Multiply, [a, b], [left, right]) => {
+                    let both = left.clone() * right.clone();
+                    Some(size(a) * right.clone() + size(b) * left.clone() + both + last_place())
+                }
+                (Op::Divide, [_, b], [left, right]) => {
+                    let off = left.clone() + size(expr) * right.clone();
+                    Some(off / (size(b) - right.clone()) + last_place())
+                }
+                _ => None,
+            }
+        }
+        _ => None,
     }
 }

@@ -110,7 +110,7 @@ async fn the_columns_say_how_they_may_be_compared() {
             .unwrap();
     let found: Vec<_> = whole.columns.iter().map(|column| (column.precision, column.rounding)).collect();
     let (key, exact) = ((Precision::Key, None), (Precision::Exact, None));
-    assert_eq!(found, [key, key, (Precision::Rounded, Some(6)), exact, exact, (Precision::Rounded, None)]);
+    assert_eq!(found, [key, key, (Precision::Rounded, Some(6)), exact, exact, (Precision::Rounded, Some(7))]);
 }
 
 #[tokio::test]

@@ -73,6 +73,12 @@ impl EmbeddedSink {
     }
 }
 
+/// Does SQLite refuse an index or a trigger, and not fail?
+fn is_misfit(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(rusqlite::ErrorCode::ConstraintViolation | rusqlite::ErrorCode::Unknown))
+}
+
 /// One replacement.
 struct Step {
     /// The table that takes the place.
@@ -114,8 +120,15 @@ impl Step {
         renamed?;
         connection.execute_batch(&format!("DROP INDEX IF EXISTS {}", quote_identifier(&self.keys)))?;
         connection.execute_batch(&self.states.key_index_sql())?;
-        let lost = on_it.into_iter().filter(|(_, sql)| connection.execute_batch(sql).is_err());
-        let lost = lost.map(|(name, _)| name).collect();
+        let mut lost = Vec::new();
+        for (name, sql) in on_it {
+            match connection.execute_batch(&sql) {
+                Ok(()) => {}
+                // The new table doesn't fit it. Any other error is one of the whole step, which it may have ended.
+                Err(error) if is_misfit(&error) && !connection.is_autocommit() => lost.push(name),
+                Err(error) => return Err(error.into()),
+            }
+        }
         let record = self.move_fences(connection)?;
         Ok((Replaced::Done(record), lost))
     }
@@ -173,7 +186,7 @@ impl Step {
         }
         let update = "UPDATE millstream_fences SET function = ?2, term = NULL WHERE function = ?1";
         connection.execute(update, params![self.staging.function, owner.function])?;
-        let update = "UPDATE millstream_owners SET declaration = ?2 WHERE table_name = ?1";
+        let update = "UPDATE millstream_owners SET declaration = ?2, term = term + 1 WHERE table_name = ?1";
         connection.execute(update, params![self.staging.public, reached])?;
         let claimed = self.place.claim(connection, owner, &Claim::Rebuild(record.clone()), &self.now)?;
         Ok(claimed.ok_or_else(|| Error::stop("internal: a record that was just read is another one"))?)

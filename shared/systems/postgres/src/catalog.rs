@@ -1,7 +1,7 @@
 //! What tables and views there are, and how they differ from what a function needs.
 
 use millstream_core::{Error, Result, Role, Table, View, quote_identifier};
-use tokio_postgres::{GenericClient, types::Type};
+use tokio_postgres::{GenericClient, error::SqlState, types::Type};
 
 use crate::{
     connect::Pool,
@@ -68,7 +68,10 @@ impl<C: GenericClient> Catalog<'_, C> {
             Ok(()) => self.run("RELEASE SAVEPOINT millstream").await.map(|()| None),
             Err(error) => match error.as_db_error().filter(|refused| error::is_refusal(refused.code().code())) {
                 Some(refused) => {
-                    let why = refused.message().to_owned();
+                    // What depends on something is listed there.
+                    let detail =
+                        refused.detail().filter(|_| *refused.code() == SqlState::DEPENDENT_OBJECTS_STILL_EXIST);
+                    let why = detail.unwrap_or(refused.message()).to_owned();
                     self.run("ROLLBACK TO SAVEPOINT millstream").await.map(|()| Some(why))
                 }
                 None => Err(error::of_postgres(self.pool.doing(self.what), &error)),

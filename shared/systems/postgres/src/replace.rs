@@ -156,6 +156,7 @@ impl Step<'_> {
     /// Gives the names, and all that is on them, to the new table, and drops the old one. Returns what can't be kept.
     async fn swap<C: GenericClient>(&self, here: &Catalog<'_, C>, old: &Old) -> Result<Vec<String>> {
         let (new, staging) = (&self.replacement.table, self.staging.table);
+        old.check_schema(here, &staging.name).await?;
         let mut lost = old.unkept(here).await?;
         let kept = Kept::of(here, old, new).await?;
         let dependents = old.dependents(here).await?;
@@ -173,7 +174,13 @@ impl Step<'_> {
         for dependent in &dependents {
             lost.extend(dependent.replace(here).await?);
         }
-        old.drop(here, !lost.is_empty()).await?;
+        for dropped in old.drop(here).await? {
+            // "view x depends on table y": what was named before it was tried is named once.
+            let named = dropped.split(" depends on ").next().unwrap_or(&dropped).to_owned();
+            if lost.iter().all(|lost| !lost.contains(&named)) {
+                lost.push(named);
+            }
+        }
         indexes::take_names(here, &index_names, &staging.name, &new.name).await?;
         Ok(lost)
     }
@@ -188,7 +195,7 @@ impl Step<'_> {
         let sql = "UPDATE millstream_fences SET function = $1 WHERE function = $2";
         here.query(sql, &[(&now, Type::TEXT), (&of_staging, Type::TEXT)]).await?;
         let (reached, table) = (reached_text(&reached), self.staging.table.public_name());
-        let sql = "UPDATE millstream_owners SET declaration = $1 WHERE table_name = $2";
+        let sql = "UPDATE millstream_owners SET declaration = $1, term = term + 1 WHERE table_name = $2";
         here.query(sql, &[(&reached, Type::TEXT), (&table, Type::TEXT)]).await?;
         let claimed = self.place().claim_locked(here, owner, &Claim::Rebuild(record.clone())).await?;
         claimed.ok_or_else(|| Error::stop("internal: a record that was just read is another one"))

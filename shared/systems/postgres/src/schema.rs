@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use millstream_core::{Error, Result, Table, quote_identifier};
-use tokio_postgres::{IsolationLevel, types::Type};
+use tokio_postgres::{GenericClient, IsolationLevel, types::Type};
 
 use crate::{
     catalog::{COLUMNS, Catalog, Difference, Present},
@@ -36,7 +36,7 @@ pub(crate) enum Remedies {
 }
 
 /// See [`millstream_core::Sink::prepare`] and [`millstream_core::Sink::adapt`].
-pub(crate) async fn prepare(pool: &Pool, table: &Table, remedies: Remedies) -> Result<()> {
+pub(crate) async fn prepare(pool: &Pool, table: &Table, remedies: Remedies, term: i64) -> Result<()> {
     check_names(table)?;
     let what = format!("preparing table {}", table.name);
     let mut client = pool.client(&what).await?;
@@ -45,7 +45,7 @@ pub(crate) async fn prepare(pool: &Pool, table: &Table, remedies: Remedies) -> R
         here.check_server().await?;
         let mut differences = here.differences(table, remedies).await?;
         if remedies != Remedies::None && differences.iter().any(|difference| difference.remedy.is_some()) {
-            differences = close_gap(pool, &what, &mut client, table, remedies).await?;
+            differences = close_gap(pool, &what, &mut client, table, (remedies, term)).await?;
         }
         stop_at(&pool.doing(&what), &differences, remedies)
     };
@@ -70,7 +70,7 @@ async fn close_gap(
     what: &str,
     client: &mut deadpool_postgres::Object,
     table: &Table,
-    remedies: Remedies,
+    (remedies, term): (Remedies, i64),
 ) -> Result<Vec<Difference>> {
     let failed = |error: tokio_postgres::Error| error::of_postgres(pool.doing(what), &error);
     let transaction =
@@ -78,6 +78,9 @@ async fn close_gap(
     let here = Catalog { client: &*transaction, pool, what };
     here.query("SELECT pg_advisory_xact_lock($1)", &[(&CREATE_LOCK, Type::INT8)]).await?;
     here.client.batch_execute(LOCK_TIMEOUT).await.map_err(failed)?;
+    if term != 0 {
+        check_term(&here, table, term).await?;
+    }
     let found = here.differences(table, remedies).await?;
     if remedies == Remedies::Adapt && found.iter().any(|difference| difference.remedy.is_none()) {
         // It can't be adopted as a whole.
@@ -89,6 +92,16 @@ async fn close_gap(
     let left = here.differences(table, remedies).await?;
     transaction.commit().await.map_err(failed)?;
     Ok(left)
+}
+
+/// Holds the owner's record: whoever was told that the table is its own creates nothing once it is another's.
+async fn check_term<C: GenericClient>(here: &Catalog<'_, C>, table: &Table, term: i64) -> Result<()> {
+    let sql = "SELECT term FROM millstream_owners WHERE table_name = $1 FOR SHARE";
+    let found = here.query(sql, &[(&table.public_name(), Type::TEXT)]).await?;
+    match found.first().map(|row| row.get::<_, i64>(0)) {
+        Some(now) if now == term => Ok(()),
+        _ => Err(Error::retry(format!("table {} has another owner or plan since a moment ago", table.public_name()))),
+    }
 }
 
 fn stop_at(doing: &str, differences: &[Difference], remedies: Remedies) -> Result<()> {

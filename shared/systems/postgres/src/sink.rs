@@ -76,11 +76,11 @@ impl PostgresSink {
 impl Sink for PostgresSink {
     async fn prepare(&self, create: bool) -> Result<()> {
         let remedies = if create { Remedies::Create } else { Remedies::None };
-        schema::prepare(&self.pool, &self.table, remedies).await
+        schema::prepare(&self.pool, &self.table, remedies, self.term()).await
     }
 
     async fn adapt(&self) -> Result<()> {
-        schema::prepare(&self.pool, &self.table, Remedies::Adapt).await
+        schema::prepare(&self.pool, &self.table, Remedies::Adapt, 0).await
     }
 
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {

@@ -107,7 +107,11 @@ pub(super) async fn a_rebuilt_table_takes_the_place(harness: &dyn SinkHarness) {
     let left = scene.new.holding().await.unwrap();
     assert_eq!((left.rows, left.fences.len()), (Rows::Missing, 0));
     let marker = left.record.unwrap();
-    assert_eq!(reached(&marker.owner.declaration).unwrap(), [partition(0).at(5)]);
+    let made_of = reached_at.start_offset..reached_at.next_offset;
+    assert_eq!(reached(&marker.owner.declaration).unwrap(), [(partition(0), made_of)]);
+    // A second rebuild that is still under way is over.
+    let late = scene.new.create_fence(&partition(1), Fence::starting_at(0)).await;
+    assert!(matches!(late, Err(Error::Stop(_))), "{late:?}");
     scene.new.replace().unwrap().discard().await.unwrap();
     assert_eq!(scene.new.holding().await.unwrap().record, None);
     assert_eq!(held(now.as_ref()).await.len(), 4);

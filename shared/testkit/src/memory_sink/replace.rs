@@ -34,6 +34,7 @@ impl Replace for MemorySink {
             }
             if let Some(record) = contents.owners.get_mut(own) {
                 record.owner.declaration = reached_text(&reached);
+                record.term += 1;
             }
         }
         let place = self.store.sink(&replacement.owner.function, replacement.table.clone());

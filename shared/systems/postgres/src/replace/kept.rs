@@ -36,6 +36,7 @@ struct On {
     owner: Option<String>,
 }
 
+#[derive(Clone)]
 struct Grant {
     to: String,
     right: String,
@@ -49,8 +50,14 @@ impl Kept {
         if let Some(public) = &old.public {
             kept.push(On::of(here, public, new.public_name(), new.view.is_some()).await?);
         }
-        if let (Some(states), Some(_)) = (&old.states, &new.view) {
-            kept.push(On::of(here, states, &new.name, false).await?);
+        match (&old.states, &old.public, &new.view) {
+            (Some(states), _, Some(_)) => kept.push(On::of(here, states, &new.name, false).await?),
+            // Who wrote to the table writes to its states from now on.
+            (None, Some(table), Some(_)) if !table.is_view => {
+                let on = On::of(here, table, &new.name, false).await?;
+                kept.push(On { comments: Vec::new(), grants: on.of_table(), ..on });
+            }
+            _ => {}
         }
         Ok(Self(kept))
     }
@@ -81,6 +88,11 @@ impl On {
         let owner = here.query(OWNERS, &[(&from.oid, Type::OID)]).await?;
         let owner = owner.first().filter(|row| !row.get::<_, bool>(1)).map(|row| row.get(0));
         Ok(Self { name: to.to_owned(), is_view, grants, comments, owner })
+    }
+
+    /// The rights on the table as a whole: its columns are others.
+    fn of_table(&self) -> Vec<Grant> {
+        self.grants.iter().filter(|grant| grant.column.is_none()).cloned().collect()
     }
 
     async fn put<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<Vec<String>> {

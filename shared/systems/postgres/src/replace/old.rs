@@ -23,11 +23,20 @@ const UNKEPT: &str = r"SELECT DISTINCT pg_describe_object(d.classid, d.objid, d.
           AND NOT (k.contype = 'c' AND pg_get_constraintdef(k.oid) ~ '^CHECK \(\(\(.+ >= .+\) AND \(.+ <= .+\)\)\)$'))
      ORDER BY 1";
 
+/// What is set on the relations `$1` themselves and isn't carried over.
+const SETTINGS: &str = "SELECT 'row level security of ' || c.relname FROM pg_class c \
+     WHERE c.oid = ANY($1) AND (c.relrowsecurity OR c.relforcerowsecurity) \
+     UNION ALL SELECT 'the replica identity of ' || c.relname FROM pg_class c \
+     WHERE c.oid = ANY($1) AND c.relkind = 'r' AND c.relreplident <> 'd' \
+     UNION ALL SELECT 'a security label of ' || s.objoid::regclass::text FROM pg_seclabel s \
+     WHERE s.classoid = 'pg_class'::regclass AND s.objoid = ANY($1) \
+     UNION ALL SELECT 'being a part of ' || i.inhparent::regclass::text FROM pg_inherits i WHERE i.inhrelid = ANY($1)";
+
 /// A relation of the old table.
 pub(super) struct Relation {
     pub(super) oid: u32,
     pub(super) name: String,
-    is_view: bool,
+    pub(super) is_view: bool,
 }
 
 /// The relations that have the names which the new table gets: as they are in the database, whatever plan they are of.
@@ -102,7 +111,8 @@ impl Old {
 
     /// What is on the old relations and can't be kept.
     pub(super) async fn unkept<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<Vec<String>> {
-        let rows = here.query(UNKEPT, &[(&self.oids(), Type::OID_ARRAY)]).await?;
+        let mut rows = here.query(UNKEPT, &[(&self.oids(), Type::OID_ARRAY)]).await?;
+        rows.extend(here.query(SETTINGS, &[(&self.oids(), Type::OID_ARRAY)]).await?);
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
@@ -115,14 +125,35 @@ impl Old {
         Ok(())
     }
 
-    /// Drops what was renamed away; with all that is still on it if `cascade`.
-    pub(super) async fn drop<C: GenericClient>(&self, here: &Catalog<'_, C>, cascade: bool) -> Result<()> {
-        let cascade = if cascade { "CASCADE" } else { "RESTRICT" };
+    /// Drops what was renamed away, with all that is still on it. Returns that, each thing named.
+    pub(super) async fn drop<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<Vec<String>> {
+        let mut lost = Vec::new();
         for relation in self.relations() {
             let kind = if relation.is_view { "VIEW" } else { "TABLE" };
-            here.run(&format!("DROP {kind} {} {cascade}", quote_identifier(&renamed(&relation.name)))).await?;
+            let drop = format!("DROP {kind} {}", quote_identifier(&renamed(&relation.name)));
+            if let Some(dependents) = here.try_run(&format!("{drop} RESTRICT")).await? {
+                lost.extend(dependents.lines().map(str::to_owned));
+                here.run(&format!("{drop} CASCADE")).await?;
+            }
         }
-        Ok(())
+        Ok(lost)
+    }
+
+    /// `Stop` if the new table was made in another schema than the old one is in: readers look there.
+    pub(super) async fn check_schema<C: GenericClient>(&self, here: &Catalog<'_, C>, new: &str) -> Result<()> {
+        let sql = "SELECT n.nspname::text, (SELECT m.nspname::text FROM pg_class d JOIN pg_namespace m ON m.oid = d.relnamespace \
+             WHERE d.oid = to_regclass($2)) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
+        let Some(public) = &self.public else { return Ok(()) };
+        let found = here.query(sql, &[(&public.oid, Type::OID), (&quote_identifier(new), Type::TEXT)]).await?;
+        let Some(row) = found.first() else { return Ok(()) };
+        match (row.get::<_, String>(0), row.get::<_, Option<String>>(1)) {
+            (old, Some(new)) if old != new => Err(Error::stop(format!(
+                "{} is in schema {old}, and new tables of this user go to schema {new}: set the user's search_path so that {old} \
+                 comes first",
+                public.name
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -197,6 +197,9 @@ pub async fn what_cannot_be_kept_is_named(way: Way) {
              CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
              CREATE TRIGGER told AFTER INSERT ON sold FOR EACH ROW EXECUTE FUNCTION nothing();
              CREATE POLICY mine ON sold USING (true); CREATE PUBLICATION out FOR TABLE sold;
+             ALTER TABLE sold ENABLE ROW LEVEL SECURITY; ALTER TABLE sold REPLICA IDENTITY FULL;
+             CREATE VIEW over_stored AS SELECT n FROM stored;
+             CREATE FUNCTION of_row(sold) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint';
              COMMENT ON TABLE sold IS 'mine'",
         )
         .await;
@@ -209,6 +212,10 @@ pub async fn what_cannot_be_kept_is_named(way: Way) {
         "policy mine",
         "publication out",
         "comment on sold",
+        "row level security of sold",
+        "replica identity of sold",
+        "view over_stored",
+        "function of_row(sold",
     ] {
         assert!(lost.contains(what), "{what}: {lost}");
     }
