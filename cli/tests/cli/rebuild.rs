@@ -163,7 +163,9 @@ fn a_log_that_no_longer_reaches_back_is_told_first() {
     shop.alter(&format!(
         r#"UPDATE millstream_partitions AS p SET low = coalesce({low}, low)
            WHERE topic_id = (SELECT id FROM millstream_topics WHERE name = 'sales');
-           DELETE FROM millstream_records WHERE "offset" = 0"#
+           DELETE FROM millstream_records WHERE "offset" = 0;
+           INSERT INTO millstream_dead_letters (function, topic, generation, partition, "offset", timestamp_ms, value_bytes,
+               reason, created_at) VALUES ('shop.income', 'sales', 1, 0, 0, 0, 0, 'the only copy', '2026-01-01')"#
     ));
     shop.change(&SHOP.replace(SUM, "max(s.price) AS income"));
     for args in [&["rebuild", "income", "--yes"][..], &["rebuild", "income", "--dry-run"]] {
@@ -178,6 +180,8 @@ fn a_log_that_no_longer_reaches_back_is_told_first() {
     let rows = shop.income("SELECT sum(income) AS n FROM income");
     assert!(rows[0]["n"].as_str().unwrap() < "6.00", "{rows}");
     shop.assert_exact("income");
+    let letters = said(&shop.run(&["dead-letters", "list", "-f", "income", "--json"])).0;
+    assert!(letters.contains("the only copy"), "the new plan knows nothing of a record before its table: {letters}");
 }
 
 #[test]

@@ -12,11 +12,8 @@ use millstream_pipeline::{Function as Declared, Pipeline, Reading};
 use millstream_sql::{Whole, WholeLimits};
 
 use super::{
-    encoder::Encoder,
-    records::find_refused,
-    report::AuditProgress,
+    encoder::Encoder, input::Input, judges::Judges, pass::Pass, records::find_refused, report::AuditProgress,
     side::Side,
-    {input::Input, judges::Judges, pass::Pass},
 };
 use crate::{FunctionPlan, plan::statement_of, systems::timeliness};
 

@@ -76,7 +76,8 @@ impl EmbeddedSink {
 /// Does SQLite refuse an index or a trigger, and not fail?
 fn is_misfit(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error_code();
-    matches!(code, Some(rusqlite::ErrorCode::ConstraintViolation | rusqlite::ErrorCode::Unknown))
+    matches!(error, rusqlite::Error::SqlInputError { .. })
+        || matches!(code, Some(rusqlite::ErrorCode::ConstraintViolation | rusqlite::ErrorCode::Unknown))
 }
 
 /// One replacement.
