@@ -95,7 +95,7 @@ impl<'a> Ownership<'a> {
                 })
             })?;
             if let Claim::Renew(record) = &claim {
-                // Whoever has lost the table meanwhile must not create what the old plan lacks.
+                // A process that has lost the table since it was judged must not create what its old plan lacks.
                 sink.begin_term(record.term);
             }
             sink.prepare(create).await?;

@@ -93,7 +93,7 @@ pub trait Replace: Send + Sync {
 /// rebuild's record: dead letters of these are those of the new plan, or none.
 ///
 /// # Errors
-/// `Stop` when the text is none of [`reached_text`].
+/// `Stop` when the text was not written by [`reached_text`].
 pub fn reached(declaration: &str) -> Result<Vec<(TopicPartition, Range<i64>)>> {
     let damaged = || Error::stop("the record of a rebuild is damaged in the store");
     let line = |line: &str| {

@@ -61,7 +61,7 @@ pub struct WholeColumn {
     pub data_type: DataType,
     /// How it may be compared.
     pub precision: Precision,
-    /// Which column of the run's rows says by how much rounding may change it; the plain rule where there is none.
+    /// Which column of the run's rows says by how much rounding may change it; `None` if that isn't known.
     pub rounding: Option<usize>,
 }
 

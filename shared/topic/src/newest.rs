@@ -66,7 +66,7 @@ impl Page {
         }
     }
 
-    /// The letter was removed: those of before count no more.
+    /// The letter was removed: earlier copies of it no longer count.
     pub fn remove(&mut self, function: String, position: Position) {
         self.take_out(&function, &position);
         self.removed.insert((function, position));

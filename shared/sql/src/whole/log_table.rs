@@ -12,7 +12,7 @@ use futures::stream::BoxStream;
 
 use super::log_exec::LogExec;
 
-/// The rows of a topic could not be read; whoever reads them knows why.
+/// The rows of a topic could not be read; the implementation of [`LogRows`] keeps the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadFailed;
 

@@ -127,7 +127,7 @@ impl Step<'_> {
         Ok(found)
     }
 
-    /// Are both records those that were judged? Locks them: whoever creates a fence in this term waits.
+    /// Are both records those that were judged? Locks them: a process that creates a fence in this term waits.
     async fn is_unchanged<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<bool> {
         let place = self.place();
         let of_staging = self.staging.locked_record(here).await?;

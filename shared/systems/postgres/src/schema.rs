@@ -94,7 +94,7 @@ async fn close_gap(
     Ok(left)
 }
 
-/// Holds the owner's record: whoever was told that the table is its own creates nothing once it is another's.
+/// Locks the owner's record, and checks its term: a process creates nothing in a table that has another owner by now.
 async fn check_term<C: GenericClient>(here: &Catalog<'_, C>, table: &Table, term: i64) -> Result<()> {
     let sql = "SELECT term FROM millstream_owners WHERE table_name = $1 FOR SHARE";
     let found = here.query(sql, &[(&table.public_name(), Type::TEXT)]).await?;
