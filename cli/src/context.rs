@@ -4,7 +4,7 @@ use std::{
     sync::Arc,
 };
 
-use millstream_assembly::{Connections, Systems};
+use millstream_assembly::{Connections, Systems, describe_unknown};
 use millstream_core::{Clock, Env, Result, SystemClock};
 use millstream_host::shell::log_filter;
 use millstream_pipeline::{Function, Pipeline};
@@ -36,6 +36,10 @@ impl Context {
             (0, _) => "warn",
             _ => "debug",
         });
+        let logs = Logs::start(filter);
+        if let Some(unknown) = describe_unknown(env) {
+            tracing::warn!("{unknown}");
+        }
         let mut connections = Connections::read(env)?;
         connections.data_dir = global.data_dir.clone().unwrap_or(connections.data_dir);
         Ok(Self {
@@ -46,7 +50,7 @@ impl Context {
             connections,
             clock: Arc::new(SystemClock),
             who: who(env),
-            logs: Logs::start(filter),
+            logs,
         })
     }
 

@@ -6,5 +6,5 @@ use millstream_core::Env;
 
 #[expect(clippy::disallowed_methods, reason = "the edge: the command reads its environment here, once")]
 fn main() -> ExitCode {
-    millstream_cli::main(std::env::args_os(), &Env::new(|name| std::env::var(name).ok()))
+    millstream_cli::main(std::env::args_os(), &Env::of_process(std::env::vars_os()))
 }

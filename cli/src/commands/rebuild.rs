@@ -53,7 +53,9 @@ pub(super) async fn rebuild(context: &Context, args: &RebuildArgs) -> Result<(),
         Begun::Anew => {}
         Begun::Resumed => context.tell("goes on where an earlier run of this rebuild ended"),
         Begun::StartedOver => {
-            context.tell("starts over: the pipeline file has changed since an earlier run of this rebuild")
+            context.tell(
+                "starts over: since an earlier run of this rebuild, the pipeline file has changed or the log has lost records",
+            )
         }
     }
     let record = fill(context, &mut rebuild, name, args.rate).await?;

@@ -185,6 +185,34 @@ fn a_log_that_no_longer_reaches_back_is_told_first() {
 }
 
 #[test]
+fn a_rebuild_that_retention_has_passed_begins_anew() {
+    let shop = Deployed::new();
+    shop.change(&SHOP.replace(SUM, "sum(s.price * 2) AS income"));
+    shop.killed();
+    shop.produce(SALES);
+    shop.produce(SALES);
+    // Only the last record of each partition is left.
+    let high = r#"(SELECT max("offset") FROM millstream_records AS r WHERE r.topic_id = p.topic_id AND r.partition = p.partition)"#;
+    shop.alter(&format!(
+        r#"UPDATE millstream_partitions AS p SET low = coalesce({high}, low)
+           WHERE topic_id = (SELECT id FROM millstream_topics WHERE name = 'sales');
+           DELETE FROM millstream_records AS r WHERE "offset" < (SELECT low FROM millstream_partitions AS p
+               WHERE r.topic_id = p.topic_id AND r.partition = p.partition);
+           INSERT INTO millstream_dead_letters (function, topic, generation, partition, "offset", timestamp_ms, value_bytes,
+               reason, created_at) SELECT 'shop.income', 'sales', 1, p.partition, 1, 0, 0, 'the only copy', '2026-01-01'
+               FROM millstream_partitions AS p WHERE p.low > 1"#
+    ));
+    let refused = shop.run(&["rebuild", "income", "--yes"]);
+    assert!(refused.status.code() == Some(3) && said(&refused).1.contains("--partial"), "{:?}", said(&refused));
+    let output = shop.run(&["rebuild", "income", "--yes", "--partial"]);
+    let (_, err) = said(&output);
+    assert!(output.status.success() && err.contains("starts over"), "{err}");
+    shop.assert_exact("income");
+    let letters = said(&shop.run(&["dead-letters", "list", "-f", "income", "--json"])).0;
+    assert!(letters.contains("the only copy"), "the new plan has not seen its record: {letters}");
+}
+
+#[test]
 fn what_came_from_a_topic_before_it_was_re_created_is_told_first() {
     let shop = Deployed::new();
     shop.change(&SHOP.replacen("partitions: 2\n", "partitions: 2\n    generation: 2\n", 1));

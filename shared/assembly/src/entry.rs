@@ -6,7 +6,7 @@ use millstream_core::{Env, Error, Result, Retries, SystemClock};
 use millstream_host::{Host, Stop, detect, shell, stop_on_signals, wait_for};
 use millstream_pipeline::{Pipeline, Uses};
 
-use crate::{Connections, Making, Systems, require_said};
+use crate::{Connections, Making, Systems, describe_unknown, require_said};
 
 /// The shortest period that a schedule of EventBridge can have.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(60);
@@ -58,12 +58,15 @@ fn period(text: &str) -> Result<Duration> {
 /// named by the environment.
 #[expect(clippy::disallowed_methods, reason = "the edge: a function's main reads its environment here, once")]
 pub fn function_main(uses: Uses) -> ExitCode {
-    let env = Env::new(|name| std::env::var(name).ok());
+    let env = Env::of_process(std::env::vars_os());
     shell::prepare(&env, |place| {
         tracing::error!(place, "a bug in millstream: please report it with this place");
     });
     let filter = shell::log_filter(&env);
     shell::log_json_to_stderr(filter.as_ref().ok().and_then(Option::as_deref).unwrap_or("info"));
+    if let Some(unknown) = describe_unknown(&env) {
+        tracing::warn!("{unknown}");
+    }
     let is_alone = check_arguments(std::env::args_os().count().saturating_sub(1));
     let done = is_alone
         .and(filter)

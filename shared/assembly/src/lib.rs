@@ -50,6 +50,7 @@ mod systems;
 mod tests;
 mod type_name;
 mod used;
+mod variables;
 
 pub use audit::{AuditProgress, AuditReport, Difference, audit, audit_telling};
 pub use connections::Connections;
@@ -71,3 +72,4 @@ pub use rows::{text, texts};
 pub use said::require_said;
 pub use systems::{Systems, dead_letter_topic};
 pub use type_name::type_name;
+pub use variables::describe_unknown;

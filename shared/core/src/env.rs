@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fmt, fs, sync::Arc};
+use std::{collections::BTreeMap, ffi::OsString, fmt, fs, sync::Arc};
 
 use crate::{Error, Result};
 
@@ -8,15 +8,13 @@ const EMBEDDED: &str = "embedded";
 /// The largest file that a `file://` value is read from.
 const MAX_SECRET_BYTES: usize = 64 << 10;
 
-/// The settings of a process, by the names of environment variables. A main makes one from its environment and hands it
+/// The settings of a process, by the names of environment variables; by default nothing is set. A main makes one from its environment and hands it
 /// down; tests make one from pairs. Each system's crate reads its own variables from it. Cheap to clone.
 ///
 /// Every error is a `Stop` that names the variable. No error holds a value: it may be a secret that was meant for another
 /// variable.
-#[derive(Clone)]
-pub struct Env(Arc<Lookup>);
-
-type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;
+#[derive(Clone, Default)]
+pub struct Env(Arc<BTreeMap<String, String>>);
 
 /// The variable that says where a system is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,21 +30,25 @@ pub struct Address {
 pub struct Secret(String);
 
 impl Env {
-    /// Settings by `get`, which answers as the environment does.
-    pub fn new(get: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(get))
+    /// Settings from the variables of a process. One that is no UTF-8 counts as not set.
+    pub fn of_process(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        Self::of(variables.into_iter().filter_map(text))
     }
 
-    /// Settings from pairs of name and value, for tests; nothing else is set.
+    /// Settings from pairs of name and value; nothing else is set.
     pub fn of<N: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
-        let pairs: BTreeMap<String, String> =
-            pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        Self::new(move |name| pairs.get(name).cloned())
+        Self(Arc::new(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect()))
     }
 
     /// The variable as it is, unchecked.
     pub fn get(&self, name: &str) -> Option<String> {
-        (self.0)(name)
+        self.0.get(name).cloned()
+    }
+
+    /// The names of all variables that are set.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     /// Is the variable set, to whatever value?
@@ -111,13 +113,6 @@ impl Env {
     /// Those of [`Env::find_text`].
     pub fn find_path_address(&self, address: Address) -> Result<Option<String>> {
         Ok(self.find_text(address.variable)?.filter(|value| value != EMBEDDED))
-    }
-}
-
-/// Nothing is set.
-impl Default for Env {
-    fn default() -> Self {
-        Self::new(|_| None)
     }
 }
 

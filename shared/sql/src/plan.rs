@@ -88,15 +88,8 @@ const STACK_BYTES: usize = 64 << 20;
 /// Plans the statement in the current thread. The transform is also returned before references are added.
 async fn unguarded(statement: &Statement<'_>) -> Result<(Planned, SqlTransform)> {
     let state = session(statement)?;
-    let known = known(&state, statement);
-    let tell = |error| known.tell(error);
-    let parsed = parse(&state, statement.sql, &statement.inputs).map_err(tell)?;
-    let logical = state.statement_to_plan(parsed?).await.map_err(tell)?;
-    let logical = casts::unmarked(logical).map_err(tell)?;
-    let is_topic = |name: &str| statement.inputs.iter().any(|input| input.name == name);
-    refuse::check(&logical, &is_topic, &|expr| fold(&state, expr))?;
-    let logical = with_final_types(&state, logical).map_err(tell)?;
-    check_names(&logical)?;
+    let logical = typed(&state, statement).await?;
+    let is_topic = |name: &str| statement.reads(name);
     let Split { above, aggregate } = refuse::split(&logical);
     let may_be_null = refuse::has_scalar_subquery(&logical);
     let (logical, mut columns, combine) = match aggregate {
@@ -136,8 +129,21 @@ async fn unguarded(statement: &Statement<'_>) -> Result<(Planned, SqlTransform)>
     Ok((Planned { table, transform: Arc::new(transform), columns, fingerprint }, bare))
 }
 
+/// The statement as a plan with final types, which can be run exactly once over batches.
+pub async fn typed(state: &SessionState, statement: &Statement<'_>) -> Result<LogicalPlan> {
+    let known = known(state, statement);
+    let tell = |error| known.tell(error);
+    let parsed = parse(state, statement.sql, &statement.inputs).map_err(tell)?;
+    let logical = state.statement_to_plan(parsed?).await.map_err(tell)?;
+    let logical = casts::unmarked(logical).map_err(tell)?;
+    refuse::check(&logical, &|name| statement.reads(name), &|expr| fold(state, expr))?;
+    let logical = with_final_types(state, logical).map_err(tell)?;
+    check_names(&logical)?;
+    Ok(logical)
+}
+
 /// Adds the casts that make the types of each expression's parts fit: a union of an int and a bigint is a bigint.
-pub fn with_final_types(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+fn with_final_types(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     Analyzer::with_rules(typing()).execute_and_check(plan, state.config_options(), |_, _| {})
 }
 

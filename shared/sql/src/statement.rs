@@ -17,6 +17,13 @@ pub struct Statement<'a> {
     pub into: &'a str,
 }
 
+impl Statement<'_> {
+    /// Is `name` one of the topics that it reads?
+    pub fn reads(&self, name: &str) -> bool {
+        self.inputs.iter().any(|input| input.name == name)
+    }
+}
+
 /// A topic as a table: its fields, then the meta columns.
 #[derive(Clone, Debug)]
 pub struct Input {

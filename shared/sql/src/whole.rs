@@ -26,12 +26,9 @@ use futures::{Stream, StreamExt as _, stream::BoxStream};
 use self::log_table::LogTable;
 pub use self::log_table::{LogRows, ReadFailed};
 use crate::{
-    casts,
     error::{Result, SqlError},
     fault::at_run_time,
-    naming::{check_names, known},
-    parse::parse,
-    plan::{fold, in_planner_thread, with_final_types},
+    plan::{in_planner_thread, typed},
     refuse::{self, Split},
     run::as_schema,
     session::{config, session_over},
@@ -108,15 +105,8 @@ impl Whole {
         limits: WholeLimits,
     ) -> Result<Self> {
         let state = over(statement, logs, limits)?;
-        let known = known(&state, statement);
-        let tell = |error| known.tell(error);
-        let parsed = parse(&state, statement.sql, &statement.inputs).map_err(tell)?;
-        let logical = state.statement_to_plan(parsed?).await.map_err(tell)?;
-        let logical = casts::unmarked(logical).map_err(tell)?;
-        let is_topic = |name: &str| statement.inputs.iter().any(|input| input.name == name);
-        refuse::check(&logical, &is_topic, &|expr| fold(&state, expr))?;
-        let logical = with_final_types(&state, logical).map_err(tell)?;
-        check_names(&logical)?;
+        let logical = typed(&state, statement).await?;
+        let is_topic = |name: &str| statement.reads(name);
         let Split { above, aggregate } = refuse::split(&logical);
         let is_total = aggregate.as_ref().is_some_and(|aggregate| aggregate.group_expr.is_empty());
         let (logical, columns) = match aggregate {

@@ -85,6 +85,11 @@ impl<L: Log + Producer + ?Sized> DeadLetters for TopicDeadLetters<L> {
     }
 
     async fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let mut there = HashSet::new();
+        let mut visit = |position| {
+            there.insert(position);
+        };
+        self.positions(from, &mut visit).await?;
         for partition in self.partitions().await? {
             let held = self.log.watermarks(&partition).await?;
             let mut next = held.low;
@@ -92,7 +97,7 @@ impl<L: Log + Producer + ?Sized> DeadLetters for TopicDeadLetters<L> {
                 let batch = self.log.read(&partition, next..held.high, PAGE).await?;
                 next = batch.range().end;
                 let of_from = entries_of(&batch).filter_map(|(_, entry)| match entry {
-                    Entry::Kept(letter) if letter.function == from => {
+                    Entry::Kept(letter) if letter.function == from && there.contains(&letter.position) => {
                         Some(DeadLetter { function: to.to_owned(), ..letter })
                     }
                     _ => None,
@@ -174,16 +179,25 @@ impl<L: Log + ?Sized> TopicDeadLetters<L> {
         let (mut found, mut end, mut step) = (Newest::new(limit), held.high, limit.clamp(MIN_STEP, PAGE.max_records));
         while end > last && !found.full {
             let start = last.max(end - step as i64);
-            step = (step * 4).min(PAGE.max_records);
             let mut page = found.page();
             let is_wanted = |of: &str| function.is_none_or(|function| function == of);
+            let is_older = |of: &str, position: &Position| found.seen.contains(&(of.to_owned(), position.clone()));
             let mut keep = |timestamp_ms, entry: Entry| match entry {
-                Entry::Kept(letter) if is_wanted(&letter.function) => page.push(timestamp_ms, letter),
-                Entry::Removed(of, position) if is_wanted(&of) => page.remove(of, position),
+                Entry::Kept(letter) if is_wanted(&letter.function) && !is_older(&letter.function, &letter.position) => {
+                    page.push(timestamp_ms, letter);
+                }
+                Entry::Removed(of, position) if is_wanted(&of) && !is_older(&of, &position) => {
+                    page.remove(of, position)
+                }
                 _ => {}
             };
             self.visit(partition, start..end, &mut keep).await?;
+            if page.may_lack_letters && end - start > 1 {
+                step = usize::try_from((end - start) / 2).unwrap_or(1);
+                continue;
+            }
             found.add(page);
+            step = (step * 4).min(PAGE.max_records);
             end = start;
         }
         Ok(found.letters)

@@ -9,7 +9,7 @@ pub(crate) struct Newest {
     pub letters: Vec<(i64, DeadLetter)>,
     bytes: usize,
     /// A crash between letter and fence sends a letter again: only the newest per function and position is kept.
-    seen: HashSet<(String, Position)>,
+    pub seen: HashSet<(String, Position)>,
     /// Older letters are not needed.
     pub full: bool,
 }
@@ -23,6 +23,8 @@ pub(crate) struct Page {
     removed: HashSet<(String, Position)>,
     bytes: usize,
     left_out: bool,
+    /// Letters were removed after older ones had to make room for them: it must be read again in smaller pages.
+    pub may_lack_letters: bool,
 }
 
 impl Newest {
@@ -39,6 +41,7 @@ impl Newest {
             removed: HashSet::new(),
             bytes: 0,
             left_out: false,
+            may_lack_letters: false,
         }
     }
 
@@ -68,14 +71,15 @@ impl Page {
 
     /// The letter was removed: earlier copies of it no longer count.
     pub fn remove(&mut self, function: String, position: Position) {
-        self.take_out(&function, &position);
+        self.may_lack_letters |= self.take_out(&function, &position) && self.left_out;
         self.removed.insert((function, position));
     }
 
-    fn take_out(&mut self, function: &str, position: &Position) {
+    /// Was it there?
+    fn take_out(&mut self, function: &str, position: &Position) -> bool {
         let same = |(_, before): &(i64, DeadLetter)| before.function == function && before.position == *position;
-        if let Some(at) = self.letters.iter().rposition(same) {
-            self.letters.remove(at).iter().for_each(|(_, before)| self.bytes -= before.bytes());
-        }
+        let taken = self.letters.iter().rposition(same).and_then(|at| self.letters.remove(at));
+        taken.iter().for_each(|(_, before)| self.bytes -= before.bytes());
+        taken.is_some()
     }
 }

@@ -1,13 +1,14 @@
 //! What a pass over the log reads, and what it has seen of records that are no rows.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     ops::Range,
     sync::Arc,
 };
 
 use millstream_core::{Error, Fence, Position, TopicPartition};
 
+use super::pass::Place;
 use crate::letters::Letters;
 
 /// How many positions are kept of records that are lost; all are counted.
@@ -22,21 +23,24 @@ pub(crate) struct Input {
     pub(crate) letters: Arc<Letters>,
     /// Records that can be decoded, but for which an expression can't be computed.
     pub(crate) refused: HashSet<Position>,
+    /// Must each row be computed as if it were alone? `n <> 0 AND 1 / n > 0` may compute both sides for several rows at
+    /// once, and a neighbour of a row that is accepted then fails.
+    pub(crate) alone: bool,
 }
 
 impl Input {
     /// All that is below the fences, from where the function began.
     pub(crate) fn of(fences: &[(TopicPartition, Fence)], letters: Arc<Letters>) -> Self {
         let range = |(at, fence): &(TopicPartition, Fence)| (at.clone(), fence.start_offset..fence.next_offset);
-        Self { ranges: fences.iter().map(range).collect(), letters, refused: HashSet::new() }
+        Self { ranges: fences.iter().map(range).collect(), letters, ..Self::default() }
     }
 }
 
 /// What a pass has seen of records that are no rows.
 #[derive(Default)]
 pub(crate) struct Seen {
-    /// Which lanes of which topic have been counted: a statement may read a topic twice.
-    pub(super) counted: BTreeSet<(String, usize)>,
+    /// What is left of the lanes that have been opened: a statement may read a topic twice, or give up in the middle.
+    pub(super) left: BTreeMap<(String, usize), Vec<Place>>,
     pub(crate) records: u64,
     pub(crate) dead_letters: u64,
     /// Records that can't be processed and are no dead letters, with the reason.

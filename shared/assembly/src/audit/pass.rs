@@ -46,6 +46,7 @@ pub(crate) struct Pass {
 }
 
 /// How far a partition has been read.
+#[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) partition: TopicPartition,
     pub(crate) range: Range<i64>,

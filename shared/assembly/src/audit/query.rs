@@ -57,10 +57,12 @@ impl Query<'_> {
 
     /// The statement over what `pass` will read.
     pub(crate) async fn planned(&self, pass: &Arc<Pass>) -> Result<Whole> {
-        self.planned_for(pass, ROWS_AT_ONCE).await
+        self.planned_for(pass, false).await
     }
 
-    async fn planned_for(&self, pass: &Arc<Pass>, rows_at_once: usize) -> Result<Whole> {
+    /// `alone`: see [`Input::alone`].
+    pub(super) async fn planned_for(&self, pass: &Arc<Pass>, alone: bool) -> Result<Whole> {
+        let rows_at_once = if alone { 1 } else { ROWS_AT_ONCE };
         let statement = statement_of(self.pipeline, self.name, self.plan)?;
         let limits = WholeLimits { memory_bytes: MEMORY_BYTES, threads: threads(), rows_at_once };
         let whole = Whole::of(&statement, &pass.tables(), limits).await;
@@ -83,16 +85,20 @@ impl Query<'_> {
             ran => return ran.map(|()| (side, input)),
         }
         let refused = find_refused(self, &input).await?;
-        *pass = self.pass();
-        // Where every record can be computed alone, it was a neighbour's: `n <> 0 AND 1 / n > 0` may compute both sides for
-        // several rows at once. The function narrows down to single records, and so does this.
-        let whole = self.planned_for(pass, if refused.is_empty() { 1 } else { ROWS_AT_ONCE }).await?;
         let left_out = refused.iter().map(|(position, _)| position.clone()).collect();
-        refused.into_iter().for_each(|(position, reason)| pass.seen().lose(position, reason));
-        let input = Input { refused: left_out, ..input };
-        let mut side = Side::new(encoder);
-        self.each(whole, pass, input.clone(), told, &mut |rows| side.add(&rows)).await?;
-        Ok((side, input))
+        // Where every record can be computed by itself, a neighbour is to blame. The function narrows down to single records,
+        // and so does this.
+        let mut input = Input { refused: left_out, alone: refused.is_empty(), ..input };
+        loop {
+            *pass = self.pass();
+            let whole = self.planned_for(pass, input.alone).await?;
+            refused.iter().for_each(|(position, reason)| pass.seen().lose(position.clone(), reason.clone()));
+            let mut side = Side::new(encoder);
+            match self.each(whole, pass, input.clone(), told, &mut |rows| side.add(&rows)).await {
+                Err(Error::Poison(_)) if !input.alone => input.alone = true,
+                ran => return ran.map(|()| (side, input)),
+            }
+        }
     }
 
     /// Runs it over `input` and gives the rows to `take`.

@@ -95,24 +95,33 @@ impl Rebuild {
         rate: Option<f64>,
         told: &mut (dyn FnMut(RebuildProgress) + Send),
     ) -> Result<()> {
-        let (log, runner) = (self.systems.source(), &self.function.runner);
+        let log = self.systems.source();
         let (mut left, mut progress) = (Vec::new(), RebuildProgress::default());
         for range in self.find_ranges().await? {
+            let start = range.read().start;
             let next = match reached.get(&range.partition) {
                 Some(next) => *next,
-                None => patiently(|| runner.start(&range.partition)).await?,
+                None => {
+                    patiently(|| self.sink().fence(&range.partition)).await?.map_or(start, |fence| fence.next_offset)
+                }
             };
-            progress.total += count(range.read().start, range.high);
-            progress.read += count(range.read().start, next.min(range.high));
-            left.push((range.partition, next, range.high));
+            progress.total += count(start, range.high);
+            progress.read += count(start, next.min(range.high));
+            left.push((range.partition, range.high));
         }
         told(progress);
-        for (partition, mut next, high) in left {
-            next = self.skip_what_is_gone(log.as_ref(), &partition, next).await?;
+        for (partition, high) in left {
+            let mut next = match reached.get(&partition) {
+                Some(next) => *next,
+                None => self.begin_partition(&partition).await?,
+            };
             while next < high {
                 let pace = rate.map(|rate| tokio::time::sleep(self.pause(rate)));
                 let before = next;
-                next = patiently(|| self.batch(log.as_ref(), &partition, before, high)).await?;
+                next = match patiently(|| self.batch(log.as_ref(), &partition, before, high)).await {
+                    Err(Error::Stop(cause)) => return Err(self.explain(&partition, before, Error::Stop(cause)).await),
+                    next => next?,
+                };
                 progress.read += count(before, next.min(high));
                 told(progress);
                 if let Some(pace) = pace {
@@ -124,23 +133,28 @@ impl Rebuild {
         Ok(())
     }
 
-    /// Where a partition goes on: retention may have gone past it meanwhile. If the table may begin where the log does, the
-    /// fence moves there without rows.
-    async fn skip_what_is_gone(
-        &self,
-        log: &dyn millstream_core::Log,
-        partition: &TopicPartition,
-        next: i64,
-    ) -> Result<i64> {
-        let low = patiently(|| log.watermarks(partition)).await?.low;
-        let Some(fence) = patiently(|| self.sink().fence(partition)).await?.filter(|_| self.partial && next < low)
-        else {
-            return Ok(next);
-        };
-        tracing::warn!(%partition, from = fence.next_offset, to = low, "rebuild: no longer in the log, so left out");
-        let to = Fence { next_offset: low, ..fence.clone() };
-        self.sink().write(partition, &fence, &to, &[]).await?;
-        self.function.runner.start(partition).await
+    /// Where a partition goes on. Its fence is created when its turn comes, for retention may have moved on meanwhile.
+    async fn begin_partition(&self, partition: &TopicPartition) -> Result<i64> {
+        if let Some(from) = self.old_start(partition) {
+            let log = self.systems.source();
+            let low = patiently(|| log.watermarks(partition)).await?.low;
+            let start = if self.partial { from.max(low) } else { from };
+            patiently(|| self.create_fence(partition, start)).await?;
+        }
+        patiently(|| self.function.runner.start(partition)).await
+    }
+
+    /// What a record that can't be read means here: retention may have gone past the place where the rebuild is.
+    async fn explain(&self, partition: &TopicPartition, next: i64, error: Error) -> Error {
+        match self.systems.source().watermarks(partition).await {
+            Ok(held) if held.low > next => Error::stop(format!(
+                "retention has removed offsets {next}..{} of {partition} before the rebuild came to them. Run `millstream rebuild \
+                 {} --partial` again: it begins anew with the oldest records that the log then has. If that happens again, give \
+                 the topic a longer retention, or the rebuild a higher rate",
+                held.low, self.name
+            )),
+            _ => error,
+        }
     }
 
     /// Brings one batch in.

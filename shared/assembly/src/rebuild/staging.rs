@@ -1,4 +1,4 @@
-use millstream_core::{Claim, Error, Holding, OwnerRecord, REBUILD_SUFFIX, Result, Rows};
+use millstream_core::{Claim, Error, Holding, OwnerRecord, REBUILD_SUFFIX, Result, Rows, TopicPartition};
 
 use super::{Rebuild, fill::patiently};
 
@@ -9,7 +9,7 @@ pub enum Begun {
     Anew,
     /// With what an earlier run of it has filled.
     Resumed,
-    /// With an empty table, for the pipeline file has changed since an earlier run.
+    /// With an empty table: since an earlier run, the pipeline file has changed, or the log has lost what came next.
     StartedOver,
 }
 
@@ -66,7 +66,11 @@ impl Rebuild {
             }
             // An empty one may be what was made just before an earlier run was killed.
             None if holding.rows == Rows::Present => return Err(self.in_the_way("no rebuild has made it")),
-            Some(record) if record.owner.fingerprint == self.owner.fingerprint && holding.rows != Rows::Missing => {
+            Some(record)
+                if record.owner.fingerprint == self.owner.fingerprint
+                    && holding.rows != Rows::Missing
+                    && !self.has_lost_its_place(&holding) =>
+            {
                 (Begun::Resumed, Some(record.clone()))
             }
             Some(_) => {
@@ -85,6 +89,12 @@ impl Rebuild {
         };
         self.sink().begin_term(record.term);
         Ok(begun)
+    }
+
+    /// Has retention gone past the place where an earlier run was? To go on behind it would leave a hole.
+    fn has_lost_its_place(&self, holding: &Holding) -> bool {
+        let next = |at: &TopicPartition| holding.fences.iter().find(|(fenced, _)| fenced == at);
+        self.ranges.iter().any(|range| next(&range.partition).is_some_and(|(_, fence)| fence.next_offset < range.low))
     }
 
     async fn first_claim(&self) -> Result<OwnerRecord> {

@@ -88,3 +88,36 @@ async fn records_of_a_topic_that_is_not_read_are_not_lost() {
     let found = world.found("f").await;
     assert!(found.len() == 1 && found[0].starts_with("record others/1/0/0 is neither"), "{found:?}");
 }
+
+#[tokio::test]
+async fn records_that_a_statement_gives_up_on_are_looked_at() {
+    let sql = "SELECT c.city, count(*) AS c FROM sales s JOIN cities c ON s.buyer = c.buyer GROUP BY 1";
+    let references = "references:\n  cities: { file: cities.csv, schema: { buyer: string, city: string } }\n";
+    let world = World::of(&(pipeline(sql) + references)).await;
+    // A join with an empty table reads none of the other one.
+    std::fs::write(world.folder.path().join("cities.csv"), "buyer,city\n").unwrap();
+    world.send("sales", 0, &SALES[..3]).await;
+    world.send("sales", 1, &["{"]).await;
+    world.run("f").await;
+    let report = world.audit("f").await;
+    assert!(report.is_clean() && report.records == 4 && report.dead_letters == 1, "{report:?}");
+    world.tamper("DELETE FROM millstream_dead_letters");
+    let found = world.found("f").await;
+    assert!(found.len() == 1 && found[0].starts_with("record sales/1/1/0 is neither"), "{found:?}");
+}
+
+#[tokio::test]
+async fn differences_beside_neighbours_that_fail_are_found() {
+    let only = "WHERE n <> 0 AND 10 / n > 1 GROUP BY 1";
+    let sums = world(&format!("SELECT shop, sum(x) AS s FROM sales {only}")).await;
+    assert_eq!(sums.found("f").await, [""; 0]);
+    sums.tamper("UPDATE t SET s = s + 1 WHERE shop = 'b'");
+    let found = sums.found("f").await;
+    assert!(found.len() == 1 && found[0].starts_with("shop='b': "), "{found:?}");
+
+    let refused = world(&format!("SELECT shop, sum(10 / (n - 5)) AS s FROM sales {only}")).await;
+    assert_eq!(refused.audit("f").await.dead_letters, 1);
+    refused.tamper("DELETE FROM millstream_dead_letters");
+    let found = refused.found("f").await;
+    assert!(found.len() == 1 && found[0].starts_with("record sales/1/1/0 is neither"), "{found:?}");
+}

@@ -114,6 +114,16 @@ async fn the_columns_say_how_they_may_be_compared() {
 }
 
 #[tokio::test]
+async fn a_long_expression_over_sums_is_planned() {
+    let factors = |by: &str| format!("SELECT sum(price){} AS s FROM t", by.repeat(40));
+    for sql in [factors(" * 1.5"), factors(" / 1.5"), factors(" * sum(price)"), factors(" - sum(price) / sum(amount)")]
+    {
+        let found = lines(&whole(&sql, &[few()], MEMORY).await.unwrap());
+        assert_eq!(found.len(), 1, "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn what_fails_says_so() {
     let bad = "SELECT 1 / count AS q FROM t";
     let error = whole(bad, &[vec![event("a", 0, 1)]], MEMORY).await.unwrap_err();

@@ -110,6 +110,8 @@ pub(super) async fn every_position_is_visited(letters: &dyn DeadLetters) {
 pub(super) async fn copies_stand_under_both_functions(letters: &dyn DeadLetters) {
     let other = DeadLetter { reason: "an older plan's".into(), ..letter("copied_to", 1) };
     letters.put(&[letter("copied", 1), letter("copied", 2), other, letter("copied_to", 3)]).await.unwrap();
+    letters.put(&[letter("copied", 4)]).await.unwrap();
+    letters.remove("suite.copied", &[letter("", 4).position]).await.unwrap();
     for _ in 0..2 {
         letters.copy("suite.copied", "suite.copied_to").await.unwrap();
     }
@@ -120,6 +122,17 @@ pub(super) async fn copies_stand_under_both_functions(letters: &dyn DeadLetters)
     };
     assert_eq!(sorted("copied_to").await, [1, 2, 3].map(|offset| letter("copied_to", offset)));
     assert_eq!(sorted("copied").await, [1, 2].map(|offset| letter("copied", offset)));
+}
+
+pub(super) async fn older_letters_are_listed_when_newer_ones_were_removed(letters: &dyn DeadLetters) {
+    let of = |offsets: std::ops::Range<i64>| offsets.map(|offset| letter("emptied", offset)).collect::<Vec<_>>();
+    letters.put(&of(0..50)).await.unwrap();
+    letters.put(&of(50..350)).await.unwrap();
+    let positions: Vec<_> = of(50..350).into_iter().map(|letter| letter.position).collect();
+    letters.remove("suite.emptied", &positions).await.unwrap();
+    for limit in [10, 40, 100] {
+        assert_eq!(list(letters, "emptied", limit).await.len(), limit.min(50));
+    }
 }
 
 pub(super) async fn a_removed_letter_is_gone_until_it_comes_again(letters: &dyn DeadLetters) {

@@ -128,6 +128,7 @@ macro_rules! dead_letter_tests {
                 every_position_is_visited,
                 copies_stand_under_both_functions,
                 a_removed_letter_is_gone_until_it_comes_again,
+                older_letters_are_listed_when_newer_ones_were_removed,
             }
         }
     };
