@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_codec::{JsonDecoder, JsonOptions, full_schema};
-use millstream_core::Decode;
+use millstream_core::{Decode, meta};
 use millstream_pipeline::{Diagnostic, Format, Function, Pipeline, Reading, Topic};
 use millstream_sql::{Input, Planned, ReferenceTable, SqlError, Statement};
 
@@ -75,8 +75,12 @@ fn statement<'a>(
 ) -> Statement<'a> {
     let topics = topics_of(pipeline, reading).into_iter();
     let inputs = topics.map(|(name, topic)| Input { name: name.clone(), schema: full_schema(&topic.schema) });
-    Statement { sql: &reading.sql.text, inputs: inputs.collect(), references, into: &function.into.name }
+    let carried: &[&str] = if function.into.system.is_log() { &CARRIED } else { &[] };
+    Statement { sql: &reading.sql.text, inputs: inputs.collect(), references, into: &function.into.name, carried }
 }
+
+/// What a record that is made of another one takes from it.
+const CARRIED: [&str; 3] = [meta::OFFSET, meta::TIMESTAMP, meta::HEADERS];
 
 fn topics_of<'a>(pipeline: &'a Pipeline, reading: &Reading) -> Vec<(&'a String, &'a Topic)> {
     reading.topics().filter_map(|topic| pipeline.topics.get_key_value(topic)).collect()

@@ -11,7 +11,7 @@ use arrow::{
     },
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use millstream_core::{Error, Result};
+use millstream_core::{Encode, Error, Result};
 
 use crate::{column::Column, epoch_scale, time};
 
@@ -34,13 +34,15 @@ impl JsonEncoder {
         Column::record(schema.fields(), 0)?;
         Ok(Self { schema })
     }
+}
 
+impl Encode for JsonEncoder {
     /// One JSON object per row, without a newline.
     ///
     /// # Errors
     /// `Stop` if the batch's columns differ from the schema; `Poison` for a value that JSON can't hold: an infinite
     /// float, NaN, or a time outside the years 0001 to 9999.
-    pub fn encode(&self, rows: &RecordBatch) -> Result<Vec<Vec<u8>>> {
+    fn encode(&self, rows: &RecordBatch) -> Result<Vec<Vec<u8>>> {
         let types = |fields: &Fields| fields.iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
         if types(rows.schema_ref().fields()) != types(self.schema.fields()) {
             return Err(Error::stop("internal: the rows to encode as JSON don't have the encoder's columns"));

@@ -3,16 +3,17 @@ use std::sync::Arc;
 use arrow::{
     array::{
         Array as _, ArrayRef, BinaryBuilder, Int32Array, Int64Array, StringArray, StringBuilder,
-        TimestampMicrosecondArray,
+        TimestampMicrosecondArray, UInt32Array, new_null_array,
     },
+    compute::take,
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
-use millstream_core::{Batch, META_COLUMNS, TopicPartition, meta, timestamp_type};
+use millstream_core::{Batch, META_COLUMNS, TopicPartition, headers_type, meta, timestamp_type};
 
 /// The topic's fields, followed by all [`META_COLUMNS`]: the columns that a function's SQL may name.
 ///
 /// `_topic` text, `_partition` int, `_offset` bigint, `_timestamp` timestamp in UTC with microseconds, `_key` text or
-/// null, `_order` bytes.
+/// null, `_headers` a map or null, `_order` bytes.
 pub fn full_schema(schema: &Schema) -> SchemaRef {
     let meta = META_COLUMNS.iter().map(|name| Arc::new(field(name)));
     let fields = schema.fields().iter().cloned().chain(meta).collect::<Vec<_>>();
@@ -26,9 +27,10 @@ pub(crate) fn field(name: &str) -> Field {
         meta::OFFSET => DataType::Int64,
         meta::TIMESTAMP => timestamp_type(),
         meta::ORDER => DataType::Binary,
+        meta::HEADERS => headers_type(),
         _ => DataType::Utf8,
     };
-    Field::new(name, data_type, name == meta::KEY)
+    Field::new(name, data_type, name == meta::KEY || name == meta::HEADERS)
 }
 
 /// The data of the meta columns, for the good records of a batch.
@@ -54,6 +56,7 @@ impl Rows<'_> {
                 TimestampMicrosecondArray::from_iter_values(self.kafka_us.iter().copied()).with_timezone("UTC"),
             ),
             meta::ORDER => self.order(partition),
+            meta::HEADERS => self.headers(),
             _ => self.keys(),
         }
     }
@@ -71,6 +74,13 @@ impl Rows<'_> {
             texts.append_option(key.and_then(|key| std::str::from_utf8(key).ok()));
         }
         Arc::new(texts.finish())
+    }
+
+    fn headers(&self) -> ArrayRef {
+        let wanted = UInt32Array::from_iter_values(self.index.iter().map(|index| *index as u32));
+        // The indices are those of the batch: this can't fail.
+        let of_rows = self.batch.headers().and_then(|headers| take(headers, &wanted, None).ok());
+        of_rows.unwrap_or_else(|| new_null_array(&headers_type(), self.index.len()))
     }
 
     fn order(&self, partition: &TopicPartition) -> ArrayRef {

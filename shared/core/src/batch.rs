@@ -82,6 +82,15 @@ impl Batch {
         self.headers.as_ref()
     }
 
+    /// The first header of this name of one record.
+    pub fn find_header(&self, row: usize, name: &str) -> Option<&[u8]> {
+        let headers = self.headers.as_ref()?;
+        let (names, values) = (headers.keys().as_string::<i32>(), headers.values().as_binary::<i32>());
+        let ends = headers.value_offsets();
+        let mut entries = ends[row] as usize..ends[row + 1] as usize;
+        entries.find(|entry| names.value(*entry) == name).map(|entry| values.value(entry))
+    }
+
     /// The headers of one record, in order.
     pub fn headers_of(&self, row: usize) -> Vec<(String, Vec<u8>)> {
         let Some(headers) = &self.headers else { return Vec::new() };

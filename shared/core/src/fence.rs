@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Batch, Error, Lineage, Result, SOURCE_HEADER};
 
 /// What a sink knows of one input partition of one function. It lives with the data and moves in the same atomic step
 /// that makes the data visible; there is no other checkpoint anywhere.
@@ -44,6 +44,29 @@ impl Fence {
         }
     }
 
+    /// Which records of `batch` are above what this fence has seen of their upstream partitions, and what it has seen after
+    /// them: see [`crate::Lineage`]. `None` if no record says where it comes from.
+    pub fn find_new(&self, batch: &Batch) -> Option<(Vec<bool>, BTreeMap<String, (i64, i32)>)> {
+        batch.headers()?;
+        let lineages: Vec<_> =
+            (0..batch.len()).map(|row| batch.find_header(row, SOURCE_HEADER).and_then(Lineage::parse)).collect();
+        if lineages.iter().all(Option::is_none) {
+            return None;
+        }
+        let mut upstream = self.upstream.clone();
+        let mut is_new = |lineage: &Option<Lineage>| {
+            let Some(lineage) = lineage else { return true };
+            let partition = lineage.source.partition.to_string();
+            let is_new = upstream.get(&partition).is_none_or(|highest| *highest < lineage.order());
+            if is_new {
+                upstream.insert(partition, lineage.order());
+            }
+            is_new
+        };
+        let new = lineages.iter().map(&mut is_new).collect();
+        Some((new, upstream))
+    }
+
     /// [`Fence::upstream`] as the JSON text that a store keeps in a column.
     ///
     /// # Errors
@@ -66,6 +89,24 @@ impl Fence {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{BatchBuilder, TopicPartition};
+
+    #[test]
+    fn what_was_sent_again_is_not_new() {
+        let mut builder = BatchBuilder::new(TopicPartition::new("out", 1, 0));
+        let sources =
+            ["in/1/0/5/0", "in/1/0/5/1", "in/1/1/2/0", "in/1/0/5/0", "in/1/0/5/1", "in/1/0/7/0", "else", "in/1/0/6/0"];
+        for (offset, source) in (0..).zip(sources) {
+            builder.push(offset, 0, None, None, [("other", &b"x"[..]), (SOURCE_HEADER, source.as_bytes())]);
+        }
+        builder.push(8, 0, None, None, []);
+        let batch = builder.finish_read(0, 9);
+        let fence = Fence { upstream: BTreeMap::from([("in/1/1".to_owned(), (2, 0))]), ..Fence::starting_at(0) };
+        let (new, upstream) = fence.find_new(&batch).unwrap();
+        assert_eq!(new, [true, true, false, false, false, true, true, false, true]);
+        assert_eq!(upstream, BTreeMap::from([("in/1/0".to_owned(), (7, 0)), ("in/1/1".to_owned(), (2, 0))]));
+        assert_eq!(fence.find_new(&batch.after(8).unwrap()), None);
+    }
 
     #[test]
     fn upstream_positions_survive_their_text() {

@@ -1,4 +1,9 @@
-use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, RecordBatch, TimestampMicrosecondArray},
+    datatypes::{DataType, Field},
+};
 use async_trait::async_trait;
 
 use crate::{Batch, Result};
@@ -15,13 +20,23 @@ pub mod meta {
     pub const TIMESTAMP: &str = "_timestamp";
     /// The record's key as text (null where there is none or it is not UTF-8).
     pub const KEY: &str = "_key";
+    /// The record's headers (null where no record of the batch has any): see [`headers_type`].
+    pub const HEADERS: &str = "_headers";
     /// Event time, then position, as bytes that compare like them: how `first_value` and `last_value` decide.
     pub const ORDER: &str = "_order";
 }
 
 /// All [`meta`] columns.
-pub const META_COLUMNS: [&str; 6] =
-    [meta::TOPIC, meta::PARTITION, meta::OFFSET, meta::TIMESTAMP, meta::KEY, meta::ORDER];
+pub const META_COLUMNS: [&str; 7] =
+    [meta::TOPIC, meta::PARTITION, meta::OFFSET, meta::TIMESTAMP, meta::KEY, meta::HEADERS, meta::ORDER];
+
+/// The type of a record's headers: a map of names to bytes, in which names may repeat, as [`Batch::headers`] has them.
+pub fn headers_type() -> DataType {
+    let key = Field::new("keys", DataType::Utf8, false);
+    let value = Field::new("values", DataType::Binary, true);
+    let entry = Field::new("entries", DataType::Struct(vec![key, value].into()), false);
+    DataType::Map(Arc::new(entry), false)
+}
 
 /// A record that can't be processed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +69,15 @@ pub trait Decode: Send + Sync {
     fn decode(&self, batch: &Batch) -> Result<Decoded>;
 }
 
+/// Columns to bytes, for one topic. Pure: equal input gives equal output.
+pub trait Encode: Send + Sync {
+    /// One value per row.
+    ///
+    /// # Errors
+    /// `Stop` if the columns are not those that it encodes, `Poison` for a value that the format can't hold.
+    fn encode(&self, rows: &RecordBatch) -> Result<Vec<Vec<u8>>>;
+}
+
 /// Columns to the rows of a table. Pure: equal input gives equal output, and the output of a batch is, after merging,
 /// that of its parts.
 #[async_trait]
@@ -69,6 +93,17 @@ pub trait Transform: Send + Sync {
 
 /// Keeps the columns of a decoded batch together while rows are left out.
 impl Decoded {
+    /// Only what the batch's records give for which `wanted` is true: rows and bad records. One entry per record of the batch.
+    ///
+    /// # Errors
+    /// `Stop` on a length mismatch, which is a defect.
+    pub fn only(mut self, wanted: &[bool]) -> Result<Self> {
+        let is_wanted = |index: usize| wanted.get(index).copied().unwrap_or(false);
+        self.bad.retain(|bad| is_wanted(bad.index));
+        let keep = self.index.iter().map(|index| is_wanted(*index)).collect::<Vec<_>>();
+        self.filter(&keep.into())
+    }
+
     /// Without the rows for which `keep` is false; `keep` has one entry per row.
     ///
     /// # Errors

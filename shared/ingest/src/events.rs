@@ -2,14 +2,11 @@ use arrow::{
     array::{ArrayRef, RecordBatch},
     datatypes::SchemaRef,
 };
-use millstream_codec::JsonEncoder;
-use millstream_core::{Error, NewRecord, Result};
+use millstream_codec::{JsonEncoder, Keys};
+use millstream_core::{Encode as _, Error, NewRecord, Result};
 use millstream_pipeline::{Generator, Making, Topic};
 
-use crate::{
-    keys::{Key, Keys},
-    maker::Maker,
-};
+use crate::maker::{Key, Maker};
 
 /// The most walks that one field may have: one for each value of the key, about 100 bytes each.
 const MAX_WALKS: i128 = 1_000_000;

@@ -6,11 +6,9 @@ use std::{
 };
 
 use arrow::datatypes::Field;
-use millstream_codec::{JsonDecoder, JsonOptions};
+use millstream_codec::{JsonDecoder, JsonOptions, Keys};
 use millstream_core::{BatchBuilder, Decode as _, Error, NewRecord, Result, TopicPartition};
 use millstream_pipeline::Topic;
-
-use crate::keys::Keys;
 
 mod csv;
 mod jsonl;

@@ -53,7 +53,6 @@
 mod events;
 mod file;
 mod generate;
-mod keys;
 mod maker;
 mod pace;
 mod produce;

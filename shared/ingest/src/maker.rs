@@ -13,7 +13,8 @@ use millstream_pipeline::Generator;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Value as Json;
 
-use crate::keys::Key;
+/// The key of a record, if it has one.
+pub(crate) type Key = Option<Vec<u8>>;
 
 /// Makes the column of one field, a portion at a time.
 #[derive(Debug)]

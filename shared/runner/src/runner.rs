@@ -177,9 +177,11 @@ impl Runner {
     /// can't be stored.
     async fn write(&self, fence: &Fence, work: &Batch, refused: Option<String>) -> Result<Fence> {
         fault::point("runner.before_decode");
+        let hop = fence.find_new(work);
+        let new = hop.as_ref().map(|(new, _)| new.as_slice());
         let done = match refused {
             Some(reason) => self.refuse(fence, work, reason),
-            None => self.transform(fence, work).await?,
+            None => self.transform(fence, work, new).await?,
         };
         let without_rows = done.rows.iter().all(|rows| rows.num_rows() == 0);
         let _in_flight = match done.bad.first() {
@@ -194,6 +196,9 @@ impl Runner {
         to.next_offset = work.range().end;
         to.last_timestamp_ms = work.timestamps_ms().values().last().copied().or(fence.last_timestamp_ms);
         to.max_event_time_us = done.max_event_time_us;
+        if let Some((_, upstream)) = hop {
+            to.upstream = upstream;
+        }
         let rows: usize = done.rows.iter().map(RecordBatch::num_rows).sum();
         to.rows += rows as i64;
         self.parts.sink.write(work.partition(), fence, &to, &done.rows).await.map_err(|error| match error {
@@ -247,13 +252,17 @@ impl Runner {
         catch_unwind(AssertUnwindSafe(|| decoder.decode(work))).unwrap_or_else(|_| Err(panicked("the decoder")))
     }
 
-    async fn transform(&self, fence: &Fence, work: &Batch) -> Result<Transformed> {
+    /// `new` says which records the function that wrote them has not sent before, if one has written them.
+    async fn transform(&self, fence: &Fence, work: &Batch, new: Option<&[bool]>) -> Result<Transformed> {
         let before_us = fence.max_event_time_us;
         if work.is_empty() {
             let (outcome, max_event_time_us) = (Outcome::default(), before_us);
             return Ok(Transformed { rows: vec![], bad: vec![], outcome, max_event_time_us });
         }
-        let decoded = self.decode(work)?;
+        let decoded = match new {
+            Some(new) => self.decode(work)?.only(new)?,
+            None => self.decode(work)?,
+        };
         let refused = decoded.bad.len();
         let outcome = Outcome { accepted: work.len().saturating_sub(refused), refused };
         let (decoded, max_event_time_us) = self.parts.timeliness.split(decoded, work, before_us)?;

@@ -21,6 +21,7 @@
 //!     inputs: vec![Input { name: "transaction".into(), schema }],
 //!     references: vec![],
 //!     into: "flow",
+//!     carried: &[],
 //! }))?;
 //! let columns: Vec<_> = planned.table.columns.iter().map(|column| column.name.as_str()).collect();
 //! assert_eq!(columns, ["curr_time", "branch", "batch_value"]);
@@ -34,6 +35,7 @@ mod above;
 mod advice;
 mod bound;
 mod calendar;
+mod carry;
 mod casts;
 mod checked;
 mod compare;

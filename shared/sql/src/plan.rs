@@ -20,6 +20,7 @@ use millstream_core::{Column, Role, Table, Transform};
 
 use crate::{
     above::View,
+    carry::carry,
     casts,
     error::{Result, SqlError},
     fingerprint::fingerprint,
@@ -93,7 +94,12 @@ async fn unguarded(statement: &Statement<'_>) -> Result<(Planned, SqlTransform)>
     let Split { above, aggregate } = refuse::split(&logical);
     let may_be_null = refuse::has_scalar_subquery(&logical);
     let (logical, mut columns, combine) = match aggregate {
-        None => (logical.clone(), appended(&logical), None),
+        None => {
+            let columns = appended(&logical);
+            let (logical, columns) = with_carried(logical, columns, statement)?;
+            (logical, columns, None)
+        }
+        Some(_) if !statement.carried.is_empty() => return Err(SqlError::new(AGGREGATED)),
         Some(aggregate) => {
             let merged = merge(&state, &aggregate, &above, &logical, &is_topic, statement.into).await?;
             (merged.partial, merged.columns, Some((merged.finisher, merged.view)))
@@ -163,6 +169,36 @@ fn appended(plan: &LogicalPlan) -> Vec<Column> {
         role: Role::Value,
     };
     plan.schema().fields().iter().map(column).collect()
+}
+
+/// Why groups can't be written where every row comes from one record.
+const AGGREGATED: &str = "a topic gets one record for each row of one event, and a group has several: its sums would change with \
+                          each batch. Leave GROUP BY and aggregates out, and sum in a function that writes a table";
+
+/// The plan and its columns with what goes along with every row.
+fn with_carried(
+    plan: LogicalPlan,
+    mut columns: Vec<Column>,
+    statement: &Statement<'_>,
+) -> Result<(LogicalPlan, Vec<Column>)> {
+    if statement.carried.is_empty() {
+        return Ok((plan, columns));
+    }
+    if let Some(own) = columns.iter().find(|column| statement.carried.contains(&column.name.as_str())) {
+        let name = &own.name;
+        return Err(SqlError::new(format!(
+            "a record has its own `{name}`, so no field can have this name: call it something else, as in {name} AS source{name}"
+        )));
+    }
+    let plan = carry(plan, statement.carried, &|name| statement.reads(name))?;
+    let behind = plan.schema().fields().iter().skip(columns.len());
+    columns.extend(behind.map(|field| Column {
+        name: field.name().clone(),
+        data_type: field.data_type().clone(),
+        nullable: true,
+        role: Role::Value,
+    }));
+    Ok((plan, columns))
 }
 
 /// The columns that the scans of each topic read, once the optimizer has pushed the projections down.

@@ -218,7 +218,8 @@ mod tests {
     async fn outcome(sql: &str, texts: usize, limit: usize) -> Result<Vec<RecordBatch>, DataFusionError> {
         let schema = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8, false)]));
         let inputs = vec![Input { name: "t".into(), schema: Arc::clone(&schema) }];
-        let state = session(&Statement { sql, inputs: inputs.clone(), references: vec![], into: "out" }).unwrap();
+        let state =
+            session(&Statement { sql, inputs: inputs.clone(), references: vec![], into: "out", carried: &[] }).unwrap();
         let logical = state.statement_to_plan(parse(&state, sql, &inputs)?.unwrap()).await?;
         let plan = state.create_physical_plan(&state.optimize(&logical)?).await?;
         let column: ArrayRef = Arc::new(StringArray::from_iter_values((0..texts).map(|text| format!("{text:01000}"))));

@@ -179,6 +179,7 @@ mod tests {
             inputs: vec![Input { name: "t".into(), schema: numbers() }],
             references: vec![Arc::new(ReferenceTable::new("r", numbers()))],
             into: "out",
+            carried: &[],
         };
         let state = session(&statement).unwrap();
         let logical = state.statement_to_plan(parse(&state, sql, &statement.inputs).unwrap().unwrap()).await.unwrap();

@@ -15,6 +15,9 @@ pub struct Statement<'a> {
     pub references: Vec<Arc<ReferenceTable>>,
     /// The name of the table that the rows go to.
     pub into: &'a str,
+    /// The columns of the topics' records that go along with every row, behind those that the statement selects: what a sink
+    /// without merged rows needs to know of where a row comes from.
+    pub carried: &'a [&'a str],
 }
 
 impl Statement<'_> {

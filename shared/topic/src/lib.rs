@@ -1,4 +1,4 @@
-//! Dead letters in a topic, on any log and producer.
+//! What functions keep in topics, on any log and producer: dead letters, and the records of a function whose sink is a topic.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -14,7 +14,12 @@
 //! ```
 
 mod dead_letters;
+mod kept;
 mod newest;
 mod record;
+mod rows;
+mod scan;
+mod sink;
 
 pub use dead_letters::TopicDeadLetters;
+pub use sink::{Key, Shape, Texts, TopicSink};

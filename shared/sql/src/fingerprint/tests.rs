@@ -11,7 +11,10 @@ async fn of(sql: &str) -> String {
     let references =
         ["r", "s"].map(|name| Arc::new(ReferenceTable::new(name, Arc::new(Schema::new(fields(&["x", "y"]))))));
     let inputs = vec![Input { name: "t".into(), schema }];
-    plan(&Statement { sql, inputs, references: references.to_vec(), into: "out" }).await.unwrap().fingerprint
+    plan(&Statement { sql, inputs, references: references.to_vec(), into: "out", carried: &[] })
+        .await
+        .unwrap()
+        .fingerprint
 }
 
 #[tokio::test]

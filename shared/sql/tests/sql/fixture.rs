@@ -94,7 +94,13 @@ pub fn statement(sql: &str) -> Statement<'_> {
     let columns: Vec<ArrayRef> =
         vec![Arc::new(StringArray::from(vec!["a", "b"])), Arc::new(StringArray::from(vec![Some("Rome"), None]))];
     branches.set(vec![RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()]);
-    Statement { sql, inputs: vec![named("t"), named("u")], references: vec![Arc::new(branches)], into: "out" }
+    Statement {
+        sql,
+        inputs: vec![named("t"), named("u")],
+        references: vec![Arc::new(branches)],
+        into: "out",
+        carried: &[],
+    }
 }
 
 pub async fn planned(sql: &str) -> Planned {

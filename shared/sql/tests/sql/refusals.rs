@@ -61,7 +61,7 @@ async fn what_cannot_be_merged_is_refused_with_a_remedy() {
 async fn planned_without_nulls(sql: &str) -> Result<(), String> {
     let fields = schema().fields().iter().map(|field| field.as_ref().clone().with_nullable(false)).collect::<Vec<_>>();
     let inputs = vec![Input { name: "t".into(), schema: Arc::new(Schema::new(fields)) }];
-    let planned = plan(&Statement { sql, inputs, references: Vec::new(), into: "out" }).await;
+    let planned = plan(&Statement { sql, inputs, references: Vec::new(), into: "out", carried: &[] }).await;
     planned.map(|_| ()).map_err(|error| error.to_string())
 }
 
@@ -116,7 +116,7 @@ async fn a_statement_that_passes_with_nulls_alone_is_refused() {
 async fn planned_over(data_type: DataType, sql: &str) -> Result<(), String> {
     let schema = Arc::new(Schema::new(vec![Field::new("x", data_type, false)]));
     let inputs = vec![Input { name: "t".into(), schema }];
-    let planned = plan(&Statement { sql, inputs, references: Vec::new(), into: "out" }).await;
+    let planned = plan(&Statement { sql, inputs, references: Vec::new(), into: "out", carried: &[] }).await;
     planned.map(|_| ()).map_err(|error| error.to_string())
 }
 

@@ -47,7 +47,6 @@ mod group_offsets;
 mod headers;
 mod log;
 mod owner;
-mod partitioner;
 mod produce;
 mod remove;
 mod replace;

@@ -1,14 +1,13 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use async_trait::async_trait;
-use millstream_core::{NewRecord, Position, Producer, Result, TopicPartition};
+use millstream_core::{NewRecord, Position, Producer, Result, TopicPartition, partition_of};
 use rusqlite::{Connection, params};
 
 use crate::{
     Embedded,
     connections::Work,
     headers::headers_to_bytes,
-    partitioner::partition_of,
     topics::{find_partition, find_topic, no_partition},
 };
 

@@ -4,15 +4,13 @@ use arrow::{
     array::{Array as _, ArrayRef, AsArray as _, RecordBatch},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
-use millstream_codec::JsonEncoder;
-use millstream_core::{Error, Result};
+use millstream_core::{Encode as _, Error, Result};
 
-/// The key of a record, if it has one.
-pub(crate) type Key = Option<Vec<u8>>;
+use crate::JsonEncoder;
 
 /// Writes the values of a field as record keys: a string as it is, anything else as its JSON without quotes.
 #[derive(Debug)]
-pub(crate) struct Keys {
+pub struct Keys {
     schema: SchemaRef,
     encoder: JsonEncoder,
 }
@@ -22,13 +20,19 @@ const BEFORE: &[u8] = b"{\"k\":";
 
 impl Keys {
     /// For the values of this field.
-    pub(crate) fn new(field: &Field) -> Result<Self> {
+    ///
+    /// # Errors
+    /// `Stop` for a type that has no JSON.
+    pub fn new(field: &Field) -> Result<Self> {
         let schema = Arc::new(Schema::new(vec![field.clone().with_name("k").with_nullable(true)]));
         Ok(Self { schema: schema.clone(), encoder: JsonEncoder::new(schema)? })
     }
 
     /// The key of each row; null has no key.
-    pub(crate) fn texts(&self, column: &ArrayRef) -> Result<Vec<Key>> {
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn texts(&self, column: &ArrayRef) -> Result<Vec<Option<Vec<u8>>>> {
         if column.data_type() == &DataType::Utf8 {
             return Ok(column
                 .as_string::<i32>()

@@ -1,7 +1,7 @@
 /// The partition of a key, as Kafka's default partitioner has it: murmur2 of the bytes, without its sign, modulo the
 /// number of partitions (`org.apache.kafka.clients.producer.internals.BuiltInPartitioner.partitionForKey`). So a pipeline
 /// puts a key on the same partition number here and on a broker.
-pub(crate) fn partition_of(key: &[u8], partitions: i32) -> i32 {
+pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
     (murmur2(key) & 0x7fff_ffff) as i32 % partitions.max(1)
 }
 

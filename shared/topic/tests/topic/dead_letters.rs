@@ -1,5 +1,4 @@
 //! Letters in a topic against the conformance suite, and how far a listing looks back.
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::sync::Arc;
 

@@ -1,0 +1,5 @@
+//! What functions keep in topics, against the conformance suites.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod dead_letters;
+mod sink;

@@ -1,0 +1,59 @@
+//! A function's topic against the conformance suite, and what is a topic's alone: lineage, partitions, what is sent again.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use millstream_codec::{JsonDecoder, JsonEncoder, JsonOptions, Tombstones};
+use millstream_core::{ManualClock, Sink, Table, meta};
+use millstream_testkit::{
+    MemoryLog,
+    conformance::{SinkCheck, SinkHarness},
+};
+use millstream_topic::{Shape, TopicSink};
+
+/// A log for each store.
+#[derive(Default)]
+struct Logs(Mutex<HashMap<String, MemoryLog>>);
+
+fn own(table: &Table) -> SchemaRef {
+    let carried = [meta::OFFSET, meta::TIMESTAMP, meta::HEADERS];
+    let fields = table.schema().fields().iter().filter(|field| !carried.contains(&field.name().as_str())).cloned().collect::<Vec<_>>();
+    Arc::new(Schema::new(fields.iter().map(|field| Field::new(field.name(), field.data_type().clone(), true)).collect::<Vec<_>>()))
+}
+
+fn sink_of(log: &MemoryLog, function: &str, table: Table) -> TopicSink<MemoryLog> {
+    let schema = own(&table);
+    let (columns, event_time, tombstones) = (None, None, Tombstones::DeadLetter);
+    let shape = Shape {
+        topic: table.name.clone(),
+        generation: 1,
+        partitions: 3,
+        key: None,
+        encode: Arc::new(JsonEncoder::new(Arc::clone(&schema)).unwrap()),
+        decode: Arc::new(JsonDecoder::new(JsonOptions { schema, columns, event_time, tombstones }).unwrap()),
+    };
+    let log = Arc::new(log.clone());
+    TopicSink::new(Arc::clone(&log), log, Arc::new(ManualClock::at_us(0)), function, table, shape, "suite.fences")
+}
+
+#[async_trait]
+impl SinkHarness for Logs {
+    async fn open(&self, store: &str, function: &str, table: Table) -> Arc<dyn Sink> {
+        let log = self.0.lock().unwrap().entry(store.to_owned()).or_default().clone();
+        Arc::new(sink_of(&log, function, table))
+    }
+
+    fn is_atomic(&self) -> bool {
+        false
+    }
+}
+
+async fn conforms(check: SinkCheck) {
+    check.run(&Logs::default()).await;
+}
+
+millstream_testkit::sink_tests!(conforms);
