@@ -36,6 +36,7 @@ mod letters;
 mod maker;
 mod open;
 mod opened;
+mod output;
 mod ownership;
 mod partitions;
 mod plan;

@@ -5,7 +5,7 @@ use millstream_core::{Decode, meta};
 use millstream_pipeline::{Diagnostic, Format, Function, Pipeline, Reading, Topic};
 use millstream_sql::{Input, Planned, ReferenceTable, SqlError, Statement};
 
-use crate::{NotRunnable, used::joined_by};
+use crate::{NotRunnable, output::find_misfit, used::joined_by};
 
 /// A function of a pipeline file, planned: all that is known of it without any service.
 pub struct FunctionPlan {
@@ -43,6 +43,10 @@ pub async fn plan_function(pipeline: &Pipeline, name: &str) -> Result<FunctionPl
     let planned = millstream_sql::plan(&statement).await.map_err(at)?;
     if planned.table.combine.is_some() {
         check_merging(function).map_err(|message| at(refusal(&message)))?;
+    }
+    if let Some(topic) = pipeline.topics.get(&function.into.name).filter(|_| function.into.system.is_log()) {
+        let misfit = find_misfit(&function.into.name, topic, function.key(), &planned.table);
+        misfit.map_or(Ok(()), |message| Err(at(refusal(&message))))?;
     }
     let mut decoders = BTreeMap::new();
     for (name, topic) in topics {

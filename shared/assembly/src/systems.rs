@@ -14,8 +14,9 @@ use millstream_topic::TopicDeadLetters;
 
 use crate::{
     Connections, Function, FunctionPlan, Home, NotRunnable, Standing,
-    open::find_store,
+    open::{find_log, find_store},
     opened::{OpenStore, Opener},
+    output::Output,
     ownership::{Ownership, Trial},
     plan_function,
     reference::{self, Reference},
@@ -32,6 +33,14 @@ pub struct Systems {
     written: BTreeMap<System, OpenStore>,
     /// The stores that references come from: the same, but where tables are embedded for a trial.
     joined: BTreeMap<System, OpenStore>,
+    /// The topics that functions write to, by name.
+    outputs: Arc<BTreeMap<String, Output>>,
+    clock: Arc<dyn Clock>,
+}
+
+/// The topic that holds the fences of a pipeline's functions that write to topics.
+pub(crate) fn fences_topic(pipeline: &str) -> String {
+    format!("{pipeline}.fences")
 }
 
 /// The topic that a pipeline's dead letters go to when its log keeps none itself.
@@ -46,7 +55,7 @@ impl Systems {
     /// # Errors
     /// `Stop` when an address or a setting can't be right, a system is not linked, or the data folder can't be made.
     pub fn open(pipeline: &Pipeline, connections: &Connections, clock: Arc<dyn Clock>) -> Result<Self> {
-        Self::open_used(&pipeline.name, Used::by(pipeline, pipeline.functions.keys()), connections, clock)
+        Self::open_used(pipeline, Used::by(pipeline, pipeline.functions.keys()), connections, clock)
     }
 
     /// The same for one function of the pipeline.
@@ -59,11 +68,11 @@ impl Systems {
         connections: &Connections,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        Self::open_used(&pipeline.name, Used::by(pipeline, [function]), connections, clock)
+        Self::open_used(pipeline, Used::by(pipeline, [function]), connections, clock)
     }
 
-    fn open_used(pipeline: &str, used: Used, connections: &Connections, clock: Arc<dyn Clock>) -> Result<Self> {
-        let mut opener = Opener::new(pipeline, connections, clock);
+    fn open_used(pipeline: &Pipeline, used: Used, connections: &Connections, clock: Arc<dyn Clock>) -> Result<Self> {
+        let mut opener = Opener::new(&pipeline.name, connections, Arc::clone(&clock));
         let (mut written, mut joined) = (BTreeMap::new(), BTreeMap::new());
         for system in used.written {
             written.insert(system, opener.written(system)?);
@@ -71,7 +80,8 @@ impl Systems {
         for system in used.joined {
             joined.insert(system, opener.joined(system)?);
         }
-        Ok(Self { connections: connections.clone(), log: opener.log()?, written, joined })
+        let (connections, log, outputs) = (connections.clone(), opener.log()?, Arc::new(Output::all_of(pipeline)));
+        Ok(Self { connections, log, written, joined, outputs, clock })
     }
 
     /// What to call the systems in front of a person, the log first; no secrets.
@@ -144,7 +154,10 @@ impl Systems {
     /// # Errors
     /// `Stop` when the table can't be in that store.
     pub fn sink(&self, function_id: &str, into: &Place, table: Table) -> Result<Arc<dyn Sink>> {
-        self.store_of(into)?.sink(function_id, table)
+        match self.outputs.get(&into.name).filter(|_| into.system.is_log()) {
+            Some(output) => output.sink(&self.log, Arc::clone(&self.clock), function_id, table),
+            None => self.store_of(into)?.sink(function_id, table),
+        }
     }
 
     /// The table of a function as its readers see it, whole: its columns and rows.
@@ -210,6 +223,9 @@ impl Systems {
     fn trial(&self, system: System) -> Result<Option<Trial>> {
         if !self.connections.is_trial() {
             return Ok(None);
+        }
+        if system.is_log() {
+            return Ok(Some(Trial::RealTable { variable: find_log().address.variable }));
         }
         Ok(Some(match self.home(system) {
             Some(Home::Connected) => Trial::RealTable { variable: find_store(system)?.address.variable },

@@ -59,6 +59,8 @@ pub struct Reading {
     pub ahead_ms: Option<i64>,
     /// What ends a batch.
     pub batch: Limits,
+    /// For a function that writes to a topic: the field whose value is the record's key; without it, records have no key.
+    pub key: Option<String>,
 }
 
 /// A SQL statement, with its place in the file.
@@ -87,6 +89,14 @@ impl Function {
         match &self.work {
             Work::Make(making) => Some(making),
             Work::Read(_) => None,
+        }
+    }
+
+    /// The field that is the key of the records it writes.
+    pub fn key(&self) -> Option<&str> {
+        match &self.work {
+            Work::Make(making) => making.key.as_deref(),
+            Work::Read(reading) => reading.key.as_deref(),
         }
     }
 

@@ -15,6 +15,8 @@ use crate::{
 pub enum Uses {
     /// Makes records and writes them to a topic.
     Ingest,
+    /// Makes records of a topic out of those of others: filters, flattens, joins references.
+    Transform,
     /// Sums windows of topics into a table that merges rows.
     Aggregate,
     /// Keeps every record of its topics as rows of a table or of files.
@@ -57,13 +59,26 @@ const MIB: usize = 1 << 20;
 const MAX_TOPICS: usize = 1_000;
 
 /// All kinds, in the order in which messages list them.
-pub(crate) static KINDS: [Kind; 3] = [
+pub(crate) static KINDS: [Kind; 4] = [
     Kind {
         uses: Uses::Ingest,
         name: "ingest",
         doc: "Makes records and writes them to a topic.",
         writes: Writes::Records,
         reads: None,
+    },
+    Kind {
+        uses: Uses::Transform,
+        name: "transform",
+        doc: "Makes records of a topic out of those of others: filters, flattens, joins references.",
+        writes: Writes::Records,
+        reads: Some(Reads {
+            most_topics: MAX_TOPICS,
+            sql: Sql::Required("a SELECT over its topics, which gives the fields of the topic that it writes to"),
+            // Small, to keep latency low.
+            batch: Limits { max_records: 32_000, max_bytes: 16 * MIB, max_wait_ms: 100 },
+            judges_time: false,
+        }),
     },
     Kind {
         uses: Uses::Aggregate,
@@ -110,9 +125,10 @@ impl Uses {
     }
 
     fn kind(self) -> &'static Kind {
-        let [ingest, aggregate, archive] = &KINDS;
+        let [ingest, transform, aggregate, archive] = &KINDS;
         match self {
             Self::Ingest => ingest,
+            Self::Transform => transform,
             Self::Aggregate => aggregate,
             Self::Archive => archive,
         }
@@ -130,7 +146,8 @@ pub(crate) fn names() -> String {
 }
 
 /// The fields of a function that only some kinds have.
-const MAKING: [&str; 2] = ["generate", "key"];
+const MAKING: [&str; 1] = ["generate"];
+const WRITING_RECORDS: [&str; 1] = ["key"];
 const READING: [&str; 5] = ["from", "sql", "start", "on_gap", "batch"];
 const JUDGING_TIME: [&str; 3] = ["late", "lateness", "ahead"];
 
@@ -143,6 +160,9 @@ impl Kind {
                 Some(format!("a function that uses `{name}` reads no topic"))
             }
             Some(_) if MAKING.contains(&field) => Some(format!("a function that uses `{name}` makes no records")),
+            _ if self.writes != Writes::Records && WRITING_RECORDS.contains(&field) => {
+                Some(format!("a function that uses `{name}` writes rows, which have no such thing"))
+            }
             Some(reads) if !reads.judges_time && JUDGING_TIME.contains(&field) => {
                 Some(format!("a function that uses `{name}` keeps every record, early or late"))
             }
@@ -178,12 +198,12 @@ mod tests {
         for kind in &KINDS {
             assert_eq!((kind.uses.name(), kind.uses.kind().uses), (kind.name, kind.uses));
         }
-        assert_eq!(names(), "ingest, aggregate or archive");
+        assert_eq!(names(), "ingest, transform, aggregate or archive");
     }
 
     #[test]
     fn the_fields_of_only_some_kinds_are_fields_of_a_function() {
-        for name in MAKING.iter().chain(&READING).chain(&JUDGING_TIME) {
+        for name in MAKING.iter().chain(&WRITING_RECORDS).chain(&READING).chain(&JUDGING_TIME) {
             assert!(FUNCTION.find(name).is_some(), "{name}");
         }
     }

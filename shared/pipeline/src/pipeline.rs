@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Diagnostic, Diagnostics, Fixture, Function, Making, Place, Reading, Reference, Topic,
+    Diagnostic, Diagnostics, Fixture, Function, Making, Place, Reading, Reference, Topic, circles,
     diagnostic::{Mark, Report},
     documentation,
     fields::{self, Fields},
@@ -150,8 +150,9 @@ impl Pipeline {
 
     /// The field that is the key of a topic's records, if a function of this file makes them.
     pub fn key_of(&self, topic: &str) -> Option<&str> {
-        let mut makers = self.makers().filter(|(_, function, _)| function.into.name == topic);
-        makers.find_map(|(_, _, making)| making.key.as_deref())
+        let mut writers =
+            self.functions.values().filter(|function| function.into.system.is_log() && function.into.name == topic);
+        writers.find_map(Function::key)
     }
 
     /// A path of this file, relative to where the program runs.
@@ -178,10 +179,11 @@ fn read_pipeline(node: &Node, text: &str, file: &Path, report: &mut Report) -> O
     let entries = required_section(&fields, "functions", report);
     for entry in &entries {
         if let Some((function, mark)) = function::read_function(entry, &topics, text, report) {
-            check_one_writer(&entry.key, &function.into, mark, &mut sinks, report);
+            check_one_writer(&entry.key, &function, mark, &mut sinks, report);
             functions.insert(entry.key.clone(), function);
         }
     }
+    circles::check(&functions, &entries, report);
     let references: Vec<(String, Option<Reference>)> = section(&fields, "references", report)
         .into_iter()
         .map(|entry| (entry.key.clone(), reference::read_reference(entry, &topics, folder, report)))
@@ -221,21 +223,20 @@ fn section<'a>(fields: &Fields<'a>, name: &str, report: &mut Report) -> Vec<&'a 
     entries.unwrap_or_default()
 }
 
+/// Who writes to each place, where that is said, and whether it makes records out of nothing.
+type Sinks = BTreeMap<Place, (String, Mark, bool)>;
+
 /// Two functions that merge into one table would each have a fence over the other's rows. In a system that merges, a table
 /// whose SQL needs a view keeps its states in `NAME_state`, so that name is taken too.
-fn check_one_writer(
-    name: &str,
-    into: &Place,
-    mark: Mark,
-    sinks: &mut BTreeMap<Place, (String, Mark)>,
-    report: &mut Report,
-) {
-    if into.system.is_log() {
-        return;
-    }
-    if let Some((other, Mark { line, .. })) = sinks.get(into) {
+fn check_one_writer(name: &str, function: &Function, mark: Mark, sinks: &mut Sinks, report: &mut Report) {
+    let (into, makes) = (&function.into, function.making().is_some());
+    if let Some((other, Mark { line, .. }, other_makes)) = sinks.get(into) {
+        if makes && *other_makes {
+            return;
+        }
         let writers = format!("by function `{other}` (line {line}) and by function `{name}`");
-        report.at(mark, format!("`{into}` is written {writers}; a table has one writer"));
+        let why = if into.system.is_log() { "a topic whose records are made of others' has" } else { "a table has" };
+        report.at(mark, format!("`{into}` is written {writers}; {why} one writer"));
         return;
     }
     let sibling = |name: &str| Place { system: into.system, name: name.to_owned() };
@@ -247,7 +248,7 @@ fn check_one_writer(
         let why = "the table with the shorter name can keep its states in the other one";
         report.at(mark, format!("`{into}` and `{other}` can't both be tables: {why}; rename one of them"));
     }
-    sinks.insert(into.clone(), (name.to_owned(), mark));
+    sinks.insert(into.clone(), (name.to_owned(), mark, makes));
 }
 
 fn read_tests(

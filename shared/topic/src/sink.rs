@@ -56,6 +56,7 @@ pub type Texts = dyn Fn(&ArrayRef) -> Result<Vec<Option<Vec<u8>>>> + Send + Sync
 pub struct TopicSink<L: ?Sized> {
     pub(crate) log: Arc<L>,
     producer: Arc<dyn Producer>,
+    fences_producer: Arc<dyn Producer>,
     clock: Arc<dyn Clock>,
     function: String,
     pub(crate) table: Table,
@@ -74,10 +75,12 @@ pub(crate) const CARRIED: [&str; 3] = [meta::OFFSET, meta::TIMESTAMP, meta::HEAD
 
 impl<L: Log + Topics + ?Sized> TopicSink<L> {
     /// A sink of `function` (as `pipeline.function`). `fences` is the name of the topic that holds fences, which several
-    /// functions may share; `producer` compresses as the topic says.
+    /// functions may share; `producer` compresses as
+    /// the topic says, and `fences_producer` not at all.
     pub fn new(
         log: Arc<L>,
         producer: Arc<dyn Producer>,
+        fences_producer: Arc<dyn Producer>,
         clock: Arc<dyn Clock>,
         function: &str,
         table: Table,
@@ -86,7 +89,7 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
     ) -> Self {
         let (fences, function) = (TopicPartition::new(fences, 1, 0), function.to_owned());
         let (kept, term) = (Mutex::default(), AtomicI64::new(0));
-        Self { log, producer, clock, function, table, shape, fences, kept, term }
+        Self { log, producer, fences_producer, clock, function, table, shape, fences, kept, term }
     }
 
     /// What the fences' topic says now.
@@ -102,7 +105,7 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
 
     /// Appends `event`, and returns what is there after that. If two processes append at once, the first one counts.
     async fn tell(&self, event: &Event) -> Result<MutexGuard<'_, Kept>> {
-        self.producer.send(&self.fences.topic, vec![event.record()?]).await?;
+        self.fences_producer.send(&self.fences.topic, vec![event.record()?]).await?;
         self.kept().await
     }
 
@@ -213,7 +216,7 @@ impl<L: Log + Topics + ?Sized> Sink for TopicSink<L> {
         let (function, at) = self.place(partition);
         let term = self.term.load(Ordering::Relaxed);
         let moved = Event::Moved { function, partition: at, fence: to.clone(), term };
-        self.producer.send(&self.fences.topic, vec![moved.record()?]).await?;
+        self.fences_producer.send(&self.fences.topic, vec![moved.record()?]).await?;
         Ok(())
     }
 

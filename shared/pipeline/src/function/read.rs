@@ -38,13 +38,12 @@ pub(crate) fn read_function(
     }
     let into_node = fields.require("into", "its one sink, such as `postgres.totals`", report);
     let into = into_node.and_then(|node| place::read_sink(node, kind, &fields, topics, report));
+    let topic = into.as_ref().filter(|into| into.system == System::Topic);
+    let topic = topic.and_then(|into| topics.get(&into.name)?.as_ref());
     let work = match kind.map(|kind| kind.reads.as_ref()) {
-        Some(None) => {
-            let topic = into.as_ref().filter(|into| into.system == System::Topic);
-            let topic = topic.and_then(|into| topics.get(&into.name)?.as_ref());
-            read_making(&fields, topic, report).map(Work::Make)
-        }
-        Some(Some(reads)) => read_reading(reads, &fields, topics, file_text, report).map(Work::Read),
+        Some(None) => read_making(&fields, topic, report).map(Work::Make),
+        Some(Some(reads)) => read_reading(reads, &fields, topics, file_text, report)
+            .map(|reading| Work::Read(Reading { key: read_key(&fields, topic, report), ..reading })),
         None => {
             // Its topics can be wrong too, whatever kind it is.
             fields.get("from").and_then(|node| place::read_sources(node, usize::MAX, &fields, topics, report));
@@ -91,7 +90,7 @@ fn read_reading(
     };
     let (start, on_gap) = (fields.choice("start", &STARTS, report), fields.choice("on_gap", &ON_GAPS, report));
     let batch = read_batch(reads.batch, fields, report);
-    Some(Reading { from: from?, sql: sql?, start, on_gap, lateness_ms, ahead_ms, batch })
+    Some(Reading { from: from?, sql: sql?, start, on_gap, lateness_ms, ahead_ms, batch, key: None })
 }
 
 /// The statement of the file, or the default for `from` (none when that is wrong, and reported).

@@ -21,8 +21,16 @@ struct Logs(Mutex<HashMap<String, MemoryLog>>);
 
 fn own(table: &Table) -> SchemaRef {
     let carried = [meta::OFFSET, meta::TIMESTAMP, meta::HEADERS];
-    let fields = table.schema().fields().iter().filter(|field| !carried.contains(&field.name().as_str())).cloned().collect::<Vec<_>>();
-    Arc::new(Schema::new(fields.iter().map(|field| Field::new(field.name(), field.data_type().clone(), true)).collect::<Vec<_>>()))
+    let fields = table
+        .schema()
+        .fields()
+        .iter()
+        .filter(|field| !carried.contains(&field.name().as_str()))
+        .cloned()
+        .collect::<Vec<_>>();
+    Arc::new(Schema::new(
+        fields.iter().map(|field| Field::new(field.name(), field.data_type().clone(), true)).collect::<Vec<_>>(),
+    ))
 }
 
 fn sink_of(log: &MemoryLog, function: &str, table: Table) -> TopicSink<MemoryLog> {
@@ -37,7 +45,16 @@ fn sink_of(log: &MemoryLog, function: &str, table: Table) -> TopicSink<MemoryLog
         decode: Arc::new(JsonDecoder::new(JsonOptions { schema, columns, event_time, tombstones }).unwrap()),
     };
     let log = Arc::new(log.clone());
-    TopicSink::new(Arc::clone(&log), log, Arc::new(ManualClock::at_us(0)), function, table, shape, "suite.fences")
+    TopicSink::new(
+        Arc::clone(&log),
+        Arc::clone(&log) as _,
+        log,
+        Arc::new(ManualClock::at_us(0)),
+        function,
+        table,
+        shape,
+        "suite.fences",
+    )
 }
 
 #[async_trait]
