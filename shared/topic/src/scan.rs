@@ -94,7 +94,11 @@ fn is_wanted(lineage: Option<&Lineage>, below: &HashMap<&TopicPartition, i64>, s
     if highest.is_some_and(|highest| *highest >= lineage.order()) {
         return false;
     }
-    let is_below = below.get(&lineage.source.partition).is_none_or(|next| lineage.source.offset < *next);
+    let is_below = match below.get(&lineage.source.partition) {
+        Some(next) => lineage.source.offset < *next,
+        // Of a partition that the function has not begun when the fences were read, or somebody else's.
+        None => below.keys().all(|known| known.topic != lineage.source.partition.topic) && !below.is_empty(),
+    };
     if is_below {
         seen.insert(lineage.source.partition.clone(), lineage.order());
     }

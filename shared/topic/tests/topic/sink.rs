@@ -33,17 +33,22 @@ fn own(table: &Table) -> SchemaRef {
     ))
 }
 
-fn sink_of(log: &MemoryLog, function: &str, table: Table) -> TopicSink<MemoryLog> {
-    let schema = own(&table);
+/// Records without a key, as JSON.
+pub(crate) fn shape_of(table: &Table) -> Shape {
+    let schema = own(table);
     let (columns, event_time, tombstones) = (None, None, Tombstones::DeadLetter);
-    let shape = Shape {
+    Shape {
         topic: table.name.clone(),
         generation: 1,
         partitions: 3,
         key: None,
         encode: Arc::new(JsonEncoder::new(Arc::clone(&schema)).unwrap()),
         decode: Arc::new(JsonDecoder::new(JsonOptions { schema, columns, event_time, tombstones }).unwrap()),
-    };
+    }
+}
+
+fn sink_of(log: &MemoryLog, function: &str, table: Table) -> TopicSink<MemoryLog> {
+    let shape = shape_of(&table);
     let log = Arc::new(log.clone());
     TopicSink::new(
         Arc::clone(&log),
