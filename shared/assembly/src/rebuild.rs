@@ -81,6 +81,7 @@ impl Systems {
             table,
             owner: owner.clone(),
             record: holding.record.clone(),
+            old_table: None,
             topics: function.subscription.topics.clone(),
             drop_dependents: false,
         };

@@ -161,7 +161,10 @@ fn renamed(name: &str) -> String {
     format!("{name}{OLD_SUFFIX}")
 }
 
-async fn at<C: GenericClient>(here: &Catalog<'_, C>, name: &str) -> Result<Option<(Relation, Option<String>)>> {
+pub(super) async fn at<C: GenericClient>(
+    here: &Catalog<'_, C>,
+    name: &str,
+) -> Result<Option<(Relation, Option<String>)>> {
     let found = here.query(AT_NAME, &[(&quote_identifier(name), Type::TEXT)]).await?;
     let Some(row) = found.first() else { return Ok(None) };
     let is_view = match row.get::<_, String>(1).as_str() {

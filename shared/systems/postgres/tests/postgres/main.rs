@@ -4,6 +4,7 @@
 mod concurrency;
 mod conformance;
 mod faults;
+mod neighbours;
 mod rebuilds;
 mod support;
 mod tables;
@@ -38,6 +39,8 @@ on_both_ways! {
     faults::a_connection_lost_while_idle_is_replaced,
     faults::a_write_whose_time_is_up_twice_is_too_large,
     faults::a_failed_authentication_says_what_to_check,
+    neighbours::nothing_is_removed_that_no_rebuild_has_made,
+    neighbours::what_a_rebuild_has_made_is_removed,
     rebuilds::results_keep_what_is_on_them,
     rebuilds::states_keep_what_is_on_them,
     rebuilds::results_become_states,
