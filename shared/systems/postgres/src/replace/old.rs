@@ -45,6 +45,8 @@ pub(super) struct Old {
     pub(super) public: Option<Relation>,
     /// The states.
     pub(super) states: Option<Relation>,
+    /// Does only the name say that these are the states? The view over them is missing, and the old plan is unknown.
+    may_be_others: bool,
 }
 
 impl Old {
@@ -55,8 +57,12 @@ impl Old {
         let states = format!("{public}_state");
         let found = at(here, public).await?;
         let (of_states, _) = at(here, &states).await?.unzip();
-        // A view over the states, or nothing because it was dropped.
-        let has_states = found.as_ref().is_none_or(|(relation, _)| relation.is_view);
+        let plan = replacement.old_table.as_ref();
+        let has_states = match &found {
+            Some((relation, _)) => relation.is_view,
+            // The view over them was dropped, perhaps.
+            None => replacement.record.is_some() && plan.is_none_or(|plan| plan.view.is_some()),
+        };
         if let Some((relation, comment)) = &found
             && relation.is_view
             && !comment.as_deref().is_some_and(|comment| comment.starts_with(VIEW_COMMENT))
@@ -70,8 +76,9 @@ impl Old {
             }
             Some(relation) if has_states && relation.is_view => Err(in_the_way(&states, "is a view")),
             of_states => {
-                let states = of_states.filter(|_| has_states && replacement.record.is_some());
-                Ok(Self { public: found.map(|(relation, _)| relation), states })
+                let states = of_states.filter(|_| has_states);
+                let may_be_others = found.is_none() && plan.is_none();
+                Ok(Self { public: found.map(|(relation, _)| relation), states, may_be_others })
             }
         }
     }
@@ -113,7 +120,12 @@ impl Old {
     pub(super) async fn unkept<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<Vec<String>> {
         let mut rows = here.query(UNKEPT, &[(&self.oids(), Type::OID_ARRAY)]).await?;
         rows.extend(here.query(SETTINGS, &[(&self.oids(), Type::OID_ARRAY)]).await?);
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        let mut unkept: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let states = self.states.iter().filter(|_| self.may_be_others);
+        unkept.extend(states.map(|states| {
+            format!("table {} (the view over it is missing, so that it may be somebody else's)", states.name)
+        }));
+        Ok(unkept)
     }
 
     pub(super) async fn rename_away<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<()> {

@@ -1,10 +1,10 @@
 //! A rebuild drops nothing of somebody else's: it leaves it alone, refuses, or names it.
 
-use millstream_core::{Error, Replace as _, Sink as _, Table};
+use millstream_core::{Error, Replace as _, Replaced, Replacement, Sink as _, Table};
 use millstream_postgres::PostgresSink;
 
 use crate::{
-    rebuilds::{fill, results, states},
+    rebuilds::{Nothing, Scene, fill, results, states},
     support::{Database, Way},
 };
 
@@ -64,5 +64,53 @@ pub async fn what_a_rebuild_has_made_is_removed(way: Way) {
         assert_eq!(database.ask(left).await, "0");
         beside.discard().await.unwrap();
         database.drop().await;
+    }
+}
+
+/// The old table was dropped by hand.
+pub async fn a_table_with_the_name_of_the_states_is_left_alone_or_named(way: Way) {
+    const STRANGER: &str = "DROP TABLE sold; CREATE TABLE sold_state AS SELECT 1 AS mine";
+    let scene = Scene::new(way, results("sold"), results).await;
+    scene.database.execute(STRANGER).await;
+    let unknown = Replacement { old_table: None, ..scene.replacement(false) };
+    let lost = scene.new.rehearse(&unknown).await.unwrap();
+    assert!(lost.len() == 1 && lost[0].contains("table sold_state"), "{lost:?}");
+    assert!(matches!(scene.new.take_place(&unknown, &Nothing).await, Err(Error::Stop(_))));
+    assert_eq!(scene.rehearse().await, [""; 0], "the recorded plan has no states");
+    scene.take_place().await;
+    assert_eq!(scene.database.ask("SELECT mine FROM sold_state").await, "1");
+    scene.database.drop().await;
+
+    let scene = Scene::new(way, results("sold"), states).await;
+    scene.database.execute(STRANGER).await;
+    let refused = scene.new.rehearse(&scene.replacement(true)).await.unwrap_err().to_string();
+    assert!(refused.contains("sold_state in PostgreSQL is needed for the states"), "{refused}");
+    scene.database.drop().await;
+}
+
+pub async fn states_without_their_view_are_replaced(way: Way) {
+    for new in [results, states] {
+        let scene = Scene::new(way, states("sold"), new).await;
+        scene.database.execute("DROP VIEW sold").await;
+        assert_eq!(scene.rehearse().await, [""; 0]);
+        scene.take_place().await;
+        assert_eq!(scene.database.ask("SELECT string_agg(shop, ',') FROM sold").await, "c");
+        scene.database.drop().await;
+    }
+}
+
+pub async fn states_of_a_version_without_owners_are_replaced(way: Way) {
+    let plans: [(Plan, &str); 2] = [(results, "1"), (states, "2")];
+    for (new, relations) in plans {
+        let scene = Scene::new(way, states("sold"), new).await;
+        scene.database.execute("DELETE FROM millstream_owners WHERE table_name = 'sold'").await;
+        let place = Replacement { record: None, old_table: None, ..scene.replacement(false) };
+        assert_eq!(scene.new.rehearse(&place).await.unwrap(), [""; 0]);
+        let replaced = scene.new.take_place(&place, &Nothing).await.unwrap();
+        assert!(matches!(replaced, Replaced::Done(_)), "{replaced:?}");
+        assert_eq!(scene.database.ask("SELECT string_agg(shop, ',') FROM sold").await, "c");
+        let left = "SELECT count(*) FROM pg_class WHERE relname LIKE 'sold%' AND relkind IN ('r', 'v')";
+        assert_eq!(scene.database.ask(left).await, relations);
+        scene.database.drop().await;
     }
 }
