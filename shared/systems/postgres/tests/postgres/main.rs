@@ -44,6 +44,7 @@ on_both_ways! {
     neighbours::a_table_with_the_name_of_the_states_is_left_alone_or_named,
     neighbours::states_without_their_view_are_replaced,
     neighbours::states_of_a_version_without_owners_are_replaced,
+    neighbours::who_wrote_to_the_states_writes_to_the_results,
     rebuilds::results_keep_what_is_on_them,
     rebuilds::states_keep_what_is_on_them,
     rebuilds::results_become_states,

@@ -4,7 +4,7 @@ use millstream_core::{Error, Replace as _, Replaced, Replacement, Sink as _, Tab
 use millstream_postgres::PostgresSink;
 
 use crate::{
-    rebuilds::{Nothing, Scene, fill, results, states},
+    rebuilds::{Nothing, Scene, fill, results, role, states},
     support::{Database, Way},
 };
 
@@ -113,4 +113,31 @@ pub async fn states_of_a_version_without_owners_are_replaced(way: Way) {
         assert_eq!(scene.database.ask(left).await, relations);
         scene.database.drop().await;
     }
+}
+
+pub async fn who_wrote_to_the_states_writes_to_the_results(way: Way) {
+    let scene = Scene::new(way, states("sold"), results).await;
+    let database = &scene.database;
+    let (writer, reader) = (role(database), format!("{}_reader", role(database)));
+    let grants = format!(
+        "CREATE ROLE {writer}; GRANT SELECT, INSERT, UPDATE ON sold_state TO {writer};
+         CREATE ROLE {reader}; GRANT SELECT ON sold TO {reader}"
+    );
+    database.execute(&grants).await;
+    assert_eq!(scene.rehearse().await, [""; 0]);
+    scene.take_place().await;
+    for (role, right, expected) in [
+        (&writer, "SELECT", "true"),
+        (&writer, "INSERT", "true"),
+        (&writer, "UPDATE", "true"),
+        (&writer, "DELETE", "false"),
+        (&reader, "SELECT", "true"),
+        (&reader, "INSERT", "false"),
+    ] {
+        let has = database.ask(&format!("SELECT has_table_privilege('{role}', 'sold', '{right}')")).await;
+        assert_eq!(has, expected, "{role}: {right}");
+    }
+    let drop = format!("DROP OWNED BY {writer}, {reader}; DROP ROLE {writer}, {reader}");
+    database.execute(&drop).await;
+    database.drop().await;
 }
