@@ -1,7 +1,12 @@
+use arrow::datatypes::DataType;
 use millstream_core::{Error, Replacement, Result, quote_identifier};
 use tokio_postgres::{GenericClient, types::Type};
 
-use crate::{catalog::Catalog, definition::VIEW_COMMENT};
+use crate::{
+    catalog::Catalog,
+    definition::{NARROW, VIEW_COMMENT, range},
+    types::Kind,
+};
 
 /// What ends the names of the old relations until they are dropped.
 const OLD_SUFFIX: &str = "__old";
@@ -11,16 +16,19 @@ const AT_NAME: &str =
     "SELECT oid, relkind::text, obj_description(oid, 'pg_class') FROM pg_class WHERE oid = to_regclass($1)";
 
 /// What people have put on the relations `$1` and a new table can't get: everything that depends on them but views, indexes,
-/// and the checks that millstream makes itself.
+/// and the checks `$2` that millstream makes itself: see [`own_checks`].
 const UNKEPT: &str = r"SELECT DISTINCT pg_describe_object(d.classid, d.objid, d.objsubid) FROM pg_depend d
      LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
      LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
      LEFT JOIN pg_class v ON v.oid = r.ev_class
      LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
+     LEFT JOIN pg_attribute a ON a.attrelid = k.conrelid AND cardinality(k.conkey) = 1 AND a.attnum = k.conkey[1]
      WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY($1) AND d.deptype IN ('n', 'a')
      AND (c.oid IS NULL OR c.relkind NOT IN ('i', 'I') AND c.oid <> ALL($1)) AND (v.oid IS NULL OR v.relkind <> 'v')
      AND (k.oid IS NULL OR k.contype <> 'n'
-          AND NOT (k.contype = 'c' AND pg_get_constraintdef(k.oid) ~ '^CHECK \(\(\(.+ >= .+\) AND \(.+ <= .+\)\)\)$'))
+          AND (k.contype = 'c' AND EXISTS (SELECT FROM unnest($2) own WHERE
+               format_type(a.atttypid, a.atttypmod) || ' ' || regexp_replace(pg_get_constraintdef(k.oid), '::[a-z]+|[''()]', '', 'g')
+               = format(own, regexp_replace(quote_ident(a.attname), '::[a-z]+|[''()]', '', 'g')))) IS NOT TRUE)
      ORDER BY 1";
 
 /// What is set on the relations `$1` themselves and isn't carried over.
@@ -118,7 +126,8 @@ impl Old {
 
     /// What is on the old relations and can't be kept.
     pub(super) async fn unkept<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<Vec<String>> {
-        let mut rows = here.query(UNKEPT, &[(&self.oids(), Type::OID_ARRAY)]).await?;
+        let mut rows =
+            here.query(UNKEPT, &[(&self.oids(), Type::OID_ARRAY), (&own_checks(), Type::TEXT_ARRAY)]).await?;
         rows.extend(here.query(SETTINGS, &[(&self.oids(), Type::OID_ARRAY)]).await?);
         let mut unkept: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         let states = self.states.iter().filter(|_| self.may_be_others);
@@ -167,6 +176,15 @@ impl Old {
             _ => Ok(()),
         }
     }
+}
+
+/// Type and check of a column with values of a narrower type, without casts, quotes and parentheses; `%1$s` is its name.
+fn own_checks() -> Vec<String> {
+    let check = |data_type: &DataType| {
+        let (kind, (low, high)) = (Kind::of(data_type)?, range(data_type)?);
+        Some(format!("{kind} CHECK %1$s >= {low} AND %1$s <= {high}"))
+    };
+    NARROW.iter().filter_map(check).collect()
 }
 
 fn renamed(name: &str) -> String {

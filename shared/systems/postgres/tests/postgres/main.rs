@@ -45,6 +45,8 @@ on_both_ways! {
     neighbours::states_without_their_view_are_replaced,
     neighbours::states_of_a_version_without_owners_are_replaced,
     neighbours::who_wrote_to_the_states_writes_to_the_results,
+    neighbours::only_the_index_of_the_keys_goes_without_a_word,
+    neighbours::only_checks_of_millstream_go_without_a_word,
     rebuilds::results_keep_what_is_on_them,
     rebuilds::states_keep_what_is_on_them,
     rebuilds::results_become_states,

@@ -141,3 +141,51 @@ pub async fn who_wrote_to_the_states_writes_to_the_results(way: Way) {
     database.execute(&drop).await;
     database.drop().await;
 }
+
+pub async fn only_the_index_of_the_keys_goes_without_a_word(way: Way) {
+    for old in [results, states] {
+        let scene = Scene::new(way, old("sold"), results).await;
+        let rows = old("sold").name;
+        let index = format!("CREATE UNIQUE INDEX mine ON {rows} (n, shop) NULLS NOT DISTINCT");
+        scene.database.execute(&index).await;
+        let lost = scene.rehearse().await;
+        assert!(lost.len() == 1 && lost[0].starts_with("unique index mine"), "{lost:?}");
+        // Its plan is unknown: the keys are taken for those of the new table.
+        let unknown = Replacement { old_table: None, ..scene.replacement(false) };
+        assert_eq!(scene.new.rehearse(&unknown).await.unwrap(), lost);
+        // Rows were appended to it, so that it had no index of its own.
+        let appended = Replacement { old_table: Some(Table { combine: None, ..old("sold") }), ..unknown };
+        assert_eq!(scene.new.rehearse(&appended).await.unwrap().len(), 2);
+        scene.database.drop().await;
+    }
+}
+
+pub async fn only_checks_of_millstream_go_without_a_word(way: Way) {
+    let scene = Scene::new(way, results("sold"), results).await;
+    let database = &scene.database;
+    database
+        .execute(
+            "ALTER TABLE sold ADD a smallint CHECK (a BETWEEN -128 AND 127), ADD b smallint CHECK (b BETWEEN 0 AND 255),
+             ADD \"c's (C)\" integer CHECK (\"c's (C)\" BETWEEN 0 AND 65535),
+             ADD d bigint CHECK (d BETWEEN 0 AND 4294967295),
+             ADD e numeric(20) CHECK (e BETWEEN 0 AND 18446744073709551615)",
+        )
+        .await;
+    assert_eq!(scene.rehearse().await, [""; 0]);
+    let mine = [
+        "n BETWEEN 0 AND 10",
+        "n BETWEEN 0 AND 255",
+        "n >= 0 AND top <= 4294967295",
+        "d >= 0 AND d <= 4294967295 AND true",
+        "a BETWEEN -127 AND 127",
+    ];
+    for (number, check) in mine.iter().enumerate() {
+        database.execute(&format!("ALTER TABLE sold ADD CONSTRAINT mine_{number} CHECK ({check})")).await;
+    }
+    let lost = scene.rehearse().await;
+    assert_eq!(lost.len(), mine.len(), "{lost:?}");
+    for number in 0..mine.len() {
+        assert!(lost[number].contains(&format!("mine_{number}")), "{lost:?}");
+    }
+    database.drop().await;
+}
