@@ -114,11 +114,25 @@ fn check_leftovers(connection: &Connection, rebuild: &Owned) -> Work<()> {
     Ok(())
 }
 
-/// Does SQLite refuse an index or a trigger, and not fail?
+/// Does SQLite refuse an index, and not fail?
 fn is_misfit(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error_code();
     matches!(error, rusqlite::Error::SqlInputError { .. })
         || matches!(code, Some(rusqlite::ErrorCode::ConstraintViolation | rusqlite::ErrorCode::Unknown))
+}
+
+/// An index or a trigger of somebody's.
+struct OnIt {
+    kind: String,
+    name: String,
+    /// The statement that makes it.
+    sql: String,
+}
+
+impl OnIt {
+    fn is_index(&self) -> bool {
+        self.kind == "index"
+    }
 }
 
 /// One replacement.
@@ -154,7 +168,7 @@ impl Step {
 
     /// The whole step, within the caller's write transaction; and what it loses.
     fn replace(&self, connection: &Connection) -> Work<(Replaced, Vec<String>)> {
-        let on_it = self.drop_old(connection)?;
+        let (indexes, triggers) = self.drop_old(connection)?.into_iter().partition::<Vec<_>, _>(OnIt::is_index);
         // Otherwise views on the old name would keep a table from getting it.
         connection.pragma_update(None, "legacy_alter_table", true)?;
         let renamed = self.rename(connection);
@@ -162,12 +176,15 @@ impl Step {
         renamed?;
         connection.execute_batch(&format!("DROP INDEX IF EXISTS {}", quote_identifier(&self.keys)))?;
         connection.execute_batch(&self.states.key_index_sql())?;
-        let mut lost = Vec::new();
-        for (name, sql) in on_it {
-            match connection.execute_batch(&sql) {
+        // SQLite finds out only when a trigger fires whether it fits: then every write would fail, or it would never fire.
+        let mut lost: Vec<_> = triggers.iter().map(|trigger| format!("trigger {}", trigger.name)).collect();
+        for index in indexes {
+            match connection.execute_batch(&index.sql) {
                 Ok(()) => {}
                 // The new table doesn't fit it. Any other error is one of the whole step, which it may have ended.
-                Err(error) if is_misfit(&error) && !connection.is_autocommit() => lost.push(name),
+                Err(error) if is_misfit(&error) && !connection.is_autocommit() => {
+                    lost.push(format!("index {}", index.name));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -185,9 +202,8 @@ impl Step {
         Ok(())
     }
 
-    /// Drops the old table: what has the names that the new one gets. Returns the indexes and triggers that people have put on it, each with
-    /// the statement that makes it.
-    fn drop_old(&self, connection: &Connection) -> Work<Vec<(String, String)>> {
+    /// Drops the old table: what has the names that the new one gets. Returns the indexes and triggers that people have put on it.
+    fn drop_old(&self, connection: &Connection) -> Work<Vec<OnIt>> {
         let public = &self.place.public;
         let mut on_it = Vec::new();
         for name in [public.to_string(), format!("{public}_state")] {
@@ -216,10 +232,12 @@ impl Step {
             }
             let own = format!("millstream_keys_of_{name}");
             let mut select = connection.prepare(
-                "SELECT type || ' ' || name, sql FROM sqlite_master WHERE tbl_name = ?1 COLLATE NOCASE
+                "SELECT type, name, sql FROM sqlite_master WHERE tbl_name = ?1 COLLATE NOCASE
                  AND type IN ('index', 'trigger') AND name <> ?2 COLLATE NOCASE AND sql IS NOT NULL",
             )?;
-            let found = select.query_map(params![name, own], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let found = select.query_map(params![name, own], |row| {
+                Ok(OnIt { kind: row.get(0)?, name: row.get(1)?, sql: row.get(2)? })
+            })?;
             on_it.extend(found.collect::<rusqlite::Result<Vec<_>>>()?);
             connection.execute("DELETE FROM millstream_tables WHERE name = ?1", [&name])?;
             connection.execute_batch(&format!("DROP TABLE IF EXISTS {}", quote_identifier(&name)))?;

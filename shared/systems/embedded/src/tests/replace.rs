@@ -188,3 +188,32 @@ async fn nothing_is_removed_that_no_rebuild_has_made() {
         assert_eq!(count(&store, "SELECT count(*) FROM sqlite_master WHERE name LIKE 'c\\_%' ESCAPE '\\'").await, 0);
     }
 }
+
+#[tokio::test]
+async fn an_index_of_a_quoted_column_that_is_gone_is_named() {
+    let (old, new) = (["shop", "price"], ["shop", "income"]);
+    let scene = Scene::new(plain("sold", &old), plain("sold__rebuild", &new), plain("sold", &new)).await;
+    execute(&scene.store, "CREATE INDEX fits ON sold (\"shop\"); CREATE INDEX mine ON sold (\"price\")");
+    assert_eq!(scene.rehearse().await.unwrap(), ["index mine"]);
+    scene.take_place(true).await;
+    assert_eq!(count(&scene.store, "SELECT count(*) FROM sqlite_master WHERE name = 'fits'").await, 1);
+    assert_eq!(count(&scene.store, "SELECT count(*) FROM sqlite_master WHERE name = 'mine'").await, 0);
+}
+
+#[tokio::test]
+async fn a_trigger_is_named() {
+    let (old, new) = (["shop", "price"], ["shop", "income"]);
+    let scene = Scene::new(plain("sold", &old), plain("sold__rebuild", &new), plain("sold", &new)).await;
+    execute(
+        &scene.store,
+        "CREATE TABLE told (n); CREATE TRIGGER tell AFTER INSERT ON sold BEGIN INSERT INTO told VALUES (new.price); END;
+         CREATE TRIGGER never AFTER UPDATE OF price ON sold BEGIN DELETE FROM told; END",
+    );
+    assert_eq!(scene.rehearse().await.unwrap(), ["trigger tell", "trigger never"]);
+    let refused = scene.new.take_place(&scene.replacement(false), &Nothing).await.unwrap_err().to_string();
+    assert!(refused.contains("trigger tell"), "{refused}");
+    scene.take_place(true).await;
+    let now = EmbeddedSink::new(scene.store.clone(), "p.f", scene.place.clone());
+    write_one(&now, &scene.place).await.unwrap();
+    assert_eq!(count(&scene.store, "SELECT count(*) FROM sold").await, 1);
+}
