@@ -137,10 +137,8 @@ impl<'a> Ownership<'a> {
         if record.owner.fingerprint == self.owner.fingerprint {
             return true;
         }
-        let Ok(before) = Pipeline::parse(&record.owner.declaration, &self.pipeline.file) else { return false };
-        let Some(name) = before.functions.keys().next() else { return false };
-        let Ok(plan) = plan_function(&before, name).await else { return false };
-        fingerprint(&before, name, &plan) == self.owner.fingerprint
+        let recorded = plan_recorded(record, self.pipeline).await;
+        recorded.is_some_and(|(before, name, plan)| fingerprint(&before, &name, &plan) == self.owner.fingerprint)
     }
 
     fn changes(&self, holding: &Holding) -> Vec<String> {
@@ -151,6 +149,17 @@ impl<'a> Ownership<'a> {
     fn outrun(&self) -> Error {
         Error::retry(format!("other processes keep changing the owner of table {}", self.table))
     }
+}
+
+/// The plan that a record speaks of, with its function; none when this version can't plan it any more.
+pub(crate) async fn plan_recorded(
+    record: &OwnerRecord,
+    pipeline: &Pipeline,
+) -> Option<(Pipeline, String, FunctionPlan)> {
+    let before = Pipeline::parse(&record.owner.declaration, &pipeline.file).ok()?;
+    let name = before.functions.keys().next()?.clone();
+    let plan = plan_function(&before, &name).await.ok()?;
+    Some((before, name, plan))
 }
 
 /// A hash of what the statement computes, of what it is computed over, and of which events are left out.

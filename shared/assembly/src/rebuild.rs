@@ -16,7 +16,11 @@ use millstream_core::{
 use millstream_pipeline::{Pipeline, Place};
 
 pub use self::{fill::RebuildProgress, ranges::ReadRange, staging::Begun};
-use crate::{Function, Systems, ownership::Ownership, plan_function};
+use crate::{
+    Function, Systems,
+    ownership::{Ownership, plan_recorded},
+    plan_function,
+};
 
 /// What ends the name of a table that is being rebuilt.
 const TABLE_SUFFIX: &str = "__rebuild";
@@ -77,10 +81,15 @@ impl Systems {
                  may be somebody else's. If it is the function's, say so by `millstream adopt {name}` first"
             )));
         }
+        let recorded = match &holding.record {
+            Some(record) => plan_recorded(record, pipeline).await,
+            None => None,
+        };
         let replacement = Replacement {
             table,
             owner: owner.clone(),
             record: holding.record.clone(),
+            old_table: recorded.map(|(.., plan)| plan.planned.table),
             topics: function.subscription.topics.clone(),
             drop_dependents: false,
         };

@@ -12,7 +12,7 @@ use crate::{columns, connections::Work, row_reader::RowReader};
 
 /// The number that a state row and its finished row have in common. (SQLite keeps an implicit row number only until the
 /// next VACUUM.)
-const ROW: &str = "millstream_row";
+pub(crate) const ROW: &str = "millstream_row";
 /// A table of the file: its columns, and the statements on it. `_rowid_` names a row's number whether the table has
 /// [`ROW`] or not.
 pub(crate) struct Stored {

@@ -23,7 +23,7 @@ pub(crate) const COLUMNS: &str = "SELECT a.attname::text, format_type(a.atttypid
      AND NOT a.attisdropped ORDER BY a.attnum";
 
 /// A unique index on exactly these columns for which null equals null, or no column may be null.
-const KEY_INDEX: &str = "SELECT 1 FROM pg_index i CROSS JOIN LATERAL (SELECT array_agg(a.attname::text ORDER BY \
+const KEY_INDEX: &str = "SELECT i.indexrelid FROM pg_index i CROSS JOIN LATERAL (SELECT array_agg(a.attname::text ORDER BY \
      a.attname::text COLLATE \"C\") AS names, bool_and(a.attnotnull) AS filled FROM pg_attribute a \
      WHERE a.attrelid = i.indrelid AND a.attnum IN (SELECT i.indkey[s] FROM generate_series(0, i.indnkeyatts - 1) s)) k \
      WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND \
@@ -38,7 +38,7 @@ const OTHER_UNIQUE: &str = "SELECT i.indexrelid::regclass::text FROM pg_index i 
 const NOT_NULL: &str = "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND \
      attnotnull AND NOT attisdropped";
 
-const ONE_ROW_INDEX: &str = "SELECT 1 FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisunique AND \
+const ONE_ROW_INDEX: &str = "SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisunique AND \
      i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1 AND pg_get_expr(i.indexprs, i.indrelid) = 'true'";
 
 /// The database's catalog, as seen by one connection or transaction.
@@ -128,7 +128,7 @@ impl<C: GenericClient> Catalog<'_, C> {
             }
         }
         let fits = differences.iter().all(|difference| difference.remedy.is_some());
-        if fits && table.combine.is_some() && !self.has_key_index(table).await? {
+        if fits && table.combine.is_some() && self.key_indexes(table, &table.name).await?.is_empty() {
             let keys = key_columns(table);
             let index =
                 format!("CREATE UNIQUE INDEX ON {} ({}) NULLS NOT DISTINCT", quote_identifier(&table.name), keys);
@@ -172,8 +172,9 @@ impl<C: GenericClient> Catalog<'_, C> {
         Ok(found.first().is_some_and(|row| row.get(0)))
     }
 
-    async fn has_key_index(&self, table: &Table) -> Result<bool> {
-        let name = quote_identifier(&table.name);
+    /// The indexes by which rows of this table, which has that name in the database, merge.
+    pub(crate) async fn key_indexes(&self, table: &Table, name: &str) -> Result<Vec<u32>> {
+        let name = quote_identifier(name);
         let mut keys: Vec<&str> = table.keys().map(|column| column.name.as_str()).collect();
         keys.sort_unstable();
         let found = if keys.is_empty() {
@@ -181,7 +182,7 @@ impl<C: GenericClient> Catalog<'_, C> {
         } else {
             self.query(KEY_INDEX, &[(&name, Type::TEXT), (&keys, Type::TEXT_ARRAY)]).await?
         };
-        Ok(!found.is_empty())
+        Ok(found.iter().map(|row| row.get(0)).collect())
     }
 
     /// A view of ours has the statement that it was created from as its comment: only such a view is ever replaced.

@@ -3,6 +3,7 @@
 mod dependents;
 mod indexes;
 mod kept;
+mod leftover;
 mod old;
 
 use std::time::Duration;
@@ -49,23 +50,15 @@ impl Replace for PostgresSink {
         let what = format!("removing table {public}");
         transaction(&self.pool, &what, async |here| {
             here.run(LOCK_TIMEOUT).await?;
-            for name in [public.to_owned(), format!("{public}_state")] {
-                let kind = "SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)";
-                let name = quote_identifier(&name);
-                match here
-                    .query(kind, &[(&name, Type::TEXT)])
-                    .await?
-                    .first()
-                    .map(|row| row.get::<_, String>(0))
-                    .as_deref()
-                {
-                    Some("v") => here.run(&format!("DROP VIEW {name}")).await?,
-                    Some(_) => here.run(&format!("DROP TABLE {name}")).await?,
-                    None => {}
-                }
-            }
             let there = "SELECT to_regclass('millstream_owners') IS NOT NULL";
-            if here.query(there, &[]).await?.first().is_some_and(|row| row.get(0)) {
+            let has_owners = here.query(there, &[]).await?.first().is_some_and(|row| row.get(0));
+            let record = if has_owners { self.owned().locked_record(&here).await? } else { None };
+            let is_recorded = record.is_some_and(|record| record.owner.function == *function);
+            for relation in leftover::find(&here, public, is_recorded).await? {
+                let kind = if relation.is_view { "VIEW" } else { "TABLE" };
+                here.run(&format!("DROP {kind} {}", quote_identifier(&relation.name))).await?;
+            }
+            if has_owners {
                 here.query("DELETE FROM millstream_fences WHERE function = $1", &[(function, Type::TEXT)]).await?;
                 here.query("DELETE FROM millstream_owners WHERE table_name = $1", &[(&public, Type::TEXT)]).await?;
             }

@@ -59,7 +59,8 @@ impl Scene {
     fn place(&self, table: Table) -> Replacement {
         let owner = owner("suite.function", "2");
         let topics = vec![("transaction".to_owned(), 1)];
-        Replacement { table, owner, record: Some(self.record.clone()), topics, drop_dependents: false }
+        let (record, old_table) = (Some(self.record.clone()), Some(plain_table()));
+        Replacement { table, owner, record, old_table, topics, drop_dependents: false }
     }
 
     async fn fill(&self, offsets: std::ops::Range<i64>) -> Fence {

@@ -2,6 +2,7 @@ mod conformance;
 mod consume;
 mod full_disk;
 mod log;
+mod replace;
 mod sink;
 
 use std::{path::Path, sync::Arc, time::Duration};

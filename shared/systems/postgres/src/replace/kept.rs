@@ -52,6 +52,14 @@ impl Kept {
         }
         match (&old.states, &old.public, &new.view) {
             (Some(states), _, Some(_)) => kept.push(On::of(here, states, &new.name, false).await?),
+            // Who wrote to the states writes to the table from now on.
+            (Some(states), _, None) => {
+                let on = On::of(here, states, &new.name, false).await?;
+                match kept.first_mut() {
+                    Some(public) => public.grants.extend(on.of_table()),
+                    None => kept.push(On { comments: Vec::new(), grants: on.of_table(), ..on }),
+                }
+            }
             // Who wrote to the table writes to its states from now on.
             (None, Some(table), Some(_)) if !table.is_view => {
                 let on = On::of(here, table, &new.name, false).await?;

@@ -4,6 +4,7 @@
 mod concurrency;
 mod conformance;
 mod faults;
+mod neighbours;
 mod rebuilds;
 mod support;
 mod tables;
@@ -38,6 +39,14 @@ on_both_ways! {
     faults::a_connection_lost_while_idle_is_replaced,
     faults::a_write_whose_time_is_up_twice_is_too_large,
     faults::a_failed_authentication_says_what_to_check,
+    neighbours::nothing_is_removed_that_no_rebuild_has_made,
+    neighbours::what_a_rebuild_has_made_is_removed,
+    neighbours::a_table_with_the_name_of_the_states_is_left_alone_or_named,
+    neighbours::states_without_their_view_are_replaced,
+    neighbours::states_of_a_version_without_owners_are_replaced,
+    neighbours::who_wrote_to_the_states_writes_to_the_results,
+    neighbours::only_the_index_of_the_keys_goes_without_a_word,
+    neighbours::only_checks_of_millstream_go_without_a_word,
     rebuilds::results_keep_what_is_on_them,
     rebuilds::states_keep_what_is_on_them,
     rebuilds::results_become_states,

@@ -22,7 +22,7 @@ fn columns() -> Vec<Column> {
 }
 
 /// Nothing came meanwhile.
-struct Nothing;
+pub struct Nothing;
 
 #[async_trait]
 impl CatchUp for Nothing {
@@ -32,12 +32,12 @@ impl CatchUp for Nothing {
 }
 
 /// Results in a table of their own.
-fn results(name: &str) -> Table {
+pub fn results(name: &str) -> Table {
     table(name, columns())
 }
 
 /// Hidden states, and a view over them with the same columns.
-fn states(name: &str) -> Table {
+pub fn states(name: &str) -> Table {
     let view = View {
         name: name.to_owned(),
         columns: columns().into_iter().map(|column| (column.name, column.data_type)).collect(),
@@ -52,44 +52,47 @@ fn owner(function: &str) -> Owner {
 }
 
 /// The old table with two rows, and the one beside it with one.
-struct Scene {
-    database: Database,
-    record: OwnerRecord,
-    new: PostgresSink,
+pub struct Scene {
+    pub database: Database,
+    pub record: OwnerRecord,
+    old: Table,
+    pub new: PostgresSink,
     place: Table,
 }
 
 impl Scene {
-    async fn new(way: Way, old: Table, new: fn(&str) -> Table) -> Self {
+    pub async fn new(way: Way, old: Table, new: fn(&str) -> Table) -> Self {
         let database = Database::create(way).await;
-        let (record, _) = fill(&PostgresSink::new(database.pool(), "p.f", old).unwrap(), "p.f", &["a", "b"]).await;
+        let (record, _) =
+            fill(&PostgresSink::new(database.pool(), "p.f", old.clone()).unwrap(), "p.f", &["a", "b"]).await;
         let beside = new("sold__rebuild");
         let new_sink = PostgresSink::new(database.pool(), "p.f.rebuild", beside).unwrap();
         fill(&new_sink, "p.f.rebuild", &["c"]).await;
-        Self { database, record, new: new_sink, place: new("sold") }
+        Self { database, record, old, new: new_sink, place: new("sold") }
     }
 
-    fn replacement(&self, drop_dependents: bool) -> Replacement {
+    pub fn replacement(&self, drop_dependents: bool) -> Replacement {
         Replacement {
             table: self.place.clone(),
             owner: owner("p.f"),
             record: Some(self.record.clone()),
+            old_table: Some(self.old.clone()),
             topics: vec![("transaction".to_owned(), 1)],
             drop_dependents,
         }
     }
 
-    async fn rehearse(&self) -> Vec<String> {
+    pub async fn rehearse(&self) -> Vec<String> {
         self.new.rehearse(&self.replacement(false)).await.unwrap()
     }
 
-    async fn take_place(&self) {
+    pub async fn take_place(&self) {
         let replaced = self.new.take_place(&self.replacement(false), &Nothing).await.unwrap();
         assert!(matches!(replaced, Replaced::Done(_)), "{replaced:?}");
     }
 }
 
-async fn fill(sink: &PostgresSink, function: &str, shops: &[&str]) -> (OwnerRecord, Fence) {
+pub async fn fill(sink: &PostgresSink, function: &str, shops: &[&str]) -> (OwnerRecord, Fence) {
     sink.prepare(true).await.unwrap();
     let record = sink.claim(&owner(function), &Claim::First).await.unwrap().unwrap();
     sink.begin_term(record.term);
@@ -111,7 +114,7 @@ const ON_IT: &str = "
     CREATE VIEW joined AS SELECT s.shop, t.n FROM sold s CROSS JOIN other.twice t";
 
 /// A role of one test: roles belong to the whole server.
-fn role(database: &Database) -> String {
+pub fn role(database: &Database) -> String {
     database.url().rsplit('/').next().unwrap().split('?').next().unwrap().replace("test", "role")
 }
 
