@@ -3,6 +3,7 @@ mod consume;
 mod full_disk;
 mod log;
 mod sink;
+mod widths;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
