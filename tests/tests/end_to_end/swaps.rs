@@ -3,7 +3,7 @@
 
 use millstream_core::fault::SWAP_POINTS;
 use millstream_pipeline::Pipeline;
-use millstream_tests::{Child, Scene, Setting, Store, bank};
+use millstream_tests::{Child, PATIENCE, Scene, Setting, Store, bank, until};
 
 use super::rebuilds::{STATEMENTS, ask, folder, start, write_statement};
 
@@ -81,9 +81,13 @@ async fn killed(system: &str, store: Store) {
     let mut written = written;
     written.extend(scene.write(bank::transactions_with_bad(93, RECORDS, 100)).await);
     let mut function = start(&scene, PASSAGES.len() % STATEMENTS.len());
-    scene.until_all_in("flow", &mut [&mut function]).await;
+    let good = written.transactions().len() as i64;
+    until(PATIENCE, "all records in the table", async || {
+        let now = Held::by(&scene, system).await.transactions;
+        if now == good { Ok(()) } else { Err(format!("{now} of {good}")) }
+    })
+    .await;
     function.drain().await;
-    assert_eq!(Held::by(&scene, system).await.transactions, written.transactions().len() as i64);
 }
 
 impl Held {

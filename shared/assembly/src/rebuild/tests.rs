@@ -7,7 +7,7 @@ use super::{Begun, Rebuild};
 use crate::{Connections, Standing, Systems};
 
 const TEXT: &str = "name: p\ntopics: { t: { partitions: 2, schema: { a: bigint } } }\nfunctions:\n  \
-                    g: { uses: aggregate, from: t, sql: SELECT sum(a) AS a FROM t, batch: { max_records: 1 }, into: postgres.g }\n";
+                    g: { uses: aggregate, from: t, sql: 'SELECT sum(a) AS a FROM t', batch: { max_records: 1 }, into: postgres.g }\n";
 
 /// Three records in each partition are in the table, and the statement has changed since.
 async fn changed(folder: &Path) -> (Systems, Pipeline) {
