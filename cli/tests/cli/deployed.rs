@@ -45,12 +45,17 @@ pub(super) struct Deployed {
 impl Deployed {
     /// Two sales have been processed by [`SHOP`].
     pub(super) fn new() -> Self {
+        Self::of(SHOP, SALES)
+    }
+
+    /// These sales have been processed by this pipeline.
+    pub(super) fn of(text: &str, sales: &str) -> Self {
         let data = data();
         std::fs::write(data.path().join("names.csv"), "shop,title\na,A\nb,B\n").unwrap();
         std::fs::copy(data.path().join("names.csv"), data.path().join("others.csv")).unwrap();
-        let of = pipeline(&data, SHOP);
+        let of = pipeline(&data, text);
         let deployed = Self { data, of };
-        deployed.produce(SALES);
+        deployed.produce(sales);
         deployed.dev();
         deployed
     }

@@ -62,7 +62,7 @@ pub use fixtures::{FixtureReport, run_fixtures, tables_of_given};
 pub use function::{Function, NotRunnable};
 pub use maker::{Acknowledged, Maker, Making};
 pub use opened::Home;
-pub use ownership::{Misfit, Standing};
+pub use ownership::{Misfit, Rebuilding, Standing, Ways};
 pub use partitions::{PartitionsDiffer, partitions_differ};
 pub use plan::{FunctionPlan, plan_function};
 pub use preview::{Change, Changes, Preview, PreviewOptions, preview};

@@ -6,6 +6,9 @@ mod measure;
 mod ranges;
 mod ready;
 mod staging;
+#[cfg(test)]
+mod tests;
+mod tries;
 
 use std::sync::Arc;
 
@@ -43,6 +46,8 @@ pub struct Rebuild {
     /// The fences of the old table, those of whole topics among them.
     old: Vec<(TopicPartition, Fence)>,
     ranges: Vec<ReadRange>,
+    /// Would `millstream adopt` go through?
+    can_be_adopted: bool,
     /// May the table begin where the log does, even if that moves on meanwhile?
     partial: bool,
 }
@@ -93,6 +98,7 @@ impl Systems {
             topics: function.subscription.topics.clone(),
             drop_dependents: false,
         };
+        let can_be_adopted = real.misfits().await?.is_empty();
         let old = self.old_fences(&holding, &replacement, &into).await?;
         let owner = Owner { function: id, ..owner };
         let (pipeline, name) = (beside, name.to_owned());
@@ -106,6 +112,7 @@ impl Systems {
             replacement,
             old,
             ranges: Vec::new(),
+            can_be_adopted,
             partial: false,
         };
         rebuild.ranges = rebuild.find_ranges().await?;

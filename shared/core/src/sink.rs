@@ -35,13 +35,22 @@ pub trait Sink: Send + Sync {
     async fn prepare(&self, create: bool) -> Result<()>;
 
     /// Like [`Sink::prepare`] with `create`, and also carries out what a changed plan needs and the table can take without a
-    /// loss: columns that are new and may be null are added, and what readers see is computed again from the states. Called by
-    /// `millstream adopt`.
+    /// loss: columns that are new and may be null are added, columns get wider types (see [`crate::is_wider`]), and what readers see is
+    /// computed again from the states. Called by `millstream adopt`.
     ///
     /// # Errors
     /// `Stop` when the table can't become what the plan needs; says why, and nothing was changed.
     async fn adapt(&self) -> Result<()> {
         self.prepare(true).await
+    }
+
+    /// What keeps [`Sink::adapt`] from making the table what the plan needs, each thing for a person; none when nothing does.
+    /// Changes nothing. Called by `millstream check --deployed`, and at a start that stops.
+    ///
+    /// # Errors
+    /// Those of the store; `Stop` for a table that the store can't hold.
+    async fn misfits(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     /// The fence of a partition; `None` when none was ever created, which is never read as zero.

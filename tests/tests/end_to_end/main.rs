@@ -16,6 +16,7 @@ mod log;
 mod outage;
 mod rebuilds;
 mod rolling;
+mod swaps;
 mod trouble;
 mod views;
 mod world;

@@ -1,7 +1,9 @@
 //! A table that was filled beside another one takes its place: see [`millstream_core::Replace`].
 
 use async_trait::async_trait;
-use millstream_core::{CatchUp, Claim, Error, Replace, Replaced, Replacement, Result, quote_identifier, reached_text};
+use millstream_core::{
+    CatchUp, Claim, Error, Replace, Replaced, Replacement, Result, fault, quote_identifier, reached_text,
+};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
 #[async_trait]
 impl Replace for EmbeddedSink {
     async fn rehearse(&self, replacement: &Replacement) -> Result<Vec<String>> {
+        fault::point("embedded.before_swap");
         let step = self.step(replacement);
         let writing = Writing::begin(&self.store.connections).await?;
         // What is not committed is rolled back.
@@ -26,16 +29,22 @@ impl Replace for EmbeddedSink {
     async fn take_place(&self, replacement: &Replacement, _: &dyn CatchUp) -> Result<Replaced> {
         let step = self.step(replacement);
         let may_drop = replacement.drop_dependents;
-        self.store
-            .connections
-            .write(move |connection| {
-                let (replaced, lost) = step.replace_checked(connection)?;
-                match lost.is_empty() || may_drop {
-                    true => Ok(replaced),
-                    false => Err(Error::stop(format!("with the old table would go: {}", lost.join("; "))).into()),
-                }
-            })
-            .await
+        fault::point("embedded.before_swap");
+        let work = move |connection: &Connection| {
+            let (replaced, lost) = step.replace_checked(connection)?;
+            if !lost.is_empty() && !may_drop {
+                return Err(Error::stop(format!("with the old table would go: {}", lost.join("; "))).into());
+            }
+            if matches!(replaced, Replaced::Done(_)) {
+                fault::point("embedded.before_swap_commit");
+            }
+            Ok(replaced)
+        };
+        let replaced = self.store.connections.write(work).await?;
+        if matches!(replaced, Replaced::Done(_)) {
+            fault::point("embedded.after_swap_commit");
+        }
+        Ok(replaced)
     }
 
     async fn discard(&self) -> Result<()> {
@@ -174,6 +183,7 @@ impl Step {
         let renamed = self.rename(connection);
         connection.pragma_update(None, "legacy_alter_table", false)?;
         renamed?;
+        fault::point("embedded.after_rename");
         connection.execute_batch(&format!("DROP INDEX IF EXISTS {}", quote_identifier(&self.keys)))?;
         connection.execute_batch(&self.states.key_index_sql())?;
         // SQLite finds out only when a trigger fires whether it fits: then every write would fail, or it would never fire.

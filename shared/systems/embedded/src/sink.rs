@@ -78,6 +78,10 @@ impl Sink for EmbeddedSink {
         self.adapt_tables().await
     }
 
+    async fn misfits(&self) -> Result<Vec<String>> {
+        self.find_misfits().await
+    }
+
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
         let (function, partition) = (self.function.clone(), partition.clone());
         self.store.connections.read(move |connection| fences::find(connection, &function, &partition)).await

@@ -124,6 +124,7 @@ impl<C: GenericClient> Catalog<'_, C> {
         } else {
             compare(table, &have, remedies == Remedies::Adapt, &mut differences)?;
             if remedies == Remedies::Adapt {
+                self.widen(table, &have, &mut differences).await?;
                 self.refuse_leftovers(table, &mut differences).await?;
             }
         }
@@ -185,19 +186,24 @@ impl<C: GenericClient> Catalog<'_, C> {
         Ok(found.iter().map(|row| row.get(0)).collect())
     }
 
+    async fn comment(&self, name: &str) -> Result<String> {
+        let sql = "SELECT obj_description(to_regclass($1), 'pg_class')";
+        let comment = self.query(sql, &[(&quote_identifier(name), Type::TEXT)]).await?;
+        Ok(comment.first().and_then(|row| row.get::<_, Option<String>>(0)).unwrap_or_default())
+    }
+
+    /// Has millstream made this view?
+    pub(crate) async fn is_own_view(&self, view: &View) -> Result<bool> {
+        Ok(self.comment(&view.name).await?.starts_with(VIEW_COMMENT))
+    }
+
     /// A view of ours has the statement that it was created from as its comment: only such a view is ever replaced.
     async fn view_difference(&self, view: &View) -> Result<Option<Difference>> {
         let have: Vec<String> = self.columns(&view.name).await?.into_iter().map(|column| column.name).collect();
         if have.is_empty() {
             return Ok(Some(Difference::missing(format!("view {} is missing", view.name), create_view(view))));
         }
-        let comment = self
-            .query(
-                "SELECT obj_description(to_regclass($1), 'pg_class')",
-                &[(&quote_identifier(&view.name), Type::TEXT)],
-            )
-            .await?;
-        let comment = comment.first().and_then(|row| row.get::<_, Option<String>>(0)).unwrap_or_default();
+        let comment = self.comment(&view.name).await?;
         if comment == view_comment(view) {
             return Ok(None);
         }
@@ -233,6 +239,7 @@ fn compare(table: &Table, have: &[Present], adapt: bool, differences: &mut Vec<D
             }
             None => differences
                 .push(Difference::misfit(format!("table {} has no column {} {want}", table.name, column.name))),
+            Some(present) if adapt && present.widens_to(column) => {}
             Some(present) if present.sql_type != want => differences.push(Difference::misfit(format!(
                 "column {}.{} is {}, not {want}",
                 table.name, column.name, present.sql_type
@@ -252,15 +259,17 @@ fn compare(table: &Table, have: &[Present], adapt: bool, differences: &mut Vec<D
 pub(crate) struct Difference {
     pub(crate) what: String,
     pub(crate) remedy: Option<String>,
+    /// Does the remedy change the type of a column?
+    pub(crate) retypes: bool,
 }
 
 impl Difference {
-    fn missing(what: String, remedy: String) -> Self {
-        Self { what, remedy: Some(remedy) }
+    pub(crate) fn missing(what: String, remedy: String) -> Self {
+        Self { what, remedy: Some(remedy), retypes: false }
     }
 
-    fn misfit(what: String) -> Self {
-        Self { what, remedy: None }
+    pub(crate) fn misfit(what: String) -> Self {
+        Self { what, remedy: None, retypes: false }
     }
 }
 

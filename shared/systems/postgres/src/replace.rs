@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use millstream_core::{
-    CatchUp, Claim, Error, Fence, OwnerRecord, Replace, Replaced, Replacement, Result, TopicPartition,
+    CatchUp, Claim, Error, Fence, OwnerRecord, Replace, Replaced, Replacement, Result, TopicPartition, fault,
     quote_identifier, reached_text,
 };
 use tokio_postgres::{GenericClient, IsolationLevel, Transaction, types::Type};
 
-use self::{kept::Kept, old::Old};
+pub(crate) use self::kept::Kept;
+use self::old::Old;
 use crate::{
     PostgresSink,
     catalog::Catalog,
@@ -91,6 +92,7 @@ impl Step<'_> {
     async fn run(&self, catch_up: Option<&dyn CatchUp>) -> Result<(Replaced, Vec<String>)> {
         let what = format!("putting table {} in its place", self.staging.table.public_name());
         let mut found = (Replaced::Changed, Vec::new());
+        fault::point("postgres.before_swap");
         transaction(self.pool, &what, async |here| {
             here.query("SELECT pg_advisory_xact_lock($1)", &[(&OWNER_LOCK, Type::INT8)]).await?;
             here.run(LOCK_TIMEOUT).await?;
@@ -114,9 +116,13 @@ impl Step<'_> {
                 return Err(not_kept(&found.1));
             }
             found.0 = Replaced::Done(self.move_fences(&here).await?);
+            fault::point("postgres.before_swap_commit");
             Ok(Some(()))
         })
         .await?;
+        if matches!(found.0, Replaced::Done(_)) {
+            fault::point("postgres.after_swap_commit");
+        }
         Ok(found)
     }
 
@@ -155,6 +161,7 @@ impl Step<'_> {
         let dependents = old.dependents(here).await?;
         let index_names = old.index_names(here).await?;
         old.rename_away(here).await?;
+        fault::point("postgres.after_rename");
         if staging.view.is_some() {
             here.run(&format!("DROP VIEW {}", quote_identifier(staging.public_name()))).await?;
         }

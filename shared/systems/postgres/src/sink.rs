@@ -83,6 +83,12 @@ impl Sink for PostgresSink {
         schema::prepare(&self.pool, &self.table, Remedies::Adapt, 0).await
     }
 
+    async fn misfits(&self) -> Result<Vec<String>> {
+        let mut misfits = schema::misfits(&self.pool, &self.table).await?;
+        misfits.extend(self.holding().await?.conflict(&self.function));
+        Ok(misfits)
+    }
+
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
         let generation = i64::from(partition.generation);
         let parameters: Parameters<'_> = vec![

@@ -4,6 +4,7 @@ mod full_disk;
 mod log;
 mod replace;
 mod sink;
+mod widths;
 
 use std::{path::Path, sync::Arc, time::Duration};
 

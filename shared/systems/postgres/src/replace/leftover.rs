@@ -3,7 +3,7 @@
 use millstream_core::{Error, Result, quote_identifier};
 use tokio_postgres::GenericClient;
 
-use super::old::{Relation, at};
+use super::old::Relation;
 use crate::{catalog::Catalog, definition::VIEW_COMMENT};
 
 /// The relations with the names of table `public` and of its states, the view first. `is_recorded`: a rebuild is recorded as
@@ -18,7 +18,7 @@ pub(super) async fn find<C: GenericClient>(
 ) -> Result<Vec<Relation>> {
     let mut found = Vec::new();
     let mut has_states = false;
-    if let Some((relation, comment)) = at(here, public).await? {
+    if let Some((relation, comment)) = Relation::find(here, public).await? {
         has_states = relation.is_view;
         if has_states && !comment.is_some_and(|comment| comment.starts_with(VIEW_COMMENT)) {
             return Err(not_of_a_rebuild(public, "is a view that no rebuild has made"));
@@ -26,7 +26,7 @@ pub(super) async fn find<C: GenericClient>(
         check_rows(here, &relation, is_recorded).await?;
         found.push(relation);
     }
-    if let Some((states, _)) = at(here, &format!("{public}_state")).await? {
+    if let Some((states, _)) = Relation::find(here, &format!("{public}_state")).await? {
         if states.is_view {
             return Err(not_of_a_rebuild(&states.name, "is a view that no rebuild has made"));
         }

@@ -47,6 +47,26 @@ pub(super) struct Relation {
     pub(super) is_view: bool,
 }
 
+impl Relation {
+    /// What is at a name, with its comment.
+    ///
+    /// # Errors
+    /// `Stop` when it is neither a plain table nor a view.
+    pub(super) async fn find<C: GenericClient>(
+        here: &Catalog<'_, C>,
+        name: &str,
+    ) -> Result<Option<(Self, Option<String>)>> {
+        let found = here.query(AT_NAME, &[(&quote_identifier(name), Type::TEXT)]).await?;
+        let Some(row) = found.first() else { return Ok(None) };
+        let is_view = match row.get::<_, String>(1).as_str() {
+            "r" => false,
+            "v" => true,
+            _ => return Err(in_the_way(name, "is neither a plain table nor a view")),
+        };
+        Ok(Some((Self { oid: row.get(0), name: name.to_owned(), is_view }, row.get(2))))
+    }
+}
+
 /// The relations that have the names which the new table gets: as they are in the database, whatever plan they are of.
 pub(super) struct Old {
     /// What readers know: a table, or a view over the states.
@@ -63,8 +83,8 @@ impl Old {
     pub(super) async fn find<C: GenericClient>(here: &Catalog<'_, C>, replacement: &Replacement) -> Result<Self> {
         let public = replacement.table.public_name();
         let states = format!("{public}_state");
-        let found = at(here, public).await?;
-        let (of_states, _) = at(here, &states).await?.unzip();
+        let found = Relation::find(here, public).await?;
+        let (of_states, _) = Relation::find(here, &states).await?.unzip();
         let plan = replacement.old_table.as_ref();
         let has_states = match &found {
             Some((relation, _)) => relation.is_view,
@@ -189,20 +209,6 @@ fn own_checks() -> Vec<String> {
 
 fn renamed(name: &str) -> String {
     format!("{name}{OLD_SUFFIX}")
-}
-
-pub(super) async fn at<C: GenericClient>(
-    here: &Catalog<'_, C>,
-    name: &str,
-) -> Result<Option<(Relation, Option<String>)>> {
-    let found = here.query(AT_NAME, &[(&quote_identifier(name), Type::TEXT)]).await?;
-    let Some(row) = found.first() else { return Ok(None) };
-    let is_view = match row.get::<_, String>(1).as_str() {
-        "r" => false,
-        "v" => true,
-        _ => return Err(in_the_way(name, "is neither a plain table nor a view")),
-    };
-    Ok(Some((Relation { oid: row.get(0), name: name.to_owned(), is_view }, row.get(2))))
 }
 
 fn in_the_way(name: &str, why: &str) -> Error {

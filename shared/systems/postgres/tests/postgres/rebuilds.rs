@@ -62,7 +62,10 @@ pub struct Scene {
 
 impl Scene {
     pub async fn new(way: Way, old: Table, new: fn(&str) -> Table) -> Self {
-        let database = Database::create(way).await;
+        Self::of(Database::create(way).await, old, new).await
+    }
+
+    async fn of(database: Database, old: Table, new: fn(&str) -> Table) -> Self {
         let (record, _) =
             fill(&PostgresSink::new(database.pool(), "p.f", old.clone()).unwrap(), "p.f", &["a", "b"]).await;
         let beside = new("sold__rebuild");
@@ -262,6 +265,30 @@ pub async fn a_table_of_somebody_else_is_left_alone(way: Way) {
     assert!(refused.contains("a view that millstream has not made"), "{refused}");
     assert_eq!(database.ask("SELECT n FROM sold").await, "1");
     database.drop().await;
+}
+
+/// Readers look in the old table's schema, and new tables go to the first one of the search path.
+pub async fn a_table_in_another_schema_is_told(way: Way) {
+    let database = Database::create(way).await;
+    database
+        .execute(
+            "CREATE SCHEMA shop; DO $$ BEGIN
+             EXECUTE format('ALTER DATABASE %I SET search_path TO public, shop', current_database()); END $$",
+        )
+        .await;
+    let scene = Scene::of(database, results("sold"), results).await;
+    scene.database.execute("ALTER TABLE public.sold SET SCHEMA shop").await;
+    let said = "sold is in schema shop, and new tables of this user go to schema public";
+    let rehearsed = scene.new.rehearse(&scene.replacement(true)).await.unwrap_err();
+    let replaced = scene.new.take_place(&scene.replacement(true), &Nothing).await.unwrap_err();
+    for refused in [rehearsed, replaced] {
+        assert!(matches!(refused, Error::Stop(_)) && refused.to_string().contains(said), "{refused}");
+    }
+    assert_eq!(scene.database.ask("SELECT sum(n) FROM shop.sold").await, "2", "nothing was changed");
+    scene.database.execute("ALTER TABLE public.sold__rebuild SET SCHEMA shop").await;
+    scene.take_place().await;
+    assert_eq!(scene.database.ask("SELECT sum(n) FROM shop.sold").await, "1");
+    scene.database.drop().await;
 }
 
 /// A long reader makes the step wait, and others must not queue up behind it for long.
