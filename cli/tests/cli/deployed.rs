@@ -193,7 +193,7 @@ fn what_has_gone_from_the_store_is_missed() {
     shop.alter("DROP TABLE income; DELETE FROM millstream_tables WHERE name = 'income'");
     let start = shop.start_of("income");
     assert!(start["why"].as_str().unwrap().contains("table income, and the table is gone"), "{start}");
-    let ran = shop.run(&["dev", "--no-generate", "--for", "1"]);
+    let ran = shop.run(&["dev", "--no-generate", "--for", "30"]);
     let (_, err) = said(&ran);
     assert_eq!(ran.status.code(), Some(3), "{err}");
     assert!(err.contains("`millstream adopt income`") && err.contains("`millstream rebuild income`"), "{err}");
