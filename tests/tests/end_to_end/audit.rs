@@ -131,7 +131,7 @@ const EMBEDDED: [Change; 3] = [
         "means",
         "UPDATE means_state SET mean_sum = mean_sum * 2 WHERE shop = 'a'",
         "UPDATE means_state SET mean_sum = mean_sum / 2 WHERE shop = 'a'",
-        &["readers don't see shop='a'", "readers see shop='a'"],
+        &["readers see shop='a' with mean="],
     ),
 ];
 

@@ -22,14 +22,14 @@ pub(crate) struct Input {
     pub(crate) letters: Arc<Letters>,
     /// Records that can be decoded, but for which an expression can't be computed.
     pub(crate) refused: HashSet<Position>,
+    /// Must each record have a timestamp of its own?
+    pub(crate) stamped: bool,
 }
 
-impl Input {
-    /// All that is below the fences, from where the function began.
-    pub(crate) fn of(fences: &[(TopicPartition, Fence)], letters: Arc<Letters>) -> Self {
-        let range = |(at, fence): &(TopicPartition, Fence)| (at.clone(), fence.start_offset..fence.next_offset);
-        Self { ranges: fences.iter().map(range).collect(), letters, refused: HashSet::new() }
-    }
+/// All that is below the fences, from where the function began.
+pub(super) fn whole_ranges(fences: &[(TopicPartition, Fence)]) -> Vec<(TopicPartition, Range<i64>)> {
+    let range = |(at, fence): &(TopicPartition, Fence)| (at.clone(), fence.start_offset..fence.next_offset);
+    fences.iter().map(range).collect()
 }
 
 /// What a pass has seen of records that are no rows.
