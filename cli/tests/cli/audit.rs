@@ -128,7 +128,7 @@ fn a_part_is_audited_and_the_report_says_so() {
 #[test]
 fn advised_commands_name_the_pipeline() {
     let shop = Shop::filled();
-    pipeline(&shop.data, &SHOP.replace("sum(price)", "max(price)"));
+    pipeline(&shop.data, &SHOP.replace("FROM sales GROUP", "FROM sales WHERE price > 1 GROUP"));
     let named = |command: &str| format!("`millstream {command} {}`", shop.pipeline.join(" "));
     let (out, _) = said(&shop.run(&["audit", "income"]));
     assert!(out.contains(&named("check --deployed")) && out.contains(&named("preview")), "{out}");
