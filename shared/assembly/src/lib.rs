@@ -52,7 +52,7 @@ mod type_name;
 mod used;
 mod variables;
 
-pub use audit::{AuditProgress, AuditReport, Difference, audit, audit_telling};
+pub use audit::{AuditOptions, AuditProgress, AuditReport, AuditSample, Difference, audit, audit_part};
 pub use connections::Connections;
 pub use csv_cells::{Cell, Records, cell_of};
 pub use csv_table::{read_csv, schema_of};

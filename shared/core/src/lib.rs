@@ -51,7 +51,7 @@ pub use position::{Position, TopicPartition};
 pub use replace::{CatchUp, REBUILD_SUFFIX, Replace, Replaced, Replacement, reached, reached_text};
 pub use retries::Retries;
 pub use settings::{Compression, Late, OnGap, Start, Tombstones};
-pub use sink::{Sink, Snapshot, TakeRows, WHOLE_TOPIC};
+pub use sink::{OddRow, Sink, Snapshot, TakeOddRow, TakeRows, WHOLE_TOPIC};
 pub use storable::MAX_KEY_BYTES;
 pub use store::{Connect, LogStore, TableStore, TextRows};
 pub use table::{Column, Combine, Merge, Role, Table, View, quote_identifier};

@@ -8,6 +8,7 @@
 
 mod archive;
 mod audit;
+mod audit_since;
 mod differential;
 mod faults;
 mod hosts;

@@ -4,7 +4,7 @@ use arrow::{
     array::RecordBatch,
     datatypes::{Field, Schema, SchemaRef},
 };
-use millstream_core::{Error, Result, Role, Table, quote_identifier};
+use millstream_core::{Error, OddRow, Result, Role, Table, quote_identifier};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
 
@@ -240,15 +240,36 @@ impl Stored {
 
     /// Gives all rows to `take`, in no order.
     pub(crate) fn scan(&self, connection: &Connection, take: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Work<()> {
-        let mut rows = RowReader::new(self.schema.clone());
+        self.scan_by(RowReader::new(self.schema.clone()), connection, take, &mut |_| Ok(()))
+    }
+
+    fn scan_by(
+        &self,
+        mut rows: RowReader,
+        connection: &Connection,
+        take: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        odd: &mut dyn FnMut(OddRow) -> Result<()>,
+    ) -> Work<()> {
         let sql = format!("SELECT {} FROM {}", self.column_list(), quote_identifier(&self.name));
         let mut select = connection.prepare(&sql)?;
         let mut found = select.query([])?;
         while let Some(row) = found.next()? {
             rows.push(row, 0)?;
             rows.take_full().into_iter().try_for_each(&mut *take)?;
+            rows.take_odd().into_iter().try_for_each(&mut *odd)?;
         }
-        Ok(rows.finish()?.into_iter().try_for_each(take)?)
+        rows.finish()?.into_iter().try_for_each(take)?;
+        Ok(rows.take_odd().into_iter().try_for_each(odd)?)
+    }
+
+    /// The same; rows that can't be read are given to `odd`.
+    pub(crate) fn scan_with_odd(
+        &self,
+        connection: &Connection,
+        take: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        odd: &mut dyn FnMut(OddRow) -> Result<()>,
+    ) -> Work<()> {
+        self.scan_by(RowReader::with_odd(self.schema.clone()), connection, take, odd)
     }
 
     /// All rows, in no order.

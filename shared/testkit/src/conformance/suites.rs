@@ -96,6 +96,7 @@ macro_rules! log_tests {
                 ranges,
                 limits,
                 large_values,
+                the_first_record_since_a_time,
             }
         }
     };
