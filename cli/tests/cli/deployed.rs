@@ -196,7 +196,7 @@ fn what_has_gone_from_the_store_is_missed() {
     let ran = shop.run(&["dev", "--no-generate", "--for", "30"]);
     let (_, err) = said(&ran);
     assert_eq!(ran.status.code(), Some(3), "{err}");
-    assert!(err.contains("`millstream adopt income`") && err.contains("`millstream rebuild income`"), "{err}");
+    assert!(err.contains("`millstream adopt income -p ") && err.contains("`millstream rebuild income -p "), "{err}");
 
     let shop = Deployed::new();
     shop.alter("DELETE FROM millstream_fences WHERE function = 'shop.income'");
