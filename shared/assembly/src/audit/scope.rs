@@ -145,7 +145,7 @@ pub(super) fn note_sample(table: &Table, sample: AuditSample, report: &AuditRepo
     let of_what = if table.combine.is_some() { "keys" } else { "rows, chosen by their values," };
     format!(
         "a sample of {sample} of the {of_what} was compared, with all its records: {} of {} rows in the sink. Nothing is known of \
-         the others. Of the records, all were decoded; one for which the statement can't be computed is found only if it \
+         the others. All records that were read were decoded; one for which the statement can't be computed is found only if it \
          is in the sample",
         report.compared, report.rows
     )
