@@ -140,10 +140,10 @@ pub enum Command {
     /// differences). A dead letter whose record the function accepts is a difference. References are joined as they are
     /// now: if they have changed since the records were joined with them, rows can differ, and the audit reports that.
     /// What doesn't fit into some 200 MB of memory goes to temporary files.
-    Audit {
-        /// The function's name in the pipeline file [default: all functions that read topics, one after the other]
-        function: Option<String>,
-    },
+    ///
+    /// For large tables, --sample compares the rows of some keys, and --since those that are made only of newer records.
+    /// What is compared is compared as exactly as without them, and the report says how much was not.
+    Audit(AuditArgs),
     /// Query the pipeline's tables with a SELECT: embedded tables, and tables in the lake
     ///
     /// A table has the name that follows `postgres.` or `lake.` in the pipeline file. It is read whole into memory, as
@@ -251,12 +251,35 @@ pub struct ResetArgs {
     pub yes: bool,
 }
 
+/// The arguments of `millstream audit`.
+#[derive(Debug, clap::Args)]
+pub struct AuditArgs {
+    /// The function's name in the pipeline file [default: all functions that read topics, one after the other]
+    pub function: Option<String>,
+    /// Compare only this share of the keys, such as 5% or 0.05, with all their records; of a table that is only appended to,
+    /// this share of the rows. The whole log is read, but memory and temporary files are needed only for these
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub(crate) sample: Option<f64>,
+    /// Compare the same keys as an earlier audit with --sample, which has printed this number
+    #[arg(long, value_name = "N", requires = "sample")]
+    pub(crate) seed: Option<u64>,
+    /// Compare only rows that are made of records since this time, such as 1h, 2d or 2026-11-21T10:00:00Z, and read only
+    /// these. The table must show it: by a key that is a window of the event time (tumble, hop, date_trunc), or, if it is
+    /// only appended to, by the event time or `_timestamp`
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Print at most this many differences
+    #[arg(long, default_value_t = 1_000, value_name = "N")]
+    pub(crate) limit: usize,
+}
+
 /// The arguments of `millstream preview`.
 #[derive(Debug, clap::Args)]
 pub struct PreviewArgs {
     /// The function's name in the pipeline file
     pub(crate) function: String,
-    /// Only records that are not older than this, such as 1h; nothing is compared then
+    /// Only records from the first one on that is not older than this, such as 1h or 2026-11-21T10:00:00Z; nothing is
+    /// compared then
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,
     /// Show at most this many rows, or changes of each kind
@@ -340,6 +363,15 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    let number = match text.strip_suffix('%') {
+        Some(percent) => positive(percent.trim_end()).map(|percent| percent / 100.0),
+        None => positive(text),
+    };
+    let share = number.ok().filter(|share| *share <= 1.0);
+    share.ok_or_else(|| "it must be a share of at most 100%, such as 5% or 0.05".to_owned())
+}
+
 /// A hundred years: enough, and within the range of every timer.
 const MAX_SECONDS: f64 = 100.0 * 365.0 * 86_400.0;
 
@@ -374,6 +406,16 @@ mod tests {
         assert_eq!(produce(&["--rate", "2.5"]), Ok((Some(2.5), None)));
         for wrong in [&["--rate", "0"][..], &["--rate", "NaN"], &["--pace", "-1"], &["--rate", "1", "--pace"]] {
             assert!(produce(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_sample_is_a_share() {
+        for (text, is) in [("5%", 0.05), ("0.05", 0.05), ("100 %", 1.0), ("1", 1.0), ("0.5%", 0.005)] {
+            assert_eq!(share(text), Ok(is), "{text}");
+        }
+        for wrong in ["5", "0", "101%", "-1%", "%", "NaN", "a few"] {
+            assert!(share(wrong).is_err(), "{wrong}");
         }
     }
 

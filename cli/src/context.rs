@@ -10,7 +10,7 @@ use millstream_host::shell::log_filter;
 use millstream_pipeline::{Function, Pipeline};
 use serde_json::Value;
 
-use crate::{Command, Failure, Global, logs::Logs, patience::Patience};
+use crate::{Command, Failure, Global, advice::Advice, logs::Logs, patience::Patience};
 
 /// What every command works with.
 pub(crate) struct Context {
@@ -23,6 +23,7 @@ pub(crate) struct Context {
     /// The user and the machine that run the command: `user-host`, as far as the environment says.
     pub who: String,
     pub logs: Logs,
+    pub advice: Advice,
 }
 
 /// Used when no pipeline is given and the current folder has none: the one that ships.
@@ -43,6 +44,7 @@ impl Context {
         let mut connections = Connections::read(env)?;
         connections.data_dir = global.data_dir.clone().unwrap_or(connections.data_dir);
         Ok(Self {
+            advice: Advice::of(global.pipeline.as_deref(), global.data_dir.as_deref()),
             pipeline: global.pipeline,
             data_dir: global.data_dir,
             json: global.json,
@@ -65,6 +67,11 @@ impl Context {
     /// Does the command line name a pipeline by `-p`?
     pub fn names_pipeline(&self) -> bool {
         self.pipeline.is_some()
+    }
+
+    /// The advice for a command that names its pipeline by `positional` too.
+    pub fn advice_for(&self, positional: Option<&Path>) -> Advice {
+        Advice::of(self.named(positional), self.data_dir.as_deref())
     }
 
     /// The pipeline that the command line names.

@@ -4,6 +4,8 @@ use console::style;
 use millstream_core::Error;
 use millstream_pipeline::Diagnostics;
 
+use crate::advice::Advice;
+
 /// The exit code of a wrong command line.
 pub(crate) const USAGE: u8 = 2;
 
@@ -35,13 +37,13 @@ impl Failure {
     }
 
     /// Prints the failure on stderr, unless it has been printed.
-    pub(crate) fn print(&self) {
+    pub(crate) fn print(&self, advice: &Advice) {
         let error = style("error:").red().bold().for_stderr();
         match self {
             Self::Differences | Self::Closed => {}
-            Self::Usage(message) => eprintln!("{error} {message}"),
+            Self::Usage(message) => eprintln!("{error} {}", advice.complete(message)),
             Self::Pipeline(mistakes) => eprintln!("{mistakes}"),
-            Self::System(problem) => eprintln!("{error} {problem}"),
+            Self::System(problem) => eprintln!("{error} {}", advice.complete(&problem.to_string())),
         }
     }
 }

@@ -6,13 +6,14 @@
 //!
 //! let cli = Cli::parse_from(["millstream", "audit", "flow", "-p", "pipelines/bank", "--json"]);
 //! assert!(cli.global.json);
-//! assert!(matches!(cli.command, Some(Command::Audit { function }) if function.as_deref() == Some("flow")));
+//! assert!(matches!(cli.command, Some(Command::Audit(args)) if args.function.as_deref() == Some("flow")));
 //! ```
 //!
 //! Results go to stdout (with `--json` for machines), progress and logs to stderr, and the exit code tells the outcome:
 //! see [`Failure::exit_code`]. Each command is a file in `commands/`. The live view of `dev` is in `live/`: the text on
 //! the screen is a pure function of a [`live::State`].
 
+mod advice;
 mod args;
 mod commands;
 mod context;
@@ -26,6 +27,7 @@ mod logs;
 mod numbers;
 mod patience;
 mod running;
+mod since;
 mod summary;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -35,12 +37,12 @@ use millstream_core::Env;
 use millstream_host::shell;
 
 pub use args::{
-    Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, NewArgs, PreviewArgs, ProduceArgs, RebuildArgs,
-    ResetArgs,
+    AuditArgs, Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, NewArgs, PreviewArgs, ProduceArgs,
+    RebuildArgs, ResetArgs,
 };
 pub use failure::Failure;
 
-use context::Context;
+use self::{advice::Advice, context::Context};
 
 /// Runs the command that `args` ask for, with the settings of `env`, which a main makes from its environment.
 pub fn main(args: impl IntoIterator<Item = OsString>, env: &Env) -> ExitCode {
@@ -56,10 +58,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>, env: &Env) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
         }
     };
+    let advice = Advice::of(cli.global.pipeline.as_deref(), cli.global.data_dir.as_deref());
     match run(cli, env) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.print();
+            failure.print(&advice);
             ExitCode::from(failure.exit_code())
         }
     }

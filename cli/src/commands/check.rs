@@ -46,7 +46,8 @@ pub(super) async fn check(context: &Context, path: Option<&Path>, deployed: bool
         warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         let found =
             if mistakes.is_empty() { "no mistakes".to_owned() } else { counted(mistakes.len() as u64, "mistake") };
-        starts.iter().try_for_each(|start| context.say(start.line()))?;
+        let advice = context.advice_for(path);
+        starts.iter().try_for_each(|start| context.say(advice.complete(&start.line())))?;
         context.say(format!("{}: {found}", file.display()))?;
     }
     if fits && mistakes.is_empty() { Ok(()) } else { Err(Failure::Differences) }

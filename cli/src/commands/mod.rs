@@ -37,7 +37,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Produce(args) => produce::produce(context, &args).await,
         Command::Generate(args) => generate::generate(context, &args).await,
         Command::Preview(args) => preview::preview(context, &args).await,
-        Command::Audit { function } => audit::audit(context, function.as_deref()).await,
+        Command::Audit(args) => audit::audit(context, &args).await,
         Command::DeadLetters { command } => dead_letters::dead_letters(context, command).await,
         Command::Schema => schema::schema(context),
         Command::Completions { shell } => completions::completions(shell),

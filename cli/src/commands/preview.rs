@@ -9,6 +9,7 @@ use crate::{
     Failure, PreviewArgs,
     context::{Context, named},
     numbers::{count, counted},
+    since::since_ms,
 };
 
 /// `millstream preview FUNCTION`: what the statement in the file gives over the log, and what would change in its table.
@@ -23,19 +24,13 @@ pub(super) async fn preview(context: &Context, args: &PreviewArgs) -> Result<(),
     let systems = context.open(&pipeline)?;
     let mut progress = Progress::new(context, format!("{}.{name}", pipeline.name));
     let options = PreviewOptions { since_ms, limit: args.limit };
-    let found = ask(&systems, &pipeline, name, options, &mut |at| progress.tell(at.read, at.total)).await?;
+    let mut found = ask(&systems, &pipeline, name, options, &mut |at| progress.tell(at.read, at.total)).await?;
     drop(progress);
+    found.notes.iter_mut().for_each(|note| *note = context.advice.complete(note));
     if context.json {
         return context.say_json(&document(&found)?);
     }
     lines(&found, &declared.into.to_string(), args.limit)?.iter().try_for_each(|line| context.say(line))
-}
-
-fn since_ms(since: &str, now_ms: i64) -> Result<i64, Failure> {
-    let ms = millstream_pipeline::duration_ms(since);
-    ms.map(|ms| now_ms.saturating_sub(ms)).ok_or_else(|| {
-        Failure::Usage(format!("--since takes a number and ms, s, m, h or d, such as `1h`; it is `{since}`"))
-    })
 }
 
 /// The summary comes last, where it is looked for.

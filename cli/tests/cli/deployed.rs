@@ -45,12 +45,17 @@ pub(super) struct Deployed {
 impl Deployed {
     /// Two sales have been processed by [`SHOP`].
     pub(super) fn new() -> Self {
+        Self::of(SHOP, SALES)
+    }
+
+    /// These sales have been processed by this pipeline.
+    pub(super) fn of(text: &str, sales: &str) -> Self {
         let data = data();
         std::fs::write(data.path().join("names.csv"), "shop,title\na,A\nb,B\n").unwrap();
         std::fs::copy(data.path().join("names.csv"), data.path().join("others.csv")).unwrap();
-        let of = pipeline(&data, SHOP);
+        let of = pipeline(&data, text);
         let deployed = Self { data, of };
-        deployed.produce(SALES);
+        deployed.produce(sales);
         deployed.dev();
         deployed
     }
@@ -188,10 +193,10 @@ fn what_has_gone_from_the_store_is_missed() {
     shop.alter("DROP TABLE income; DELETE FROM millstream_tables WHERE name = 'income'");
     let start = shop.start_of("income");
     assert!(start["why"].as_str().unwrap().contains("table income, and the table is gone"), "{start}");
-    let ran = shop.run(&["dev", "--no-generate", "--for", "1"]);
+    let ran = shop.run(&["dev", "--no-generate", "--for", "30"]);
     let (_, err) = said(&ran);
     assert_eq!(ran.status.code(), Some(3), "{err}");
-    assert!(err.contains("`millstream adopt income`") && err.contains("`millstream rebuild income`"), "{err}");
+    assert!(err.contains("`millstream adopt income -p ") && err.contains("`millstream rebuild income -p "), "{err}");
 
     let shop = Deployed::new();
     shop.alter("DELETE FROM millstream_fences WHERE function = 'shop.income'");

@@ -9,6 +9,7 @@ mod preview;
 mod produce;
 mod rebuild;
 mod start;
+mod ways;
 
 mod new_user;
 

@@ -7,6 +7,8 @@ mod floats;
 pub(crate) mod input;
 mod judges;
 mod log_rows;
+mod odd;
+mod options;
 pub(crate) mod pass;
 pub(crate) mod query;
 mod records;
@@ -14,27 +16,32 @@ mod report;
 mod scope;
 mod select;
 pub(crate) mod side;
+mod since;
 mod states;
 mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millstream_core::{Column, Error, Result, Role, Sink, Table, TakeRows};
+use millstream_core::{Column, Error, OddRow, Result, Role, Sink, Table, TakeOddRow, TakeRows};
 use millstream_pipeline::{Function as Declared, Pipeline};
-use millstream_sql::WholeColumn;
+use millstream_sql::{Only, WholeColumn};
 
 use self::{
     compare::{Unequal, compare},
     encoder::{Encoder, internal},
-    input::Input,
+    input::{Input, whole_ranges},
+    odd::OddRows,
     query::Query,
     scope::{
-        check_retention, check_topics, inseparable_error, known_fences, note_plan, note_references, note_unfenced,
+        check_keys, check_retention, check_topics, inseparable_error, known_fences, note_plan, note_references,
+        note_sample, note_unfenced,
     },
     side::Side,
+    since::Newer,
 };
 use crate::{NotRunnable, Systems, letters::Letters, ownership::Ownership, plan_function, reference, rows::shown};
 
+pub use options::{AuditOptions, AuditSample};
 pub use report::{AuditProgress, AuditReport, Difference};
 
 /// Reads the log, from where the function began up to its fences, as one query by the plain engine, and compares its result
@@ -56,17 +63,22 @@ pub use report::{AuditProgress, AuditReport, Difference};
 /// `Stop` if the log no longer has all records that went into the sink, or is a different log; the errors of the
 /// systems.
 pub async fn audit(systems: &Systems, pipeline: &Pipeline, name: &str) -> Result<AuditReport> {
-    audit_telling(systems, pipeline, name, &mut |_| ()).await
+    audit_part(systems, pipeline, name, AuditOptions::default(), &mut |_| ()).await
 }
 
-/// Like [`audit`], and reports its progress.
+/// Like [`audit`], of a part of the table, and reports its progress.
+///
+/// What is compared is compared as exactly as by an audit of everything: of a sample, all records are read and decoded, and
+/// those of other keys are dropped; since a time, rows are compared that are made only of newer records, and only these are
+/// read. So it doesn't matter whether retention has removed older ones.
 ///
 /// # Errors
-/// The errors of [`audit`].
-pub async fn audit_telling(
+/// The errors of [`audit`]; `Stop` if rows of this table don't show to which part they belong.
+pub async fn audit_part(
     systems: &Systems,
     pipeline: &Pipeline,
     name: &str,
+    options: AuditOptions,
     told: &mut (dyn FnMut(AuditProgress) + Send),
 ) -> Result<AuditReport> {
     let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
@@ -80,13 +92,28 @@ pub async fn audit_telling(
 
     let source = systems.source();
     let dead_letters = systems.dead_letters(pipeline);
-    let query = Query { pipeline, name, plan: &plan, reading, source: &source, dead_letters: &dead_letters };
+    let only = Only::default();
+    let mut query = Query { pipeline, name, plan: &plan, reading, source: &source, dead_letters: &dead_letters, only };
     let mut pass = query.pass();
     let whole = query.planned(&pass).await?;
-    let encoder = Arc::new(Encoder::new(whole.columns.clone())?);
+    let newer = options.since_ms.map(|since_ms| Newer::of(&whole, pipeline, reading, since_ms)).transpose()?;
+    if options.sample.is_some() {
+        check_keys(&table, &whole.columns)?;
+    }
+    let (sample, since) = (options.sample.map(AuditSample::sample), newer.as_ref().map(|newer| newer.since));
+    query.only = Only { sample, since };
+    let whole = query.planned(&pass).await?;
+    let encoder = Arc::new(Encoder::new(whole.columns.clone())?.only(query.only));
     let public = systems.sink(&id, &declared.into, public(&table, &whole.columns))?;
     let (fences, mut stored) = scan(public.as_ref(), &encoder, None).await?;
-    let mut report = AuditReport { function: id.clone(), fences, rows: stored.rows, ..AuditReport::default() };
+    let mut report = AuditReport {
+        function: id.clone(),
+        fences,
+        rows: stored.given,
+        compared: stored.rows,
+        limit: options.limit,
+        ..AuditReport::default()
+    };
     // Letters are read after the fences: a letter is durable before its fence moves.
     let letters = Arc::new(Letters::of(dead_letters.as_ref(), &id).await?);
     report.notes.extend(note_plan(&Ownership::of(pipeline, name, &plan), sink.as_ref()).await?);
@@ -97,12 +124,23 @@ pub async fn audit_telling(
         return Err(inseparable_error(&table, &gone));
     }
     check_topics(source.as_ref(), &id, &known).await?;
-    check_retention(source.as_ref(), &known).await?;
-    let input = Input::of(&known, letters);
+    report.ranges = match &newer {
+        Some(newer) => newer.ranges(source.as_ref(), &known).await?,
+        None => {
+            check_retention(source.as_ref(), &known).await?;
+            whole_ranges(&known)
+        }
+    };
+    report.notes.extend(newer.as_ref().map(|newer| newer.note(&report)).transpose()?);
+    report.notes.extend(options.sample.map(|sample| note_sample(&table, sample, &report)));
+    let stamped = newer.is_some_and(|newer| newer.is_of_events());
+    let input = Input { ranges: report.ranges.clone(), letters, stamped, ..Input::default() };
 
     let (mut expected, input) = query.run(whole, &mut pass, input, &encoder, told).await?;
     report.take(&pass);
-    let view = |report: &mut AuditReport, unequal: Unequal| report.unequal(&encoder.columns, unequal, &gone);
+    let mut odd = OddRows::of(&encoder.columns, &mut stored)?;
+    let mut view =
+        |report: &mut AuditReport, unequal: Unequal| report.unequal(&encoder.columns, unequal, &gone, &mut odd);
     let doubtful = compare(&mut stored, &mut expected, true, &mut |unequal| view(&mut report, unequal))?;
     if !doubtful.is_empty() {
         let again = query.in_another_order(&input, &encoder, &doubtful, told).await?;
@@ -111,6 +149,7 @@ pub async fn audit_telling(
             view(&mut report, unequal)?;
         }
     }
+    odd.rest().for_each(|difference| report.add(difference));
     if !gone.is_empty() {
         report.notes.push(format!(
             "the sink also holds data from {}. Rows don't show where they came from, so the audit only checked that no \
@@ -144,7 +183,7 @@ pub(crate) async fn scan(
     places: Option<Vec<usize>>,
 ) -> Result<(Fences, Side)> {
     let side = Arc::new(Mutex::new(Side::new(encoder)));
-    let into = Arc::clone(&side);
+    let (into, odd_places) = (Arc::clone(&side), places.clone());
     let take: TakeRows = Arc::new(move |rows| {
         let rows = match &places {
             Some(places) => rows.project(places).map_err(internal)?,
@@ -152,7 +191,19 @@ pub(crate) async fn scan(
         };
         into.lock().unwrap_or_else(PoisonError::into_inner).add(&rows)
     });
-    let fences = sink.scan(take).await.map_err(|error| error.context("what readers see"))?;
+    let odd_into = Arc::clone(&side);
+    let odd: TakeOddRow = Arc::new(move |OddRow { row, unreadable }| {
+        let (row, unreadable) = match &odd_places {
+            Some(places) => {
+                let moved = unreadable.into_iter();
+                let moved = moved.filter_map(|(at, text)| Some((places.iter().position(|place| *place == at)?, text)));
+                (row.project(places).map_err(internal)?, moved.collect())
+            }
+            None => (row, unreadable),
+        };
+        odd_into.lock().unwrap_or_else(PoisonError::into_inner).add_odd(OddRow { row, unreadable })
+    });
+    let fences = sink.scan_with_odd(take, odd).await.map_err(|error| error.context("what readers see"))?;
     let side = std::mem::replace(&mut *side.lock().unwrap_or_else(PoisonError::into_inner), Side::new(encoder));
     Ok((fences, side))
 }
@@ -160,7 +211,7 @@ pub(crate) async fn scan(
 impl AuditReport {
     /// Adds rows that are not on both sides: the sink's first, then those of the log. Of a sink that also holds rows from
     /// elsewhere (`gone`), only the missing ones are differences.
-    fn unequal(&mut self, columns: &[WholeColumn], unequal: Unequal, gone: &[String]) -> Result<()> {
+    fn unequal(&mut self, columns: &[WholeColumn], unequal: Unequal, gone: &[String], odd: &mut OddRows) -> Result<()> {
         let times = |count: u64| if count > 1 { format!(" ({count} times)") } else { String::new() };
         match unequal {
             Unequal::First(_, count) if !gone.is_empty() => self.surplus += count,
@@ -169,12 +220,13 @@ impl AuditReport {
                 self.add(Difference::Unexpected(row));
             }
             Unequal::Second(row, count) => {
-                let row = shown(columns, &row, 0)?.all() + &times(count);
-                self.add(Difference::Missing(row));
+                let row = shown(columns, &row, 0)?;
+                let unreadable = if count == 1 { odd.meet(&row) } else { None };
+                self.add(unreadable.unwrap_or_else(|| Difference::Missing(row.all() + &times(count))));
             }
-            Unequal::Both(first, second) => {
+            Unequal::Both(first, second, close) => {
                 let (stored, expected) = (shown(columns, &first, 0)?, shown(columns, &second, 0)?);
-                let (stored_values, expected_values) = stored.differing(&expected);
+                let (stored_values, expected_values) = stored.differing(&expected, &close);
                 self.add(Difference::Differs { key: stored.key, stored: stored_values, expected: expected_values });
             }
         }

@@ -209,7 +209,7 @@ async fn compare(function: &Function, path: &Path) -> Result<Vec<String>> {
         let rows = match &unequal {
             Unequal::First(row, _) => vec![(row, "not expected")],
             Unequal::Second(row, _) => vec![(row, "missing")],
-            Unequal::Both(first, second) => vec![(first, "not expected"), (second, "missing")],
+            Unequal::Both(first, second, _) => vec![(first, "not expected"), (second, "missing")],
         };
         for (row, what) in rows {
             lines.extend(csv_lines(row, "null")?.into_iter().map(|line| (line, what)));

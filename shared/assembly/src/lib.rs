@@ -53,7 +53,7 @@ mod type_name;
 mod used;
 mod variables;
 
-pub use audit::{AuditProgress, AuditReport, Difference, audit, audit_telling};
+pub use audit::{AuditOptions, AuditProgress, AuditReport, AuditSample, Difference, audit, audit_part};
 pub use connections::Connections;
 pub use csv_cells::{Cell, Records, cell_of};
 pub use csv_table::{read_csv, schema_of};
@@ -63,7 +63,7 @@ pub use fixtures::{FixtureReport, run_fixtures, tables_of_given};
 pub use function::{Function, NotRunnable};
 pub use maker::{Acknowledged, Maker, Making};
 pub use opened::Home;
-pub use ownership::{Misfit, Standing};
+pub use ownership::{Misfit, Rebuilding, Standing, Ways};
 pub use partitions::{PartitionsDiffer, partitions_differ};
 pub use plan::{FunctionPlan, plan_function};
 pub use preview::{Change, Changes, Preview, PreviewOptions, preview};

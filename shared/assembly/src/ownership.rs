@@ -3,12 +3,14 @@
 mod changes;
 mod judge;
 mod misfit;
+mod ways;
 
 use millstream_core::{Claim, Error, Holding, Owner, OwnerRecord, Result, Sink};
 use millstream_pipeline::{Function as Declared, Pipeline, Reading};
 
 pub use self::misfit::Misfit;
 pub(crate) use self::misfit::Trial;
+pub use self::ways::{Rebuilding, Ways};
 use self::{changes::changes, judge::judge};
 use crate::{FunctionPlan, plan_function};
 
@@ -34,6 +36,24 @@ pub enum Standing {
         /// The record that this was judged by: what [`crate::Systems::adopt`] is given.
         record: Option<Box<OwnerRecord>>,
     },
+}
+
+/// Why a function is not the owner of its table.
+#[derive(Debug)]
+pub(crate) enum Unclaimed {
+    /// The table is not what its plan has filled.
+    Misfit {
+        misfit: Misfit,
+        /// As in [`Standing::Stops`].
+        changes: Vec<String>,
+    },
+    Failed(Error),
+}
+
+impl From<Error> for Unclaimed {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// A function as the owner of its table.
@@ -82,18 +102,12 @@ impl<'a> Ownership<'a> {
     /// start.
     ///
     /// # Errors
-    /// `Stop` when the table is not what this plan has filled, with what has changed and what to do; those of the store.
-    pub async fn claim(&self, sink: &dyn Sink, create: bool, trial: Option<Trial>) -> Result<()> {
+    /// `Misfit` when the table is not what this plan has filled; those of the store.
+    pub async fn claim(&self, sink: &dyn Sink, create: bool) -> Result<(), Unclaimed> {
         for _ in 0..MAX_CLAIMS {
             let holding = sink.holding().await?;
             let claim = self.judge(&holding).await;
-            let claim = claim.map_err(|misfit| {
-                let changes = self.changes(&holding);
-                Error::stop(match trial {
-                    Some(trial) => misfit.explain_in_trial(self.name, &changes, trial),
-                    None => misfit.explain(self.name, &changes),
-                })
-            })?;
+            let claim = claim.map_err(|misfit| Unclaimed::Misfit { misfit, changes: self.changes(&holding) })?;
             if let Claim::Renew(record) = &claim {
                 // A process that has lost the table since it was judged must not create what its old plan lacks.
                 sink.begin_term(record.term);
@@ -108,7 +122,7 @@ impl<'a> Ownership<'a> {
                 return Ok(());
             }
         }
-        Err(self.outrun())
+        Err(self.outrun().into())
     }
 
     /// Lets the table go on under this owner and plan, instead of what `record` says that filled it before.
@@ -117,6 +131,15 @@ impl<'a> Ownership<'a> {
     /// `Stop` when the table can't: its columns don't fit, both functions have fences, or the record is no longer the one in
     /// the store. Those of the store.
     pub async fn adopt(&self, sink: &dyn Sink, record: Option<OwnerRecord>) -> Result<OwnerRecord> {
+        let misfits = sink.misfits().await?;
+        if !misfits.is_empty() {
+            return Err(Error::stop(format!(
+                "table {} can't go on under the new plan:\n  - {}\nNothing was changed. `millstream check --deployed` says what \
+                 works",
+                self.table,
+                misfits.join("\n  - ")
+            )));
+        }
         sink.adapt().await?;
         let adopted = sink.claim(&self.owner, &Claim::Adopt(record)).await?;
         adopted.ok_or_else(|| {
@@ -137,10 +160,8 @@ impl<'a> Ownership<'a> {
         if record.owner.fingerprint == self.owner.fingerprint {
             return true;
         }
-        let Ok(before) = Pipeline::parse(&record.owner.declaration, &self.pipeline.file) else { return false };
-        let Some(name) = before.functions.keys().next() else { return false };
-        let Ok(plan) = plan_function(&before, name).await else { return false };
-        fingerprint(&before, name, &plan) == self.owner.fingerprint
+        let recorded = plan_recorded(record, self.pipeline).await;
+        recorded.is_some_and(|(before, name, plan)| fingerprint(&before, &name, &plan) == self.owner.fingerprint)
     }
 
     fn changes(&self, holding: &Holding) -> Vec<String> {
@@ -151,6 +172,17 @@ impl<'a> Ownership<'a> {
     fn outrun(&self) -> Error {
         Error::retry(format!("other processes keep changing the owner of table {}", self.table))
     }
+}
+
+/// The plan that a record speaks of, with its function; none when this version can't plan it any more.
+pub(crate) async fn plan_recorded(
+    record: &OwnerRecord,
+    pipeline: &Pipeline,
+) -> Option<(Pipeline, String, FunctionPlan)> {
+    let before = Pipeline::parse(&record.owner.declaration, &pipeline.file).ok()?;
+    let name = before.functions.keys().next()?.clone();
+    let plan = plan_function(&before, &name).await.ok()?;
+    Some((before, name, plan))
 }
 
 /// A hash of what the statement computes, of what it is computed over, and of which events are left out.

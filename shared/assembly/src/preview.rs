@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use millstream_core::{Error, Result};
 use millstream_pipeline::Pipeline;
-use millstream_sql::WholeColumn;
+use millstream_sql::{Only, WholeColumn};
 
 pub use self::report::{Change, Changes, Preview, PreviewOptions};
 use self::{
@@ -47,7 +47,15 @@ pub async fn preview(
     reference::load_all(&systems.references(pipeline, &plan.references)?).await?;
     let reading = pipeline.functions[name].reading().ok_or_else(|| NotRunnable { function: name.to_owned() })?;
     let (source, dead_letters) = (systems.source(), systems.dead_letters(pipeline));
-    let query = Query { pipeline, name, plan: &plan, reading, source: &source, dead_letters: &dead_letters };
+    let query = Query {
+        pipeline,
+        name,
+        plan: &plan,
+        reading,
+        source: &source,
+        dead_letters: &dead_letters,
+        only: Only::default(),
+    };
     let mut pass = query.pass();
     let whole = query.planned(&pass).await?;
     let columns = whole.columns.clone();
@@ -64,6 +72,13 @@ pub async fn preview(
         Some(deployed) => deployed.scan(&shared, &compared).await?,
         None => (Vec::new(), Side::new(&compared)),
     };
+    if !is.odd.is_empty() {
+        preview.notes.push(format!(
+            "{} rows of the table have values that are not of their columns' types, because another program has written to it: \
+             `millstream audit` names them; here they are taken for missing",
+            is.odd.len()
+        ));
+    }
     let ranges = ranges(pipeline, reading, source.as_ref(), &fences, options.since_ms, &mut preview.notes).await?;
     let encoder = Arc::new(Encoder::new(columns.clone())?);
     let input = Input { ranges, ..Input::default() };
@@ -110,12 +125,12 @@ fn changes(is: Side, rows: &mut Side, shared: &Shared, compared: &Arc<Encoder>, 
                     changes.examples.push(Change::New(shown(columns, &row, 0)?.all()));
                 }
             }
-            Unequal::Both(first, second) => {
+            Unequal::Both(first, second, close) => {
                 met += 1;
                 changes.different += 1;
                 if changes.different <= limit as u64 {
                     let (first, second) = (shown(columns, &first, 0)?, shown(columns, &second, 0)?);
-                    let (is, becomes) = first.differing(&second);
+                    let (is, becomes) = first.differing(&second, &close);
                     changes.examples.push(Change::Different { key: first.key, is, becomes });
                 }
             }

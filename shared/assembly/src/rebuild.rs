@@ -6,6 +6,9 @@ mod measure;
 mod ranges;
 mod ready;
 mod staging;
+#[cfg(test)]
+mod tests;
+mod tries;
 
 use std::sync::Arc;
 
@@ -16,7 +19,11 @@ use millstream_core::{
 use millstream_pipeline::{Pipeline, Place};
 
 pub use self::{fill::RebuildProgress, ranges::ReadRange, staging::Begun};
-use crate::{Function, Systems, ownership::Ownership, plan_function};
+use crate::{
+    Function, Systems,
+    ownership::{Ownership, plan_recorded},
+    plan_function,
+};
 
 /// What ends the name of a table that is being rebuilt.
 const TABLE_SUFFIX: &str = "__rebuild";
@@ -39,6 +46,8 @@ pub struct Rebuild {
     /// The fences of the old table, those of whole topics among them.
     old: Vec<(TopicPartition, Fence)>,
     ranges: Vec<ReadRange>,
+    /// Would `millstream adopt` go through?
+    can_be_adopted: bool,
     /// May the table begin where the log does, even if that moves on meanwhile?
     partial: bool,
 }
@@ -77,13 +86,19 @@ impl Systems {
                  may be somebody else's. If it is the function's, say so by `millstream adopt {name}` first"
             )));
         }
+        let recorded = match &holding.record {
+            Some(record) => plan_recorded(record, pipeline).await,
+            None => None,
+        };
         let replacement = Replacement {
             table,
             owner: owner.clone(),
             record: holding.record.clone(),
+            old_table: recorded.map(|(.., plan)| plan.planned.table),
             topics: function.subscription.topics.clone(),
             drop_dependents: false,
         };
+        let can_be_adopted = real.misfits().await?.is_empty();
         let old = self.old_fences(&holding, &replacement, &into).await?;
         let owner = Owner { function: id, ..owner };
         let (pipeline, name) = (beside, name.to_owned());
@@ -97,6 +112,7 @@ impl Systems {
             replacement,
             old,
             ranges: Vec::new(),
+            can_be_adopted,
             partial: false,
         };
         rebuild.ranges = rebuild.find_ranges().await?;

@@ -18,20 +18,25 @@ const SHOWN_BYTES: usize = 32;
 pub(crate) struct Line {
     /// The key columns, `name=value`; empty for a table without keys.
     pub(crate) key: String,
-    cells: Vec<String>,
+    /// The others, each with its place in the table.
+    cells: Vec<(usize, String)>,
 }
 
 impl Line {
-    /// The non-key columns that differ, of this row and of another one of the same table.
-    pub(crate) fn differing(&self, other: &Self) -> (String, String) {
+    /// The non-key columns that differ, of this row and of another one of the same table. Those at the places in `close`
+    /// differ by no more than rounding.
+    pub(crate) fn differing(&self, other: &Self, close: &[usize]) -> (String, String) {
         let differ = self.cells.iter().zip(&other.cells).filter(|(here, there)| here != there);
-        let (here, there): (Vec<&str>, Vec<&str>) = differ.map(|(here, there)| (here.as_str(), there.as_str())).unzip();
+        let (close, far): (Vec<_>, Vec<_>) = differ.partition(|((at, _), _)| close.contains(at));
+        let named = if far.is_empty() { close } else { far };
+        let named = named.into_iter().map(|((_, here), (_, there))| (here.as_str(), there.as_str()));
+        let (here, there): (Vec<&str>, Vec<&str>) = named.unzip();
         (here.join(", "), there.join(", "))
     }
 
     /// All columns.
     pub(crate) fn all(&self) -> String {
-        let cells = self.cells.join(", ");
+        let cells = self.cells.iter().map(|(_, cell)| cell.as_str()).collect::<Vec<_>>().join(", ");
         match (self.key.is_empty(), cells.is_empty()) {
             (true, _) => cells,
             (false, true) => self.key.clone(),
@@ -45,10 +50,25 @@ impl Line {
 /// # Errors
 /// `Stop` for a type without a text form.
 pub(crate) fn shown(columns: &[WholeColumn], batch: &RecordBatch, row: usize) -> Result<Line> {
+    shown_with(columns, batch, row, &[])
+}
+
+/// The same with these texts in the columns at these places.
+///
+/// # Errors
+/// Those of [`shown`].
+pub(crate) fn shown_with(
+    columns: &[WholeColumn],
+    batch: &RecordBatch,
+    row: usize,
+    texts: &[(usize, String)],
+) -> Result<Line> {
     let (mut key, mut cells) = (Vec::new(), Vec::new());
-    for (column, values) in columns.iter().zip(batch.columns()) {
-        let cell = format!("{}={}", column.name, cell(values, row)?);
-        if column.precision == Precision::Key { key.push(cell) } else { cells.push(cell) }
+    for (at, (column, values)) in columns.iter().zip(batch.columns()).enumerate() {
+        let text = texts.iter().find(|(place, _)| *place == at).map(|(_, text)| text.clone());
+        let text = text.map_or_else(|| cell(values, row), Ok)?;
+        let cell = format!("{}={text}", column.name);
+        if column.precision == Precision::Key { key.push(cell) } else { cells.push((at, cell)) }
     }
     Ok(Line { key: key.join(", "), cells })
 }

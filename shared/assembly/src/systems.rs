@@ -210,8 +210,7 @@ impl Systems {
         let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
         let ownership = Ownership::of(pipeline, name, &plan);
         let mut function = self.assemble(pipeline, name, Declared::id(&pipeline.name, name), plan)?;
-        let trial = self.trial(pipeline.functions[name].into.system)?;
-        ownership.claim(function.runner.sink().as_ref(), self.connections.create, trial).await?;
+        self.claim(pipeline, name, &ownership, function.runner.sink().as_ref()).await?;
         self.prepare_dead_letters(pipeline, self.connections.create).await?;
         let references = self.references(pipeline, &function.references)?;
         reference::load_all(&references).await?;
@@ -220,7 +219,7 @@ impl Systems {
     }
 
     /// Is this a trial, and whose tables of that system does it write to?
-    fn trial(&self, system: System) -> Result<Option<Trial>> {
+    pub(crate) fn trial(&self, system: System) -> Result<Option<Trial>> {
         if !self.connections.is_trial() {
             return Ok(None);
         }
@@ -255,7 +254,7 @@ impl Systems {
         Ownership::of(pipeline, name, &plan).adopt(sink.as_ref(), record).await
     }
 
-    fn sink_of(&self, pipeline: &Pipeline, name: &str, plan: &FunctionPlan) -> Result<Arc<dyn Sink>> {
+    pub(crate) fn sink_of(&self, pipeline: &Pipeline, name: &str, plan: &FunctionPlan) -> Result<Arc<dyn Sink>> {
         let id = Declared::id(&pipeline.name, name);
         self.sink(&id, &pipeline.functions[name].into, plan.planned.table.clone())
     }

@@ -4,7 +4,7 @@
 //! (`MILLSTREAM_FAULT=sink.after_write:3` kills at the third passage) and the process ends itself by SIGKILL there, as
 //! a lost machine would: no destructor runs, no buffer is flushed.
 
-/// Every fault point there is; a test kills at each of them, so that a new one can't be forgotten.
+/// Every fault point of a function at work; a test kills at each of them, so that a new one can't be forgotten.
 pub const POINTS: &[&str] = &[
     "runner.before_decode",
     "runner.before_dead_letters",
@@ -21,6 +21,19 @@ pub const POINTS: &[&str] = &[
     "lake.after_fence",
 ];
 
+/// The points within the step in which a rebuilt table takes the place of another one. A rebuild passes the first two of each
+/// store twice: it rehearses the step first.
+pub const SWAP_POINTS: &[&str] = &[
+    "postgres.before_swap",
+    "postgres.after_rename",
+    "postgres.before_swap_commit",
+    "postgres.after_swap_commit",
+    "embedded.before_swap",
+    "embedded.after_rename",
+    "embedded.before_swap_commit",
+    "embedded.after_swap_commit",
+];
+
 #[cfg(feature = "faults")]
 mod armed {
     use std::sync::{
@@ -34,7 +47,9 @@ mod armed {
     /// test that kills nowhere proves nothing.
     pub fn arm(setting: &str) {
         let (name, passage) = setting.split_once(':').unwrap_or((setting, "1"));
-        assert!(super::POINTS.contains(&name), "no fault point is named {name}; there are {:?}", super::POINTS);
+        let (points, swap) = (super::POINTS, super::SWAP_POINTS);
+        let is_known = points.contains(&name) || swap.contains(&name);
+        assert!(is_known, "no fault point is named {name}; there are {points:?} and {swap:?}");
         let passage = passage.parse().unwrap_or(1);
         let _ = ARMED.set((name.to_owned(), AtomicU32::new(passage)));
     }

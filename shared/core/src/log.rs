@@ -60,6 +60,17 @@ pub trait Log: Send + Sync {
     /// `Retry` when the log can't be reached.
     async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks>;
 
+    /// The smallest offset below which every record that the log still has is older than `timestamp_ms` (in milliseconds
+    /// since 1970): that of the first record whose timestamp is not before it, in whatever order the timestamps are. `None`
+    /// if there is no such record. Called by audits and previews that read only a part of the log.
+    ///
+    /// It is exact, never an estimate: what is below it may be left unread. A record that the log doesn't deliver, such as
+    /// a transaction marker, may be the one that is found. A record without a timestamp (-1) counts as that old.
+    ///
+    /// # Errors
+    /// `Stop` when the topic does not exist, `Retry` when the log can't be reached.
+    async fn first_since(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<Option<i64>>;
+
     /// Reads from `range.start` on, up to `range.end` or the limits, whichever comes first. The answer is a
     /// [`crate::Delivery::Read`] batch that starts at `range.start`, ends at or below `range.end`, covers at least one
     /// offset, and vouches for its holes. `limits.max_wait_ms` does not apply: the records are there.

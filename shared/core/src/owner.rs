@@ -56,6 +56,22 @@ pub struct Holding {
     pub rows: Rows,
 }
 
+impl Holding {
+    /// Why `function` can't adopt the table, if another function fills it and both have fences: for a person.
+    pub fn conflict(&self, function: &str) -> Option<String> {
+        let record = self.record.as_ref().filter(|record| record.owner.function != function)?;
+        (!self.fences.is_empty()).then(|| fences_of_both(function, &record.owner.function, &record.table))
+    }
+}
+
+/// What a claim says that would lose the fences of one of two functions.
+pub fn fences_of_both(function: &str, before: &str, table: &str) -> String {
+    format!(
+        "{function} has fences of its own, and {before}, which fills table {table}, has others: no table can go on from both. \
+         Undo the rename, or give {function} a table of its own (`into`)"
+    )
+}
+
 /// How a sink's function becomes the owner of its table: see [`crate::Sink::claim`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {

@@ -16,6 +16,8 @@ pub struct Replacement {
     pub owner: Owner,
     /// The record that the place has in the store: if it has another one by then, nothing is replaced.
     pub record: Option<OwnerRecord>,
+    /// The old table as its recorded plan has it; none when there is no record, or this version can't plan it any more.
+    pub old_table: Option<Table>,
     /// The topics that the new plan reads, with their generations. The rebuilt table must not be behind the old one in them.
     pub topics: Vec<(String, u32)>,
     /// May what can't be kept be dropped with the old table?
@@ -86,6 +88,10 @@ pub trait Replace: Send + Sync {
     async fn take_place(&self, replacement: &Replacement, catch_up: &dyn CatchUp) -> Result<Replaced>;
 
     /// Removes this table with its fences and its record, as far as they are there.
+    ///
+    /// # Errors
+    /// `Stop` when one of its names is something else's: no rebuild is recorded as its owner, and it has rows. Nothing was
+    /// changed.
     async fn discard(&self) -> Result<()>;
 }
 
@@ -133,7 +139,7 @@ mod tests {
         let owner = Owner { function: "p.f".into(), fingerprint: String::new(), declaration: String::new() };
         let table = Table { name: "x".into(), columns: vec![], combine: None, view: None };
         let topics = vec![("t".to_owned(), 1)];
-        let place = Replacement { table, owner, record: None, topics, drop_dependents: false };
+        let place = Replacement { table, owner, record: None, old_table: None, topics, drop_dependents: false };
         assert!(!place.is_behind(&[at(0, 5)], &[at(0, 5), at(1, 0)]));
         assert!(place.is_behind(&[at(0, 6)], &[at(0, 5)]));
         assert!(place.is_behind(&[at(0, 5), at(1, 0)], &[at(0, 5)]), "a partition that the new one doesn't have yet");

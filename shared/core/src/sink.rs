@@ -20,6 +20,18 @@ pub struct Snapshot {
 /// What takes rows that are read, batch by batch.
 pub type TakeRows = Arc<dyn Fn(RecordBatch) -> Result<()> + Send + Sync>;
 
+/// A row with values that are not of their columns' types: another program has written it.
+#[derive(Clone, Debug)]
+pub struct OddRow {
+    /// The row, in columns that may be null: NULL where a value can't be read.
+    pub row: RecordBatch,
+    /// The places of the columns with such values, each with what is there, for people.
+    pub unreadable: Vec<(usize, String)>,
+}
+
+/// What takes rows that can't be read.
+pub type TakeOddRow = Arc<dyn Fn(OddRow) -> Result<()> + Send + Sync>;
+
 /// One table (or folder of files, or cache) that one function writes to, with the fences of that function.
 ///
 /// A value of this trait is bound to one function and one [`crate::Table`]. The runner calls it, for several partitions
@@ -35,13 +47,22 @@ pub trait Sink: Send + Sync {
     async fn prepare(&self, create: bool) -> Result<()>;
 
     /// Like [`Sink::prepare`] with `create`, and also carries out what a changed plan needs and the table can take without a
-    /// loss: columns that are new and may be null are added, and what readers see is computed again from the states. Called by
-    /// `millstream adopt`.
+    /// loss: columns that are new and may be null are added, columns get wider types (see [`crate::is_wider`]), and what readers see is
+    /// computed again from the states. Called by `millstream adopt`.
     ///
     /// # Errors
     /// `Stop` when the table can't become what the plan needs; says why, and nothing was changed.
     async fn adapt(&self) -> Result<()> {
         self.prepare(true).await
+    }
+
+    /// What keeps [`Sink::adapt`] from making the table what the plan needs, each thing for a person; none when nothing does.
+    /// Changes nothing. Called by `millstream check --deployed`, and at a start that stops.
+    ///
+    /// # Errors
+    /// Those of the store; `Stop` for a table that the store can't hold.
+    async fn misfits(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     /// The fence of a partition; `None` when none was ever created, which is never read as zero.
@@ -117,7 +138,16 @@ pub trait Sink: Send + Sync {
     /// Those of the store, and of `take`.
     async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>>;
 
-    /// The same with all rows in memory: for tables that are known to be small.
+    /// Like [`Sink::scan`], but rows with values that are not of their columns' types are no error: they are given to `odd`.
+    /// Called by an audit of what readers see. A store that can't hold such values has none.
+    ///
+    /// # Errors
+    /// Those of [`Sink::scan`], and of `odd`.
+    async fn scan_with_odd(&self, take: TakeRows, _odd: TakeOddRow) -> Result<Vec<(TopicPartition, Fence)>> {
+        self.scan(take).await
+    }
+
+    /// [`Sink::scan`] with all rows in memory: for tables that are known to be small.
     ///
     /// # Errors
     /// Those of [`Sink::scan`].

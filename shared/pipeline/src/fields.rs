@@ -224,7 +224,7 @@ fn with_unit(text: &str, units: &[(&str, i64)]) -> Option<i64> {
 }
 
 /// A length of time in the largest unit that holds it exactly: `90s`.
-pub(crate) fn readable_ms(ms: i64) -> String {
+pub fn readable_ms(ms: i64) -> String {
     readable(ms, &[(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")], "ms")
 }
 

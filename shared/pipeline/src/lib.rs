@@ -61,7 +61,7 @@ mod topic;
 mod types;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
-pub use fields::duration_ms;
+pub use fields::{duration_ms, readable_ms};
 pub use fixture::{ExpectedLetters, Fixture};
 pub use function::{Function, Making, Reading, Statement, Work};
 pub use generate::{Generate, Generator};

@@ -25,4 +25,4 @@ mod timeliness;
 
 pub use runner::{Parts, REFUSED_BY_STORE, Runner};
 pub use stats::{PartitionStats, Stats};
-pub use timeliness::Timeliness;
+pub use timeliness::{FIRST_TIMESTAMP_MS, Timeliness};

@@ -2,7 +2,7 @@ use arrow::array::BooleanArray;
 use millstream_core::{Bad, Batch, Decoded, Late, Result};
 
 /// 2001-09-09. An earlier timestamp counts as missing: the producer left it out (-1, 0), or wrote seconds.
-const FIRST_TIMESTAMP_MS: i64 = 1_000_000_000_000;
+pub const FIRST_TIMESTAMP_MS: i64 = 1_000_000_000_000;
 
 /// Decides which events are too late, and which are dated implausibly far ahead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -80,5 +80,7 @@ pub use query::{WholeTable, query, tables_read};
 pub use reference::ReferenceTable;
 pub use statement::{Input, Statement};
 pub use types::name as type_name;
-pub use whole::{LogRows, Precision, ReadFailed, Whole, WholeColumn, WholeLimits};
+pub use whole::{
+    LogRows, Only, Origin, Precision, ReadFailed, Sample, Since, Whole, WholeColumn, WholeLimits, one_zero,
+};
 pub use window::MAX_WINDOWS_PER_EVENT;

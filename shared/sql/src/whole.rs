@@ -6,7 +6,10 @@ mod aggregates;
 mod distinct;
 mod log_exec;
 mod log_table;
+mod only;
+mod origin;
 mod rounding;
+mod sample;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,9 +25,15 @@ use datafusion::{
     physical_plan::{ExecutionPlan, coalesce_partitions::CoalescePartitionsExec, execute_stream},
 };
 use futures::{Stream, StreamExt as _, stream::BoxStream};
+use millstream_core::timestamp_type;
 
-use self::log_table::LogTable;
-pub use self::log_table::{LogRows, ReadFailed};
+use self::{aggregates::Plain, log_table::LogTable, origin::Origins};
+pub use self::{
+    log_table::{LogRows, ReadFailed},
+    only::{Only, Since},
+    origin::Origin,
+    sample::{Sample, one_zero},
+};
 use crate::{
     error::{Result, SqlError},
     fault::at_run_time,
@@ -78,6 +87,8 @@ pub struct WholeLimits {
 pub struct Whole {
     /// The columns that readers of the table see.
     pub columns: Vec<WholeColumn>,
+    /// The places of columns that show the time of their records: of groups, if it aggregates.
+    pub times: Vec<(usize, Origin)>,
     /// Does it give one row without any input? A function writes nothing before its first record.
     pub is_total: bool,
     plan: Arc<dyn ExecutionPlan>,
@@ -87,7 +98,7 @@ pub struct Whole {
 
 impl Whole {
     /// Plans a statement over `logs`, the rows of each topic by its name. References are joined with the rows that they
-    /// have now.
+    /// have now. Of an aggregate, groups that are not in `only` are not computed; of other statements, all rows come.
     ///
     /// # Errors
     /// Those of [`crate::plan`].
@@ -95,27 +106,40 @@ impl Whole {
         statement: &Statement<'_>,
         logs: &BTreeMap<String, Arc<dyn LogRows>>,
         limits: WholeLimits,
+        only: Only,
     ) -> Result<Self> {
-        in_planner_thread(|| futures::executor::block_on(Self::planned(statement, logs, limits)))
+        in_planner_thread(|| futures::executor::block_on(Self::planned(statement, logs, limits, only)))
     }
 
     async fn planned(
         statement: &Statement<'_>,
         logs: &BTreeMap<String, Arc<dyn LogRows>>,
         limits: WholeLimits,
+        only: Only,
     ) -> Result<Self> {
         let state = over(statement, logs, limits)?;
         let logical = typed(&state, statement).await?;
         let is_topic = |name: &str| statement.reads(name);
         let Split { above, aggregate } = refuse::split(&logical);
         let is_total = aggregate.as_ref().is_some_and(|aggregate| aggregate.group_expr.is_empty());
-        let (logical, columns) = match aggregate {
+        let origins = Origins { is_topic: &is_topic };
+        let (logical, columns, times) = match aggregate {
             None => {
                 let columns = appended(&logical)?;
-                (logical, columns)
+                let times = (0..columns.len()).map(|at| (at, origins.of_column(at, &logical))).collect::<Vec<_>>();
+                (logical, columns, times)
             }
-            Some(aggregate) => aggregates::plain(&state, &aggregate, &above, &logical, &is_topic)?,
+            Some(aggregate) => {
+                let Plain { plan, columns, keys } = aggregates::plain(&state, &aggregate, &above, &logical, &is_topic)?;
+                let groups = aggregates::groups_of(&aggregate);
+                let shown = |(at, number): &(usize, usize)| (*at, origins.of(&groups[*number], &aggregate.input));
+                let times = keys.iter().map(shown).collect();
+                (only.below(plan, &columns, &keys)?, columns, times)
+            }
         };
+        let is_time = |at: &usize| columns[*at].data_type == timestamp_type();
+        let times = times.into_iter().filter_map(|(at, origin)| Some((at, origin?))).filter(|(at, _)| is_time(at));
+        let times = times.collect();
         let field = |column: &WholeColumn| Field::new(&column.name, column.data_type.clone(), true);
         let behind = logical.schema().fields().iter().skip(columns.len());
         let behind = behind.map(|field| Field::new(field.name(), DataType::Float64, true));
@@ -126,7 +150,7 @@ impl Whole {
             0 | 1 => plan,
             _ => Arc::new(CoalescePartitionsExec::new(plan)) as _,
         };
-        Ok(Self { columns, is_total, plan, context: state.task_ctx(), schema })
+        Ok(Self { columns, times, is_total, plan, context: state.task_ctx(), schema })
     }
 
     /// Runs it. Rows have the types of [`Whole::columns`], perhaps with columns of roundings behind them, and come in no

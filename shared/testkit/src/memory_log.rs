@@ -269,6 +269,12 @@ impl Log for MemoryLog {
         Ok(marks)
     }
 
+    async fn first_since(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<Option<i64>> {
+        let state = self.state.lock().unwrap();
+        let records = &state.held(partition)?.records;
+        Ok(records.iter().find(|(_, (stamped_ms, _))| *stamped_ms >= timestamp_ms).map(|(offset, _)| *offset))
+    }
+
     async fn read(&self, partition: &TopicPartition, range: Range<i64>, limits: Limits) -> Result<Batch> {
         let mut state = self.state.lock().unwrap();
         if state.failing_reads > 0 {

@@ -262,6 +262,14 @@ impl Sink for MemorySink {
         }
     }
 
+    async fn misfits(&self) -> Result<Vec<String>> {
+        let is_there = self.store.contents.lock().await.tables.contains_key(&self.table.name);
+        match self.prepare(false).await {
+            Err(Error::Stop(cause)) if is_there => Ok(vec![cause.to_string()]),
+            _ => Ok(Vec::new()),
+        }
+    }
+
     async fn holding(&self) -> Result<Holding> {
         let contents = self.store.contents.lock().await;
         let rows = match contents.tables.get(&self.table.name) {

@@ -3,13 +3,17 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_core::{
-    Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, Sink, Table, TakeRows, TopicPartition, WHOLE_TOPIC,
+    CatchUp, Claim, Error, Fence, Holding, Owner, OwnerRecord, Replace, Replaced, Replacement, Result, Sink, Table,
+    TakeRows, TopicPartition, WHOLE_TOPIC,
 };
 use millstream_testkit::{
     MemoryStore,
@@ -35,11 +39,19 @@ enum Flaw {
     ShowsWholeTopics,
     TwoOwners,
     TermsNeverEnd,
+    HidesMisfits,
+    SwapLosesFences,
+    SwapOfOneThatIsBehind,
+    SwapOfWhatHasChanged,
+    SwapShowsNothingForAMoment,
 }
 
 struct Flawed {
     inner: Arc<dyn Sink>,
+    store: MemoryStore,
     flaw: Flaw,
+    /// Between two steps of a swap that should be one.
+    between: Arc<AtomicBool>,
 }
 
 impl Flawed {
@@ -55,6 +67,11 @@ impl Flawed {
 impl Sink for Flawed {
     async fn prepare(&self, create: bool) -> Result<()> {
         self.inner.prepare(create || matches!(self.flaw, Flaw::CreatesWhatItMayNot)).await
+    }
+
+    async fn misfits(&self) -> Result<Vec<String>> {
+        let misfits = self.inner.misfits().await?;
+        Ok(if matches!(self.flaw, Flaw::HidesMisfits) { Vec::new() } else { misfits })
     }
 
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
@@ -120,7 +137,12 @@ impl Sink for Flawed {
         }
     }
 
+    fn replace(&self) -> Option<&dyn Replace> {
+        self.inner.replace().map(|_| self as _)
+    }
+
     async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>> {
+        let take: TakeRows = if self.between.load(Ordering::SeqCst) { Arc::new(|_| Ok(())) } else { take };
         let mut fences = self.inner.scan(take).await?;
         if matches!(self.flaw, Flaw::ShowsWholeTopics) {
             let whole = TopicPartition::new("transaction", 1, WHOLE_TOPIC);
@@ -131,9 +153,53 @@ impl Sink for Flawed {
     }
 }
 
+impl Flawed {
+    fn replacing(&self) -> Result<&dyn Replace> {
+        self.inner.replace().ok_or_else(|| Error::stop("it replaces nothing"))
+    }
+}
+
+#[async_trait]
+impl Replace for Flawed {
+    async fn rehearse(&self, replacement: &Replacement) -> Result<Vec<String>> {
+        self.replacing()?.rehearse(replacement).await
+    }
+
+    async fn take_place(&self, replacement: &Replacement, catch_up: &dyn CatchUp) -> Result<Replaced> {
+        let mut replacement = replacement.clone();
+        match self.flaw {
+            Flaw::SwapOfOneThatIsBehind => replacement.topics.clear(),
+            Flaw::SwapOfWhatHasChanged => {
+                let place = self.store.sink(&replacement.owner.function, replacement.table.clone());
+                replacement.record = place.holding().await?.record;
+            }
+            Flaw::SwapShowsNothingForAMoment => {
+                self.between.store(true, Ordering::SeqCst);
+                // Long enough for whoever looks at the same time.
+                for _ in 0..4 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            _ => {}
+        }
+        let replaced = self.replacing()?.take_place(&replacement, catch_up).await;
+        self.between.store(false, Ordering::SeqCst);
+        if matches!((self.flaw, &replaced), (Flaw::SwapLosesFences, Ok(Replaced::Done(_)))) {
+            let fences = Table { name: "nothing".to_owned(), ..replacement.table };
+            self.store.sink(&replacement.owner.function, fences).discard().await?;
+        }
+        replaced
+    }
+
+    async fn discard(&self) -> Result<()> {
+        self.replacing()?.discard().await
+    }
+}
+
 struct Harness {
     flaw: Flaw,
     stores: Mutex<HashMap<String, MemoryStore>>,
+    between: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -144,7 +210,8 @@ impl SinkHarness for Harness {
         if matches!(self.flaw, Flaw::AppendsWhereItShouldMerge) {
             table.combine = None;
         }
-        Arc::new(Flawed { inner: Arc::new(store.sink(function, table)), flaw: self.flaw })
+        let inner = Arc::new(store.sink(function, table));
+        Arc::new(Flawed { inner, store, flaw: self.flaw, between: Arc::clone(&self.between) })
     }
 }
 
@@ -167,10 +234,15 @@ async fn every_flaw_is_found() {
         Flaw::ShowsWholeTopics,
         Flaw::TwoOwners,
         Flaw::TermsNeverEnd,
+        Flaw::HidesMisfits,
+        Flaw::SwapLosesFences,
+        Flaw::SwapOfOneThatIsBehind,
+        Flaw::SwapOfWhatHasChanged,
+        Flaw::SwapShowsNothingForAMoment,
     ] {
         let suite = tokio::spawn(async move {
             for check in sink_checks().into_iter().chain(merging_sink_checks()) {
-                check.run(&Harness { flaw, stores: Mutex::default() }).await;
+                check.run(&Harness { flaw, stores: Mutex::default(), between: Arc::default() }).await;
             }
         });
         assert!(suite.await.is_err_and(|error| error.is_panic()), "the suite lets {flaw:?} pass");

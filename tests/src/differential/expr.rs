@@ -163,6 +163,18 @@ impl Expr {
         self.args.iter().for_each(|arg| arg.uses(keys, aggregates));
     }
 
+    /// Does an aggregate stand in our text? An argument need not be in every dialect's.
+    pub fn shows_an_aggregate(&self) -> bool {
+        match &self.node {
+            Node::Key(_) => false,
+            Node::Aggregate(_) => true,
+            Node::Text { ours, .. } => {
+                let mut args = self.args.iter().enumerate();
+                args.any(|(at, arg)| ours.contains(&format!("{{{at}}}")) && arg.shows_an_aggregate())
+            }
+        }
+    }
+
     /// The same expression with renumbered keys and aggregates.
     pub fn renumber(&mut self, key: &dyn Fn(usize) -> usize, aggregate: &dyn Fn(usize) -> usize) {
         match &mut self.node {

@@ -171,10 +171,8 @@ fn above(maker: &mut Maker<'_>, keys: &[Expr], aggregates: &[Expr], depth: usize
             items.push(expr.above());
         }
     }
-    let (mut shown_keys, mut shown_aggregates) = Default::default();
-    items.iter().for_each(|item| item.uses(&mut shown_keys, &mut shown_aggregates));
     // Without a key or an aggregate, it would be a statement without groups.
-    if items.is_empty() || keys.is_empty() && shown_aggregates.is_empty() {
+    if items.is_empty() || keys.is_empty() && !items.iter().any(Expr::shows_an_aggregate) {
         items.push(Expr::aggregate(aggregates[0].of.clone(), 0));
     }
     let having = (maker.is_on("having") && maker.chance(0.25)).then(|| maker.expr(Kind::Bool, &scope, depth.min(2)));

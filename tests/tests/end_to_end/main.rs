@@ -8,6 +8,7 @@
 
 mod archive;
 mod audit;
+mod audit_since;
 mod differential;
 mod faults;
 mod hosts;
@@ -16,6 +17,7 @@ mod log;
 mod outage;
 mod rebuilds;
 mod rolling;
+mod swaps;
 mod trouble;
 mod views;
 mod world;

@@ -19,7 +19,7 @@ const EVERY: Duration = Duration::from_millis(100);
 const BEFORE: usize = 20_000;
 
 /// What takes the place of the window and of the count in the statement: with results of other windows, and with hidden states.
-const STATEMENTS: [(&str, &str); 4] = [
+pub(super) const STATEMENTS: [(&str, &str); 4] = [
     ("2 seconds", "count(*) AS transactions"),
     ("4 seconds", "count(*) AS transactions"),
     ("6 seconds", "count(*) AS transactions, avg(amount) AS mean"),
@@ -160,16 +160,16 @@ impl<'a> World<'a> {
     }
 }
 
-fn start(scene: &Scene, statement: usize) -> Child {
+pub(super) fn start(scene: &Scene, statement: usize) -> Child {
     let path = folder(scene, statement).display().to_string();
     Child::start("aggregate", scene, "flow", &[("MILLSTREAM_PIPELINE", path)])
 }
 
-fn folder(scene: &Scene, statement: usize) -> PathBuf {
+pub(super) fn folder(scene: &Scene, statement: usize) -> PathBuf {
     scene.folder().join(format!("statement-{statement}"))
 }
 
-fn write_statement(scene: &Scene, number: usize) {
+pub(super) fn write_statement(scene: &Scene, number: usize) {
     let text = std::fs::read_to_string(scene.folder().join("pipeline.yaml")).unwrap();
     let (window, count) = STATEMENTS[number];
     let changed = text.replace("2 seconds", window).replace("count(*) AS transactions", count);
@@ -204,12 +204,16 @@ async fn poll(scene: &Scene, done: &AtomicBool, looks: &AtomicI64) -> Vec<i64> {
     counts
 }
 
-/// The sum of `transactions`, by the way that the functions take.
+/// The sum of `transactions`.
 async fn total(scene: &Scene) -> Result<i64, String> {
-    let sql = format!("SELECT coalesce(sum(transactions), 0) FROM flow_{}", scene.name());
+    ask(scene, &format!("SELECT coalesce(sum(transactions), 0) FROM flow_{}", scene.name())).await
+}
+
+/// A number from the store of the tables, by the way that the functions take.
+pub(super) async fn ask(scene: &Scene, sql: &str) -> Result<i64, String> {
     if scene.has_kafka() {
         let client = postgres_client(&scene.environment()["MILLSTREAM_POSTGRES_URL"]).await;
-        let answer = client.simple_query(&sql).await.map_err(|error| format!("{error:?}"))?;
+        let answer = client.simple_query(sql).await.map_err(|error| format!("{error:?}"))?;
         let row = answer.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0),
             _ => None,
@@ -218,5 +222,5 @@ async fn total(scene: &Scene) -> Result<i64, String> {
     }
     let file = rusqlite::Connection::open(scene.folder().join("data/millstream.db")).unwrap();
     file.busy_timeout(Duration::from_secs(5)).unwrap();
-    file.query_row(&sql, [], |row| row.get(0)).map_err(|error| error.to_string())
+    file.query_row(sql, [], |row| row.get(0)).map_err(|error| error.to_string())
 }

@@ -1,4 +1,4 @@
-use millstream_assembly::Standing;
+use millstream_assembly::{Standing, Ways};
 use millstream_pipeline::Pipeline;
 use serde_json::{Value, json};
 
@@ -8,13 +8,20 @@ use crate::{Failure, context::Context};
 pub(super) struct Start {
     name: String,
     pub(super) standing: Standing,
+    /// The ways out, where it would stop.
+    ways: Option<Ways>,
 }
 
 pub(super) async fn starts_of(context: &Context, pipeline: &Pipeline) -> Result<Vec<Start>, Failure> {
     let systems = context.open(pipeline)?;
     let mut starts = Vec::new();
     for (name, _, _) in pipeline.readers() {
-        starts.push(Start { name: name.clone(), standing: systems.standing(pipeline, name).await? });
+        let standing = systems.standing(pipeline, name).await?;
+        let ways = match standing {
+            Standing::Stops { .. } => Some(systems.ways(pipeline, name).await?),
+            _ => None,
+        };
+        starts.push(Start { name: name.clone(), standing, ways });
     }
     Ok(starts)
 }
@@ -26,7 +33,13 @@ impl Start {
             Standing::Begins => format!("{name}: would begin with a new table"),
             Standing::GoesOn { since: Some(since) } => format!("{name}: would go on; the same plan since {since}"),
             Standing::GoesOn { since: None } => format!("{name}: would go on, and take the table over"),
-            Standing::Stops { misfit, changes, .. } => format!("{name}: would stop: {}", misfit.explain(name, changes)),
+            Standing::Stops { misfit, changes, .. } => {
+                let said = match &self.ways {
+                    Some(ways) => misfit.explain(name, changes, ways),
+                    None => misfit.describe(name, changes),
+                };
+                format!("{name}: would stop: {said}")
+            }
         }
     }
 
@@ -38,6 +51,7 @@ impl Start {
                 ("stop", Some(misfit.describe(&self.name, &[])), changes.as_slice())
             }
         };
-        json!({ "function": self.name, "would": does, "why": why, "changes": changes })
+        let ways = self.ways.as_ref().map_or_else(Vec::new, |ways| ways.commands(&self.name));
+        json!({ "function": self.name, "would": does, "why": why, "changes": changes, "ways": ways })
     }
 }

@@ -20,8 +20,8 @@ pub(crate) enum Unequal {
     First(RecordBatch, u64),
     /// On the second side only, so many times.
     Second(RecordBatch, u64),
-    /// Rows of one key that differ, once on each side.
-    Both(RecordBatch, RecordBatch),
+    /// Rows of one key that differ, once on each side; in the columns at these places by no more than rounding.
+    Both(RecordBatch, RecordBatch, Vec<usize>),
 }
 
 /// Two rows that differ only in numbers that may be rounded.
@@ -71,6 +71,13 @@ struct Group {
     second: Vec<Value>,
     /// How many there are on each side.
     rows: (u64, u64),
+}
+
+impl Group {
+    /// Have all rows met their equals?
+    fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.second.is_empty()
+    }
 }
 
 /// A row without its key.
@@ -130,7 +137,10 @@ impl Groups {
         doubtful: &mut Vec<Doubtful>,
         found: &mut dyn FnMut(Unequal) -> Result<()>,
     ) -> Result<()> {
-        for (key, Group { first, second, rows }) in self.of {
+        // Differences come in the same order each time.
+        let mut left: Vec<_> = self.of.into_iter().filter(|(_, group)| !group.is_empty()).collect();
+        left.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (key, Group { first, second, rows }) in left {
             let (mut first, mut second) = pair(first, second);
             let row = |value: Value| Encoded { key: key.clone(), exact: value.exact, numbers: value.numbers };
             let is_single = |rows: &[Value]| rows.len() == 1 && rows[0].times == 1;
@@ -200,7 +210,9 @@ fn walk(
 impl Side {
     /// Two rows that differ: of one key, if the table has keys.
     pub(super) fn unequal(&self, first: &Encoded, second: &Encoded) -> Result<Unequal> {
-        Ok(Unequal::Both(self.encoder.decode(first)?, self.encoder.decode(second)?))
+        let numbers = self.encoder.rounded.iter().zip(first.numbers.iter().zip(&second.numbers));
+        let close = numbers.filter(|(_, (a, b))| are_close(a, b, 0.0)).map(|(at, _)| *at).collect();
+        Ok(Unequal::Both(self.encoder.decode(first)?, self.encoder.decode(second)?, close))
     }
 }
 

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
-    compute::unary,
-    datatypes::{DataType, Field, Float32Type, Float64Type, Schema},
+    datatypes::{Field, Float64Type, Schema},
     row::{RowConverter, SortField},
 };
 use millstream_core::{Error, Result};
-use millstream_sql::{Precision, WholeColumn};
+use millstream_sql::{Only, Precision, WholeColumn, one_zero};
 
 /// Encodes rows of some columns in three parts: what names the row, what must be equal, and what may be rounded. Without
 /// keys, everything that must be equal names the row.
@@ -17,7 +16,8 @@ pub(crate) struct Encoder {
     pub(super) columns: Vec<WholeColumn>,
     key: Part,
     exact: Part,
-    rounded: Vec<usize>,
+    pub(super) rounded: Vec<usize>,
+    only: Only,
 }
 
 /// Some of the columns.
@@ -62,11 +62,23 @@ impl Encoder {
             let fields = wanted.iter().map(|at| SortField::new(columns[*at].data_type.clone())).collect();
             Ok(Part { converter: RowConverter::new(fields).map_err(internal)?, columns: wanted })
         };
-        Ok(Self { key: part(key)?, exact: part(exact)?, rounded: of(Precision::Rounded), columns })
+        Ok(Self {
+            key: part(key)?,
+            exact: part(exact)?,
+            rounded: of(Precision::Rounded),
+            columns,
+            only: Only::default(),
+        })
     }
 
-    /// The rows of a batch, which may have columns of roundings behind its own.
+    /// Leaves the other rows out.
+    pub(super) fn only(self, only: Only) -> Self {
+        Self { only, ..self }
+    }
+
+    /// The wanted rows of a batch, which may have columns of roundings behind its own.
     pub(super) fn rows(&self, batch: &RecordBatch) -> Result<Vec<Encoded>> {
+        let batch = &self.only.filter(batch, &self.key.columns).map_err(internal)?;
         let (keys, exacts) = (self.key.rows(batch)?, self.exact.rows(batch)?);
         let number = |row: usize, at: &usize| {
             let rounding = self.columns[*at].rounding.filter(|rounding| *rounding < batch.num_columns());
@@ -76,6 +88,11 @@ impl Encoder {
         let numbers = |row: usize| self.rounded.iter().map(|at| number(row, at)).collect();
         let rows = keys.into_iter().zip(exacts).enumerate();
         Ok(rows.map(|(row, (key, exact))| Encoded { key, exact, numbers: numbers(row) }).collect())
+    }
+
+    /// Is the first row of a batch wanted?
+    pub(super) fn wants(&self, row: &RecordBatch) -> Result<bool> {
+        Ok(self.only.filter(row, &self.key.columns).map_err(internal)?.num_rows() > 0)
     }
 
     /// Gives the roundings of `row` to the same row in the columns at `places`, as `to` encodes them.
@@ -114,22 +131,9 @@ impl Part {
         if self.columns.is_empty() {
             return Ok(vec![Box::default(); batch.num_rows()]);
         }
-        let columns: Vec<_> = self.columns.iter().map(|column| plain_floats(batch.column(*column))).collect();
+        let columns: Vec<_> = self.columns.iter().map(|column| one_zero(batch.column(*column))).collect();
         let rows = self.converter.convert_columns(&columns).map_err(internal)?;
         Ok(rows.iter().map(|row| row.as_ref().into()).collect())
-    }
-}
-
-/// Turns -0.0 into 0.0, and every NaN into the same one: stores don't tell them apart.
-fn plain_floats(column: &ArrayRef) -> ArrayRef {
-    match column.data_type() {
-        DataType::Float64 => Arc::new(unary::<_, _, Float64Type>(column.as_primitive::<Float64Type>(), |value| {
-            if value.is_nan() { f64::NAN } else { value + 0.0 }
-        })),
-        DataType::Float32 => Arc::new(unary::<_, _, Float32Type>(column.as_primitive::<Float32Type>(), |value| {
-            if value.is_nan() { f32::NAN } else { value + 0.0 }
-        })),
-        _ => Arc::clone(column),
     }
 }
 

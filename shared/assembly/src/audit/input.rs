@@ -26,14 +26,14 @@ pub(crate) struct Input {
     /// Must each row be computed as if it were alone? `n <> 0 AND 1 / n > 0` may compute both sides for several rows at
     /// once, and a neighbour of a row that is accepted then fails.
     pub(crate) alone: bool,
+    /// Must each record have a timestamp of its own?
+    pub(crate) stamped: bool,
 }
 
-impl Input {
-    /// All that is below the fences, from where the function began.
-    pub(crate) fn of(fences: &[(TopicPartition, Fence)], letters: Arc<Letters>) -> Self {
-        let range = |(at, fence): &(TopicPartition, Fence)| (at.clone(), fence.start_offset..fence.next_offset);
-        Self { ranges: fences.iter().map(range).collect(), letters, ..Self::default() }
-    }
+/// All that is below the fences, from where the function began.
+pub(super) fn whole_ranges(fences: &[(TopicPartition, Fence)]) -> Vec<(TopicPartition, Range<i64>)> {
+    let range = |(at, fence): &(TopicPartition, Fence)| (at.clone(), fence.start_offset..fence.next_offset);
+    fences.iter().map(range).collect()
 }
 
 /// What a pass has seen of records that are no rows.

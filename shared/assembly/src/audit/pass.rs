@@ -20,6 +20,7 @@ use super::{
     input::{Input, Seen},
     judges::Judges,
     log_rows::TopicRows,
+    since::check_timestamps,
 };
 use crate::decode::decode;
 
@@ -113,6 +114,9 @@ impl Pass {
 
     /// The rows of a batch, and the newest event time after it.
     async fn rows(&self, batch: &Batch, newest_us: Option<i64>, counts: bool) -> Result<(RecordBatch, Option<i64>)> {
+        if self.input.get().is_some_and(|input| input.stamped) {
+            check_timestamps(batch)?;
+        }
         let decoder = self.judges.decoders.get(&batch.partition().topic);
         let decoder = decoder.ok_or_else(|| Error::stop(format!("internal: no decoder for {}", batch.partition())))?;
         let (timely, newest_us) = self.judges.timeliness.split(decode(decoder.as_ref(), batch)?, batch, newest_us)?;

@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use futures::StreamExt as _;
 use millstream_core::{DeadLetters, Error, Result, Source};
 use millstream_pipeline::{Function as Declared, Pipeline, Reading};
-use millstream_sql::{Whole, WholeLimits};
+use millstream_sql::{Only, Whole, WholeLimits};
 
 use super::{
     encoder::Encoder, input::Input, judges::Judges, pass::Pass, records::find_refused, report::AuditProgress,
@@ -32,6 +32,8 @@ pub(crate) struct Query<'a> {
     pub(crate) reading: &'a Reading,
     pub(crate) source: &'a Arc<dyn Source>,
     pub(crate) dead_letters: &'a Arc<dyn DeadLetters>,
+    /// Which rows are wanted.
+    pub(crate) only: Only,
 }
 
 impl Query<'_> {
@@ -65,7 +67,7 @@ impl Query<'_> {
         let rows_at_once = if alone { 1 } else { ROWS_AT_ONCE };
         let statement = statement_of(self.pipeline, self.name, self.plan)?;
         let limits = WholeLimits { memory_bytes: MEMORY_BYTES, threads: threads(), rows_at_once };
-        let whole = Whole::of(&statement, &pass.tables(), limits).await;
+        let whole = Whole::of(&statement, &pass.tables(), limits, self.only).await;
         whole.map_err(|error| Error::stop(error.to_string()))
     }
 

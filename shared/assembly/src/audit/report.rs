@@ -1,12 +1,9 @@
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use millstream_core::{Fence, Position, TopicPartition};
 
 use super::pass::Pass;
 use crate::letters::Judged;
-
-/// How many differences are kept; all of them are counted.
-const MAX_DIFFERENCES: usize = 1_000;
 
 /// What an audit found.
 #[derive(Clone, Debug, Default)]
@@ -17,9 +14,15 @@ pub struct AuditReport {
     pub records: u64,
     /// Rows that the sink holds.
     pub rows: u64,
+    /// Rows of the sink that were compared: all, unless only a part was asked for.
+    pub compared: u64,
+    /// The offsets that were read.
+    pub ranges: Vec<(TopicPartition, Range<i64>)>,
     /// Records that are dead letters.
     pub dead_letters: u64,
-    /// The first differences, at most 1,000.
+    /// How many differences are kept at most.
+    pub limit: usize,
+    /// The first differences, as many as were asked for.
     pub differences: Vec<Difference>,
     /// How many differences there are in all.
     pub total_differences: u64,
@@ -56,6 +59,17 @@ pub enum Difference {
         /// The values that the log gives.
         expected: String,
     },
+    /// Readers see other values in the row with this key than the function's stored states give.
+    Unfinished {
+        /// The key columns.
+        key: String,
+        /// The values that readers see, in the columns that differ.
+        seen: String,
+        /// The values that the states give.
+        given: String,
+    },
+    /// A stored state with a value that can't be read.
+    BrokenState(String),
     /// Readers see this row, but the function's stored states don't give it.
     Shown(String),
     /// The function's stored states give this row, but readers don't see it.
@@ -82,8 +96,14 @@ impl fmt::Display for Difference {
             Self::Missing(row) => write!(f, "missing in the sink: {row}"),
             Self::Unexpected(row) => write!(f, "not from the log: {row}"),
             Self::Differs { key, stored, expected } => {
-                write!(f, "{key}: the sink has {stored}, the log gives {expected}")
+                let separator = if key.is_empty() { "" } else { ": " };
+                write!(f, "{key}{separator}the sink has {stored}, the log gives {expected}")
             }
+            Self::Unfinished { key, seen, given } => {
+                let separator = if key.is_empty() { "" } else { " with " };
+                write!(f, "readers see {key}{separator}{seen}, but the stored states give {given}")
+            }
+            Self::BrokenState(state) => write!(f, "a stored state can't be read: {state}"),
             Self::Shown(row) => write!(f, "readers see {row}, but the stored states don't give it"),
             Self::Hidden(row) => write!(f, "readers don't see {row}, but the stored states give it"),
             Self::Letter { position, reason } => {
@@ -137,7 +157,7 @@ impl AuditReport {
 
     pub(super) fn add(&mut self, difference: Difference) {
         self.total_differences += 1;
-        if self.differences.len() < MAX_DIFFERENCES {
+        if self.differences.len() < self.limit {
             self.differences.push(difference);
         }
     }

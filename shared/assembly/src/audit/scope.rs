@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use millstream_core::{Error, Fence, Log, Result, Sink, Table, TopicPartition};
 use millstream_pipeline::{Function as Declared, Pipeline, Reading};
+use millstream_sql::{Precision, WholeColumn};
 
+use super::{AuditReport, AuditSample};
 use crate::{
     ownership::{Misfit, Ownership, Standing},
     used::joined_by,
@@ -125,4 +127,26 @@ pub(super) fn inseparable_error(table: &Table, gone: &[String]) -> Error {
         table.public_name(),
         gone.join(", ")
     ))
+}
+
+/// `Stop` if no column shows a group: a sample is of the keys.
+pub(super) fn check_keys(table: &Table, columns: &[WholeColumn]) -> Result<()> {
+    if table.combine.is_none() || columns.iter().any(|column| column.precision == Precision::Key) {
+        return Ok(());
+    }
+    Err(Error::stop(format!(
+        "table {} shows no group by itself in a column, so there are no keys of which a sample could be taken: audit the whole table",
+        table.public_name()
+    )))
+}
+
+/// What a sample says and what it doesn't.
+pub(super) fn note_sample(table: &Table, sample: AuditSample, report: &AuditReport) -> String {
+    let of_what = if table.combine.is_some() { "keys" } else { "rows, chosen by their values," };
+    format!(
+        "a sample of {sample} of the {of_what} was compared, with all its records: {} of {} rows in the sink. Nothing is known of \
+         the others. All records that were read were decoded; one for which the statement can't be computed is found only if it \
+         is in the sample",
+        report.compared, report.rows
+    )
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use arrow::array::RecordBatch;
-use millstream_core::{Error, Result};
+use millstream_core::{Error, OddRow, Result};
 
 use super::{
     encoder::{Encoded, Encoder},
@@ -20,12 +20,19 @@ pub(super) const PARTS: usize = 64;
 /// A part that is larger goes to a temporary file.
 const PART_BYTES: usize = 256 << 10;
 
+/// How many rows that can't be read are held in memory.
+const MAX_ODD: usize = 10_000;
+
 /// Rows of one side.
 pub(crate) struct Side {
     pub(super) encoder: Arc<Encoder>,
     parts: Vec<Part>,
     /// How many rows it has.
     pub(crate) rows: u64,
+    /// How many it was given, with those that are not wanted.
+    pub(super) given: u64,
+    /// Rows that can't be read; they are in none of the parts.
+    pub(crate) odd: Vec<OddRow>,
 }
 
 #[derive(Default)]
@@ -37,11 +44,28 @@ struct Part {
 impl Side {
     pub(crate) fn new(encoder: &Arc<Encoder>) -> Self {
         let parts = (0..PARTS).map(|_| Part::default()).collect();
-        Self { encoder: Arc::clone(encoder), parts, rows: 0 }
+        Self { encoder: Arc::clone(encoder), parts, rows: 0, given: 0, odd: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.given += batch.num_rows() as u64;
         self.encoder.rows(batch)?.iter().try_for_each(|row| self.push(row))
+    }
+
+    pub(super) fn add_odd(&mut self, odd: OddRow) -> Result<()> {
+        self.given += 1;
+        if !self.encoder.wants(&odd.row)? {
+            return Ok(());
+        }
+        self.rows += 1;
+        self.odd.push(odd);
+        if self.odd.len() > MAX_ODD {
+            return Err(Error::stop(format!(
+                "more than {MAX_ODD} rows have values that are not of their columns' types: another program has written to the \
+                 table. Fill it anew (`millstream rebuild`)"
+            )));
+        }
+        Ok(())
     }
 
     pub(super) fn push(&mut self, row: &Encoded) -> Result<()> {

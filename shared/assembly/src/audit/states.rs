@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millstream_core::{Result, Sink, Table, TakeRows};
+use millstream_core::{Column, Error, OddRow, Result, Role, Sink, Table, TakeOddRow, TakeRows};
+use millstream_sql::{Precision, WholeColumn};
 
 use super::{
     compare::{Unequal, compare as compare_sides},
@@ -11,7 +12,10 @@ use super::{
     scan,
     side::Side,
 };
-use crate::rows::shown;
+use crate::rows::{shown, shown_with};
+
+/// How many states that can't be read are reported.
+const MAX_BROKEN: usize = 10_000;
 
 /// How many times states and public rows are read again if the function has written in between.
 const TRIES: usize = 5;
@@ -31,20 +35,22 @@ pub(super) async fn compare(
     }
     let (mut fences, mut seen) = (report.fences.clone(), seen);
     for _ in 0..TRIES {
-        let (at, mut finished) = finish(table, states, encoder).await?;
+        let (at, mut finished, broken) = finish(table, states, encoder).await?;
         // Both must be read at one instant; otherwise they may differ only because of that.
         if at.len() == fences.len() && at.iter().all(|fence| fences.contains(fence)) {
             let columns = &encoder.columns;
+            broken.into_iter().for_each(|state| report.add(Difference::BrokenState(state)));
             compare_sides(&mut seen, &mut finished, false, &mut |unequal| {
-                let row = |row| shown(columns, row, 0).map(|line| line.all());
-                match &unequal {
-                    Unequal::First(first, _) => report.add(Difference::Shown(row(first)?)),
-                    Unequal::Second(second, _) => report.add(Difference::Hidden(row(second)?)),
-                    Unequal::Both(first, second) => {
-                        report.add(Difference::Shown(row(first)?));
-                        report.add(Difference::Hidden(row(second)?));
+                let line = |row| shown(columns, row, 0);
+                report.add(match &unequal {
+                    Unequal::First(first, _) => Difference::Shown(line(first)?.all()),
+                    Unequal::Second(second, _) => Difference::Hidden(line(second)?.all()),
+                    Unequal::Both(first, second, close) => {
+                        let first = line(first)?;
+                        let (seen, given) = first.differing(&line(second)?, close);
+                        Difference::Unfinished { key: first.key, seen, given }
                     }
-                }
+                });
                 Ok(())
             })?;
             return Ok(());
@@ -55,8 +61,12 @@ pub(super) async fn compare(
     Ok(())
 }
 
-/// The rows that the stored states give.
-async fn finish(table: &Table, states: &dyn Sink, encoder: &Arc<Encoder>) -> Result<(super::Fences, Side)> {
+/// The rows that the stored states give, and the states that can't be read.
+async fn finish(
+    table: &Table,
+    states: &dyn Sink,
+    encoder: &Arc<Encoder>,
+) -> Result<(super::Fences, Side, Vec<String>)> {
     let side = Arc::new(Mutex::new(Side::new(encoder)));
     let (into, combine) = (Arc::clone(&side), table.combine.clone());
     let take: TakeRows = Arc::new(move |rows| {
@@ -66,7 +76,32 @@ async fn finish(table: &Table, states: &dyn Sink, encoder: &Arc<Encoder>) -> Res
         let (finished, _) = futures::executor::block_on(finish)?;
         into.lock().unwrap_or_else(PoisonError::into_inner).add(&finished)
     });
-    let fences = states.scan(take).await?;
+    let broken = Arc::new(Mutex::new(Vec::new()));
+    let (found, columns) = (Arc::clone(&broken), state_columns(table));
+    let odd: TakeOddRow = Arc::new(move |OddRow { row, unreadable }| {
+        let line = shown_with(&columns, &row, 0, &unreadable)?.all();
+        let mut broken = found.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.push(line);
+        match broken.len() {
+            0..=MAX_BROKEN => Ok(()),
+            _ => Err(Error::stop(format!(
+                "more than {MAX_BROKEN} stored states have values that are not of their columns' types: another program has \
+                 written to them. Fill the table anew (`millstream rebuild`)"
+            ))),
+        }
+    });
+    let fences = states.scan_with_odd(take, odd).await?;
     let side = std::mem::replace(&mut *side.lock().unwrap_or_else(PoisonError::into_inner), Side::new(encoder));
-    Ok((fences, side))
+    let broken = std::mem::take(&mut *broken.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok((fences, side, broken))
+}
+
+fn state_columns(table: &Table) -> Vec<WholeColumn> {
+    let column = |column: &Column| WholeColumn {
+        name: column.name.clone(),
+        data_type: column.data_type.clone(),
+        precision: if column.role == Role::Key { Precision::Key } else { Precision::Exact },
+        rounding: None,
+    };
+    table.columns.iter().map(column).collect()
 }

@@ -1,5 +1,7 @@
 use std::fmt::Write;
 
+use super::Ways;
+
 /// Whose table a trial beside the functions in production writes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trial {
@@ -75,15 +77,8 @@ impl Misfit {
     }
 
     /// For a person: what is wrong, what has changed, and the ways out. `name` is the function in the pipeline file.
-    pub fn explain(&self, name: &str, changes: &[String]) -> String {
-        let mut text = self.describe(name, changes);
-        let adopt = self.adopting();
-        let _ = write!(
-            text,
-            "\nNothing was changed. Undo the change; or choose:\n  - `millstream rebuild {name}`: a new table is filled from \
-             the log by the plan as it is now, and takes the place of this one\n  - `millstream adopt {name}`: {adopt}"
-        );
-        text
+    pub fn explain(&self, name: &str, changes: &[String], ways: &Ways) -> String {
+        format!("{}\n{}", self.describe(name, changes), ways.explain(name, self))
     }
 
     /// What is wrong, and what has changed.

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use millstream_core::{Fence, Limits, Log, Result, TopicPartition};
+use millstream_core::{Fence, Log, Result, TopicPartition};
 use millstream_pipeline::{Pipeline, Reading};
 
-/// The offsets of each partition: between the fences where there are some, otherwise all that the log has; from `since_ms`
-/// on, if that is given.
+/// The offsets of each partition: between the fences where there are some, otherwise all that the log has; from the
+/// first record on that is not older than `since_ms`, if that is given.
 pub(super) async fn ranges(
     pipeline: &Pipeline,
     reading: &Reading,
@@ -44,7 +44,8 @@ pub(super) async fn ranges(
                 range.start = held.low.min(range.end);
             }
             if let Some(since_ms) = since_ms {
-                range.start = first_since(log, &partition, range.clone(), since_ms).await?;
+                let first = log.first_since(&partition, since_ms).await?;
+                range.start = first.map_or(range.end, |first| first.clamp(range.start, range.end));
             }
             ranges.push((partition, range));
         }
@@ -63,20 +64,4 @@ pub(super) async fn ranges(
 
 fn is_of(partition: &TopicPartition, topic: &str, generation: u32) -> bool {
     partition.topic == topic && partition.generation == generation
-}
-
-/// The first offset whose record is not older than `since_ms`, by halving: timestamps rise with the offsets, as far as it
-/// matters here.
-async fn first_since(log: &dyn Log, partition: &TopicPartition, range: Range<i64>, since_ms: i64) -> Result<i64> {
-    let (mut from, mut to) = (range.start, range.end);
-    while from < to {
-        let middle = from + (to - from) / 2;
-        let one = Limits { max_records: 1, max_bytes: 1 << 20, max_wait_ms: 0 };
-        let batch = log.read(partition, middle..to, one).await?;
-        match batch.timestamps_ms().values().first() {
-            Some(timestamp_ms) if *timestamp_ms < since_ms => from = batch.range().end,
-            _ => to = middle,
-        }
-    }
-    Ok(from)
 }

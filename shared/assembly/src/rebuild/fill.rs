@@ -6,14 +6,11 @@ use async_trait::async_trait;
 
 use millstream_core::{CatchUp, Error, Fence, OwnerRecord, Replaced, Result, Retries, TopicPartition};
 
-use super::{Rebuild, staging::has_taken_place};
-
-/// How many times the table tries to take its place. Each time, what came meanwhile is read first.
-const MAX_TRIES: usize = 100;
-
-/// A try that takes longer has kept writers waiting, and how many of these are made.
-const SLOW: Duration = Duration::from_secs(8);
-const MAX_SLOW: u32 = 4;
+use super::{
+    Rebuild,
+    staging::has_taken_place,
+    tries::{GaveUp, MAX_TRIES, Tries},
+};
 
 /// How far a rebuild is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,20 +35,15 @@ impl Rebuild {
         told: &mut (dyn FnMut(RebuildProgress) + Send),
     ) -> Result<OwnerRecord> {
         self.make_ready().await?;
-        let mut reached = HashMap::new();
-        let mut slow = 0;
-        for _ in 0..MAX_TRIES {
+        let (mut reached, mut tries) = (HashMap::new(), Tries::default());
+        loop {
             self.fill(&mut reached, rate, told).await?;
             let began = tokio::time::Instant::now();
             match self.take_place().await? {
                 Replaced::Done(record) => return Ok(record),
-                // Writers have waited in vain: they get some time before they wait again.
-                Replaced::Behind if began.elapsed() > SLOW && slow < MAX_SLOW => {
-                    slow += 1;
-                    tokio::time::sleep(began.elapsed()).await;
+                Replaced::Behind => {
+                    tries.again(began.elapsed()).await.map_err(|gave_up| self.explain(&gave_up))?;
                 }
-                Replaced::Behind if began.elapsed() > SLOW => return Err(self.too_slow()),
-                Replaced::Behind => {}
                 Replaced::Changed => {
                     return Err(Error::stop(format!(
                         "the owner of {} or of its rebuild has changed meanwhile (another rebuild, adopt or reset): look again",
@@ -60,19 +52,19 @@ impl Rebuild {
                 }
             }
         }
-        Err(Error::stop(format!(
-            "{} is ahead of its rebuild after each of {MAX_TRIES} tries: end the processes that write to it, and run `millstream \
-             rebuild {}` again, which goes on where it is",
-            self.into, self.name
-        )))
     }
 
-    fn too_slow(&self) -> Error {
+    fn explain(&self, gave_up: &GaveUp) -> Error {
+        let (into, name) = (&self.into, &self.name);
+        let why = match gave_up {
+            GaveUp::TooSlow => format!(
+                "the last records of {into} could not be brought in within some seconds, in which its writers waited: more \
+                 connections may be needed (a small pool of PgBouncer is used up by writers that wait). End"
+            ),
+            GaveUp::Outrun => format!("{into} is ahead of its rebuild after each of {MAX_TRIES} tries: end"),
+        };
         Error::stop(format!(
-            "the last records of {} could not be brought in within some seconds, in which its writers waited: more connections may \
-             be needed (a small pool of PgBouncer is used up by writers that wait). End the processes that write to it, and run \
-             `millstream rebuild {}` again, which goes on where it is",
-            self.into, self.name
+            "{why} the processes that write to it, and run `millstream rebuild {name}` again, which goes on where it is"
         ))
     }
 
@@ -119,7 +111,9 @@ impl Rebuild {
                 let pace = rate.map(|rate| tokio::time::sleep(self.pause(rate)));
                 let before = next;
                 next = match patiently(|| self.batch(log.as_ref(), &partition, before, high)).await {
-                    Err(Error::Stop(cause)) => return Err(self.explain(&partition, before, Error::Stop(cause)).await),
+                    Err(Error::Stop(cause)) => {
+                        return Err(self.explain_unreadable(&partition, before, Error::Stop(cause)).await);
+                    }
                     next => next?,
                 };
                 progress.read += count(before, next.min(high));
@@ -145,7 +139,7 @@ impl Rebuild {
     }
 
     /// What a record that can't be read means here: retention may have gone past the place where the rebuild is.
-    async fn explain(&self, partition: &TopicPartition, next: i64, error: Error) -> Error {
+    async fn explain_unreadable(&self, partition: &TopicPartition, next: i64, error: Error) -> Error {
         match self.systems.source().watermarks(partition).await {
             Ok(held) if held.low > next => Error::stop(format!(
                 "retention has removed offsets {next}..{} of {partition} before the rebuild came to them. Run `millstream rebuild \

@@ -82,11 +82,13 @@ impl Rebuild {
             return Ok(());
         }
         let (name, into) = (&self.name, &self.into);
+        let adopt =
+            format!("\n  - `millstream adopt {name}`: the table stays as it is, and new records follow the new plan");
+        let adopt = if self.can_be_adopted { adopt.as_str() } else { "" };
         Err(Error::stop(format!(
             "the log no longer reaches back to where {into} began, and a rebuilt table would lack these \
              records:{}\nNothing was changed. Choose:\n  - `millstream rebuild {name} --partial`: the new table begins with the \
-             oldest records that the log still has\n  - `millstream adopt {name}`: the table stays as it is, and new records \
-             follow the new plan",
+             oldest records that the log still has{adopt}",
             gone.concat()
         )))
     }

@@ -20,6 +20,30 @@ use crate::{
     stored::stored,
 };
 
+/// A statement with an aggregate.
+pub(super) struct Plain {
+    pub(super) plan: LogicalPlan,
+    pub(super) columns: Vec<WholeColumn>,
+    /// The places of the columns that show a group, each with the number of the group.
+    pub(super) keys: Vec<(usize, usize)>,
+}
+
+/// The groups of an aggregate: one that is written twice is one column.
+pub(super) fn groups_of(aggregate: &Aggregate) -> Vec<Expr> {
+    let mut groups: Vec<Expr> = Vec::with_capacity(aggregate.group_expr.len());
+    for group in &aggregate.group_expr {
+        if !groups.contains(group) {
+            groups.push(group.clone());
+        }
+    }
+    groups
+}
+
+/// The name of a group's column, by its number.
+pub(super) fn key_name(number: usize) -> String {
+    format!("key_{number}")
+}
+
 /// The plan of the statement `root`: `aggregate` and the nodes `above` it. Behind the columns that readers see come those
 /// that say how much rounding may change one of them.
 pub(super) fn plain(
@@ -28,21 +52,14 @@ pub(super) fn plain(
     above: &[LogicalPlan],
     root: &LogicalPlan,
     is_topic: &dyn Fn(&str) -> bool,
-) -> Result<(LogicalPlan, Vec<WholeColumn>)> {
-    let Aggregate { input, group_expr, aggr_expr, schema, .. } = aggregate;
-    // A group that is written twice is one column.
-    let mut groups: Vec<Expr> = Vec::with_capacity(group_expr.len());
-    for group in group_expr {
-        if !groups.contains(group) {
-            groups.push(group.clone());
-        }
-    }
-    let (rows, groups) = hop::unnest(input, &groups)?;
+) -> Result<Plain> {
+    let Aggregate { input, aggr_expr, schema, .. } = aggregate;
+    let (rows, groups) = hop::unnest(input, &groups_of(aggregate))?;
     let groups = finite::in_groups(groups, rows.schema())?;
     let mut query = Query { input, is_topic, inner: Vec::new(), columns: Vec::new() };
     let mut keys = Vec::with_capacity(groups.len());
     for (index, group) in groups.into_iter().enumerate() {
-        let name = format!("key_{index}");
+        let name = key_name(index);
         keys.push(group.alias(&name));
         query.columns.push(Output { value: column(&name), name, precision: Precision::Key, rounding: None });
     }
@@ -66,7 +83,13 @@ pub(super) fn plain(
     let below = |name: &str| columns.iter().find(|column| column.name == name);
     let rounding_of =
         |name: &str| below(name).and_then(|own| own.rounding.as_ref().map(|_| column(&own.rounding_name())));
-    flatten(state, (above, root), finished, aggregated, keys, &|shown| {
+    let (plan, (columns, keys)) = flatten(state, (above, root), finished, aggregated, keys, &|shown| {
+        let shown_groups = shown.iter().enumerate().filter_map(|(at, (_, _, expr))| {
+            let Expr::Column(column) = expr else { return None };
+            let number = columns.iter().position(|own| own.name == column.name)?;
+            (columns[number].precision == Precision::Key).then_some((at, number))
+        });
+        let shown_groups = shown_groups.collect::<Vec<_>>();
         let mut further = Vec::new();
         let shown_columns = shown.iter().map(|(name, data_type, expr)| {
             let own = if let Expr::Column(column) = expr { below(&column.name) } else { None };
@@ -80,8 +103,9 @@ pub(super) fn plain(
             });
             WholeColumn { name: name.clone(), data_type: data_type.clone(), precision, rounding }
         });
-        (shown_columns.collect(), further)
-    })
+        ((shown_columns.collect(), shown_groups), further)
+    })?;
+    Ok(Plain { plan, columns, keys })
 }
 
 /// A column of the aggregate.

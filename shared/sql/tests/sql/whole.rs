@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use arrow::array::RecordBatch;
 use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use millstream_core::Error;
-use millstream_sql::{LogRows, Precision, ReadFailed, Whole, WholeLimits};
+use millstream_sql::{LogRows, Only, Origin, Precision, ReadFailed, Sample, Since, Whole, WholeColumn, WholeLimits};
 
 use crate::{
     fixture::{Event, event, few, lines, merged, planned, rows, shown, statement},
@@ -36,20 +36,32 @@ impl LogRows for Lanes {
 }
 
 async fn whole(sql: &str, partitions: &[Vec<Event>], memory_bytes: usize) -> Result<Vec<RecordBatch>, Error> {
+    only(sql, partitions, memory_bytes, Only::default()).await.map(|(_, rows)| rows)
+}
+
+/// The columns and the rows.
+async fn only(
+    sql: &str,
+    partitions: &[Vec<Event>],
+    memory_bytes: usize,
+    only: Only,
+) -> Result<(Vec<WholeColumn>, Vec<RecordBatch>), Error> {
     let statement = statement(sql);
     let rows = |partitions: &[Vec<Event>]| -> Arc<dyn LogRows> {
         Arc::new(Lanes { partitions: partitions.to_vec(), fails: false })
     };
     let logs = BTreeMap::from([("t".to_owned(), rows(partitions)), ("u".to_owned(), rows(&[Vec::new()]))]);
     let limits = WholeLimits { memory_bytes, threads: 2, rows_at_once: 8_192 };
-    let whole = Whole::of(&statement, &logs, limits).await.unwrap_or_else(|error| panic!("{error}\n{sql}"));
-    let columns: Vec<usize> = (0..whole.columns.len()).collect();
+    let whole = Whole::of(&statement, &logs, limits, only).await.unwrap_or_else(|error| panic!("{error}\n{sql}"));
+    let columns = whole.columns.clone();
+    let places: Vec<usize> = (0..columns.len()).collect();
     let rows: Vec<RecordBatch> = whole.run()?.try_collect().await?;
     // Roundings are behind the columns.
-    Ok(rows.iter().map(|rows| rows.project(&columns).unwrap()).collect())
+    Ok((columns, rows.iter().map(|rows| rows.project(&places).unwrap()).collect()))
 }
 
 const MEMORY: usize = 64 << 20;
+const LIMITS: WholeLimits = WholeLimits { memory_bytes: MEMORY, threads: 1, rows_at_once: 8_192 };
 
 const ABOVE: [&str; 6] = [
     "SELECT branch, avg(amount) AS mean, sum(count) * 2 AS twice FROM t GROUP BY 1 HAVING count(*) > 1",
@@ -104,10 +116,7 @@ async fn the_columns_say_how_they_may_be_compared() {
         sum(price) / 2 AS h FROM t GROUP BY 1, 2";
     let rows = |()| -> Arc<dyn LogRows> { Arc::new(Lanes { partitions: vec![few()], fails: false }) };
     let logs = BTreeMap::from([("t".to_owned(), rows(())), ("u".to_owned(), rows(()))]);
-    let whole =
-        Whole::of(&statement(sql), &logs, WholeLimits { memory_bytes: MEMORY, threads: 1, rows_at_once: 8_192 })
-            .await
-            .unwrap();
+    let whole = Whole::of(&statement(sql), &logs, LIMITS, Only::default()).await.unwrap();
     let found: Vec<_> = whole.columns.iter().map(|column| (column.precision, column.rounding)).collect();
     let (key, exact) = ((Precision::Key, None), (Precision::Exact, None));
     assert_eq!(found, [key, key, (Precision::Rounded, Some(6)), exact, exact, (Precision::Rounded, Some(7))]);
@@ -130,7 +139,83 @@ async fn what_fails_says_so() {
     assert!(matches!(&error, Error::Poison(_)) && error.to_string().contains("division by zero"), "{error}");
     let rows = |fails| -> Arc<dyn LogRows> { Arc::new(Lanes { partitions: vec![few()], fails }) };
     let logs = BTreeMap::from([("t".to_owned(), rows(true)), ("u".to_owned(), rows(false))]);
-    let limits = WholeLimits { memory_bytes: MEMORY, threads: 1, rows_at_once: 8_192 };
-    let whole = Whole::of(&statement("SELECT count FROM t"), &logs, limits).await.unwrap();
+    let whole = Whole::of(&statement("SELECT count FROM t"), &logs, LIMITS, Only::default()).await.unwrap();
     assert!(whole.run().unwrap().try_collect::<Vec<_>>().await.is_err(), "a log that can't be read is not a short one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_that_are_not_wanted_are_dropped_below_and_the_others_are_whole() {
+    let zero = Event { price: -0.0, ..event("a", 1, 3) };
+    let events = [few(), vec![zero, event("b", 700, 8), event("c", -7, 2), event("a", 0, 19)]].concat();
+    let (mut kept, mut dropped) = (0, 0);
+    for sql in STATEMENTS.iter().chain(&ABOVE).chain(&[
+        "SELECT price, count(*) AS n FROM t GROUP BY 1",
+        "SELECT amount, tumble(at, INTERVAL '1 second') AS w, sum(count) AS s FROM t GROUP BY 1, 2",
+        "SELECT hop(at, INTERVAL '1 second', INTERVAL '4 seconds') AS w, branch, sum(count) AS s FROM t GROUP BY 1, 2",
+    ]) {
+        let partitions = std::slice::from_ref(&events);
+        let (columns, all) = only(sql, partitions, MEMORY, Only::default()).await.unwrap();
+        let keys: Vec<usize> = (0..columns.len()).filter(|at| columns[*at].precision == Precision::Key).collect();
+        if keys.is_empty() {
+            continue;
+        }
+        let time = keys.iter().find(|at| columns[**at].name == "w");
+        let since = time.map(|column| Since { column: *column, from_us: 1_700_000_003_000_000 });
+        for seed in 0..8 {
+            let wanted = Only { sample: Some(Sample::new(0.5, seed)), since: since.filter(|_| seed > 3) };
+            let (_, part) = only(sql, partitions, MEMORY, wanted).await.unwrap();
+            let chosen: Vec<_> = all.iter().map(|rows| wanted.filter(rows, &keys).unwrap()).collect();
+            assert_eq!(lines(&part), lines(&chosen), "{sql}");
+            kept += lines(&part).len();
+            dropped += lines(&all).len() - lines(&part).len();
+        }
+    }
+    assert!(kept > 50 && dropped > 50, "{kept} {dropped}");
+    assert!(Sample::new(1.0, 7).mask(all_columns(&events).columns()).unwrap().iter().all(|is_in| is_in == Some(true)));
+}
+
+fn all_columns(events: &[Event]) -> RecordBatch {
+    rows(events, 0)
+}
+
+#[tokio::test]
+async fn columns_show_the_time_of_their_records() {
+    let rows = |()| -> Arc<dyn LogRows> { Arc::new(Lanes { partitions: vec![few()], fails: false }) };
+    let logs = BTreeMap::from([("t".to_owned(), rows(())), ("u".to_owned(), rows(()))]);
+    let shows = async |sql: &str| {
+        let whole =
+            Whole::of(&statement(sql), &logs, LIMITS, Only::default()).await.unwrap_or_else(|error| panic!("{error}"));
+        let of_one = |(at, origin): &(usize, Origin)| {
+            let fields: Vec<_> = origin.fields.iter().map(|(topic, field)| format!("{topic}.{field}")).collect();
+            format!("{}={}{:+}", whole.columns[*at].name, fields.join("|"), origin.shift_us)
+        };
+        whole.times.iter().map(of_one).collect::<Vec<_>>().join(" ")
+    };
+    for (sql, shown) in [
+        ("SELECT tumble(at, INTERVAL '1 minute') AS w, count(*) AS n FROM t GROUP BY 1", "w=t.at+0"),
+        ("SELECT hop(at, INTERVAL '1 minute', INTERVAL '1 hour') AS w, count(*) AS n FROM t GROUP BY 1", "w=t.at+0"),
+        ("SELECT date_trunc('hour', at) AS w, count(*) AS n FROM t GROUP BY 1", "w=t.at+0"),
+        ("SELECT tumble(at, INTERVAL '1 m') + INTERVAL '1 m' AS e, count(*) AS n FROM t GROUP BY 1", "e=t.at+60000000"),
+        ("SELECT branch, count(*) AS n FROM t GROUP BY 1, tumble(at, INTERVAL '1 m')", ""),
+        (
+            "SELECT w, count(*) AS n FROM (SELECT tumble(at, INTERVAL '1 m') AS w FROM t WHERE count > 0) AS s GROUP BY 1",
+            "w=t.at+0",
+        ),
+        (
+            "SELECT w, count(*) AS n FROM (SELECT at AS w FROM t UNION ALL SELECT at AS w FROM u) AS s GROUP BY 1",
+            "w=t.at|u.at+0",
+        ),
+        (
+            "SELECT w, count(*) AS n FROM (SELECT at AS w FROM t UNION ALL SELECT at + INTERVAL '1 s' FROM u) AS s GROUP BY 1",
+            "",
+        ),
+        ("SELECT max(at) AS m, branch FROM t GROUP BY 2", ""),
+        (
+            "SELECT name, t.at, t._timestamp AS stamp FROM t JOIN branches ON name = branch",
+            "at=t.at+0 stamp=t._timestamp+0",
+        ),
+        ("SELECT coalesce(at, _timestamp) AS w, branch FROM t", ""),
+    ] {
+        assert_eq!(shows(sql).await, shown, "{sql}");
+    }
 }

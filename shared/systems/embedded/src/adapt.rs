@@ -3,27 +3,47 @@
 use std::sync::Arc;
 
 use arrow::{array::RecordBatch, compute::concat_batches};
-use millstream_core::{Error, Result};
+use millstream_core::{Error, Result, Role, is_wider, quote_identifier};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::{
     EmbeddedSink,
     checked_rows::CheckedRows,
-    connections::{Work, Writing},
+    columns,
+    connections::{Failure, Work, Writing},
     row_reader::RowReader,
     tables::Stored,
     write::Shown,
 };
 
 impl EmbeddedSink {
-    /// Adds new columns to the states, and finishes every row anew. All of the table is in memory meanwhile.
+    /// See [`millstream_core::Sink::misfits`].
+    pub(crate) async fn find_misfits(&self) -> Result<Vec<String>> {
+        let (states, finished) = self.stored();
+        let owned = self.owned();
+        let find = move |connection: &Connection| {
+            let conflict = owned.holding(connection)?.conflict(&owned.function);
+            if let Err(Failure::Contract(Error::Stop(cause))) =
+                refuse_other_layout(connection, &states, finished.as_deref())
+            {
+                return Ok(conflict.into_iter().chain([cause.to_string()]).collect());
+            }
+            let mut misfits = states.misfits(connection, false)?;
+            misfits.extend(conflict);
+            misfits.extend(finished.map_or(Ok(Vec::new()), |finished| finished.misfits(connection, true))?);
+            Ok(misfits)
+        };
+        self.store.connections.read(find).await
+    }
+
+    /// Adds new columns to the states, gives them wider types, and finishes every row anew. All of the table is in memory meanwhile.
     pub(crate) async fn adapt_tables(&self) -> Result<()> {
         let (states, finished) = self.stored();
         let writing = Writing::begin(&self.store.connections).await?;
         let (of_states, of_finished) = (states.clone(), finished.clone());
         let change = move |connection: &Connection| {
             refuse_other_layout(connection, &of_states, of_finished.as_deref())?;
-            of_states.widen(connection)?;
+            of_states.adapt(connection)?;
             match &of_finished {
                 None => Ok(None),
                 Some(finished) => {
@@ -86,32 +106,82 @@ fn read_numbered(connection: &Connection, states: &Stored) -> Work<(Vec<i64>, Re
 }
 
 impl Stored {
-    /// Creates the table if it is missing, and adds the columns that it lacks, which hold nulls in the rows that are there.
-    fn widen(&self, connection: &Connection) -> Work<()> {
-        let select = "SELECT schema FROM millstream_tables WHERE name = ?1";
-        let declared: Option<String> = connection.query_row(select, [&self.name], |row| row.get(0)).optional()?;
-        let is_there = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = ?1 COLLATE NOCASE)";
-        let is_there: bool = connection.query_row(is_there, [&self.name], |row| row.get(0))?;
+    /// Creates the table if it is missing, adds the columns that it lacks, which hold nulls in the rows that are there, and gives
+    /// columns wider types.
+    fn adapt(&self, connection: &Connection) -> Work<()> {
+        let (declared, is_there) = self.find(connection)?;
         if !is_there {
             // Somebody has dropped it.
             connection.execute("DELETE FROM millstream_tables WHERE name = ?1", [&self.name])?;
         }
         let Some(declared) = declared.filter(|_| is_there) else { return self.prepare(connection, true) };
-        let wider = self.with_new_columns(&declared)?;
-        for column in &wider.columns {
-            connection.execute_batch(column)?;
+        let adapted = self.adapted(&declared)?;
+        for statement in &adapted.statements {
+            connection.execute_batch(statement)?;
         }
         let update = "UPDATE millstream_tables SET schema = ?2 WHERE name = ?1";
-        connection.execute(update, params![self.name, wider.declaration])?;
+        connection.execute(update, params![self.name, adapted.declaration])?;
         self.prepare(connection, false)
+    }
+
+    /// The declaration of the table, and whether there is something of its name.
+    fn find(&self, connection: &Connection) -> Work<(Option<String>, bool)> {
+        let select = "SELECT schema FROM millstream_tables WHERE name = ?1";
+        let declared: Option<String> = connection.query_row(select, [&self.name], |row| row.get(0)).optional()?;
+        let is_there = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = ?1 COLLATE NOCASE)";
+        Ok((declared, connection.query_row(is_there, [&self.name], |row| row.get(0))?))
+    }
+
+    /// What keeps the table from being adapted, or from being created anew if `is_replaced`.
+    fn misfits(&self, connection: &Connection, is_replaced: bool) -> Work<Vec<String>> {
+        self.check_names()?;
+        match self.find(connection)? {
+            (None, true) => Ok(vec![format!("`{}` was not created by millstream: rename one of the two", self.name)]),
+            (Some(declared), true) if !is_replaced => Ok(self.differences(&self.adapted(&declared)?.declaration)?),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// How the table that was declared as `declared` gets the columns that it lacks, as far as they may be null and are no
+    /// keys, and wider types. The rest are misfits.
+    fn adapted(&self, declared: &str) -> Result<Adapted> {
+        let mut declared = self.parsed(declared)?;
+        let wanted = self.declaration();
+        let mut statements = Vec::new();
+        for (index, field) in self.schema.fields().iter().enumerate() {
+            let (table, column) = (quote_identifier(&self.name), quote_identifier(field.name()));
+            let is_key = self.keys.contains(&index);
+            if let Some(have) = declared.iter_mut().find(|have| have["name"] == *field.name()) {
+                let from = have["type"].as_str().and_then(columns::number_type);
+                let role = if is_key { Role::Key } else { Role::Value };
+                let Some(from) = from.filter(|from| is_wider(from, field.data_type(), &role)) else { continue };
+                if let Some(digits) = columns::further_digits(&from, field.data_type()) {
+                    // No two values become the same, so the index of the keys holds all the time.
+                    statements.push(format!("UPDATE {table} SET {column} = {column} || '{digits}'"));
+                }
+                have["type"] = wanted[index]["type"].clone();
+            } else if let Some(kind) = columns::declared_type(field.data_type())
+                && field.is_nullable()
+                && !is_key
+            {
+                statements.push(format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"));
+                declared.push(wanted[index].clone());
+            }
+        }
+        Ok(Adapted { statements, declaration: serde_json::Value::from(declared).to_string() })
     }
 
     /// Creates the table in place of the one that is there.
     fn replace(&self, connection: &Connection) -> Work<()> {
         if connection.execute("DELETE FROM millstream_tables WHERE name = ?1", [&self.name])? > 0 {
-            connection
-                .execute_batch(&format!("DROP TABLE IF EXISTS {}", millstream_core::quote_identifier(&self.name)))?;
+            connection.execute_batch(&format!("DROP TABLE IF EXISTS {}", quote_identifier(&self.name)))?;
         }
         self.prepare(connection, true)
     }
+}
+
+/// The statements that adapt a table, and its declaration afterwards.
+struct Adapted {
+    statements: Vec<String>,
+    declaration: String,
 }

@@ -119,6 +119,39 @@ pub(crate) fn type_name(data_type: &DataType) -> String {
     }
 }
 
+/// The type of numbers that [`type_name`] calls so; none for any other.
+pub(crate) fn number_type(name: &str) -> Option<DataType> {
+    const PLAIN: [DataType; 10] = [
+        DataType::Int8,
+        DataType::Int16,
+        DataType::Int32,
+        DataType::Int64,
+        DataType::UInt8,
+        DataType::UInt16,
+        DataType::UInt32,
+        DataType::UInt64,
+        DataType::Float32,
+        DataType::Float64,
+    ];
+    let decimal = || {
+        let (precision, scale) = name.strip_prefix("decimal(")?.strip_suffix(')')?.split_once(',')?;
+        Some(DataType::Decimal128(precision.parse().ok()?, scale.parse().ok()?))
+    };
+    PLAIN.into_iter().find(|plain| type_name(plain) == name).or_else(decimal)
+}
+
+/// What ends the text of a value when its type becomes the wider one of two: decimals are stored with the whole scale. All
+/// other numbers are stored alike.
+pub(crate) fn further_digits(from: &DataType, to: &DataType) -> Option<String> {
+    match (from, to) {
+        (DataType::Decimal128(_, from), DataType::Decimal128(_, to)) if to > from => {
+            let point = if *from == 0 { "." } else { "" };
+            Some(format!("{point}{}", "0".repeat((to - from).unsigned_abs().into())))
+        }
+        _ => None,
+    }
+}
+
 /// A column as SQLite values, one per row.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use std::{
 };
 
 use millstream_core::{Error, Result};
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 /// How long a call waits for another process's transaction before it answers `Retry`.
@@ -197,6 +197,8 @@ fn connect(path: &Path) -> Work<Connection> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Otherwise a quoted column that a table lacks is taken for a text: an index of it would be made, on a constant.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
     // FULL syncs the write-ahead log at every commit: what `send`, `put` and `write` answered survives a power cut too.
     connection
         .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = 67108864")?;

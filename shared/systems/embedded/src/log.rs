@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use millstream_core::{Batch, Error, Limits, Log, Result, TopicPartition, Watermarks};
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use crate::{
     Embedded,
@@ -31,6 +31,20 @@ impl Log for Embedded {
     async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks> {
         let partition = partition.clone();
         self.connections.read(move |connection| Ok(find_partition(connection, &partition)?.1)).await
+    }
+
+    /// There is no index of the times: the records are looked at one after the other, up to the one that is found.
+    async fn first_since(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<Option<i64>> {
+        let partition = partition.clone();
+        self.connections
+            .read(move |connection| {
+                let (id, _) = find_partition(connection, &partition)?;
+                let select = r#"SELECT "offset" FROM millstream_records
+                                WHERE topic_id = ?1 AND partition = ?2 AND timestamp_ms >= ?3 ORDER BY "offset" LIMIT 1"#;
+                let found = connection.query_row(select, params![id, partition.partition, timestamp_ms], |row| row.get(0));
+                Ok(found.optional()?)
+            })
+            .await
     }
 
     async fn read(&self, partition: &TopicPartition, range: Range<i64>, limits: Limits) -> Result<Batch> {

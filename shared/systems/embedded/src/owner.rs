@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream_core::{Claim, Error, Holding, Owner, OwnerRecord, Rows, quote_identifier, term_ended};
+use millstream_core::{Claim, Error, Holding, Owner, OwnerRecord, Rows, fences_of_both, quote_identifier, term_ended};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::json;
 
@@ -125,12 +125,7 @@ impl Owned {
         if new != before {
             let select = "SELECT EXISTS (SELECT 1 FROM millstream_fences WHERE function = ?1)";
             if connection.query_row(select, [new], |row| row.get::<_, bool>(0))? {
-                return Err(Error::stop(format!(
-                    "{new} has fences of its own, and {before}, which fills table {}, has others: no table can go on from \
-                     both. Undo the rename, or give {new} a table of its own (`into`)",
-                    self.public
-                ))
-                .into());
+                return Err(Error::stop(fences_of_both(new, before, &self.public)).into());
             }
             connection.execute("UPDATE millstream_fences SET function = ?1 WHERE function = ?2", [new, before])?;
         }

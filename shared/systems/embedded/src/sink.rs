@@ -6,7 +6,8 @@ use std::sync::{
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_core::{
-    Claim, Combine, Fence, Holding, Owner, OwnerRecord, Replace, Result, Sink, Table, TakeRows, TopicPartition,
+    Claim, Combine, Fence, Holding, Owner, OwnerRecord, Replace, Result, Sink, Table, TakeOddRow, TakeRows,
+    TopicPartition,
 };
 
 use crate::{
@@ -78,6 +79,10 @@ impl Sink for EmbeddedSink {
         self.adapt_tables().await
     }
 
+    async fn misfits(&self) -> Result<Vec<String>> {
+        self.find_misfits().await
+    }
+
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
         let (function, partition) = (self.function.clone(), partition.clone());
         self.store.connections.read(move |connection| fences::find(connection, &function, &partition)).await
@@ -145,6 +150,18 @@ impl Sink for EmbeddedSink {
             .read(move |connection| {
                 let fences = fences::list(connection, &function)?;
                 states.scan(connection, &mut |rows| take(rows))?;
+                Ok(fences)
+            })
+            .await
+    }
+
+    async fn scan_with_odd(&self, take: TakeRows, odd: TakeOddRow) -> Result<Vec<(TopicPartition, Fence)>> {
+        let (function, states) = (self.function.clone(), self.states.clone());
+        self.store
+            .connections
+            .read(move |connection| {
+                let fences = fences::list(connection, &function)?;
+                states.scan_with_odd(connection, &mut |rows| take(rows), &mut |row| odd(row))?;
                 Ok(fences)
             })
             .await

@@ -4,7 +4,7 @@ use arrow::{
     array::RecordBatch,
     datatypes::{Field, Schema, SchemaRef},
 };
-use millstream_core::{Error, Result, Role, Table, quote_identifier};
+use millstream_core::{Error, OddRow, Result, Role, Table, quote_identifier};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use crate::{columns, connections::Work, row_reader::RowReader};
 
 /// The number that a state row and its finished row have in common. (SQLite keeps an implicit row number only until the
 /// next VACUUM.)
-const ROW: &str = "millstream_row";
+pub(crate) const ROW: &str = "millstream_row";
 /// A table of the file: its columns, and the statements on it. `_rowid_` names a row's number whether the table has
 /// [`ROW`] or not.
 pub(crate) struct Stored {
@@ -81,11 +81,11 @@ impl Stored {
         Ok(())
     }
 
-    fn stop(&self, message: &str) -> Error {
+    pub(crate) fn stop(&self, message: &str) -> Error {
         Error::stop(format!("table `{}` of the embedded store {message}", self.name))
     }
 
-    fn check_names(&self) -> Result<()> {
+    pub(crate) fn check_names(&self) -> Result<()> {
         let lower = self.name.to_lowercase();
         if lower.starts_with("millstream_") || lower.starts_with("sqlite_") {
             return Err(
@@ -105,15 +105,28 @@ impl Stored {
         Ok(())
     }
 
-    fn declaration(&self) -> serde_json::Value {
+    pub(crate) fn declaration(&self) -> serde_json::Value {
         let column = |(field, role): (&Arc<Field>, &String)| json!({ "name": field.name(), "type": columns::type_name(field.data_type()), "role": role });
         self.schema.fields().iter().zip(&self.roles).map(column).collect()
     }
 
     /// Fails with a `Stop` that lists the differences between the table as it was created and as it should be.
     fn compare(&self, declared: &str) -> Result<()> {
-        let broken = |error| self.stop("has a damaged declaration in millstream_tables").caused_by(error);
-        let declared: Vec<serde_json::Value> = serde_json::from_str(declared).map_err(broken)?;
+        let differences = self.differences(declared)?;
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(self.stop(&format!(
+            "does not fit the pipeline file: {}. Change the SQL back; or fill a new table from the log, which takes \
+             the place of this one: `millstream rebuild` with the function's name. A new table made by hand would lack \
+             everything below the fence",
+            differences.join("; ")
+        )))
+    }
+
+    /// How the table that was declared as `declared` is not as it should be.
+    pub(crate) fn differences(&self, declared: &str) -> Result<Vec<String>> {
+        let declared = self.parsed(declared)?;
         let wanted = self.declaration();
         let wanted = wanted.as_array().map_or(&[][..], Vec::as_slice);
         let find_column = |columns: &[serde_json::Value], name: &serde_json::Value| {
@@ -138,15 +151,13 @@ impl Stored {
         }
         let surplus = declared.iter().filter(|column| find_column(wanted, &column["name"]).is_none());
         differences.extend(surplus.map(|column| format!("it has a column `{}` more", text(&column["name"]))));
-        if differences.is_empty() {
-            return Ok(());
-        }
-        Err(self.stop(&format!(
-            "does not fit the pipeline file: {}. Change the SQL back; or fill a new table from the log, which takes \
-             the place of this one: `millstream rebuild` with the function's name. A new table made by hand would lack \
-             everything below the fence",
-            differences.join("; ")
-        )))
+        Ok(differences)
+    }
+
+    /// The columns as they are declared in the file.
+    pub(crate) fn parsed(&self, declared: &str) -> Result<Vec<serde_json::Value>> {
+        let broken = |error| self.stop("has a damaged declaration in millstream_tables").caused_by(error);
+        serde_json::from_str(declared).map_err(broken)
     }
 
     fn create_sql(&self) -> Result<String> {
@@ -227,38 +238,38 @@ impl Stored {
         format!("SELECT _rowid_, {} FROM {}", self.column_list(), quote_identifier(&self.name))
     }
 
-    /// How the table that was declared as `declared` gets the columns that it lacks, as far as they may be null and are no
-    /// keys: the rest is told by [`Stored::prepare`].
-    pub(crate) fn with_new_columns(&self, declared: &str) -> Result<Wider> {
-        let broken = |error| self.stop("has a damaged declaration in millstream_tables").caused_by(error);
-        let mut declared: Vec<serde_json::Value> = serde_json::from_str(declared).map_err(broken)?;
-        let wanted = self.declaration();
-        let mut columns = Vec::new();
-        for (index, field) in self.schema.fields().iter().enumerate() {
-            if declared.iter().any(|column| column["name"] == *field.name()) || self.keys.contains(&index) {
-                continue;
-            }
-            let Some(kind) = columns::declared_type(field.data_type()).filter(|_| field.is_nullable()) else {
-                continue;
-            };
-            let (table, column) = (quote_identifier(&self.name), quote_identifier(field.name()));
-            columns.push(format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"));
-            declared.push(wanted[index].clone());
-        }
-        Ok(Wider { columns, declaration: serde_json::Value::from(declared).to_string() })
-    }
-
     /// Gives all rows to `take`, in no order.
     pub(crate) fn scan(&self, connection: &Connection, take: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Work<()> {
-        let mut rows = RowReader::new(self.schema.clone());
+        self.scan_by(RowReader::new(self.schema.clone()), connection, take, &mut |_| Ok(()))
+    }
+
+    fn scan_by(
+        &self,
+        mut rows: RowReader,
+        connection: &Connection,
+        take: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        odd: &mut dyn FnMut(OddRow) -> Result<()>,
+    ) -> Work<()> {
         let sql = format!("SELECT {} FROM {}", self.column_list(), quote_identifier(&self.name));
         let mut select = connection.prepare(&sql)?;
         let mut found = select.query([])?;
         while let Some(row) = found.next()? {
             rows.push(row, 0)?;
             rows.take_full().into_iter().try_for_each(&mut *take)?;
+            rows.take_odd().into_iter().try_for_each(&mut *odd)?;
         }
-        Ok(rows.finish()?.into_iter().try_for_each(take)?)
+        rows.finish()?.into_iter().try_for_each(take)?;
+        Ok(rows.take_odd().into_iter().try_for_each(odd)?)
+    }
+
+    /// The same; rows that can't be read are given to `odd`.
+    pub(crate) fn scan_with_odd(
+        &self,
+        connection: &Connection,
+        take: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        odd: &mut dyn FnMut(OddRow) -> Result<()>,
+    ) -> Work<()> {
+        self.scan_by(RowReader::with_odd(self.schema.clone()), connection, take, odd)
     }
 
     /// All rows, in no order.
@@ -270,12 +281,6 @@ impl Stored {
         })?;
         Ok(rows)
     }
-}
-
-/// The statements that add columns, and the declaration of the table that has them.
-pub(crate) struct Wider {
-    pub(crate) columns: Vec<String>,
-    pub(crate) declaration: String,
 }
 
 fn placeholders(count: usize) -> String {

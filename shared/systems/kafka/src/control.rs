@@ -4,6 +4,7 @@ use millstream_core::{Error, Result, TopicPartition, Watermarks};
 use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
+    topic_partition_list::{Offset, TopicPartitionList},
 };
 
 use crate::{
@@ -82,6 +83,32 @@ impl Control {
         Ok(Watermarks { low, high })
     }
 
+    /// The offset of the first record that is not older than this. The broker looks through its records, with the largest
+    /// timestamps of its segments as an index: the order of the timestamps doesn't matter.
+    pub(crate) fn first_since(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<Option<i64>> {
+        if timestamp_ms < 0 {
+            // Negative times mean something else in this request. No record has one but -1, which says that it has none.
+            let Watermarks { low, high } = self.watermarks(partition)?;
+            return Ok((low < high).then_some(low));
+        }
+        let TopicPartition { topic, partition, .. } = partition;
+        let doing = format!("asking for the first offset of a time in topic {topic}, partition {partition}");
+        let mut wanted = TopicPartitionList::new();
+        wanted
+            .add_partition_offset(topic, *partition, Offset::Offset(timestamp_ms))
+            .map_err(|error| Error::stop(format!("{doing}: {timestamp_ms} can't be asked for")).caused_by(error))?;
+        self.ask(&doing, |client| {
+            let found = client.offsets_for_times(wanted.clone(), ATTEMPT)?;
+            let [found] = &found.elements()[..] else { return Err(KafkaError::OffsetFetch(Code::Fail)) };
+            found.error()?;
+            match found.offset() {
+                Offset::Offset(offset) => Ok(Some(offset)),
+                Offset::End => Ok(None),
+                _ => Err(KafkaError::OffsetFetch(Code::Fail)),
+            }
+        })
+    }
+
     /// All topics and their numbers of partitions.
     pub(crate) fn topics(&self) -> Result<Vec<(String, i32)>> {
         let metadata = self.ask("listing topics", |client| client.fetch_metadata(None, ATTEMPT))?;
@@ -96,7 +123,7 @@ impl Control {
                     self.link().mark_reachable();
                     return Ok(answer);
                 }
-                Err(KafkaError::MetadataFetch(code)) => code,
+                Err(KafkaError::MetadataFetch(code) | KafkaError::OffsetFetch(code)) => code,
                 Err(_) => Code::OperationTimedOut,
             };
             // What else the client has to report waits in its queue.

@@ -22,6 +22,11 @@ impl Log for Kafka {
         blocking(move || control.watermarks(&partition)).await
     }
 
+    async fn first_since(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<Option<i64>> {
+        let (control, partition) = (self.control.clone(), partition.clone());
+        blocking(move || control.first_since(&partition, timestamp_ms)).await
+    }
+
     async fn read(&self, partition: &TopicPartition, range: Range<i64>, limits: Limits) -> Result<Batch> {
         if range.is_empty() {
             return Err(Error::stop(format!("internal: asked to read nothing of {partition}, {range:?}")));

@@ -148,7 +148,7 @@ pub(crate) async fn read_file(store: &dyn ObjectStore, path: &Path) -> Result<Ve
 /// `rows` with the columns of `schema`: columns that an older file does not have are null.
 pub(crate) fn widen(rows: &RecordBatch, schema: &SchemaRef, path: &Path) -> Result<RecordBatch> {
     let columns = schema.fields().iter().map(|field| match rows.column_by_name(field.name()) {
-        // A part of a column may have become nullable since this file was written.
+        // A column may have got a wider type, and a part of it may have become nullable, since this file was written.
         Some(column) => cast(column, field.data_type()),
         None => Ok(new_null_array(field.data_type(), rows.num_rows())),
     });

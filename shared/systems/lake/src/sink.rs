@@ -18,7 +18,8 @@ use crate::{
     chain::{Chain, other_owner},
     file,
     names::{Layout, Names},
-    store_error, table,
+    store_error,
+    table::{self, Change},
 };
 
 /// A table of Parquet files that one function appends to; the crate's docs say how it keeps each row there once.
@@ -73,31 +74,18 @@ impl LakeSink {
 #[async_trait]
 impl Sink for LakeSink {
     async fn prepare(&self, create: bool) -> Result<()> {
+        self.prepare_by(if create { Change::Add } else { Change::None }).await
+    }
+
+    async fn adapt(&self) -> Result<()> {
+        self.prepare_by(Change::Adapt).await
+    }
+
+    async fn misfits(&self) -> Result<Vec<String>> {
         let layout = self.layout().await?;
         table::check(&self.table, layout)?;
-        let path = self.names.declaration(layout);
-        let bytes = file::encode(&self.schema, &[], Vec::new()).await?;
-        let mut there = file::read_footer(&*self.store, &path).await?;
-        if there.is_none() && create {
-            match self.store.put_opts(&path, bytes.clone().into(), PutMode::Create.into()).await {
-                Ok(_) => return Ok(()),
-                Err(StoreError::AlreadyExists { .. }) => there = file::read_footer(&*self.store, &path).await?,
-                Err(error) => return Err(store_error("creating the table", path, error)),
-            }
-        }
-        let Some(there) = there else {
-            return Err(Error::stop(format!(
-                "lake: there is no table at {}, and it may not be created here: run `millstream up`",
-                self.names.table()
-            )));
-        };
-        table::check_fit(&there.schema, &self.schema, self.names.table(), create)?;
-        if create {
-            // Written each time, changed or not: it proves that the folder can be written to before the first record is read.
-            let put = self.store.put(&path, bytes.into()).await;
-            put.map_err(|error| store_error("writing the table's columns", path, error))?;
-        }
-        Ok(())
+        let there = file::read_footer(&*self.store, &self.names.declaration(layout)).await?;
+        Ok(there.map_or_else(Vec::new, |there| table::differences(&there.schema, &self.schema, Change::Adapt)))
     }
 
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
@@ -190,6 +178,36 @@ impl Sink for LakeSink {
 }
 
 impl LakeSink {
+    /// See [`Sink::prepare`] and [`Sink::adapt`].
+    async fn prepare_by(&self, change: Change) -> Result<()> {
+        let create = change != Change::None;
+        let layout = self.layout().await?;
+        table::check(&self.table, layout)?;
+        let path = self.names.declaration(layout);
+        let bytes = file::encode(&self.schema, &[], Vec::new()).await?;
+        let mut there = file::read_footer(&*self.store, &path).await?;
+        if there.is_none() && create {
+            match self.store.put_opts(&path, bytes.clone().into(), PutMode::Create.into()).await {
+                Ok(_) => return Ok(()),
+                Err(StoreError::AlreadyExists { .. }) => there = file::read_footer(&*self.store, &path).await?,
+                Err(error) => return Err(store_error("creating the table", path, error)),
+            }
+        }
+        let Some(there) = there else {
+            return Err(Error::stop(format!(
+                "lake: there is no table at {}, and it may not be created here: run `millstream up`",
+                self.names.table()
+            )));
+        };
+        table::check_fit(&there.schema, &self.schema, self.names.table(), change)?;
+        if create {
+            // Written each time, changed or not: it proves that the folder can be written to before the first record is read.
+            let put = self.store.put(&path, bytes.into()).await;
+            put.map_err(|error| store_error("writing the table's columns", path, error))?;
+        }
+        Ok(())
+    }
+
     /// The layout of the existing table, or the current one if there is no table yet.
     pub(crate) async fn layout(&self) -> Result<Layout> {
         let find = || async {

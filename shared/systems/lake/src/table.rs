@@ -2,7 +2,7 @@ use arrow::{
     array::RecordBatch,
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
-use millstream_core::{Error, Result, Table, type_name};
+use millstream_core::{Error, Result, Role, Table, is_wider, type_name};
 use object_store::path::Path;
 
 use crate::names::Layout;
@@ -27,24 +27,21 @@ pub(crate) fn check(table: &Table, layout: Layout) -> Result<()> {
     }
 }
 
-/// Fails if rows of `want` don't fit a table that was created with `have`. New nullable columns at its end fit, if `create`
-/// says that the table may be changed.
-pub(crate) fn check_fit(have: &Schema, want: &Schema, table: &Path, create: bool) -> Result<()> {
-    let mut differences = Vec::new();
-    for (index, have) in have.fields().iter().enumerate() {
-        match want.fields().get(index) {
-            Some(want) if fits(have, want) => {}
-            Some(want) => differences.push(format!("column {} is {}, not {}", index + 1, show(have), show(want))),
-            None => differences.push(format!("column {} is {}, and is not written", index + 1, show(have))),
-        }
-    }
-    for new in want.fields().iter().skip(have.fields().len()) {
-        if !new.is_nullable() {
-            differences.push(format!("{} is new and must be nullable", show(new)));
-        } else if !create {
-            differences.push(format!("{} is missing: run `millstream up`", show(new)));
-        }
-    }
+/// What may be done to a table whose columns are others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Nothing.
+    None,
+    /// New nullable columns may be added at its end.
+    Add,
+    /// Columns may also get wider types. Files that are there keep theirs, and every reader that takes columns by name and
+    /// casts them (this crate, DuckDB with `union_by_name`) reads both.
+    Adapt,
+}
+
+/// Fails if rows of `want` don't fit a table that was created with `have`, and can't by `change`.
+pub(crate) fn check_fit(have: &Schema, want: &Schema, table: &Path, change: Change) -> Result<()> {
+    let differences = differences(have, want, change);
     if differences.is_empty() {
         return Ok(());
     }
@@ -53,6 +50,32 @@ pub(crate) fn check_fit(have: &Schema, want: &Schema, table: &Path, create: bool
          there, with new ones at the end",
         differences.join("; ")
     )))
+}
+
+/// What doesn't fit.
+pub(crate) fn differences(have: &Schema, want: &Schema, change: Change) -> Vec<String> {
+    let mut differences = Vec::new();
+    for (index, have) in have.fields().iter().enumerate() {
+        match want.fields().get(index) {
+            Some(want) if fits(have, want) || change == Change::Adapt && widens(have, want) => {}
+            Some(want) => differences.push(format!("column {} is {}, not {}", index + 1, show(have), show(want))),
+            None => differences.push(format!("column {} is {}, and is not written", index + 1, show(have))),
+        }
+    }
+    for new in want.fields().iter().skip(have.fields().len()) {
+        if !new.is_nullable() {
+            differences.push(format!("{} is new and must be nullable", show(new)));
+        } else if change == Change::None {
+            differences.push(format!("{} is missing: run `millstream up`", show(new)));
+        }
+    }
+    differences
+}
+
+fn widens(have: &Field, want: &Field) -> bool {
+    have.name() == want.name()
+        && (want.is_nullable() || !have.is_nullable())
+        && is_wider(have.data_type(), want.data_type(), &Role::Value)
 }
 
 /// A column may become nullable, but not cease to be; so may what is inside it.
@@ -106,8 +129,9 @@ mod tests {
     fn new_nullable_columns_at_the_end_fit() {
         let (int, text) = (DataType::Int64, DataType::Utf8);
         let have = schema(&[("a", int.clone(), false), ("b", text.clone(), true)]);
-        let fit = |want: &[(&str, DataType, bool)], create| {
-            check_fit(&have, &schema(want), &Path::from("t"), create).map_err(|error| error.to_string())
+        let fit = |want: &[(&str, DataType, bool)], may_add| {
+            let change = if may_add { Change::Add } else { Change::None };
+            check_fit(&have, &schema(want), &Path::from("t"), change).map_err(|error| error.to_string())
         };
         let (a, b) = (("a", int.clone(), false), ("b", text.clone(), true));
         assert_eq!(fit(&[a.clone(), b.clone()], false), Ok(()));
@@ -122,6 +146,15 @@ mod tests {
     }
 
     #[test]
+    fn wider_types_are_adapted_and_nothing_else_takes_them() {
+        let have = schema(&[("a", DataType::Int32, false), ("b", DataType::Decimal128(9, 2), true)]);
+        let want = schema(&[("a", DataType::Int64, true), ("b", DataType::Decimal128(11, 2), true)]);
+        assert_eq!(differences(&have, &want, Change::Adapt), [""; 0]);
+        assert_eq!(differences(&have, &want, Change::Add).len(), 2);
+        assert_eq!(differences(&want, &have, Change::Adapt).len(), 2, "not back");
+    }
+
+    #[test]
     fn what_is_inside_a_column_may_become_nullable_too() {
         let list = |null| DataType::List(Field::new_list_field(DataType::Float64, null).into());
         let object = |null| DataType::Struct(vec![Field::new("x", list(null), true)].into());
@@ -130,7 +163,7 @@ mod tests {
                 &schema(&[("o", object(have), true)]),
                 &schema(&[("o", object(want), true)]),
                 &Path::from("t"),
-                true,
+                Change::Add,
             )
         };
         assert!(fit(false, true).is_ok() && fit(true, true).is_ok());

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc};
 
 use arrow::{
-    array::{Int64Array, RecordBatch},
+    array::{Int32Array, Int64Array, RecordBatch},
     datatypes::DataType,
 };
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use millstream_lake::{LakeSink, open, read_parquet};
 use millstream_testkit::{
     PlainTransform,
     conformance::{SinkCheck, SinkHarness},
+    rows::texts,
 };
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 
@@ -221,6 +222,31 @@ async fn a_column_is_added_at_the_end() {
     let held = new.snapshot().await.unwrap().rows;
     assert_eq!((held[0].schema(), held[0].column(1).null_count()), (wider.schema(), 3));
     assert!(matches!(old.prepare(true).await, Err(Error::Stop(_))), "a column can't be taken away again");
+}
+
+#[tokio::test]
+async fn a_column_gets_a_wider_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().to_string_lossy()).unwrap();
+    let mut narrow = table();
+    narrow.columns[0].data_type = DataType::Int32;
+    let old = LakeSink::new(store.clone(), "", "test.archive", narrow.clone());
+    old.prepare(true).await.unwrap();
+    let start = old.create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
+    let two = Fence { next_offset: 2, last_timestamp_ms: Some(0), ..start.clone() };
+    let ints = RecordBatch::try_new(narrow.schema(), vec![Arc::new(Int32Array::from(vec![0, 1]))]).unwrap();
+    old.write(&partition(), &start, &two, &[ints]).await.unwrap();
+    let wide = sink(&store);
+    let refused = wide.prepare(true).await.unwrap_err().to_string();
+    assert!(refused.contains("is offset int not null, not offset bigint not null"), "only on request: {refused}");
+    assert_eq!(wide.misfits().await.unwrap(), [""; 0]);
+    wide.adapt().await.unwrap();
+    wide.prepare(false).await.unwrap();
+    write(&wide, &two, 3, 0).await;
+    // Files of both types are one table.
+    assert_eq!(texts(&wide.snapshot().await.unwrap().rows), [["0"], ["1"], ["2"]]);
+    assert_eq!(old.misfits().await.unwrap().len(), 1);
+    assert!(matches!(old.adapt().await, Err(Error::Stop(_))), "not back");
 }
 
 /// A table as it was laid out when its folders were named `date=…`, though they are not the days of events.

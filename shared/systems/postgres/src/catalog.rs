@@ -23,7 +23,7 @@ pub(crate) const COLUMNS: &str = "SELECT a.attname::text, format_type(a.atttypid
      AND NOT a.attisdropped ORDER BY a.attnum";
 
 /// A unique index on exactly these columns for which null equals null, or no column may be null.
-const KEY_INDEX: &str = "SELECT 1 FROM pg_index i CROSS JOIN LATERAL (SELECT array_agg(a.attname::text ORDER BY \
+const KEY_INDEX: &str = "SELECT i.indexrelid FROM pg_index i CROSS JOIN LATERAL (SELECT array_agg(a.attname::text ORDER BY \
      a.attname::text COLLATE \"C\") AS names, bool_and(a.attnotnull) AS filled FROM pg_attribute a \
      WHERE a.attrelid = i.indrelid AND a.attnum IN (SELECT i.indkey[s] FROM generate_series(0, i.indnkeyatts - 1) s)) k \
      WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND \
@@ -38,7 +38,7 @@ const OTHER_UNIQUE: &str = "SELECT i.indexrelid::regclass::text FROM pg_index i 
 const NOT_NULL: &str = "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND \
      attnotnull AND NOT attisdropped";
 
-const ONE_ROW_INDEX: &str = "SELECT 1 FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisunique AND \
+const ONE_ROW_INDEX: &str = "SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisunique AND \
      i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1 AND pg_get_expr(i.indexprs, i.indrelid) = 'true'";
 
 /// The database's catalog, as seen by one connection or transaction.
@@ -124,11 +124,12 @@ impl<C: GenericClient> Catalog<'_, C> {
         } else {
             compare(table, &have, remedies == Remedies::Adapt, &mut differences)?;
             if remedies == Remedies::Adapt {
+                self.widen(table, &have, &mut differences).await?;
                 self.refuse_leftovers(table, &mut differences).await?;
             }
         }
         let fits = differences.iter().all(|difference| difference.remedy.is_some());
-        if fits && table.combine.is_some() && !self.has_key_index(table).await? {
+        if fits && table.combine.is_some() && self.key_indexes(table, &table.name).await?.is_empty() {
             let keys = key_columns(table);
             let index =
                 format!("CREATE UNIQUE INDEX ON {} ({}) NULLS NOT DISTINCT", quote_identifier(&table.name), keys);
@@ -172,8 +173,9 @@ impl<C: GenericClient> Catalog<'_, C> {
         Ok(found.first().is_some_and(|row| row.get(0)))
     }
 
-    async fn has_key_index(&self, table: &Table) -> Result<bool> {
-        let name = quote_identifier(&table.name);
+    /// The indexes by which rows of this table, which has that name in the database, merge.
+    pub(crate) async fn key_indexes(&self, table: &Table, name: &str) -> Result<Vec<u32>> {
+        let name = quote_identifier(name);
         let mut keys: Vec<&str> = table.keys().map(|column| column.name.as_str()).collect();
         keys.sort_unstable();
         let found = if keys.is_empty() {
@@ -181,7 +183,18 @@ impl<C: GenericClient> Catalog<'_, C> {
         } else {
             self.query(KEY_INDEX, &[(&name, Type::TEXT), (&keys, Type::TEXT_ARRAY)]).await?
         };
-        Ok(!found.is_empty())
+        Ok(found.iter().map(|row| row.get(0)).collect())
+    }
+
+    async fn comment(&self, name: &str) -> Result<String> {
+        let sql = "SELECT obj_description(to_regclass($1), 'pg_class')";
+        let comment = self.query(sql, &[(&quote_identifier(name), Type::TEXT)]).await?;
+        Ok(comment.first().and_then(|row| row.get::<_, Option<String>>(0)).unwrap_or_default())
+    }
+
+    /// Has millstream made this view?
+    pub(crate) async fn is_own_view(&self, view: &View) -> Result<bool> {
+        Ok(self.comment(&view.name).await?.starts_with(VIEW_COMMENT))
     }
 
     /// A view of ours has the statement that it was created from as its comment: only such a view is ever replaced.
@@ -190,13 +203,7 @@ impl<C: GenericClient> Catalog<'_, C> {
         if have.is_empty() {
             return Ok(Some(Difference::missing(format!("view {} is missing", view.name), create_view(view))));
         }
-        let comment = self
-            .query(
-                "SELECT obj_description(to_regclass($1), 'pg_class')",
-                &[(&quote_identifier(&view.name), Type::TEXT)],
-            )
-            .await?;
-        let comment = comment.first().and_then(|row| row.get::<_, Option<String>>(0)).unwrap_or_default();
+        let comment = self.comment(&view.name).await?;
         if comment == view_comment(view) {
             return Ok(None);
         }
@@ -232,6 +239,7 @@ fn compare(table: &Table, have: &[Present], adapt: bool, differences: &mut Vec<D
             }
             None => differences
                 .push(Difference::misfit(format!("table {} has no column {} {want}", table.name, column.name))),
+            Some(present) if adapt && present.widens_to(column) => {}
             Some(present) if present.sql_type != want => differences.push(Difference::misfit(format!(
                 "column {}.{} is {}, not {want}",
                 table.name, column.name, present.sql_type
@@ -251,15 +259,17 @@ fn compare(table: &Table, have: &[Present], adapt: bool, differences: &mut Vec<D
 pub(crate) struct Difference {
     pub(crate) what: String,
     pub(crate) remedy: Option<String>,
+    /// Does the remedy change the type of a column?
+    pub(crate) retypes: bool,
 }
 
 impl Difference {
-    fn missing(what: String, remedy: String) -> Self {
-        Self { what, remedy: Some(remedy) }
+    pub(crate) fn missing(what: String, remedy: String) -> Self {
+        Self { what, remedy: Some(remedy), retypes: false }
     }
 
-    fn misfit(what: String) -> Self {
-        Self { what, remedy: None }
+    pub(crate) fn misfit(what: String) -> Self {
+        Self { what, remedy: None, retypes: false }
     }
 }
 

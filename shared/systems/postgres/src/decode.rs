@@ -4,14 +4,15 @@ use std::{error::Error as StdError, pin::pin, sync::Arc};
 
 use arrow::{
     array::{
-        ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array,
-        Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
+        Array as _, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array,
+        Int16Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
+        new_null_array,
     },
-    datatypes::{DataType, Field, SchemaRef},
+    datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use arrow_json::ReaderBuilder;
 use futures::TryStreamExt;
-use millstream_core::{Error, Result, quote_identifier};
+use millstream_core::{Error, OddRow, Result, quote_identifier};
 use tokio_postgres::{
     GenericClient, Row,
     types::{FromSql, Type},
@@ -90,6 +91,22 @@ pub(crate) async fn read(
     schema: &SchemaRef,
     take: &mut (dyn FnMut(RecordBatch) -> Result<()> + Send),
 ) -> Result<()> {
+    read_with_odd(pool, what, client, sql, schema, take, None).await
+}
+
+/// What takes rows that can't be read, if they are no error.
+pub(crate) type Odd<'a> = Option<&'a mut (dyn FnMut(OddRow) -> Result<()> + Send)>;
+
+/// The same; rows with values that don't fit are given to `odd`.
+pub(crate) async fn read_with_odd(
+    pool: &Pool,
+    what: &str,
+    client: &impl GenericClient,
+    sql: &str,
+    schema: &SchemaRef,
+    take: &mut (dyn FnMut(RecordBatch) -> Result<()> + Send),
+    mut odd: Odd<'_>,
+) -> Result<()> {
     let failed = |error: tokio_postgres::Error| error::of_postgres(pool.doing(what), &error);
     let slow = |_| Error::retry(format!("{}: no rows within {} s", pool.doing(what), QUERY_LIMIT.as_secs()));
     let none: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 0] = [];
@@ -101,7 +118,11 @@ pub(crate) async fn read(
         let done = next.is_none();
         chunk.extend(next);
         if chunk.len() == CHUNK_ROWS || (done && !chunk.is_empty()) {
-            take(batch(&chunk, schema, rows_before).map_err(|error| error.context(pool.doing(what)))?)?;
+            match (batch(&chunk, schema, rows_before), &mut odd) {
+                (Ok(rows), _) => take(rows)?,
+                (Err(Error::Stop(_)), Some(odd)) => apart(&chunk, schema, take, *odd)?,
+                (Err(error), _) => return Err(error.context(pool.doing(what))),
+            }
             rows_before += chunk.len();
             chunk.clear();
         }
@@ -128,6 +149,45 @@ pub(crate) fn batch(rows: &[Row], schema: &SchemaRef, rows_before: usize) -> Res
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
         .map_err(|error| Error::stop("a column that must not be null has a null").caused_by(error))
+}
+
+/// Gives rows one by one: those that fit to `take`, the others to `odd`.
+fn apart(
+    rows: &[Row],
+    schema: &SchemaRef,
+    take: &mut (dyn FnMut(RecordBatch) -> Result<()> + Send),
+    odd: &mut (dyn FnMut(OddRow) -> Result<()> + Send),
+) -> Result<()> {
+    let nullable = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    let nullable = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
+    for row in rows {
+        if let Ok(fits) = batch(std::slice::from_ref(row), schema, 0) {
+            take(fits)?;
+            continue;
+        }
+        let (mut cells, mut unreadable) = (Vec::new(), Vec::new());
+        for (index, field) in schema.fields().iter().enumerate() {
+            let raw = row.try_get::<_, Option<Raw>>(index).ok().flatten().map(|raw| raw.0);
+            let kind = kind(field)?;
+            let cell = column(&[raw], field, kind);
+            if cell.as_ref().is_none_or(|cell| cell.is_null(0) && !field.is_nullable()) {
+                let what =
+                    match raw {
+                        None => "NULL".to_owned(),
+                        Some(raw) if matches!(kind, Kind::Timestamp | Kind::Date) && is_infinite(raw) => {
+                            if raw[0] < 0x80 { "infinity".to_owned() } else { "-infinity".to_owned() }
+                        }
+                        Some(_) => format!("a value that doesn't fit {kind}"),
+                    };
+                unreadable.push((index, what));
+            }
+            cells.push(cell.unwrap_or_else(|| new_null_array(field.data_type(), 1)));
+        }
+        let row = RecordBatch::try_new(Arc::clone(&nullable), cells);
+        let row = row.map_err(|error| Error::stop("internal: a row can't be shown").caused_by(error))?;
+        odd(OddRow { row, unreadable })?;
+    }
+    Ok(())
 }
 
 /// The error for a column whose values don't all fit its type: it names the first row that doesn't.

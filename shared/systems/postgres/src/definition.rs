@@ -35,18 +35,30 @@ pub(crate) fn column_definition(column: &Column) -> Result<String> {
     // Ordered by bytes, as outside the database. So no update of the system's locales breaks an index.
     let collation = if kind == Kind::Text { " COLLATE \"C\"" } else { "" };
     let filled = if column.nullable { "" } else { " NOT NULL" };
-    // PostgreSQL's type is wider: a sum that overflows the narrow one must be an error here too.
-    let range = match (&column.role, &column.data_type) {
-        (Role::State(_), DataType::Int8) => Some((i128::from(i8::MIN), i128::from(i8::MAX))),
-        (Role::State(_), DataType::UInt8) => Some((0, i128::from(u8::MAX))),
-        (Role::State(_), DataType::UInt16) => Some((0, i128::from(u16::MAX))),
-        (Role::State(_), DataType::UInt32) => Some((0, i128::from(u32::MAX))),
-        (Role::State(_), DataType::UInt64) => Some((0, i128::from(u64::MAX))),
-        _ => None,
-    };
-    let check = range.map(|(low, high)| format!(" CHECK ({name} BETWEEN {low} AND {high})")).unwrap_or_default();
-    Ok(format!("{name} {kind}{collation}{filled}{check}"))
+    let check = range_of(column).map(|(low, high)| format!(" CHECK ({name} BETWEEN {low} AND {high})"));
+    Ok(format!("{name} {kind}{collation}{filled}{}", check.unwrap_or_default()))
 }
+
+/// PostgreSQL's type of a state may be wider: a sum that overflows the narrow one must be an error here too.
+pub(crate) fn range_of(column: &Column) -> Option<(i128, i128)> {
+    range(&column.data_type).filter(|_| matches!(column.role, Role::State(_)))
+}
+
+/// The values of a type that PostgreSQL has not.
+pub(crate) fn range(data_type: &DataType) -> Option<(i128, i128)> {
+    Some(match data_type {
+        DataType::Int8 => (i8::MIN.into(), i8::MAX.into()),
+        DataType::UInt8 => (0, u8::MAX.into()),
+        DataType::UInt16 => (0, u16::MAX.into()),
+        DataType::UInt32 => (0, u32::MAX.into()),
+        DataType::UInt64 => (0, u64::MAX.into()),
+        _ => return None,
+    })
+}
+
+/// Those types.
+pub(crate) const NARROW: [DataType; 5] =
+    [DataType::Int8, DataType::UInt8, DataType::UInt16, DataType::UInt32, DataType::UInt64];
 
 /// Replaces the view, which keeps the rights granted on it. If its columns changed, it is re-created and the rights are
 /// granted again.

@@ -19,7 +19,7 @@
 //!
 //! It works through PgBouncer in transaction mode, of any version: there are no named statements and no session state.
 //!
-//! What this crate does not do: it never alters an existing table, and it knows no SQL but its own.
+//! What this crate does not do: it alters no table that a person has not adopted for another plan, and it knows no SQL but its own.
 
 mod catalog;
 mod connect;
@@ -39,6 +39,7 @@ mod sink;
 mod statement;
 mod store;
 mod types;
+mod widen;
 
 pub use connect::{Pool, pool};
 pub use decode::read_table;

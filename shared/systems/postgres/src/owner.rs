@@ -1,7 +1,8 @@
 //! Who fills a table, as rows of `millstream_owners`: see [`millstream_core::Owner`].
 
 use millstream_core::{
-    Claim, Error, Holding, Owner, OwnerRecord, Result, Rows, Table, TopicPartition, WHOLE_TOPIC, quote_identifier,
+    Claim, Error, Holding, Owner, OwnerRecord, Result, Rows, Table, TopicPartition, WHOLE_TOPIC, fences_of_both,
+    quote_identifier,
 };
 use tokio_postgres::{GenericClient, IsolationLevel, Row, types::Type};
 
@@ -158,11 +159,7 @@ impl Owned<'_> {
         if new != before {
             let sql = "SELECT 1 FROM millstream_fences WHERE function = $1 LIMIT 1";
             if !here.query(sql, &[(&new, Type::TEXT)]).await?.is_empty() {
-                return Err(Error::stop(format!(
-                    "{new} has fences of its own, and {before}, which fills table {}, has others: no table can go on from \
-                     both. Undo the rename, or give {new} a table of its own (`into`)",
-                    self.table.public_name()
-                )));
+                return Err(Error::stop(fences_of_both(new, before, self.table.public_name())));
             }
             let sql = "UPDATE millstream_fences SET function = $1 WHERE function = $2";
             here.query(sql, &[(&new, Type::TEXT), (&before, Type::TEXT)]).await?;

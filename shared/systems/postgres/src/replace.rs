@@ -3,18 +3,20 @@
 mod dependents;
 mod indexes;
 mod kept;
+mod leftover;
 mod old;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use millstream_core::{
-    CatchUp, Claim, Error, Fence, OwnerRecord, Replace, Replaced, Replacement, Result, TopicPartition,
+    CatchUp, Claim, Error, Fence, OwnerRecord, Replace, Replaced, Replacement, Result, TopicPartition, fault,
     quote_identifier, reached_text,
 };
 use tokio_postgres::{GenericClient, IsolationLevel, Transaction, types::Type};
 
-use self::{kept::Kept, old::Old};
+pub(crate) use self::kept::Kept;
+use self::old::Old;
 use crate::{
     PostgresSink,
     catalog::Catalog,
@@ -49,23 +51,15 @@ impl Replace for PostgresSink {
         let what = format!("removing table {public}");
         transaction(&self.pool, &what, async |here| {
             here.run(LOCK_TIMEOUT).await?;
-            for name in [public.to_owned(), format!("{public}_state")] {
-                let kind = "SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)";
-                let name = quote_identifier(&name);
-                match here
-                    .query(kind, &[(&name, Type::TEXT)])
-                    .await?
-                    .first()
-                    .map(|row| row.get::<_, String>(0))
-                    .as_deref()
-                {
-                    Some("v") => here.run(&format!("DROP VIEW {name}")).await?,
-                    Some(_) => here.run(&format!("DROP TABLE {name}")).await?,
-                    None => {}
-                }
-            }
             let there = "SELECT to_regclass('millstream_owners') IS NOT NULL";
-            if here.query(there, &[]).await?.first().is_some_and(|row| row.get(0)) {
+            let has_owners = here.query(there, &[]).await?.first().is_some_and(|row| row.get(0));
+            let record = if has_owners { self.owned().locked_record(&here).await? } else { None };
+            let is_recorded = record.is_some_and(|record| record.owner.function == *function);
+            for relation in leftover::find(&here, public, is_recorded).await? {
+                let kind = if relation.is_view { "VIEW" } else { "TABLE" };
+                here.run(&format!("DROP {kind} {}", quote_identifier(&relation.name))).await?;
+            }
+            if has_owners {
                 here.query("DELETE FROM millstream_fences WHERE function = $1", &[(function, Type::TEXT)]).await?;
                 here.query("DELETE FROM millstream_owners WHERE table_name = $1", &[(&public, Type::TEXT)]).await?;
             }
@@ -98,6 +92,7 @@ impl Step<'_> {
     async fn run(&self, catch_up: Option<&dyn CatchUp>) -> Result<(Replaced, Vec<String>)> {
         let what = format!("putting table {} in its place", self.staging.table.public_name());
         let mut found = (Replaced::Changed, Vec::new());
+        fault::point("postgres.before_swap");
         transaction(self.pool, &what, async |here| {
             here.query("SELECT pg_advisory_xact_lock($1)", &[(&OWNER_LOCK, Type::INT8)]).await?;
             here.run(LOCK_TIMEOUT).await?;
@@ -121,9 +116,13 @@ impl Step<'_> {
                 return Err(not_kept(&found.1));
             }
             found.0 = Replaced::Done(self.move_fences(&here).await?);
+            fault::point("postgres.before_swap_commit");
             Ok(Some(()))
         })
         .await?;
+        if matches!(found.0, Replaced::Done(_)) {
+            fault::point("postgres.after_swap_commit");
+        }
         Ok(found)
     }
 
@@ -162,6 +161,7 @@ impl Step<'_> {
         let dependents = old.dependents(here).await?;
         let index_names = old.index_names(here).await?;
         old.rename_away(here).await?;
+        fault::point("postgres.after_rename");
         if staging.view.is_some() {
             here.run(&format!("DROP VIEW {}", quote_identifier(staging.public_name()))).await?;
         }

@@ -9,6 +9,7 @@ use crate::{
     catalog::{COLUMNS, Catalog, Difference, Present},
     connect::Pool,
     error,
+    limits::QUERY_LIMIT,
 };
 
 /// The most time that creating tables and indexes may take: an index on an existing table is slow.
@@ -31,7 +32,7 @@ pub(crate) enum Remedies {
     None,
     /// What is missing may be created.
     Create,
-    /// Columns may also be added to a table that is there.
+    /// Columns may also be added to a table that is there, and get wider types.
     Adapt,
 }
 
@@ -55,6 +56,17 @@ pub(crate) async fn prepare(pool: &Pool, table: &Table, remedies: Remedies, term
         Error::Poison(cause) => Error::Stop(cause),
         other => other,
     })
+}
+
+/// See [`millstream_core::Sink::misfits`].
+pub(crate) async fn misfits(pool: &Pool, table: &Table) -> Result<Vec<String>> {
+    check_names(table)?;
+    let what = format!("looking at table {}", table.name);
+    let client = pool.client(&what).await?;
+    let here = Catalog { client: &**client, pool, what: &what };
+    let outcome = pool.within(QUERY_LIMIT, &what, here.differences(table, Remedies::Adapt)).await;
+    let differences = pool.settle(client, outcome).await?;
+    Ok(differences.into_iter().filter(|difference| difference.remedy.is_none()).map(|misfit| misfit.what).collect())
 }
 
 /// The columns of a table or view; none when it is missing.
@@ -86,12 +98,26 @@ async fn close_gap(
         // It can't be adopted as a whole.
         return Ok(found);
     }
+    let view = table.view.as_ref().filter(|_| found.iter().any(|difference| difference.retypes));
+    let kept = if let Some(view) = view { here.drop_view(view).await? } else { None };
+    // A view that was dropped is missing.
+    let found = if kept.is_some() { here.differences(table, remedies).await? } else { found };
     for remedy in found.into_iter().filter_map(|difference| difference.remedy) {
         here.client.batch_execute(&remedy).await.map_err(failed)?;
+    }
+    if let Some(kept) = kept {
+        kept.put_on(&here).await?.first().map_or(Ok(()), |lost| Err(not_kept(&here, lost)))?;
     }
     let left = here.differences(table, remedies).await?;
     transaction.commit().await.map_err(failed)?;
     Ok(left)
+}
+
+fn not_kept<C: GenericClient>(here: &Catalog<'_, C>, lost: &str) -> Error {
+    Error::stop(format!(
+        "{}: what is on the view can't be kept: {lost}. Nothing was changed",
+        here.pool.doing(here.what)
+    ))
 }
 
 /// Locks the owner's record, and checks its term: a process creates nothing in a table that has another owner by now.
@@ -151,7 +177,7 @@ mod tests {
 
     #[test]
     fn every_difference_is_told() {
-        let differences = ["a", "b"].map(|what| Difference { what: what.to_owned(), remedy: None });
+        let differences = ["a", "b"].map(|what| Difference::misfit(what.to_owned()));
         let error = stop_at("here", &differences, Remedies::Create).unwrap_err().to_string();
         assert!(error.starts_with("here: the database does not fit:\n  - a\n  - b\n"), "{error}");
     }

@@ -13,8 +13,8 @@ use arrow::{
 use async_trait::async_trait;
 use deadpool_postgres::Object;
 use millstream_core::{
-    Claim, Error, Fence, Holding, Owner, OwnerRecord, Replace, Result, Sink, Table, TakeRows, TopicPartition,
-    WHOLE_TOPIC, fault, term_ended,
+    Claim, Error, Fence, Holding, OddRow, Owner, OwnerRecord, Replace, Result, Sink, Table, TakeOddRow, TakeRows,
+    TopicPartition, WHOLE_TOPIC, fault, term_ended,
 };
 use tokio_postgres::{IsolationLevel, types::Type};
 
@@ -81,6 +81,12 @@ impl Sink for PostgresSink {
 
     async fn adapt(&self) -> Result<()> {
         schema::prepare(&self.pool, &self.table, Remedies::Adapt, 0).await
+    }
+
+    async fn misfits(&self) -> Result<Vec<String>> {
+        let mut misfits = schema::misfits(&self.pool, &self.table).await?;
+        misfits.extend(self.holding().await?.conflict(&self.function));
+        Ok(misfits)
     }
 
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
@@ -160,6 +166,17 @@ impl Sink for PostgresSink {
     }
 
     async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>> {
+        self.read_all(take, None).await
+    }
+
+    async fn scan_with_odd(&self, take: TakeRows, odd: TakeOddRow) -> Result<Vec<(TopicPartition, Fence)>> {
+        self.read_all(take, Some(odd)).await
+    }
+}
+
+impl PostgresSink {
+    /// Gives all rows to `take`, or to `odd` those with values that don't fit.
+    async fn read_all(&self, take: TakeRows, odd: Option<TakeOddRow>) -> Result<Vec<(TopicPartition, Fence)>> {
         let what = format!("reading table {}", self.table.name);
         let failed = |error| error::of_postgres(self.pool.doing(&what), &error);
         let schema = self.table.schema();
@@ -180,7 +197,9 @@ impl Sink for PostgresSink {
             let fences =
                 transaction.query_typed(&read_fences, &[(&self.function, Type::TEXT)]).await.map_err(failed)?;
             let mut take = |rows| take(rows);
-            decode::read(&self.pool, &what, &*transaction, &read_rows, &schema, &mut take).await?;
+            let mut take_odd = odd.map(|odd| move |row| odd(row));
+            let odd = take_odd.as_mut().map(|odd| odd as &mut (dyn FnMut(OddRow) -> Result<()> + Send));
+            decode::read_with_odd(&self.pool, &what, &*transaction, &read_rows, &schema, &mut take, odd).await?;
             transaction.commit().await.map_err(failed)?;
             Ok(fences)
         };
@@ -191,9 +210,7 @@ impl Sink for PostgresSink {
         }
         read?.iter().map(partition_and_fence).collect()
     }
-}
 
-impl PostgresSink {
     /// What is being done, for messages.
     fn writing(&self) -> String {
         format!("writing to table {}", self.table.name)

@@ -51,6 +51,16 @@ impl Kind {
         })
     }
 
+    /// The kind of numbers that `format_type` spells so; none for any other.
+    pub(crate) fn parse(sql_type: &str) -> Option<Self> {
+        let plain = [Self::SmallInt, Self::Integer, Self::BigInt, Self::Real, Self::Double];
+        let digits = || {
+            let (precision, scale) = sql_type.strip_prefix("numeric(")?.strip_suffix(')')?.split_once(',')?;
+            Some(Self::Numeric { precision: precision.parse().ok()?, scale: scale.parse().ok()? })
+        };
+        plain.into_iter().find(|kind| kind.base() == sql_type).or_else(digits)
+    }
+
     /// The Arrow type that values of this kind travel in; JSON as its text.
     pub(crate) fn carrier(self) -> DataType {
         match self {
@@ -118,6 +128,16 @@ impl fmt::Display for Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_read_as_they_are_spelt() {
+        for kind in [Kind::SmallInt, Kind::BigInt, Kind::Double, Kind::Numeric { precision: 9, scale: 2 }] {
+            assert_eq!(Kind::parse(&kind.to_string()), Some(kind));
+        }
+        for other in ["text", "numeric", "numeric(1000,2)", "numeric(5,-2)"] {
+            assert_eq!(Kind::parse(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn types_are_spelt_as_format_type_does() {

@@ -184,3 +184,37 @@ pub(super) async fn large_values(under_test: &LogUnderTest) {
     let values: Vec<_> = batches.iter().flat_map(|batch| batch.values().iter().flatten()).collect();
     assert!(values.len() == 6 && values.iter().zip(1..).all(|(read, seed)| *read == value(seed)), "values differ");
 }
+
+pub(super) async fn the_first_record_since_a_time(under_test: &LogUnderTest) {
+    let topic = under_test.create("since", 2).await;
+    let (partition, empty) = (TopicPartition::new(&topic, 1, 0), TopicPartition::new(&topic, 1, 1));
+    let from_ms = 1_700_000_000_000;
+    // Timestamps go up and down, the newest comes early, and two records have the same one; 1 says nothing. (0 is now, to Kafka's
+    // producer.)
+    let steps = [5, 1, 90, 2, 40, 40, 3, 41, 7];
+    let record = |step: &i64| NewRecord {
+        value: Some(vec![7; 10]),
+        timestamp_ms: Some(from_ms + step),
+        partition: Some(0),
+        ..NewRecord::default()
+    };
+    let mut records: Vec<_> = steps.iter().map(record).collect();
+    records.insert(3, NewRecord { timestamp_ms: Some(1), ..record(&0) });
+    // In calls of their own: a log may know times only of what was sent at once.
+    for record in &records {
+        under_test.producer.send(&topic, vec![record.clone()]).await.unwrap();
+    }
+    under_test.producer.send(&topic, records.clone()).await.unwrap();
+    let times: Vec<i64> = records.iter().chain(&records).map(|record| record.timestamp_ms.unwrap()).collect();
+    let asked = [i64::MIN, -1, 0, 1, 2].into_iter().chain((0..=92).map(|step| from_ms + step));
+    for since_ms in asked {
+        let first = times.iter().position(|time_ms| *time_ms >= since_ms).map(|offset| offset as i64);
+        assert_eq!(under_test.log.first_since(&partition, since_ms).await.unwrap(), first, "since {since_ms}");
+        assert_eq!(under_test.log.first_since(&empty, since_ms).await.unwrap(), None, "of no records");
+    }
+    let missing = TopicPartition::new(format!("{}missing", under_test.prefix), 1, 0);
+    match under_test.log.first_since(&missing, from_ms).await {
+        Err(Error::Stop(cause)) => assert!(cause.to_string().contains(&missing.topic), "says which topic: {cause}"),
+        other => panic!("a missing topic must Stop, got {other:?}"),
+    }
+}

@@ -1,6 +1,9 @@
 //! A table that was filled beside another one takes its place: [`Replace`](millstream_core::Replace).
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use arrow::{array::Int64Array, datatypes::DataType};
 use async_trait::async_trait;
@@ -8,6 +11,7 @@ use millstream_core::{
     CatchUp, Claim, Error, Fence, Merge, Owner, OwnerRecord, Replaced, Replacement, Role, Rows, Sink, Table,
     TopicPartition, reached,
 };
+use tokio::sync::Notify;
 
 use super::{
     SinkHarness,
@@ -59,7 +63,8 @@ impl Scene {
     fn place(&self, table: Table) -> Replacement {
         let owner = owner("suite.function", "2");
         let topics = vec![("transaction".to_owned(), 1)];
-        Replacement { table, owner, record: Some(self.record.clone()), topics, drop_dependents: false }
+        let (record, old_table) = (Some(self.record.clone()), Some(plain_table()));
+        Replacement { table, owner, record, old_table, topics, drop_dependents: false }
     }
 
     async fn fill(&self, offsets: std::ops::Range<i64>) -> Fence {
@@ -158,6 +163,37 @@ pub(super) async fn a_rebuilt_table_may_have_other_columns(harness: &dyn SinkHar
     let written = scene.old.write(&partition(0), &scene.four, &moved(&scene.four, 5), &[plain_rows([4])]).await;
     assert!(matches!(written, Err(Error::Stop(_))), "{written:?}");
     assert_eq!(held(now.as_ref()).await.len(), 3);
+}
+
+pub(super) async fn readers_see_one_table_or_the_other(harness: &dyn SinkHarness) {
+    let Some(scene) = Scene::new(harness, "readers", beside()).await else { return };
+    scene.fill(2..5).await;
+    let reader = open(harness, "readers", plain_table()).await;
+    let (has_looked, is_done) = (Notify::new(), AtomicBool::new(false));
+    let look = async {
+        let mut counts = Vec::new();
+        loop {
+            let is_last = is_done.load(Ordering::SeqCst);
+            counts.push(held(reader.as_ref()).await.len());
+            has_looked.notify_one();
+            if is_last {
+                return counts;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let place = scene.place(plain_table());
+    let swap = async {
+        has_looked.notified().await;
+        let replaced = take_place(scene.new.as_ref(), &place).await;
+        is_done.store(true, Ordering::SeqCst);
+        replaced
+    };
+    let (counts, replaced) = tokio::join!(look, swap);
+    assert!(matches!(replaced, Replaced::Done(_)), "{replaced:?}");
+    assert_eq!((counts.first(), counts.last()), (Some(&4), Some(&3)));
+    let is_whole = counts.iter().all(|count| [4, 3].contains(count));
+    assert!(is_whole && counts.is_sorted_by(|one, next| one >= next), "readers have seen {counts:?} rows");
 }
 
 pub(super) async fn nothing_is_replaced_that_has_changed(harness: &dyn SinkHarness) {

@@ -13,7 +13,7 @@ use millstream_core::{Column, Error, Fence, Role, Table, meta};
 
 use super::{
     SinkHarness,
-    sink_fixture::{held, moved, open, partition, plain_rows, plain_table},
+    sink_fixture::{column, held, moved, open, partition, plain_rows, plain_table},
 };
 use crate::rows::{assert_columns, rows, texts};
 
@@ -78,6 +78,35 @@ pub(super) async fn other_columns_stop(harness: &dyn SinkHarness) {
         }
     }
     open(harness, "columns", plain_table()).await;
+}
+
+pub(super) async fn what_keeps_a_table_from_being_adapted_is_told(harness: &dyn SinkHarness) {
+    let sink = open(harness, "adapted_columns", plain_table()).await;
+    let start = sink.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
+    sink.write(&partition(0), &start, &moved(&start, 2), &[plain_rows(0..2)]).await.unwrap();
+    let of = |change: fn(&mut Table)| {
+        let mut table = plain_table();
+        change(&mut table);
+        harness.open("adapted_columns", "suite.function", table)
+    };
+    for other in [
+        of(|table| table.columns[0].data_type = DataType::Int32).await,
+        of(|table| table.columns[1].data_type = DataType::Date32).await,
+    ] {
+        assert_ne!(other.misfits().await.unwrap(), [""; 0]);
+        let adapted = other.adapt().await;
+        assert!(matches!(adapted, Err(Error::Stop(_))), "{adapted:?}");
+    }
+    assert_eq!(held(sink.as_ref()).await.len(), 2);
+    sink.prepare(false).await.unwrap();
+    // A store may take it or not, but what it says is what it does.
+    let more = of(|table| table.columns.push(column("more", DataType::Int64, Role::Value))).await;
+    let misfits = more.misfits().await.unwrap();
+    let adapted = more.adapt().await;
+    assert_eq!(misfits.is_empty(), adapted.is_ok(), "{misfits:?}, {adapted:?}");
+    if adapted.is_ok() {
+        assert_eq!(held(more.as_ref()).await.len(), 2);
+    }
 }
 
 pub(super) async fn names_that_need_quoting(harness: &dyn SinkHarness) {

@@ -40,6 +40,7 @@ macro_rules! sink_tests {
                 a_rebuilt_table_takes_the_place,
                 a_rebuilt_table_waits_until_it_is_not_behind,
                 a_rebuilt_table_may_have_other_columns,
+                readers_see_one_table_or_the_other,
                 nothing_is_replaced_that_has_changed,
                 a_discarded_rebuild_leaves_nothing,
             }
@@ -48,6 +49,7 @@ macro_rules! sink_tests {
                 prepare_may_be_called_again,
                 a_missing_table_stops,
                 other_columns_stop,
+                what_keeps_a_table_from_being_adapted_is_told,
                 names_that_need_quoting,
                 an_unstorable_value_is_poison,
             }
@@ -94,6 +96,7 @@ macro_rules! log_tests {
                 ranges,
                 limits,
                 large_values,
+                the_first_record_since_a_time,
             }
         }
     };

@@ -2,7 +2,9 @@ mod conformance;
 mod consume;
 mod full_disk;
 mod log;
+mod replace;
 mod sink;
+mod widths;
 
 use std::{path::Path, sync::Arc, time::Duration};
 

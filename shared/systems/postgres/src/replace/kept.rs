@@ -23,7 +23,7 @@ const COLUMN_NAMES: &str =
 const OWNERS: &str = "SELECT relowner::regrole::text, relowner = current_user::regrole FROM pg_class WHERE oid = $1";
 
 /// What is on the old relations, by the new relation that gets it.
-pub(super) struct Kept(Vec<On>);
+pub(crate) struct Kept(Vec<On>);
 
 struct On {
     /// The new relation.
@@ -52,6 +52,14 @@ impl Kept {
         }
         match (&old.states, &old.public, &new.view) {
             (Some(states), _, Some(_)) => kept.push(On::of(here, states, &new.name, false).await?),
+            // Who wrote to the states writes to the table from now on.
+            (Some(states), _, None) => {
+                let on = On::of(here, states, &new.name, false).await?;
+                match kept.first_mut() {
+                    Some(public) => public.grants.extend(on.of_table()),
+                    None => kept.push(On { comments: Vec::new(), grants: on.of_table(), ..on }),
+                }
+            }
             // Who wrote to the table writes to its states from now on.
             (None, Some(table), Some(_)) if !table.is_view => {
                 let on = On::of(here, table, &new.name, false).await?;
@@ -62,8 +70,16 @@ impl Kept {
         Ok(Self(kept))
     }
 
+    /// What is on a view of ours that is made again under its name; none when there is no such view.
+    pub(crate) async fn of_view<C: GenericClient>(here: &Catalog<'_, C>, name: &str) -> Result<Option<Self>> {
+        match Relation::find(here, name).await? {
+            Some((view, _)) if view.is_view => Ok(Some(Self(vec![On::of(here, &view, name, true).await?]))),
+            _ => Ok(None),
+        }
+    }
+
     /// Returns what can't be put on the new relations.
-    pub(super) async fn put_on<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<Vec<String>> {
+    pub(crate) async fn put_on<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<Vec<String>> {
         let mut lost = Vec::new();
         for on in &self.0 {
             lost.extend(on.put(here).await?);

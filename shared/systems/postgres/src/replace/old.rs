@@ -1,7 +1,12 @@
+use arrow::datatypes::DataType;
 use millstream_core::{Error, Replacement, Result, quote_identifier};
 use tokio_postgres::{GenericClient, types::Type};
 
-use crate::{catalog::Catalog, definition::VIEW_COMMENT};
+use crate::{
+    catalog::Catalog,
+    definition::{NARROW, VIEW_COMMENT, range},
+    types::Kind,
+};
 
 /// What ends the names of the old relations until they are dropped.
 const OLD_SUFFIX: &str = "__old";
@@ -11,16 +16,19 @@ const AT_NAME: &str =
     "SELECT oid, relkind::text, obj_description(oid, 'pg_class') FROM pg_class WHERE oid = to_regclass($1)";
 
 /// What people have put on the relations `$1` and a new table can't get: everything that depends on them but views, indexes,
-/// and the checks that millstream makes itself.
+/// and the checks `$2` that millstream makes itself: see [`own_checks`].
 const UNKEPT: &str = r"SELECT DISTINCT pg_describe_object(d.classid, d.objid, d.objsubid) FROM pg_depend d
      LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
      LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
      LEFT JOIN pg_class v ON v.oid = r.ev_class
      LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
+     LEFT JOIN pg_attribute a ON a.attrelid = k.conrelid AND cardinality(k.conkey) = 1 AND a.attnum = k.conkey[1]
      WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY($1) AND d.deptype IN ('n', 'a')
      AND (c.oid IS NULL OR c.relkind NOT IN ('i', 'I') AND c.oid <> ALL($1)) AND (v.oid IS NULL OR v.relkind <> 'v')
      AND (k.oid IS NULL OR k.contype <> 'n'
-          AND NOT (k.contype = 'c' AND pg_get_constraintdef(k.oid) ~ '^CHECK \(\(\(.+ >= .+\) AND \(.+ <= .+\)\)\)$'))
+          AND (k.contype = 'c' AND EXISTS (SELECT FROM unnest($2) own WHERE
+               format_type(a.atttypid, a.atttypmod) || ' ' || regexp_replace(pg_get_constraintdef(k.oid), '::[a-z]+|[''()]', '', 'g')
+               = format(own, regexp_replace(quote_ident(a.attname), '::[a-z]+|[''()]', '', 'g')))) IS NOT TRUE)
      ORDER BY 1";
 
 /// What is set on the relations `$1` themselves and isn't carried over.
@@ -39,12 +47,34 @@ pub(super) struct Relation {
     pub(super) is_view: bool,
 }
 
+impl Relation {
+    /// What is at a name, with its comment.
+    ///
+    /// # Errors
+    /// `Stop` when it is neither a plain table nor a view.
+    pub(super) async fn find<C: GenericClient>(
+        here: &Catalog<'_, C>,
+        name: &str,
+    ) -> Result<Option<(Self, Option<String>)>> {
+        let found = here.query(AT_NAME, &[(&quote_identifier(name), Type::TEXT)]).await?;
+        let Some(row) = found.first() else { return Ok(None) };
+        let is_view = match row.get::<_, String>(1).as_str() {
+            "r" => false,
+            "v" => true,
+            _ => return Err(in_the_way(name, "is neither a plain table nor a view")),
+        };
+        Ok(Some((Self { oid: row.get(0), name: name.to_owned(), is_view }, row.get(2))))
+    }
+}
+
 /// The relations that have the names which the new table gets: as they are in the database, whatever plan they are of.
 pub(super) struct Old {
     /// What readers know: a table, or a view over the states.
     pub(super) public: Option<Relation>,
     /// The states.
     pub(super) states: Option<Relation>,
+    /// Does only the name say that these are the states? The view over them is missing, and the old plan is unknown.
+    may_be_others: bool,
 }
 
 impl Old {
@@ -53,10 +83,14 @@ impl Old {
     pub(super) async fn find<C: GenericClient>(here: &Catalog<'_, C>, replacement: &Replacement) -> Result<Self> {
         let public = replacement.table.public_name();
         let states = format!("{public}_state");
-        let found = at(here, public).await?;
-        let (of_states, _) = at(here, &states).await?.unzip();
-        // A view over the states, or nothing because it was dropped.
-        let has_states = found.as_ref().is_none_or(|(relation, _)| relation.is_view);
+        let found = Relation::find(here, public).await?;
+        let (of_states, _) = Relation::find(here, &states).await?.unzip();
+        let plan = replacement.old_table.as_ref();
+        let has_states = match &found {
+            Some((relation, _)) => relation.is_view,
+            // The view over them was dropped, perhaps.
+            None => replacement.record.is_some() && plan.is_none_or(|plan| plan.view.is_some()),
+        };
         if let Some((relation, comment)) = &found
             && relation.is_view
             && !comment.as_deref().is_some_and(|comment| comment.starts_with(VIEW_COMMENT))
@@ -70,8 +104,9 @@ impl Old {
             }
             Some(relation) if has_states && relation.is_view => Err(in_the_way(&states, "is a view")),
             of_states => {
-                let states = of_states.filter(|_| has_states && replacement.record.is_some());
-                Ok(Self { public: found.map(|(relation, _)| relation), states })
+                let states = of_states.filter(|_| has_states);
+                let may_be_others = found.is_none() && plan.is_none();
+                Ok(Self { public: found.map(|(relation, _)| relation), states, may_be_others })
             }
         }
     }
@@ -111,9 +146,15 @@ impl Old {
 
     /// What is on the old relations and can't be kept.
     pub(super) async fn unkept<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<Vec<String>> {
-        let mut rows = here.query(UNKEPT, &[(&self.oids(), Type::OID_ARRAY)]).await?;
+        let mut rows =
+            here.query(UNKEPT, &[(&self.oids(), Type::OID_ARRAY), (&own_checks(), Type::TEXT_ARRAY)]).await?;
         rows.extend(here.query(SETTINGS, &[(&self.oids(), Type::OID_ARRAY)]).await?);
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        let mut unkept: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let states = self.states.iter().filter(|_| self.may_be_others);
+        unkept.extend(states.map(|states| {
+            format!("table {} (the view over it is missing, so that it may be somebody else's)", states.name)
+        }));
+        Ok(unkept)
     }
 
     pub(super) async fn rename_away<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<()> {
@@ -157,19 +198,17 @@ impl Old {
     }
 }
 
-fn renamed(name: &str) -> String {
-    format!("{name}{OLD_SUFFIX}")
+/// Type and check of a column with values of a narrower type, without casts, quotes and parentheses; `%1$s` is its name.
+fn own_checks() -> Vec<String> {
+    let check = |data_type: &DataType| {
+        let (kind, (low, high)) = (Kind::of(data_type)?, range(data_type)?);
+        Some(format!("{kind} CHECK %1$s >= {low} AND %1$s <= {high}"))
+    };
+    NARROW.iter().filter_map(check).collect()
 }
 
-async fn at<C: GenericClient>(here: &Catalog<'_, C>, name: &str) -> Result<Option<(Relation, Option<String>)>> {
-    let found = here.query(AT_NAME, &[(&quote_identifier(name), Type::TEXT)]).await?;
-    let Some(row) = found.first() else { return Ok(None) };
-    let is_view = match row.get::<_, String>(1).as_str() {
-        "r" => false,
-        "v" => true,
-        _ => return Err(in_the_way(name, "is neither a plain table nor a view")),
-    };
-    Ok(Some((Relation { oid: row.get(0), name: name.to_owned(), is_view }, row.get(2))))
+fn renamed(name: &str) -> String {
+    format!("{name}{OLD_SUFFIX}")
 }
 
 fn in_the_way(name: &str, why: &str) -> Error {

@@ -22,7 +22,7 @@ fn columns() -> Vec<Column> {
 }
 
 /// Nothing came meanwhile.
-struct Nothing;
+pub struct Nothing;
 
 #[async_trait]
 impl CatchUp for Nothing {
@@ -32,12 +32,12 @@ impl CatchUp for Nothing {
 }
 
 /// Results in a table of their own.
-fn results(name: &str) -> Table {
+pub fn results(name: &str) -> Table {
     table(name, columns())
 }
 
 /// Hidden states, and a view over them with the same columns.
-fn states(name: &str) -> Table {
+pub fn states(name: &str) -> Table {
     let view = View {
         name: name.to_owned(),
         columns: columns().into_iter().map(|column| (column.name, column.data_type)).collect(),
@@ -52,44 +52,50 @@ fn owner(function: &str) -> Owner {
 }
 
 /// The old table with two rows, and the one beside it with one.
-struct Scene {
-    database: Database,
-    record: OwnerRecord,
-    new: PostgresSink,
+pub struct Scene {
+    pub database: Database,
+    pub record: OwnerRecord,
+    old: Table,
+    pub new: PostgresSink,
     place: Table,
 }
 
 impl Scene {
-    async fn new(way: Way, old: Table, new: fn(&str) -> Table) -> Self {
-        let database = Database::create(way).await;
-        let (record, _) = fill(&PostgresSink::new(database.pool(), "p.f", old).unwrap(), "p.f", &["a", "b"]).await;
+    pub async fn new(way: Way, old: Table, new: fn(&str) -> Table) -> Self {
+        Self::of(Database::create(way).await, old, new).await
+    }
+
+    async fn of(database: Database, old: Table, new: fn(&str) -> Table) -> Self {
+        let (record, _) =
+            fill(&PostgresSink::new(database.pool(), "p.f", old.clone()).unwrap(), "p.f", &["a", "b"]).await;
         let beside = new("sold__rebuild");
         let new_sink = PostgresSink::new(database.pool(), "p.f.rebuild", beside).unwrap();
         fill(&new_sink, "p.f.rebuild", &["c"]).await;
-        Self { database, record, new: new_sink, place: new("sold") }
+        Self { database, record, old, new: new_sink, place: new("sold") }
     }
 
-    fn replacement(&self, drop_dependents: bool) -> Replacement {
+    pub fn replacement(&self, drop_dependents: bool) -> Replacement {
         Replacement {
             table: self.place.clone(),
             owner: owner("p.f"),
             record: Some(self.record.clone()),
+            old_table: Some(self.old.clone()),
             topics: vec![("transaction".to_owned(), 1)],
             drop_dependents,
         }
     }
 
-    async fn rehearse(&self) -> Vec<String> {
+    pub async fn rehearse(&self) -> Vec<String> {
         self.new.rehearse(&self.replacement(false)).await.unwrap()
     }
 
-    async fn take_place(&self) {
+    pub async fn take_place(&self) {
         let replaced = self.new.take_place(&self.replacement(false), &Nothing).await.unwrap();
         assert!(matches!(replaced, Replaced::Done(_)), "{replaced:?}");
     }
 }
 
-async fn fill(sink: &PostgresSink, function: &str, shops: &[&str]) -> (OwnerRecord, Fence) {
+pub async fn fill(sink: &PostgresSink, function: &str, shops: &[&str]) -> (OwnerRecord, Fence) {
     sink.prepare(true).await.unwrap();
     let record = sink.claim(&owner(function), &Claim::First).await.unwrap().unwrap();
     sink.begin_term(record.term);
@@ -111,7 +117,7 @@ const ON_IT: &str = "
     CREATE VIEW joined AS SELECT s.shop, t.n FROM sold s CROSS JOIN other.twice t";
 
 /// A role of one test: roles belong to the whole server.
-fn role(database: &Database) -> String {
+pub fn role(database: &Database) -> String {
     database.url().rsplit('/').next().unwrap().split('?').next().unwrap().replace("test", "role")
 }
 
@@ -259,6 +265,30 @@ pub async fn a_table_of_somebody_else_is_left_alone(way: Way) {
     assert!(refused.contains("a view that millstream has not made"), "{refused}");
     assert_eq!(database.ask("SELECT n FROM sold").await, "1");
     database.drop().await;
+}
+
+/// Readers look in the old table's schema, and new tables go to the first one of the search path.
+pub async fn a_table_in_another_schema_is_told(way: Way) {
+    let database = Database::create(way).await;
+    database
+        .execute(
+            "CREATE SCHEMA shop; DO $$ BEGIN
+             EXECUTE format('ALTER DATABASE %I SET search_path TO public, shop', current_database()); END $$",
+        )
+        .await;
+    let scene = Scene::of(database, results("sold"), results).await;
+    scene.database.execute("ALTER TABLE public.sold SET SCHEMA shop").await;
+    let said = "sold is in schema shop, and new tables of this user go to schema public";
+    let rehearsed = scene.new.rehearse(&scene.replacement(true)).await.unwrap_err();
+    let replaced = scene.new.take_place(&scene.replacement(true), &Nothing).await.unwrap_err();
+    for refused in [rehearsed, replaced] {
+        assert!(matches!(refused, Error::Stop(_)) && refused.to_string().contains(said), "{refused}");
+    }
+    assert_eq!(scene.database.ask("SELECT sum(n) FROM shop.sold").await, "2", "nothing was changed");
+    scene.database.execute("ALTER TABLE public.sold__rebuild SET SCHEMA shop").await;
+    scene.take_place().await;
+    assert_eq!(scene.database.ask("SELECT sum(n) FROM shop.sold").await, "1");
+    scene.database.drop().await;
 }
 
 /// A long reader makes the step wait, and others must not queue up behind it for long.
