@@ -18,6 +18,8 @@ pub struct Setting<'a> {
     pub max_records: usize,
     /// May the topic be created?
     pub create: bool,
+    /// Does `flow` read what two functions, `clean` and `route`, make of the topic's records?
+    pub hops: bool,
 }
 
 impl Default for Setting<'_> {
@@ -30,6 +32,7 @@ impl Default for Setting<'_> {
             generation: 1,
             max_records: 5_000,
             create: true,
+            hops: false,
         }
     }
 }
@@ -77,6 +80,11 @@ impl Store {
 /// The pipeline file of a scene with this setting.
 pub(crate) fn pipeline_text(name: &str, topic: &str, setting: &Setting<'_>) -> String {
     let Setting { partitions, generation, max_records, .. } = setting;
+    let (hops, read) =
+        if setting.hops { (hops(topic, *max_records), format!("{topic}.routed")) } else { Default::default() };
+    let read = if setting.hops { &read } else { topic };
+    let fields = FIELDS;
+    let between = if setting.hops { between(topic) } else { String::new() };
     format!(
         "name: {name}
 topics:
@@ -84,20 +92,14 @@ topics:
     partitions: {partitions}
     generation: {generation}
     compression: gzip
-    schema:
-      branch: string not null
-      currency: string not null
-      amount: decimal(18,2) not null
-      at: timestamp not null
-    event_time: at
-functions:
-  flow:
+{fields}{between}functions:
+{hops}  flow:
     uses: aggregate
-    from: {topic}
+    from: {read}
     sql: |
       SELECT tumble(at, INTERVAL '2 seconds') AS curr_time, branch AS branch_name, currency AS currency_code,
              sum(amount) AS batch_value, count(*) AS transactions
-      FROM {topic} GROUP BY 1, 2, 3
+      FROM \"{read}\" GROUP BY 1, 2, 3
     into: postgres.flow_{name}
     batch: {{ max_records: {max_records}, max_wait: 20ms }}
   archive:
@@ -105,6 +107,42 @@ functions:
     from: {topic}
     into: lake.transactions
     batch: {{ max_records: {max_records}, max_wait: 100ms }}
+"
+    )
+}
+
+const FIELDS: &str = "    schema:
+      branch: string not null
+      currency: string not null
+      amount: decimal(18,2) not null
+      at: timestamp not null
+    event_time: at
+";
+
+/// The topics between the first one and `flow`, each with other partitions.
+fn between(topic: &str) -> String {
+    format!(
+        "  {topic}.clean:\n    partitions: 2\n{FIELDS}  {topic}.routed:\n    partitions: 4\n    compression: zstd\n{FIELDS}"
+    )
+}
+
+/// The functions between them: the first one has no key, so its records stay in their order.
+fn hops(topic: &str, max_records: usize) -> String {
+    let batch = format!("batch: {{ max_records: {max_records}, max_wait: 20ms }}");
+    format!(
+        "  clean:
+    uses: transform
+    from: {topic}
+    sql: SELECT branch, currency, amount, at FROM {topic}
+    into: topic.{topic}.clean
+    {batch}
+  route:
+    uses: transform
+    from: {topic}.clean
+    sql: SELECT at, currency, branch, amount FROM \"{topic}.clean\" WHERE amount IS NOT NULL
+    key: branch
+    into: topic.{topic}.routed
+    {batch}
 "
     )
 }

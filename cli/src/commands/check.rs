@@ -111,7 +111,7 @@ impl Plan {
             return lines;
         };
         let mut grid = Grid::new(&["column", "type", "null", "rule"]);
-        for column in &table.columns {
+        for column in shown(table) {
             let null = if column.nullable { "null" } else { "not null" };
             grid.row([column.name.clone(), type_name(&column.data_type), null.to_owned(), rule(&column.role)]);
         }
@@ -139,7 +139,7 @@ impl Plan {
             });
             json!({
                 "name": table.name,
-                "columns": table.columns.iter().map(column).collect::<Vec<_>>(),
+                "columns": shown(table).map(column).collect::<Vec<_>>(),
                 "keys": table.keys().map(|key| &key.name).collect::<Vec<_>>(),
                 "view": view,
             })
@@ -148,10 +148,15 @@ impl Plan {
     }
 }
 
+/// The columns without what a row of a topic carries.
+fn shown(table: &Table) -> impl Iterator<Item = &millstream_core::Column> {
+    table.columns.iter().filter(|column| column.role != Role::Carried)
+}
+
 /// How a column of rows with the same key is merged.
 fn rule(role: &Role) -> String {
     match role {
-        Role::Value => "appended".to_owned(),
+        Role::Value | Role::Carried => "appended".to_owned(),
         Role::Key => "key".to_owned(),
         Role::State(merge) => match merge {
             Merge::Sum => "merged by sum".to_owned(),

@@ -45,6 +45,14 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     if held_back(context, args) && !running::names(&pipeline).0.is_empty() {
         tracing::warn!("no records are made up when a Kafka is configured; --generate makes them, in its topics");
     }
+    let writes_topic = |name: &&String| pipeline.functions[*name].into.system.is_log();
+    if let Some(name) =
+        running::names(&pipeline).1.into_iter().find(writes_topic).filter(|_| writes_no_topic(context, args))
+    {
+        tracing::warn!(
+            "`{name}` isn't run, since it would write to a topic of the Kafka that is configured; --generate runs it"
+        );
+    }
     let mut running = Running::default();
     let starting = start(context, args, &pipeline, &systems, &patience, &mut running);
     let started = show_start(starting, &mut watcher, &mut display).await;
@@ -75,9 +83,14 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     }
 }
 
+/// Is this a trial that writes to no topic of a Kafka?
+fn writes_no_topic(context: &Context, args: &DevArgs) -> bool {
+    context.connections.log_is_connected() && !args.generate
+}
+
 /// Are there no generators because a Kafka is configured and --generate is missing?
 fn held_back(context: &Context, args: &DevArgs) -> bool {
-    context.connections.log_is_connected() && !args.generate && !args.no_generate
+    writes_no_topic(context, args) && !args.no_generate
 }
 
 /// Shows that the start waits for a system that can't be reached.
@@ -114,7 +127,8 @@ async fn start(
     let (making, reading) = running::names(pipeline);
     let made = making.into_iter().filter(|_| !args.no_generate && !held_back(context, args));
     let how = Making { rate_per_s: args.rate, ..Making::new(Arc::clone(&context.clock)) };
-    for name in reading.into_iter().chain(made) {
+    let is_kept = |name: &&String| !(writes_no_topic(context, args) && pipeline.functions[*name].into.system.is_log());
+    for name in reading.into_iter().filter(is_kept).chain(made) {
         running.start(systems, pipeline, name, &how, patience).await?;
     }
     Ok(())

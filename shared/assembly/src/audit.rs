@@ -4,6 +4,7 @@ mod again;
 pub(crate) mod compare;
 pub(crate) mod encoder;
 mod floats;
+mod hops;
 pub(crate) mod input;
 mod judges;
 mod log_rows;

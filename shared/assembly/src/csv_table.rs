@@ -5,7 +5,7 @@ use arrow::{
     datatypes::{Field, Schema, SchemaRef},
 };
 use millstream_codec::decode_cells;
-use millstream_core::{Error, Result, Table};
+use millstream_core::{Error, Result, Role, Table};
 
 use crate::csv_cells::Records;
 
@@ -93,7 +93,11 @@ fn typed(cells: &StringArray, field: &Arc<Field>) -> Result<ArrayRef, (usize, St
 /// The columns that readers of a table see: those of the view if there is one.
 pub fn schema_of(table: &Table) -> SchemaRef {
     match &table.view {
-        None => table.schema(),
+        None => {
+            let shown = table.columns.iter().filter(|column| column.role != Role::Carried);
+            let fields = shown.map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable));
+            Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+        }
         Some(view) => {
             let fields = view.columns.iter().map(|(name, data_type)| Field::new(name, data_type.clone(), true));
             Arc::new(Schema::new(fields.collect::<Vec<_>>()))

@@ -164,7 +164,12 @@ async fn shown(function: &Function) -> Result<Vec<RecordBatch>> {
     let rows = function.runner.sink().snapshot().await?.rows;
     match (&function.table.combine, &function.table.view) {
         (Some(combine), Some(_)) => Ok(vec![combine.finish(&combine.combine(&rows).await?).await?.0]),
-        _ => Ok(rows),
+        _ => {
+            // What a row of a topic carries stands behind its own columns.
+            let own: Vec<usize> = (0..schema_of(&function.table).fields().len()).collect();
+            let broken = |error| Error::stop("internal: rows without their columns").caused_by(error);
+            rows.iter().map(|rows| rows.project(&own).map_err(broken)).collect()
+        }
     }
 }
 

@@ -8,10 +8,10 @@ use arrow::{
 };
 use millstream_codec::{JsonDecoder, JsonEncoder, JsonOptions, Keys};
 use millstream_core::{
-    Clock, Column, Compression, Encode, Error, LogStore, META_COLUMNS, Result, Sink, Table, Tombstones, type_name,
+    Clock, Column, Compression, Encode, Error, LogStore, Result, Role, Sink, Table, Tombstones, type_name,
 };
 use millstream_pipeline::{Pipeline, Topic};
-use millstream_topic::{Key, Shape, TopicSink};
+use millstream_topic::{FencesTopic, Key, Shape, TopicSink};
 
 use crate::systems::fences_topic;
 
@@ -61,14 +61,13 @@ impl Output {
             decode: Arc::new(JsonDecoder::new(decoder)?),
         };
         let producer = log.producer(self.topic.compression)?;
-        // A handful of small records: nothing to compress.
-        let fences = log.producer(Compression::None)?;
-        Ok(Arc::new(TopicSink::new(Arc::clone(log), producer, fences, clock, function, table, shape, &self.fences)))
+        let fences = FencesTopic { name: self.fences.clone(), producer: log.producer(Compression::None)?, clock };
+        Ok(Arc::new(TopicSink::new(Arc::clone(log), producer, fences, function, table, shape)))
     }
 
     /// The topic's fields that the rows have, in the order of the rows.
     fn schema_of(&self, table: &Table) -> Result<SchemaRef> {
-        let own = table.columns.iter().filter(|column| !META_COLUMNS.contains(&column.name.as_str()));
+        let own = table.columns.iter().filter(|column| column.role != Role::Carried);
         let fields = own.map(|column| self.field(column)).collect::<Result<Vec<_>>>()?;
         Ok(Arc::new(Schema::new(fields)))
     }
@@ -87,8 +86,7 @@ impl Output {
 
 /// What is wrong with the rows of a statement as records of a topic; `None` if they are.
 pub(crate) fn find_misfit(name: &str, topic: &Topic, key: Option<&str>, table: &Table) -> Option<String> {
-    let own: Vec<&Column> =
-        table.columns.iter().filter(|column| !META_COLUMNS.contains(&column.name.as_str())).collect();
+    let own: Vec<&Column> = table.columns.iter().filter(|column| column.role != Role::Carried).collect();
     let fields = || topic.schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
     for column in &own {
         let Ok(field) = topic.schema.field_with_name(&column.name) else {

@@ -198,6 +198,13 @@ fn check_name(function: &str, into: &Place) -> Result<()> {
 }
 
 fn by_hand(function: &str, into: &Place) -> Error {
+    if into.system.is_log() {
+        return Error::stop(format!(
+            "{into} is a topic, whose readers have seen its records: no step puts others in their place. By hand: declare a new \
+             topic, let `{function}` write to it under a new name (`into`, and the function's name), and run it until it has \
+             caught up (`millstream topics`); let readers read the new topic; then end the old function. Nothing was changed"
+        ));
+    }
     let fresh = Place { name: format!("{}_2", into.name), ..into.clone() };
     Error::stop(format!(
         "{into} is files in a folder, and readers know them by the folder's name: no step puts other files in their place at \

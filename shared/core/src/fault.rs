@@ -19,6 +19,9 @@ pub const POINTS: &[&str] = &[
     "lake.before_file",
     "lake.after_file",
     "lake.after_fence",
+    "topic.before_send",
+    "topic.after_send",
+    "topic.after_fence",
 ];
 
 /// The points within the step in which a rebuilt table takes the place of another one. A rebuild passes the first two of each

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Batch, Error, Lineage, Result, SOURCE_HEADER};
 
+/// Of each partition upstream (`topic/generation/partition`), the offset and the index of a [`Lineage`].
+pub type Upstream = BTreeMap<String, (i64, i32)>;
+
 /// What a sink knows of one input partition of one function. It lives with the data and moves in the same atomic step
 /// that makes the data visible; there is no other checkpoint anywhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +22,7 @@ pub struct Fence {
     /// For topics that another millstream function writes: the highest source position seen of each upstream partition
     /// (`topic/generation/partition` → offset and index within the source record).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub upstream: BTreeMap<String, (i64, i32)>,
+    pub upstream: Upstream,
     /// The identity that the log gave the topic when it was created, where the log has such: another one under the same
     /// name means that the topic was deleted and re-created. `None` in a fence that was created without it, until its next write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,7 +49,7 @@ impl Fence {
 
     /// Which records of `batch` are above what this fence has seen of their upstream partitions, and what it has seen after
     /// them: see [`crate::Lineage`]. `None` if no record says where it comes from.
-    pub fn find_new(&self, batch: &Batch) -> Option<(Vec<bool>, BTreeMap<String, (i64, i32)>)> {
+    pub fn find_new(&self, batch: &Batch) -> Option<(Vec<bool>, Upstream)> {
         batch.headers()?;
         let lineages: Vec<_> =
             (0..batch.len()).map(|row| batch.find_header(row, SOURCE_HEADER).and_then(Lineage::parse)).collect();
@@ -80,7 +83,7 @@ impl Fence {
     ///
     /// # Errors
     /// `Stop` if it is another text: a person has changed the store's fences.
-    pub fn parse_upstream(text: &str) -> Result<BTreeMap<String, (i64, i32)>> {
+    pub fn parse_upstream(text: &str) -> Result<Upstream> {
         serde_json::from_str(text)
             .map_err(|error| Error::stop("the column `upstream` of millstream_fences can't be read").caused_by(error))
     }

@@ -46,7 +46,7 @@ pub use dead_letter::{
 };
 pub use env::{Address, Env, Secret};
 pub use error::{Cause, Error, Result};
-pub use fence::Fence;
+pub use fence::{Fence, Upstream};
 pub use lineage::{Lineage, SOURCE_HEADER};
 pub use log::{Handler, Limits, Log, NewRecord, Producer, Source, Subscription, TopicInfo, Topics, Watermarks};
 pub use owner::{Claim, Holding, Owner, OwnerRecord, Rows, fences_of_both, term_ended};

@@ -39,6 +39,8 @@ pub struct Column {
 pub enum Role {
     /// Appended as it is.
     Value,
+    /// Where a row of a topic comes from: it goes along with the row, and readers don't see it.
+    Carried,
     /// Part of the key by which rows merge. All keys together are unique, and null equals null.
     Key,
     /// A partial state: two rows of one key become one by this rule.

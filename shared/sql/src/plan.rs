@@ -196,7 +196,7 @@ fn with_carried(
         name: field.name().clone(),
         data_type: field.data_type().clone(),
         nullable: true,
-        role: Role::Value,
+        role: Role::Carried,
     }));
     Ok((plan, columns))
 }

@@ -22,4 +22,4 @@ mod scan;
 mod sink;
 
 pub use dead_letters::TopicDeadLetters;
-pub use sink::{Key, Shape, Texts, TopicSink};
+pub use sink::{FencesTopic, Key, Shape, Texts, TopicSink};

@@ -34,6 +34,16 @@ pub struct Shape {
     pub decode: Arc<dyn Decode>,
 }
 
+/// The topic that holds fences, which several functions may share.
+pub struct FencesTopic {
+    /// Its name.
+    pub name: String,
+    /// Writes to it: a few small records, which need no compression.
+    pub producer: Arc<dyn Producer>,
+    /// Says when a function has become the owner of its topic.
+    pub clock: Arc<dyn Clock>,
+}
+
 /// What a record's key is made of.
 #[derive(Clone)]
 pub struct Key {
@@ -74,19 +84,16 @@ const PAGE: Limits = Limits { max_records: 10_000, max_bytes: 16 << 20, max_wait
 pub(crate) const CARRIED: [&str; 3] = [meta::OFFSET, meta::TIMESTAMP, meta::HEADERS];
 
 impl<L: Log + Topics + ?Sized> TopicSink<L> {
-    /// A sink of `function` (as `pipeline.function`). `fences` is the name of the topic that holds fences, which several
-    /// functions may share; `producer` compresses as
-    /// the topic says, and `fences_producer` not at all.
+    /// A sink of `function` (as `pipeline.function`). `producer` compresses as the topic says.
     pub fn new(
         log: Arc<L>,
         producer: Arc<dyn Producer>,
-        fences_producer: Arc<dyn Producer>,
-        clock: Arc<dyn Clock>,
+        fences: FencesTopic,
         function: &str,
         table: Table,
         shape: Shape,
-        fences: &str,
     ) -> Self {
+        let FencesTopic { name: fences, producer: fences_producer, clock } = fences;
         let (fences, function) = (TopicPartition::new(fences, 1, 0), function.to_owned());
         let (kept, term) = (Mutex::default(), AtomicI64::new(0));
         Self { log, producer, fences_producer, clock, function, table, shape, fences, kept, term }
@@ -209,6 +216,7 @@ impl<L: Log + Topics + ?Sized> Sink for TopicSink<L> {
             made.map(|made| made.partitions).ok_or_else(|| Error::stop("internal: a topic was not prepared"))?
         };
         let records = records_of(&self.shape, partitions, partition, rows)?;
+        fault::point("topic.before_send");
         if !records.is_empty() {
             self.producer.send(&self.shape.topic, records).await?;
         }
@@ -217,6 +225,7 @@ impl<L: Log + Topics + ?Sized> Sink for TopicSink<L> {
         let term = self.term.load(Ordering::Relaxed);
         let moved = Event::Moved { function, partition: at, fence: to.clone(), term };
         self.fences_producer.send(&self.fences.topic, vec![moved.record()?]).await?;
+        fault::point("topic.after_fence");
         Ok(())
     }
 

@@ -54,7 +54,8 @@ const GOOD: usize = 6_000;
 
 #[test]
 fn every_fault_point_is_tried_at_its_first_passage_and_at_a_later_one() {
-    for point in POINTS {
+    // A topic is the sink of functions that these scenes don't have: see `hops`.
+    for point in POINTS.iter().filter(|point| !point.starts_with("topic.")) {
         let passages: BTreeSet<u32> = ON_SERVICES
             .iter()
             .chain(EMBEDDED)

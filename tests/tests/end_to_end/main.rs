@@ -11,6 +11,7 @@ mod audit;
 mod audit_since;
 mod differential;
 mod faults;
+mod hops;
 mod hosts;
 mod kills;
 mod log;

@@ -17,6 +17,7 @@ use millstream_core::{Batch, Error, Limits, Result, Source, TopicPartition};
 use millstream_sql::LogRows;
 
 use super::{
+    hops::Hops,
     input::{Input, Seen},
     judges::Judges,
     log_rows::TopicRows,
@@ -52,6 +53,7 @@ pub(crate) struct Place {
     pub(crate) partition: TopicPartition,
     pub(crate) range: Range<i64>,
     pub(crate) newest_us: Option<i64>,
+    pub(super) hops: Hops,
     pub(crate) records: usize,
 }
 
@@ -92,8 +94,11 @@ impl Pass {
         loop {
             let limits = Limits { max_records: at.records, ..self.limits };
             let batch = self.log.read(&at.partition, at.range.clone(), limits).await?;
-            match self.rows(&batch, at.newest_us, counts).await {
+            let mut hops = at.hops.clone();
+            let sent_first = hops.pass(&batch);
+            match self.rows(&batch, &sent_first, at.newest_us, counts).await {
                 Ok((rows, newest_us)) => {
+                    at.hops = hops;
                     if counts {
                         self.read.fetch_add((batch.range().end - at.range.start).unsigned_abs(), Ordering::Relaxed);
                     }
@@ -112,14 +117,21 @@ impl Pass {
         if self.reversed { self.limits.max_records.div_ceil(2) } else { self.limits.max_records }
     }
 
-    /// The rows of a batch, and the newest event time after it.
-    async fn rows(&self, batch: &Batch, newest_us: Option<i64>, counts: bool) -> Result<(RecordBatch, Option<i64>)> {
+    /// The rows of a batch, and the newest event time after it. `sent_first` leaves out what a function has sent again.
+    async fn rows(
+        &self,
+        batch: &Batch,
+        sent_first: &[bool],
+        newest_us: Option<i64>,
+        counts: bool,
+    ) -> Result<(RecordBatch, Option<i64>)> {
         if self.input.get().is_some_and(|input| input.stamped) {
             check_timestamps(batch)?;
         }
         let decoder = self.judges.decoders.get(&batch.partition().topic);
         let decoder = decoder.ok_or_else(|| Error::stop(format!("internal: no decoder for {}", batch.partition())))?;
-        let (timely, newest_us) = self.judges.timeliness.split(decode(decoder.as_ref(), batch)?, batch, newest_us)?;
+        let decoded = decode(decoder.as_ref(), batch)?.only(sent_first)?;
+        let (timely, newest_us) = self.judges.timeliness.split(decoded, batch, newest_us)?;
         let decoded = self.without_letters(batch, timely, counts).await?;
         let rows = decoded.rows;
         Ok((if self.reversed { reversed(&rows)? } else { rows }, newest_us))
@@ -128,7 +140,7 @@ impl Pass {
     /// The beginning of a partition.
     pub(crate) fn place(&self, (partition, range): &(TopicPartition, Range<i64>)) -> Place {
         let (partition, range) = (partition.clone(), range.clone());
-        Place { partition, range, newest_us: None, records: self.records_at_once() }
+        Place { partition, range, newest_us: None, hops: Hops::default(), records: self.records_at_once() }
     }
 }
 

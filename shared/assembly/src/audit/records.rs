@@ -19,14 +19,14 @@ pub(super) async fn find_refused(query: &Query<'_>, input: &Input) -> Result<Vec
         let topic = &range.0.topic;
         let mut at_once = pass.records_at_once();
         while !place.range.is_empty() {
-            let before = (place.range.start, place.newest_us);
+            let before = place.clone();
             place.records = at_once;
             let (rows, offsets) = pass.next(&mut place, false).await?;
             match transform(query, topic, rows).await {
                 // As many again are tried step by step: bad records often stand together.
                 Ok(_) => at_once = at_once.saturating_mul(2).min(pass.records_at_once()),
                 Err(Error::Poison(_) | Error::TooLarge(_)) if offsets.len() > 1 => {
-                    (place.range.start, place.newest_us) = before;
+                    place = before;
                     at_once = offsets.len() / 2;
                 }
                 Err(Error::Poison(cause)) => {

@@ -1,9 +1,14 @@
 //! The results of single statements.
 
-use arrow::datatypes::DataType;
+use arrow::{
+    array::AsArray as _,
+    datatypes::{DataType, Int64Type},
+};
 use millstream_core::{Error, Merge, Role};
 
-use crate::fixture::{event, few, planned, rows, shown, table};
+use millstream_sql::{Statement, plan};
+
+use crate::fixture::{Event, decoded, event, few, planned, rows, shown, statement, table};
 
 #[tokio::test]
 async fn the_bank_sums_are_the_table_itself() {
@@ -255,5 +260,52 @@ async fn expressions_may_differ_in_a_cast_only() {
         ("SELECT sum(CAST(count AS double)) AS n FROM t GROUP BY branch HAVING sum(count) > 3", vec!["201.0"]),
     ] {
         assert_eq!(shown(sql, &few()).await, lines, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_carries_the_position_of_its_record_wherever_it_goes() {
+    let events: Vec<Event> = (0..4).map(|n| event(if n % 2 == 0 { "a" } else { "b" }, n, n)).collect();
+    for (sql, expected) in [
+        ("SELECT count FROM t", vec![(0, 0), (1, 1), (2, 2), (3, 3)]),
+        ("SELECT count FROM t WHERE branch = 'b'", vec![(1, 1), (3, 3)]),
+        ("SELECT s.c FROM (SELECT count + 1 AS c FROM t) AS s WHERE s.c > 2", vec![(3, 2), (4, 3)]),
+        ("SELECT t.count FROM t JOIN branches AS r ON t.branch = r.name WHERE r.city = 'Rome'", vec![(0, 0), (2, 2)]),
+        (
+            "SELECT r.count FROM branches AS b RIGHT JOIN t AS r ON r.branch = b.name",
+            vec![(0, 0), (1, 1), (2, 2), (3, 3)],
+        ),
+        ("SELECT count FROM t WHERE branch IN (SELECT name FROM branches WHERE city IS NULL)", vec![(1, 1), (3, 3)]),
+        (
+            "SELECT count FROM t UNION ALL SELECT count * 10 AS count FROM t WHERE count > 2",
+            vec![(0, 0), (1, 1), (2, 2), (3, 3), (30, 3)],
+        ),
+        ("WITH w AS (SELECT count AS n, branch FROM t) SELECT n FROM w WHERE branch = 'a'", vec![(0, 0), (2, 2)]),
+    ] {
+        let planned = plan(&Statement { carried: &["_offset"], ..statement(sql) }).await.unwrap();
+        let columns: Vec<_> = planned.table.columns.iter().map(|column| column.role.clone()).collect();
+        assert_eq!(columns, [Role::Value, Role::Carried], "{sql}");
+        let rows = planned.transform.apply("t", decoded(&planned, &events, 0)).await.unwrap();
+        let mut found: Vec<(i64, i64)> = Vec::new();
+        for batch in &rows {
+            let (values, offsets) =
+                (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_primitive::<Int64Type>());
+            found.extend(values.values().iter().copied().zip(offsets.values().iter().copied()));
+        }
+        found.sort_unstable();
+        assert_eq!(found, expected, "{sql}");
+    }
+    let unnested =
+        plan(&Statement { carried: &["_offset"], ..statement("SELECT unnest(tags) AS tag FROM t") }).await.unwrap();
+    let rows = unnested.transform.apply("t", decoded(&unnested, &events, 10)).await.unwrap();
+    let mut offsets: Vec<i64> =
+        rows.iter().flat_map(|rows| rows.column(1).as_primitive::<Int64Type>().values().to_vec()).collect();
+    offsets.sort_unstable();
+    assert_eq!(offsets, [10, 10, 11, 11, 12, 12, 13, 13]);
+    for (sql, why) in
+        [("SELECT count(*) AS n FROM t", "GROUP BY"), ("SELECT _offset FROM t", "_offset AS source_offset")]
+    {
+        let refused = plan(&Statement { carried: &["_offset"], ..statement(sql) }).await.unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
     }
 }

@@ -16,7 +16,7 @@ use millstream_core::{
 };
 use millstream_runner::{Parts, Runner, Timeliness};
 use millstream_testkit::{MemoryDeadLetters, MemoryLog, MemorySink, PlainDecode, PlainTransform};
-use millstream_topic::{Key, Shape, TopicSink};
+use millstream_topic::{FencesTopic, Key, Shape, TopicSink};
 use proptest::prelude::*;
 
 use crate::sink::shape_of;
@@ -77,9 +77,11 @@ async fn hop(log: &MemoryLog, from: &str, to: &str, failures: Vec<usize>, max_re
     let key = Key { column: "text".into(), texts: Arc::new(move |column| keys.texts(column)) };
     let shape = Shape { key: Some(key), ..shape_of(&table) };
     let flaky = Arc::new(Flaky { log: log.clone(), failures: Mutex::new(failures) });
-    let (log_of, clock) = (Arc::new(log.clone()), Arc::new(ManualClock::at_us(0)));
+    let log_of = Arc::new(log.clone());
     let name = format!("suite.{to}");
-    let sink = TopicSink::new(log_of, Arc::clone(&flaky) as _, flaky, clock, &name, table, shape, "suite.fences");
+    let clock = Arc::new(ManualClock::at_us(0));
+    let fences = FencesTopic { name: "suite.fences".into(), producer: Arc::clone(&flaky) as _, clock };
+    let sink = TopicSink::new(log_of, flaky, fences, &name, table, shape);
     // A process that can't even prepare is started again.
     for _ in 0..100 {
         if sink.prepare(true).await.is_ok() {

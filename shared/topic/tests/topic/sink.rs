@@ -13,7 +13,7 @@ use millstream_testkit::{
     MemoryLog,
     conformance::{SinkCheck, SinkHarness},
 };
-use millstream_topic::{Shape, TopicSink};
+use millstream_topic::{FencesTopic, Shape, TopicSink};
 
 /// A log for each store.
 #[derive(Default)]
@@ -50,16 +50,9 @@ pub(crate) fn shape_of(table: &Table) -> Shape {
 fn sink_of(log: &MemoryLog, function: &str, table: Table) -> TopicSink<MemoryLog> {
     let shape = shape_of(&table);
     let log = Arc::new(log.clone());
-    TopicSink::new(
-        Arc::clone(&log),
-        Arc::clone(&log) as _,
-        log,
-        Arc::new(ManualClock::at_us(0)),
-        function,
-        table,
-        shape,
-        "suite.fences",
-    )
+    let clock = Arc::new(ManualClock::at_us(0));
+    let fences = FencesTopic { name: "suite.fences".into(), producer: Arc::clone(&log) as _, clock };
+    TopicSink::new(Arc::clone(&log), log, fences, function, table, shape)
 }
 
 #[async_trait]

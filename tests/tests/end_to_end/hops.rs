@@ -1,0 +1,128 @@
+//! Two functions between a topic and a table, each killed again and again: each record is in the sums once.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use millstream_assembly::audit;
+use millstream_core::{Lineage, SOURCE_HEADER, TopicPartition};
+use millstream_tests::{Child, Scene, Setting, Store, Written, bank, say_goodbye};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+const FUNCTIONS: [(&str, &str); 3] = [("transform", "clean"), ("transform", "route"), ("aggregate", "flow")];
+const KILLS: usize = 30;
+const PORTION: usize = 150;
+const EVERY: Duration = Duration::from_millis(80);
+
+fn setting(store: Store, name: &str) -> Setting<'_> {
+    Setting { name, store, max_records: 300, hops: true, ..Setting::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thirty_kills_of_each_function_of_a_chain_on_kafka_and_postgres() {
+    thirty_kills(Store::services("hops").await, 70).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thirty_kills_of_each_function_of_a_chain_with_everything_embedded() {
+    thirty_kills(Store::Embedded, 71).await;
+}
+
+async fn thirty_kills(store: Store, seed: u64) {
+    let scene = Scene::new(setting(store, "hops")).await;
+    let done = AtomicBool::new(false);
+    let killing = async {
+        let of = |at: usize| kill(&scene, FUNCTIONS[at], seed + at as u64);
+        let ended = tokio::join!(of(0), of(1), of(2));
+        done.store(true, Ordering::Relaxed);
+        ended
+    };
+    let (written, (mut clean, mut route, mut flow)) = tokio::join!(produce(&scene, seed, &done), killing);
+    for ((_, name), child) in FUNCTIONS.iter().zip([&mut clean, &mut route, &mut flow]) {
+        scene.until_all_in(name, &mut [child]).await;
+        child.drain().await;
+    }
+    assert_exact(&scene, &written, "after 30 kills").await;
+}
+
+async fn produce(scene: &Scene, seed: u64, done: &AtomicBool) -> Written {
+    let (mut written, mut portion) = (Written::default(), seed << 32);
+    while !done.load(Ordering::Relaxed) {
+        portion += 1;
+        written.extend(scene.write(bank::transactions_with_bad(portion, PORTION, 100)).await);
+        tokio::time::sleep(EVERY).await;
+    }
+    written
+}
+
+/// Kills a function at random moments and starts it again; some kills are at a point between two steps of its sink.
+async fn kill(scene: &Scene, (binary, name): (&str, &str), seed: u64) -> Child {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut child = Child::start(binary, scene, name, &[]);
+    for _ in 0..KILLS {
+        tokio::time::sleep(Duration::from_millis(random.random_range(50..600))).await;
+        child.kill().await;
+        if scene.has_kafka() {
+            say_goodbye(scene.brokers(), &scene.group(name)).await;
+        }
+        child = Child::start(binary, scene, name, &[]);
+    }
+    child
+}
+
+async fn assert_exact(scene: &Scene, written: &Written, what: &str) {
+    bank::assert_same(&scene.table().await, &written.sums(), what);
+    scene.assert_letters("clean", written, what).await;
+    for (_, name) in FUNCTIONS {
+        let report = audit(&scene.systems, &scene.pipeline, name).await.unwrap();
+        assert!(report.is_clean(), "{what}: {name}: {report:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_killed_at_every_point_of_a_topic() {
+    for store in [Store::services("hop_faults").await, Store::Embedded] {
+        for (point, passage) in
+            [("before_send", 1), ("after_send", 1), ("after_send", 4), ("after_fence", 1), ("after_fence", 6)]
+        {
+            let scene = Scene::new(setting(store.clone(), "hop_faults")).await;
+            let written = scene.write(bank::transactions_with_bad(72, 3_000, 40)).await;
+            let what = format!("killed at passage {passage} of {point} on {}", store.kind());
+            for (binary, name) in FUNCTIONS {
+                if binary == "transform" {
+                    let fault = ("MILLSTREAM_FAULT", format!("topic.{point}:{passage}"));
+                    Child::start(binary, &scene, name, &[fault]).dies().await;
+                    if scene.has_kafka() {
+                        say_goodbye(scene.brokers(), &scene.group(name)).await;
+                    }
+                }
+                let mut child = Child::start(binary, &scene, name, &[]);
+                scene.until_all_in(name, &mut [&mut child]).await;
+                child.drain().await;
+            }
+            assert_exact(&scene, &written, &what).await;
+            if point == "after_send" {
+                assert!(sent_again(&scene).await > 0, "{what}: nothing was sent again, so nothing was tested");
+            }
+        }
+    }
+}
+
+/// How many records of the first topic between have come twice.
+async fn sent_again(scene: &Scene) -> usize {
+    let (log, topic) = (scene.systems.source(), format!("{}.clean", scene.topic));
+    let (mut seen, mut again) = (std::collections::HashSet::new(), 0);
+    for number in 0..log.partitions(&topic).await.unwrap() {
+        let partition = TopicPartition::new(&topic, 1, number);
+        let held = log.watermarks(&partition).await.unwrap();
+        let mut next = held.low;
+        while next < held.high {
+            let batch = log.read(&partition, next..held.high, scene.limits("route")).await.unwrap();
+            next = batch.range().end;
+            let lineage = |row| Lineage::parse(batch.find_header(row, SOURCE_HEADER).unwrap()).unwrap().to_string();
+            again += (0..batch.len()).filter(|row| !seen.insert(lineage(*row))).count();
+        }
+    }
+    again
+}
