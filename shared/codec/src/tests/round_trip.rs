@@ -8,6 +8,8 @@ use arrow::{
     buffer::{NullBuffer, OffsetBuffer},
 };
 
+use millstream_core::Encode as _;
+
 use super::*;
 
 const ROWS: usize = 4;
