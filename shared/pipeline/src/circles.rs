@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{Function, diagnostic::Report, node::Entry};
 
-/// Reports each function whose records come back to it by topics: one record would go around for ever.
+/// Reports each function whose records come back to it by topics: one record would go around forever.
 pub(crate) fn check(functions: &BTreeMap<String, Function>, entries: &[&Entry], report: &mut Report) {
     for entry in entries {
         let Some(way) = functions.get(&entry.key).and_then(|function| find_way_back(functions, function)) else {
@@ -13,7 +13,7 @@ pub(crate) fn check(functions: &BTreeMap<String, Function>, entries: &[&Entry], 
         let (name, way) = (&entry.key, way.join(" → "));
         report.at(
             entry.mark,
-            format!("function `{name}` reads what it has written ({way}): its records would go around for ever"),
+            format!("function `{name}` reads what it has written ({way}): its records would go around forever"),
         );
     }
 }

@@ -235,7 +235,7 @@ fn check_one_writer(name: &str, function: &Function, mark: Mark, sinks: &mut Sin
             return;
         }
         let writers = format!("by function `{other}` (line {line}) and by function `{name}`");
-        let why = if into.system.is_log() { "a topic whose records are made of others' has" } else { "a table has" };
+        let why = if into.system.is_log() { "a topic that a `transform` writes to has" } else { "a table has" };
         report.at(mark, format!("`{into}` is written {writers}; {why} one writer"));
         return;
     }

@@ -124,9 +124,9 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
         self.table.public_name()
     }
 
-    fn own_columns(&self) -> Vec<(String, String)> {
-        let own = self.table.columns.iter().filter(|column| !CARRIED.contains(&column.name.as_str()));
-        own.map(|column| (column.name.clone(), type_name(&column.data_type))).collect()
+    fn columns(&self) -> Vec<(String, String)> {
+        let columns = self.table.columns.iter();
+        columns.map(|column| (column.name.clone(), type_name(&column.data_type))).collect()
     }
 
     fn check_term(&self, kept: &Kept) -> Result<()> {
@@ -146,11 +146,13 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
         let missing = |error: Error| error.context("the topic of the fences");
         self.log.partitions(&self.fences.topic).await.map_err(missing)?;
         let place = (self.shape.topic.clone(), self.shape.generation);
-        let columns = self.own_columns();
+        let columns = self.columns();
         let made = self.kept().await?.made.get(&place).cloned();
         match made {
             Some(made) if made.columns == columns => Ok(()),
-            Some(made) if !adapts => Err(self.other_columns(&made.columns, &columns)),
+            Some(made) if !adapts || !only_more(&made.columns, &columns) => {
+                Err(self.other_columns(&made.columns, &columns))
+            }
             made => {
                 let partitions = made.map_or(partitions, |made| made.partitions);
                 let (topic, generation) = place;
@@ -164,10 +166,9 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
             columns.iter().map(|(name, kind)| format!("{name} {kind}")).collect::<Vec<_>>().join(", ")
         };
         Error::stop(format!(
-            "the records of topic {} ({}) have the fields {}, and the function now makes {}: readers would meet both. Give the \
-             topic another name or a new generation, or `millstream adopt` the change",
+            "the records of topic {} have the fields {}, and the function now makes {}: readers would meet both. Let the function \
+             write to a new topic, under a new name of its own; only fields that are added can be adopted",
             self.shape.topic,
-            self.table_name(),
             show(held),
             show(own)
         ))
@@ -182,6 +183,16 @@ impl<L: Log + Topics + ?Sized> Sink for TopicSink<L> {
 
     async fn adapt(&self) -> Result<()> {
         self.make(true, true).await
+    }
+
+    async fn misfits(&self) -> Result<Vec<String>> {
+        if !self.log.topics().await?.iter().any(|info| info.name == self.fences.topic) {
+            return Ok(Vec::new());
+        }
+        let (columns, place) = (self.columns(), (self.shape.topic.clone(), self.shape.generation));
+        let made = self.kept().await?.made.get(&place).cloned();
+        let other = made.filter(|made| !only_more(&made.columns, &columns));
+        Ok(other.iter().map(|made| self.other_columns(&made.columns, &columns).to_string()).collect())
     }
 
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
@@ -297,4 +308,9 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
         // The years 0001 to 9999 are within a clock's microseconds.
         chrono::DateTime::from_timestamp_micros(self.clock.now_us()).unwrap_or_default().format("%F %T UTC").to_string()
     }
+}
+
+/// Are all columns there as they were?
+fn only_more(before: &[(String, String)], now: &[(String, String)]) -> bool {
+    before.iter().all(|column| now.contains(column))
 }
