@@ -201,7 +201,13 @@ fn fingerprint(pipeline: &Pipeline, name: &str, plan: &FunctionPlan) -> String {
     let from = |name: &str| pipeline.references.get(name).map(|reference| &reference.from);
     let references: Vec<_> = joined(plan).into_iter().map(|name| (name, from(name))).collect();
     let judged = reading.map(|reading| (reading.lateness_ms, reading.ahead_ms));
-    millstream_sql::hash(&format!("{} {topics:?} {references:?} {judged:?}", plan.planned.fingerprint))
+    // What decides to which partition of a topic a row goes, and of which topic.
+    let writing = pipeline.functions.get(name).filter(|declared| declared.into.system.is_log());
+    let output = writing.map_or_else(String::new, |declared| {
+        let generation = pipeline.topics.get(&declared.into.name).map_or(1, |topic| topic.generation);
+        format!(" {:?} {generation}", declared.key())
+    });
+    millstream_sql::hash(&format!("{} {topics:?} {references:?} {judged:?}{output}", plan.planned.fingerprint))
 }
 
 fn joined(plan: &FunctionPlan) -> Vec<&str> {

@@ -8,7 +8,7 @@ use crate::{Pipeline, Reading, Reference, ReferenceFrom, Topic};
 
 impl Pipeline {
     /// What decides the rows of a function's table, as a pipeline file of its own: the statement, the topics that it reads
-    /// and the `references`, and what it takes for late. What only decides when and where the function begins, or how
+    /// or writes and the `references`, and what it takes for late. What only decides when and where the function begins, or how
     /// large its batches are, is left out. It is JSON, which is YAML: [`Pipeline::parse`] reads it.
     ///
     /// A store keeps it beside the table, so that a later version can say what has changed. None for a function that reads
@@ -16,7 +16,9 @@ impl Pipeline {
     pub fn declaration(&self, function: &str, references: &[&str]) -> Option<String> {
         let declared = self.functions.get(function)?;
         let reading = declared.reading()?;
-        let topics = reading.topics().filter_map(|name| Some((name.as_str(), topic(self.topics.get(name)?))));
+        let output = Some(&declared.into.name).filter(|_| declared.into.system.is_log());
+        let named = reading.topics().chain(output);
+        let topics = named.filter_map(|name| Some((name.as_str(), topic(self.topics.get(name)?))));
         let topics = object(topics);
         let references = references.iter().filter_map(|name| Some((*name, reference(self.references.get(*name)?))));
         let references = object(references);
@@ -28,6 +30,7 @@ impl Pipeline {
                 ("into", text(&declared.into.to_string())),
             ]
             .into_iter()
+            .chain(reading.key.as_ref().map(|key| ("key", text(key))))
             .chain(judged(reading)),
         );
         let mut sections = vec![
