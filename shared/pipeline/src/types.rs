@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(
             read("a: int\n_offset: int\n").unwrap_err(),
             [
-                "x:2:1: the field name `_offset` is reserved in topic `t`; every topic has _topic, _partition, _offset, _timestamp, _key, _order"
+                "x:2:1: the field name `_offset` is reserved in topic `t`; every topic has _topic, _partition, _offset, _timestamp, _key, _headers, _order"
             ]
         );
         assert_eq!(

@@ -55,7 +55,7 @@ fn meta_columns_tell_where_a_row_comes_from() {
     let mut builder = BatchBuilder::new(TopicPartition::new("orders", 3, 7));
     builder.push(10, 5, Some(b"k"), Some(b"{}"), []);
     builder.push(11, 5, None, Some(b"bad"), []);
-    builder.push(12, -7, Some(b"\xFF"), Some(b"{}"), []);
+    builder.push(12, -7, Some(b"\xFF"), Some(b"{}"), [("trace", &b"1"[..])]);
     let rows = decoder.decode(&builder.finish_read(10, 13)).unwrap().rows;
     assert_eq!(rows.column(0).as_string::<i32>().value(1), "orders");
     assert_eq!(rows.column(1).as_primitive::<Int32Type>().values(), &[7, 7]);
@@ -65,5 +65,8 @@ fn meta_columns_tell_where_a_row_comes_from() {
     let mut expected = 0x8000_0000_0000_1388u64.to_be_bytes().to_vec();
     expected.extend_from_slice(b"orders\0\0\0\0\x03\0\0\0\x07");
     expected.extend_from_slice(&0x8000_0000_0000_000Au64.to_be_bytes());
-    assert_eq!(rows.column(5).as_binary::<i32>().value(0), expected);
+    let headers = rows.column(5).as_map();
+    assert_eq!((headers.value_length(0), headers.value_length(1)), (0, 1));
+    assert_eq!(headers.keys().as_string::<i32>().value(0), "trace");
+    assert_eq!(rows.column(6).as_binary::<i32>().value(0), expected);
 }
