@@ -267,6 +267,7 @@ impl Systems {
         let runner = Runner::new(Parts {
             function: id.clone(),
             decoders,
+            hops: pipeline.hops(),
             transform: planned.transform,
             sink: self.sink(&id, &declared.into, planned.table.clone())?,
             dead_letters: self.dead_letters(pipeline),

@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
@@ -146,6 +146,12 @@ impl Pipeline {
     /// The functions that read topics.
     pub fn readers(&self) -> impl Iterator<Item = (&String, &Function, &Reading)> {
         self.functions.iter().filter_map(|(name, function)| Some((name, function, function.reading()?)))
+    }
+
+    /// The topics whose records functions of this file make out of others.
+    pub fn hops(&self) -> BTreeSet<String> {
+        let written = self.readers().map(|(_, function, _)| &function.into).filter(|into| into.system.is_log());
+        written.map(|into| into.name.clone()).collect()
     }
 
     /// The field that is the key of a topic's records, if a function of this file makes them.

@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
@@ -30,6 +30,9 @@ pub struct Parts {
     pub function: String,
     /// Turn bytes into columns, by topic.
     pub decoders: BTreeMap<String, Arc<dyn Decode>>,
+    /// The topics that functions of the pipeline make out of others: only there a record's header says what it was made of,
+    /// and what was sent again is dropped. Anybody may have copied such a header to another topic.
+    pub hops: BTreeSet<String>,
     /// Turns columns into rows of the sink's table.
     pub transform: Arc<dyn Transform>,
     /// Stores rows and fences.
@@ -177,7 +180,8 @@ impl Runner {
     /// can't be stored.
     async fn write(&self, fence: &Fence, work: &Batch, refused: Option<String>) -> Result<Fence> {
         fault::point("runner.before_decode");
-        let hop = fence.find_new(work);
+        let is_hop = self.parts.hops.contains(&work.partition().topic);
+        let hop = is_hop.then(|| fence.find_new(work)).flatten();
         let new = hop.as_ref().map(|(new, _)| new.as_slice());
         let done = match refused {
             Some(reason) => self.refuse(fence, work, reason),

@@ -1,6 +1,9 @@
 //! Which records are rows: those that can be decoded and are timely, unless they are dead letters for a reason.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::array::{BooleanArray, RecordBatch};
 use millstream_core::{Batch, DeadLetters, Decode, Decoded, Error, Position, Result, Table, Transform};
@@ -16,6 +19,8 @@ const MAX_JUDGED: usize = 1_000;
 pub(crate) struct Judges {
     pub(crate) decoders: BTreeMap<String, Arc<dyn Decode>>,
     pub(crate) timeliness: Timeliness,
+    /// The topics that functions of the pipeline make out of others.
+    pub(crate) hops: BTreeSet<String>,
     pub(crate) transform: Arc<dyn Transform>,
     /// The table that rows go to.
     pub(crate) table: Table,

@@ -95,7 +95,10 @@ impl Pass {
             let limits = Limits { max_records: at.records, ..self.limits };
             let batch = self.log.read(&at.partition, at.range.clone(), limits).await?;
             let mut hops = at.hops.clone();
-            let sent_first = hops.pass(&batch);
+            let sent_first = match self.judges.hops.contains(&batch.partition().topic) {
+                true => hops.pass(&batch),
+                false => vec![true; batch.len()],
+            };
             match self.rows(&batch, &sent_first, at.newest_us, counts).await {
                 Ok((rows, newest_us)) => {
                     at.hops = hops;

@@ -47,6 +47,7 @@ impl Query<'_> {
         let judges = Judges {
             decoders: self.plan.decoders.clone(),
             timeliness: timeliness(self.reading),
+            hops: self.pipeline.hops(),
             transform: Arc::clone(&self.plan.planned.transform),
             table: self.plan.planned.table.clone(),
             dead_letters: Arc::clone(self.dead_letters),

@@ -1,5 +1,7 @@
 //! Healthy tables of statements that are hard to compute in another way, and wrong ones that are hard to see.
 
+use millstream_core::{NewRecord, SOURCE_HEADER};
+
 use super::World;
 
 /// A pipeline with one function.
@@ -120,4 +122,20 @@ async fn differences_beside_neighbours_that_fail_are_found() {
     refused.tamper("DELETE FROM millstream_dead_letters");
     let found = refused.found("f").await;
     assert!(found.len() == 1 && found[0].starts_with("record sales/1/1/0 is neither"), "{found:?}");
+}
+
+#[tokio::test]
+async fn headers_that_somebody_has_copied_mean_nothing() {
+    let world = World::of(&pipeline("SELECT shop, n FROM sales")).await;
+    let record = |value: &&str| NewRecord {
+        value: Some(value.as_bytes().to_vec()),
+        headers: vec![(SOURCE_HEADER.to_owned(), b"elsewhere/1/0/5/0".to_vec())],
+        partition: Some(0),
+        ..NewRecord::default()
+    };
+    let records = SALES.iter().map(record).collect();
+    world.systems.producer(&world.pipeline.topics["sales"]).unwrap().send("sales", records).await.unwrap();
+    world.run("f").await;
+    let report = world.audit("f").await;
+    assert!(report.is_clean() && report.rows == 6, "no function of the file writes this topic: {report:?}");
 }

@@ -99,6 +99,7 @@ fn real(start: Start) -> (MemoryLog, Arc<MemorySink>, Runner) {
     let runner = Runner::new(Parts {
         function: "bank.copy".into(),
         decoders: BTreeMap::from([("transaction".to_owned(), Arc::new(PlainDecode) as _)]),
+        hops: BTreeSet::new(),
         transform: Arc::new(PlainTransform::Append),
         sink: sink.clone(),
         dead_letters: Arc::new(MemoryDeadLetters::new()),

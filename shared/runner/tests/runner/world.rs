@@ -1,6 +1,9 @@
 //! One log, one table store and one dead-letter store, shared by any number of runners like processes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use millstream_core::{
     Batch, BatchBuilder, DeadLetters, Decode, Late, Limits, Log, NewRecord, OnGap, Producer, Sink, Start,
@@ -107,6 +110,7 @@ impl World {
         let runner = Runner::new(Parts {
             function: FUNCTION.into(),
             decoders: BTreeMap::from([(TOPIC.to_owned(), declared.decode)]),
+            hops: BTreeSet::new(),
             transform: declared.transform,
             sink: Arc::new(Yielding { inner: sink.clone(), yields }),
             dead_letters: letters,

@@ -1,7 +1,7 @@
 //! Records over two and three hops, under random schedules of crashes, lost answers and zombies: each comes out once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -59,6 +59,7 @@ fn runner(log: &MemoryLog, name: &str, from: &str, sink: Arc<dyn Sink>, max_reco
     Runner::new(Parts {
         function: name.into(),
         decoders: BTreeMap::from([(from.to_owned(), decoder)]),
+        hops: BTreeSet::from(["first".to_owned(), "second".to_owned()]),
         transform: Arc::new(PlainTransform::Append),
         sink,
         dead_letters: Arc::new(MemoryDeadLetters::default()),
