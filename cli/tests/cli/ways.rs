@@ -189,3 +189,23 @@ fn wider_types_are_adopted_and_the_audit_is_clean() {
     let kept = deployed.income("SELECT count(*) AS n, max(price) AS most FROM sales");
     assert_eq!((&kept[0]["n"], &kept[0]["most"]), (&6.into(), &"123456789.125".into()), "{kept}");
 }
+
+/// Values are hashed with their type: those of before would be counted a second time.
+#[test]
+fn a_wider_type_under_an_estimate_is_rebuilt() {
+    let shop = SHOP.replacen("sum(s.price) AS income", "approx_distinct(s.price) AS prices", 1);
+    let deployed = Deployed::of(&shop, SALES);
+    deployed.change(&shop.replacen(WIDER.0, WIDER.1, 1));
+    let start = deployed.start_of("income");
+    assert_eq!((&start["would"], &start["ways"]), (&"stop".into(), &REBUILD.into()), "{start}");
+    let refused = deployed.run(&["adopt", "income", "--yes"]);
+    assert!(refused.status.code() == Some(3) && said(&refused).1.contains("approx_distinct"), "{:?}", said(&refused));
+    assert!(deployed.run(&["rebuild", "income", "--yes"]).status.success());
+    assert!(deployed.run(&["adopt", "kept", "--yes"]).status.success());
+    deployed.produce(SALES);
+    deployed.dev();
+    assert_eq!(deployed.income("SELECT max(prices) AS n FROM income")[0]["n"], 1);
+    // Another change of the same function may still be adopted.
+    deployed.change(&shop.replacen(WIDER.0, WIDER.1, 1).replacen("= n.shop", "= n.shop WHERE s.price > 0", 1));
+    assert_eq!(deployed.start_of("income")["ways"], serde_json::json!(BOTH));
+}

@@ -5,7 +5,10 @@ mod judge;
 mod misfit;
 mod ways;
 
-use millstream_core::{Claim, Error, Holding, Owner, OwnerRecord, Result, Sink};
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, SchemaRef};
+use millstream_core::{Claim, Error, Holding, Merge, Owner, OwnerRecord, Result, Role, Sink};
 use millstream_pipeline::{Function as Declared, Pipeline, Reading};
 
 pub use self::misfit::Misfit;
@@ -65,6 +68,8 @@ pub(crate) struct Ownership<'a> {
     /// Its table, as the file calls it.
     table: String,
     owner: Owner,
+    /// Does it keep sketches, which merge only with those of values of the same type?
+    estimates: bool,
 }
 
 impl<'a> Ownership<'a> {
@@ -74,7 +79,9 @@ impl<'a> Ownership<'a> {
         let references = joined(plan);
         let declaration = pipeline.declaration(name, &references).unwrap_or_default();
         let owner = Owner { function, fingerprint: fingerprint(pipeline, name, plan), declaration };
-        Self { pipeline, name, table: plan.planned.table.public_name().to_owned(), owner }
+        let table = &plan.planned.table;
+        let estimates = table.columns.iter().any(|column| column.role == Role::State(Merge::Sketch));
+        Self { pipeline, name, table: table.public_name().to_owned(), owner, estimates }
     }
 
     /// The function and its plan.
@@ -131,7 +138,7 @@ impl<'a> Ownership<'a> {
     /// `Stop` when the table can't: its columns don't fit, both functions have fences, or the record is no longer the one in
     /// the store. Those of the store.
     pub async fn adopt(&self, sink: &dyn Sink, record: Option<OwnerRecord>) -> Result<OwnerRecord> {
-        let misfits = sink.misfits().await?;
+        let misfits = self.misfits(sink, record.as_ref()).await?;
         if !misfits.is_empty() {
             return Err(Error::stop(format!(
                 "table {} can't go on under the new plan:\n  - {}\nNothing was changed. `millstream check --deployed` says what \
@@ -145,6 +152,26 @@ impl<'a> Ownership<'a> {
         adopted.ok_or_else(|| {
             Error::stop(format!("somebody else has changed the owner of table {} meanwhile: look again", self.table))
         })
+    }
+
+    /// What keeps `adopt` from going through, each thing for a person.
+    ///
+    /// # Errors
+    /// Those of [`Sink::misfits`].
+    pub(crate) async fn misfits(&self, sink: &dyn Sink, record: Option<&OwnerRecord>) -> Result<Vec<String>> {
+        let mut misfits = sink.misfits().await?;
+        let recorded = match record.filter(|_| self.estimates) {
+            Some(record) => plan_recorded(record, self.pipeline).await,
+            None => None,
+        };
+        let retyped = recorded.and_then(|(before, ..)| find_retyped(&before, self.pipeline, self.name));
+        misfits.extend(retyped.map(|field| {
+            format!(
+                "approx_distinct counts values by their type, and that of {field} has changed: values of before would be counted \
+                 a second time"
+            )
+        }));
+        Ok(misfits)
     }
 
     async fn judge(&self, holding: &Holding) -> Result<Claim, Misfit> {
@@ -172,6 +199,23 @@ impl<'a> Ownership<'a> {
     fn outrun(&self) -> Error {
         Error::retry(format!("other processes keep changing the owner of table {}", self.table))
     }
+}
+
+/// A field that has another type now, of a topic that the function reads or of a reference.
+fn find_retyped(before: &Pipeline, now: &Pipeline, name: &str) -> Option<String> {
+    let read = now.functions.get(name)?.reading()?;
+    let topics = read
+        .topics()
+        .filter_map(|topic| Some((topic, &before.topics.get(topic)?.schema, &now.topics.get(topic)?.schema)));
+    let references = before.references.iter();
+    let references = references.filter_map(|(name, old)| Some((name, &old.schema, &now.references.get(name)?.schema)));
+    let retyped = |(of, old, new): (&String, &SchemaRef, &SchemaRef)| {
+        let differs = |field: &&Arc<Field>| {
+            new.field_with_name(field.name()).is_ok_and(|now| now.data_type() != field.data_type())
+        };
+        old.fields().iter().find(differs).map(|field| format!("`{}` of `{of}`", field.name()))
+    };
+    topics.chain(references).find_map(retyped)
 }
 
 /// The plan that a record speaks of, with its function; none when this version can't plan it any more.

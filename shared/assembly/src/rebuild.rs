@@ -62,7 +62,8 @@ impl Systems {
         let wrong = |wrong: millstream_pipeline::Diagnostic| Error::stop(wrong.to_string());
         let into = pipeline.functions[name].into.clone();
         let plan = plan_function(pipeline, name).await.map_err(wrong)?;
-        let owner = Ownership::of(pipeline, name, &plan).owner().clone();
+        let ownership = Ownership::of(pipeline, name, &plan);
+        let owner = ownership.owner().clone();
         let table = plan.planned.table;
         let real = self.sink(&owner.function, &into, table.clone())?;
         if real.replace().is_none() {
@@ -98,7 +99,8 @@ impl Systems {
             topics: function.subscription.topics.clone(),
             drop_dependents: false,
         };
-        let can_be_adopted = real.misfits().await?.is_empty();
+        let misfits = ownership.misfits(real.as_ref(), holding.record.as_ref()).await?;
+        let can_be_adopted = misfits.is_empty();
         let old = self.old_fences(&holding, &replacement, &into).await?;
         let owner = Owner { function: id, ..owner };
         let (pipeline, name) = (beside, name.to_owned());

@@ -3,8 +3,9 @@ use arrow::datatypes::DataType;
 use crate::Role;
 
 /// Can a column of type `from` become one of type `to`, with the rows that it has? Then every value of `from` is exactly one
-/// of `to`. A key must also stay the key of the records that come: 0.1 as a float is another number than 0.1 as a double, so a
-/// float key has no wider type.
+/// of `to`. A key must also stay the key of the records that come, in every store and beside a process that still runs the old
+/// plan: 0.1 as a float is another number than 0.1 as a double, and a store of texts spells a decimal with its scale. So a float
+/// key has no wider type, and a decimal key keeps its scale.
 ///
 /// Only numbers have wider types. A `bigint unsigned` is none of them: stores hold it in another way.
 pub fn is_wider(from: &DataType, to: &DataType, role: &Role) -> bool {
@@ -14,6 +15,7 @@ pub fn is_wider(from: &DataType, to: &DataType, role: &Role) -> bool {
             let whole = |precision: u8, scale: i8| i16::from(precision) - i16::from(scale);
             (from_precision, from_scale) != (precision, scale)
                 && scale >= from_scale
+                && (scale == from_scale || *role != Role::Key)
                 && whole(*precision, *scale) >= whole(*from_precision, *from_scale)
         }
         _ => match (integer_range(from), integer_range(to)) {
@@ -72,5 +74,8 @@ mod tests {
     fn a_key_stays_the_same_key() {
         assert!(is_wider(&DataType::Int32, &DataType::Int64, &Role::Key));
         assert!(!is_wider(&DataType::Float32, &DataType::Float64, &Role::Key));
+        let decimal = DataType::Decimal128;
+        assert!(is_wider(&decimal(9, 2), &decimal(11, 2), &Role::Key));
+        assert!(!is_wider(&decimal(9, 2), &decimal(11, 4), &Role::Key));
     }
 }

@@ -64,6 +64,10 @@ impl Ways {
     }
 }
 
+async fn misfits(ownership: &Ownership<'_>, sink: &dyn Sink) -> Result<Vec<String>> {
+    ownership.misfits(sink, sink.holding().await?.record.as_ref()).await
+}
+
 impl Systems {
     /// The ways out for a function that would stop. Changes nothing.
     ///
@@ -72,7 +76,7 @@ impl Systems {
     pub async fn ways(&self, pipeline: &Pipeline, name: &str) -> Result<Ways> {
         let plan = crate::plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
         let sink = self.sink_of(pipeline, name, &plan)?;
-        let adopt = match sink.misfits().await {
+        let adopt = match misfits(&Ownership::of(pipeline, name, &plan), sink.as_ref()).await {
             Ok(misfits) => misfits,
             Err(Error::Stop(cause)) => vec![cause.to_string()],
             Err(_) => Vec::new(),

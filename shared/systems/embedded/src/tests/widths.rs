@@ -27,7 +27,7 @@ fn narrow() -> Table {
 
 fn wide() -> Table {
     let decimal = DataType::Decimal128;
-    table([DataType::Int64, decimal(11, 2), DataType::Int32, decimal(13, 4), DataType::Float64])
+    table([DataType::Int64, decimal(11, 0), DataType::Int32, decimal(13, 4), DataType::Float64])
 }
 
 #[tokio::test]
@@ -48,12 +48,17 @@ async fn columns_get_wider_types() {
         adapted.adapt().await.unwrap();
     }
     adapted.prepare(false).await.unwrap();
-    let row = ["1", "7.00", "127", "-0.5000", "0.5"];
+    let row = ["1", "7", "127", "-0.5000", "0.5"];
     assert_eq!(texts(&adapted.snapshot().await.unwrap().rows), [row, ["∅"; 5]]);
     // A key is found as new rows spell it.
-    assert!(insert("(1, '7.00', 0, '0.0000', 0.0)").await.is_err(), "the index of the keys holds");
-    insert("(5000000000, '123456789.25', 300, '123456789.1234', 0.1)").await.unwrap();
+    assert!(insert("(1, '7', 0, '0.0000', 0.0)").await.is_err(), "the index of the keys holds");
+    insert("(5000000000, '12345678925', 300, '123456789.1234', 0.1)").await.unwrap();
     assert_eq!(adapted.snapshot().await.unwrap().rows[0].num_rows(), 3);
+
+    let mut scaled = wide();
+    scaled.columns[1].data_type = DataType::Decimal128(13, 2);
+    let refused = sink(scaled).adapt().await.unwrap_err().to_string();
+    assert!(refused.contains("price"), "a key keeps its scale: {refused}");
 
     let back = sink(narrow());
     let misfits = back.misfits().await.unwrap();
