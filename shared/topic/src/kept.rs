@@ -56,7 +56,9 @@ impl Event {
             Self::Claimed { record, .. } => format!("owner/{}/{}/{}", record.table, record.term, hash_of(&value)),
             Self::Made { topic, generation, .. } => format!("topic/{topic}/{generation}/{}", hash_of(&value)),
         };
-        Ok(NewRecord { key: Some(key.into_bytes()), value: Some(value), ..NewRecord::default() })
+        // The order of all of them counts, so all stand in one partition.
+        let (key, value, partition) = (Some(key.into_bytes()), Some(value), Some(0));
+        Ok(NewRecord { key, value, partition, ..NewRecord::default() })
     }
 }
 

@@ -144,7 +144,14 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
         }
         let partitions = self.log.partitions(&self.shape.topic).await?;
         let missing = |error: Error| error.context("the topic of the fences");
-        self.log.partitions(&self.fences.topic).await.map_err(missing)?;
+        let of_fences = self.log.partitions(&self.fences.topic).await.map_err(missing)?;
+        if of_fences != 1 {
+            return Err(Error::stop(format!(
+                "topic {} has {of_fences} partitions, and the fences need one, for their order counts: delete it if it holds nothing, \
+                 and let `millstream up` create it",
+                self.fences.topic
+            )));
+        }
         let place = (self.shape.topic.clone(), self.shape.generation);
         let columns = self.columns();
         let made = self.kept().await?.made.get(&place).cloned();

@@ -8,9 +8,9 @@ use std::{
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use millstream_codec::{JsonDecoder, JsonEncoder, JsonOptions, Tombstones};
-use millstream_core::{ManualClock, Sink, Table, meta};
+use millstream_core::{Error, ManualClock, Sink, Table, meta};
 use millstream_testkit::{
-    MemoryLog,
+    MemoryLog, PlainTransform,
     conformance::{SinkCheck, SinkHarness},
 };
 use millstream_topic::{FencesTopic, Shape, TopicSink};
@@ -72,3 +72,11 @@ async fn conforms(check: SinkCheck) {
 }
 
 millstream_testkit::sink_tests!(conforms);
+
+#[tokio::test]
+async fn fences_need_a_topic_of_one_partition() {
+    let log = MemoryLog::with_topic("suite.fences", 3);
+    let sink = sink_of(&log, "suite.f", PlainTransform::Append.table("out"));
+    let error = sink.prepare(true).await.unwrap_err();
+    assert!(matches!(&error, Error::Stop(_)) && error.to_string().contains("has 3 partitions"), "{error}");
+}
