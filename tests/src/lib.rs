@@ -32,7 +32,7 @@ pub use bank::Record;
 pub use child::Child;
 pub use clients::{delete_records, delete_topic, kafka, new_database, postgres_client, setting, unique};
 pub use group::say_goodbye;
-pub use scene::{Archived, Scene};
+pub use scene::{Archived, Flow, Scene};
 pub use services::OwnServices;
 pub use setting::{Setting, Store};
 pub use wait::{PATIENCE, until};

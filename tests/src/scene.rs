@@ -1,4 +1,12 @@
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use millstream_assembly::{Connections, Function, Systems};
 use millstream_core::{Env, Limits, Producer, SystemClock, TopicPartition};
@@ -6,7 +14,7 @@ use millstream_pipeline::Pipeline;
 use tempfile::TempDir;
 
 use crate::{
-    bank::Record,
+    bank::{self, Record},
     clients::unique,
     setting::{Setting, Store, pipeline_text},
     written::Written,
@@ -20,6 +28,17 @@ pub use read::Archived;
 
 /// How many records are sent at a time.
 const SEND_RECORDS: usize = 5_000;
+
+/// The pace at which [`Scene::write_until`] writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// Records at a time.
+    pub portion: usize,
+    /// The pause after each portion.
+    pub every: Duration,
+    /// One record of so many is broken.
+    pub bad_every: usize,
+}
 
 /// A pipeline with one topic and the functions `flow` (sums) and `archive` (files), on its own or shared systems.
 pub struct Scene {
@@ -102,6 +121,17 @@ impl Scene {
     pub async fn write(&self, records: Vec<Record>) -> Written {
         let producer = self.systems.producer(&self.pipeline.topics[&self.topic]).unwrap();
         self.write_by(producer.as_ref(), records).await
+    }
+
+    /// Appends portions of records, one in `bad_every` broken, at one pace until `done`.
+    pub async fn write_until(&self, done: &AtomicBool, seed: u64, flow: Flow) -> Written {
+        let (mut written, mut portion) = (Written::default(), seed << 32);
+        while !done.load(Ordering::Relaxed) {
+            portion += 1;
+            written.extend(self.write(bank::transactions_with_bad(portion, flow.portion, flow.bad_every)).await);
+            tokio::time::sleep(flow.every).await;
+        }
+        written
     }
 
     /// The same with a producer of the test's own.

@@ -7,13 +7,12 @@ use std::{
 
 use millstream_assembly::audit;
 use millstream_core::{Lineage, SOURCE_HEADER, TopicPartition};
-use millstream_tests::{Child, Scene, Setting, Store, Written, bank, say_goodbye};
+use millstream_tests::{Child, Flow, Scene, Setting, Store, Written, bank, say_goodbye};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 const FUNCTIONS: [(&str, &str); 3] = [("transform", "clean"), ("transform", "route"), ("aggregate", "flow")];
 const KILLS: usize = 30;
-const PORTION: usize = 150;
-const EVERY: Duration = Duration::from_millis(80);
+const FLOW: Flow = Flow { portion: 150, every: Duration::from_millis(80), bad_every: 100 };
 
 fn setting(store: Store, name: &str) -> Setting<'_> {
     Setting { name, store, max_records: 300, hops: true, ..Setting::default() }
@@ -38,22 +37,12 @@ async fn thirty_kills(store: Store, seed: u64) {
         done.store(true, Ordering::Relaxed);
         ended
     };
-    let (written, (mut clean, mut route, mut flow)) = tokio::join!(produce(&scene, seed, &done), killing);
+    let (written, (mut clean, mut route, mut flow)) = tokio::join!(scene.write_until(&done, seed, FLOW), killing);
     for ((_, name), child) in FUNCTIONS.iter().zip([&mut clean, &mut route, &mut flow]) {
         scene.until_all_in(name, &mut [child]).await;
         child.drain().await;
     }
     assert_exact(&scene, &written, "after 30 kills").await;
-}
-
-async fn produce(scene: &Scene, seed: u64, done: &AtomicBool) -> Written {
-    let (mut written, mut portion) = (Written::default(), seed << 32);
-    while !done.load(Ordering::Relaxed) {
-        portion += 1;
-        written.extend(scene.write(bank::transactions_with_bad(portion, PORTION, 100)).await);
-        tokio::time::sleep(EVERY).await;
-    }
-    written
 }
 
 /// Kills a function at random moments and starts it again; some kills are at a point between two steps of its sink.

@@ -2,13 +2,12 @@
 
 use std::{sync::atomic::AtomicBool, sync::atomic::Ordering, time::Duration};
 
-use millstream_tests::{Child, PATIENCE, Scene, Setting, Store, Written, bank, say_goodbye, until};
+use millstream_tests::{Child, Flow, PATIENCE, Scene, Setting, Store, say_goodbye, until};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 const KILLS: usize = 30;
 /// One portion of records per tick: some thousands a second.
-const PORTION: usize = 200;
-const EVERY: Duration = Duration::from_millis(60);
+const FLOW: Flow = Flow { portion: 200, every: Duration::from_millis(60), bad_every: 100 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thirty_kills_under_load_on_kafka_and_postgres() {
@@ -23,7 +22,7 @@ async fn thirty_kills_under_load_with_everything_embedded() {
 async fn thirty_kills(store: Store, seed: u64) {
     let scene = Scene::new(Setting { name: "kills", store, max_records: 400, ..Setting::default() }).await;
     let done = AtomicBool::new(false);
-    let (written, mut child) = tokio::join!(produce(&scene, seed, &done), async {
+    let (written, mut child) = tokio::join!(scene.write_until(&done, seed, FLOW), async {
         let child = kill(&scene, seed).await;
         done.store(true, Ordering::Relaxed);
         child
@@ -31,16 +30,6 @@ async fn thirty_kills(store: Store, seed: u64) {
     scene.until_all_in("flow", &mut [&mut child]).await;
     child.drain().await;
     scene.assert_exact(&written, "after 30 kills").await;
-}
-
-async fn produce(scene: &Scene, seed: u64, done: &AtomicBool) -> Written {
-    let (mut written, mut portion) = (Written::default(), seed << 32);
-    while !done.load(Ordering::Relaxed) {
-        portion += 1;
-        written.extend(scene.write(bank::transactions_with_bad(portion, PORTION, 100)).await);
-        tokio::time::sleep(EVERY).await;
-    }
-    written
 }
 
 /// Kills 30 processes, audits after each kill, and returns the process after the last one. One in five is killed while

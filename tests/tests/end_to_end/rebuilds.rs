@@ -7,14 +7,13 @@ use std::{
 };
 
 use millstream_pipeline::Pipeline;
-use millstream_tests::{Child, PATIENCE, Scene, Setting, Store, Written, bank, postgres_client, until};
+use millstream_tests::{Child, Flow, PATIENCE, Scene, Setting, Store, bank, postgres_client, until};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio_postgres::SimpleQueryMessage;
 
 /// How many kills there are if the environment doesn't say it: `MILLSTREAM_TEST_KILLS=30` for a thorough run.
 const KILLS: usize = 6;
-const PORTION: usize = 100;
-const EVERY: Duration = Duration::from_millis(100);
+const FLOW: Flow = Flow { portion: 100, every: Duration::from_millis(100), bad_every: 50 };
 /// Records that are there before the first rebuild.
 const BEFORE: usize = 20_000;
 
@@ -41,7 +40,7 @@ async fn killed(store: Store, seed: u64) {
     let mut written = scene.write(bank::transactions_with_bad(seed, BEFORE, 100)).await;
     let mut world = World::new(&scene, seed).await;
     let (done, looks) = (AtomicBool::new(false), AtomicI64::new(0));
-    let (more, counts, ()) = tokio::join!(produce(&scene, seed, &done), poll(&scene, &done, &looks), async {
+    let (more, counts, ()) = tokio::join!(scene.write_until(&done, seed, FLOW), poll(&scene, &done, &looks), async {
         until(PATIENCE, "a first look of the reader", async || match looks.load(Ordering::Relaxed) {
             0 => Err("none yet".to_owned()),
             _ => Ok(()),
@@ -140,7 +139,7 @@ impl<'a> World<'a> {
             assert!(!status.success(), "{}", self.function.stderr());
         } else {
             // If the place was taken just before the kill, the function finds out with its next write.
-            tokio::time::sleep(EVERY * 5).await;
+            tokio::time::sleep(FLOW.every * 5).await;
         }
         if self.function.ended().is_none() {
             return;
@@ -181,16 +180,6 @@ pub(super) fn write_statement(scene: &Scene, number: usize) {
 #[expect(clippy::disallowed_methods, reason = "the edge: a longer run is asked for by the environment")]
 fn number_of_kills() -> usize {
     std::env::var("MILLSTREAM_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
-}
-
-async fn produce(scene: &Scene, seed: u64, done: &AtomicBool) -> Written {
-    let (mut written, mut portion) = (Written::default(), seed << 32);
-    while !done.load(Ordering::Relaxed) {
-        portion += 1;
-        written.extend(scene.write(bank::transactions_with_bad(portion, PORTION, 50)).await);
-        tokio::time::sleep(EVERY).await;
-    }
-    written
 }
 
 /// What a reader sees again and again: how many records are in the table. Every look succeeds.
