@@ -354,6 +354,27 @@ pub enum DeadLettersCommand {
         #[arg(long, short)]
         function: Option<String>,
     },
+    /// Bring in the open ones of a function, exactly once, by the function as it is in the pipeline file now
+    ///
+    /// It ends with the letters that were open when it began. A record that is refused again stays one letter. Events that
+    /// were late are brought in too, unless `--where` leaves them out. After a kill, run it again: it goes on where it was.
+    Redrive(RedriveArgs),
+}
+
+/// Options of `dead-letters redrive`.
+#[derive(Args, Debug)]
+pub struct RedriveArgs {
+    /// The function
+    pub function: String,
+    /// Only the letters that meet this condition: SQL over topic, generation, partition, offset, timestamp, key, value, reason
+    #[arg(long = "where", value_name = "SQL")]
+    pub only: Option<String>,
+    /// Only say which letters would be redriven
+    #[arg(long)]
+    pub dry_run: bool,
+    /// At most this many records per second
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub rate: Option<f64>,
 }
 
 fn positive(text: &str) -> Result<f64, String> {

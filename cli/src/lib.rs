@@ -38,7 +38,7 @@ use millstream_host::shell;
 
 pub use args::{
     AuditArgs, Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, NewArgs, PreviewArgs, ProduceArgs,
-    RebuildArgs, ResetArgs,
+    RebuildArgs, RedriveArgs, ResetArgs,
 };
 pub use failure::Failure;
 

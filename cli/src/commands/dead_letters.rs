@@ -1,8 +1,14 @@
+mod redrive;
+
+use std::collections::BTreeMap;
+
 use arrow::temporal_conversions::timestamp_ms_to_datetime;
+use millstream_assembly::{LetterStanding, Redriven, Systems};
 use millstream_core::{DeadLetter, Position};
 use millstream_pipeline::{Function, Pipeline};
 use serde_json::{Value, json};
 
+use self::redrive::redrive;
 use crate::{
     DeadLettersCommand, Failure,
     context::{Context, named},
@@ -23,7 +29,8 @@ pub(super) async fn dead_letters(context: &Context, command: DeadLettersCommand)
                 Some(_) => store.list(ids.first().map(String::as_str), limit).await?,
                 None => letters::newest(store.as_ref(), |id| ids.iter().any(|ours| ours == id), limit).await?,
             };
-            list(context, &letters, limit)
+            let standings = standings(&pipeline, &systems, &letters).await?;
+            list(context, &letters, &standings, limit)
         }
         DeadLettersCommand::Show { position, function } => {
             let position = Position::parse(&position).ok_or_else(|| {
@@ -38,6 +45,7 @@ pub(super) async fn dead_letters(context: &Context, command: DeadLettersCommand)
             }
             letters.iter().try_for_each(|letter| show(context, letter))
         }
+        DeadLettersCommand::Redrive(args) => redrive(context, &pipeline, &systems, &args).await,
     }
 }
 
@@ -50,23 +58,72 @@ fn ids(pipeline: &Pipeline, function: Option<&str>) -> Result<Vec<String>, Failu
     Ok(names.into_iter().map(|name| Function::id(&pipeline.name, name)).collect())
 }
 
-fn list(context: &Context, letters: &[DeadLetter], limit: usize) -> Result<(), Failure> {
+/// What has become of the letters of each function that is among them.
+async fn standings(
+    pipeline: &Pipeline,
+    systems: &Systems,
+    letters: &[DeadLetter],
+) -> Result<BTreeMap<String, LetterStanding>, Failure> {
+    let mut standings = BTreeMap::new();
+    for name in pipeline.functions.keys() {
+        let id = Function::id(&pipeline.name, name);
+        if letters.iter().any(|letter| letter.function == id) {
+            standings.insert(id, systems.letters_standing(pipeline, name).await?);
+        }
+    }
+    Ok(standings)
+}
+
+fn list(
+    context: &Context,
+    letters: &[DeadLetter],
+    standings: &BTreeMap<String, LetterStanding>,
+    limit: usize,
+) -> Result<(), Failure> {
+    let standing = |letter: &DeadLetter| {
+        let standing = standings.get(&letter.function);
+        standing.map(|standing| (standing.of(&letter.position), standing.refusals(&letter.position)))
+    };
     if context.json {
-        return letters.iter().try_for_each(|letter| context.say(json(letter).to_string()));
+        return letters.iter().try_for_each(|letter| {
+            let mut shown = json(letter);
+            if let Some((redriven, (refusals, last))) = standing(letter) {
+                (shown["state"], shown["refused_again"], shown["last_reason"]) =
+                    (json!(state(redriven)), json!(refusals), json!(last));
+            }
+            context.say(shown.to_string())
+        });
     }
     if letters.is_empty() {
         return context.say("no dead letters");
     }
-    let mut grid = Grid::new(&["position", "function", "time", "reason"]);
+    let mut grid = Grid::new(&["position", "function", "time", "state", "reason"]);
     for letter in letters {
         let (position, function) = (letter.position.to_string(), letter.function.clone());
-        grid.row([position, function, time(letter.timestamp_ms), printable_lines(&letter.reason)]);
+        let (state, reason) = match standing(letter) {
+            Some((redriven, (0, _))) => (state(redriven).to_owned(), letter.reason.as_str()),
+            Some((redriven, (times, last))) => {
+                (format!("{}, refused {times}× again", state(redriven)), last.unwrap_or(&letter.reason))
+            }
+            None => (String::new(), letter.reason.as_str()),
+        };
+        grid.row([position, function, time(letter.timestamp_ms), state, printable_lines(reason)]);
     }
     grid.lines("", false).iter().try_for_each(|line| context.say(line))?;
     if letters.len() == limit {
         eprintln!("the newest {}; `--limit` shows more", counted(limit as u64, "letter"));
     }
     Ok(())
+}
+
+/// What has become of a letter, in a word.
+fn state(redriven: Redriven) -> &'static str {
+    match redriven {
+        Redriven::Open => "open",
+        Redriven::Unsettled => "in flight",
+        Redriven::Chosen => "redriving",
+        Redriven::Done => "redriven",
+    }
 }
 
 fn show(context: &Context, letter: &DeadLetter) -> Result<(), Failure> {

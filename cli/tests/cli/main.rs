@@ -8,6 +8,7 @@ mod partitions;
 mod preview;
 mod produce;
 mod rebuild;
+mod redrive;
 mod start;
 mod ways;
 

@@ -13,6 +13,7 @@ mod options;
 pub(crate) mod pass;
 pub(crate) mod query;
 mod records;
+mod redriven;
 mod report;
 mod scope;
 mod select;
@@ -115,8 +116,9 @@ pub async fn audit_part(
         limit: options.limit,
         ..AuditReport::default()
     };
+    let standing = systems.standing_at(pipeline, &id, report.fences.clone()).await?;
     // Letters are read after the fences: a letter is durable before its fence moves.
-    let letters = Arc::new(Letters::of(dead_letters.as_ref(), &id).await?);
+    let letters = Arc::new(Letters::of(dead_letters.as_ref(), &id, &standing).await?);
     report.notes.extend(note_plan(&Ownership::of(pipeline, name, &plan), sink.as_ref()).await?);
     report.notes.extend(note_references(pipeline, declared));
     report.notes.extend(note_unfenced(pipeline, reading, source.as_ref(), &report.fences).await?);

@@ -5,6 +5,8 @@ use std::{
 
 use millstream_core::{DeadLetters, Error, Position, Result, TopicPartition};
 
+use crate::{LetterStanding, Redriven};
+
 /// The largest number of dead letters in an audit: their positions are held in memory.
 const MAX_LETTERS: usize = 10_000_000;
 
@@ -12,6 +14,8 @@ const MAX_LETTERS: usize = 10_000_000;
 #[derive(Default)]
 pub(crate) struct Letters {
     offsets: HashMap<TopicPartition, HashSet<i64>>,
+    /// Those whose records have been redriven, and are in the table.
+    redriven: HashMap<TopicPartition, HashSet<i64>>,
     count: usize,
     judged: Mutex<BTreeMap<Position, Judged>>,
 }
@@ -27,9 +31,9 @@ pub(crate) enum Judged {
 }
 
 impl Letters {
-    pub(crate) async fn of(kept: &dyn DeadLetters, function: &str) -> Result<Self> {
+    pub(crate) async fn of(kept: &dyn DeadLetters, function: &str, standing: &LetterStanding) -> Result<Self> {
         let mut letters = Self::default();
-        kept.positions(function, &mut |position| letters.add(position)).await?;
+        kept.positions(function, &mut |position| letters.add(position, standing)).await?;
         match letters.count {
             0..=MAX_LETTERS => Ok(letters),
             count => Err(Error::stop(format!(
@@ -44,11 +48,21 @@ impl Letters {
         self.judged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&mut self, Position { partition, offset }: Position) {
+    fn add(&mut self, position: Position, standing: &LetterStanding) {
+        let offsets = match standing.of(&position) {
+            Redriven::Done => &mut self.redriven,
+            _ => &mut self.offsets,
+        };
+        let Position { partition, offset } = position;
         // Beyond the limit they are only counted.
-        if self.count >= MAX_LETTERS || self.offsets.entry(partition).or_default().insert(offset) {
+        if self.count >= MAX_LETTERS || offsets.entry(partition).or_default().insert(offset) {
             self.count += 1;
         }
+    }
+
+    /// The offsets of a partition whose records have been redriven.
+    pub(crate) fn redriven(&self, partition: &TopicPartition) -> Option<&HashSet<i64>> {
+        self.redriven.get(partition)
     }
 
     pub(crate) fn contains(&self, partition: &TopicPartition, offset: i64) -> bool {

@@ -263,26 +263,40 @@ impl Systems {
     pub(crate) fn assemble(&self, pipeline: &Pipeline, name: &str, id: String, plan: FunctionPlan) -> Result<Function> {
         let declared = &pipeline.functions[name];
         let reading = declared.reading().ok_or_else(|| NotRunnable { function: name.to_owned() })?;
-        let FunctionPlan { planned, decoders, references } = plan;
-        let runner = Runner::new(Parts {
-            function: id.clone(),
-            decoders,
-            hops: pipeline.hops(),
-            transform: planned.transform,
-            sink: self.sink(&id, &declared.into, planned.table.clone())?,
-            dead_letters: self.dead_letters(pipeline),
-            log: self.source(),
-            start: reading.start,
-            on_gap: reading.on_gap,
-            timeliness: timeliness(reading),
-            limits: reading.batch,
-        });
+        let (table, references) = (plan.planned.table.clone(), plan.references.clone());
+        let runner = Runner::new(self.parts(pipeline, name, id.clone(), plan)?);
         let group = if self.connections.log_is_connected() {
             format!("{}{id}", self.connections.group_prefix)
         } else {
             id.clone()
         };
-        Ok(Function::new(pipeline, reading, (id, group), Arc::new(runner), planned.table, references))
+        Ok(Function::new(pipeline, reading, (id, group), Arc::new(runner), table, references))
+    }
+
+    /// The parts of a function's runner.
+    pub(crate) fn parts(&self, pipeline: &Pipeline, name: &str, id: String, plan: FunctionPlan) -> Result<Parts> {
+        let declared = &pipeline.functions[name];
+        let reading = declared.reading().ok_or_else(|| NotRunnable { function: name.to_owned() })?;
+        let FunctionPlan { planned, decoders, .. } = plan;
+        Ok(Parts {
+            decoders,
+            hops: pipeline.hops(),
+            transform: planned.transform,
+            sink: self.sink(&id, &declared.into, planned.table)?,
+            function: id,
+            dead_letters: self.dead_letters(pipeline),
+            log: self.source(),
+            start: reading.start,
+            on_gap: reading.on_gap,
+            timeliness: timeliness(reading),
+            stops_when_refused: true,
+            limits: reading.batch,
+        })
+    }
+
+    /// The log, with all that it can do.
+    pub(crate) fn log_store(&self) -> Arc<dyn LogStore> {
+        Arc::clone(&self.log)
     }
 
     /// May missing topics and tables be created?

@@ -56,6 +56,22 @@ pub trait DeadLetters: Send + Sync {
     /// The letters of the record at `position`: of one function, or of each that could not process it.
     async fn find(&self, function: Option<&str>, position: &Position) -> Result<Vec<DeadLetter>>;
 
+    /// The letters of a function at the first of `positions`, as many as [`MAX_LISTED_BYTES`] hold but always one; and of how
+    /// many positions these are. At some of them there may be no letter. A topic is read from its beginning for this. Called
+    /// when letters are redriven.
+    async fn fetch(&self, function: &str, positions: &[Position]) -> Result<(Vec<DeadLetter>, usize)> {
+        let (mut letters, mut bytes) = (Vec::new(), 0);
+        for (at, position) in positions.iter().enumerate() {
+            let found = self.find(Some(function), position).await?;
+            bytes += found.iter().map(DeadLetter::bytes).sum::<usize>();
+            if bytes > MAX_LISTED_BYTES && !letters.is_empty() {
+                return Ok((letters, at));
+            }
+            letters.extend(found);
+        }
+        Ok((letters, positions.len()))
+    }
+
     /// How many letters of a function there are; `None` from a place where all of them would have to be read for it. Called
     /// by the live view of `millstream dev`.
     async fn count(&self, _function: &str) -> Result<Option<u64>> {

@@ -51,7 +51,7 @@ pub use lineage::{Lineage, SOURCE_HEADER};
 pub use log::{Handler, Limits, Log, NewRecord, Producer, Source, Subscription, TopicInfo, Topics, Watermarks};
 pub use owner::{Claim, Holding, Owner, OwnerRecord, Rows, fences_of_both, term_ended};
 pub use partitioner::partition_of;
-pub use position::{Position, TopicPartition};
+pub use position::{FIRST_REDRIVE, Position, TopicPartition};
 pub use replace::{CatchUp, REBUILD_SUFFIX, Replace, Replaced, Replacement, reached, reached_text};
 pub use retries::Retries;
 pub use settings::{Compression, Late, OnGap, Start, Tombstones};

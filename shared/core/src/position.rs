@@ -2,6 +2,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// Generations above this number are no incarnations of a topic, but selections of its dead letters that are redriven. So
+/// their fences stand beside the function's own, and their rows have the topic and the offsets of their records.
+pub const FIRST_REDRIVE: u32 = 1_000_000_000;
+
 /// A partition of one generation of a topic: the unit that a fence is kept for.
 ///
 /// The *generation* is a number in the pipeline file. The user raises it when a topic is deleted and re-created, so that
@@ -20,6 +24,11 @@ impl TopicPartition {
     /// A partition by its parts.
     pub fn new(topic: impl Into<String>, generation: u32, partition: i32) -> Self {
         Self { topic: topic.into(), generation, partition }
+    }
+
+    /// Does it hold dead letters that are redriven?
+    pub fn is_redrive(&self) -> bool {
+        self.generation > FIRST_REDRIVE
     }
 
     /// The record at `offset` of this partition.

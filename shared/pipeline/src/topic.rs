@@ -1,5 +1,5 @@
 use arrow::datatypes::{DataType, SchemaRef};
-use millstream_core::{Compression, Tombstones};
+use millstream_core::{Compression, FIRST_REDRIVE, Tombstones};
 
 use crate::{
     diagnostic::{Report, list_allowed},
@@ -60,7 +60,7 @@ pub(crate) static TOPIC: Mapping = Mapping {
         },
         Field {
             name: "generation",
-            shape: Shape::Integer(1..=u32::MAX as i64),
+            shape: Shape::Integer(1..=FIRST_REDRIVE as i64),
             presence: Presence::Default("1"),
             doc: "Raise it when the topic was deleted and re-created: its offsets start at 0 again.",
         },

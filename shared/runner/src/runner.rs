@@ -47,6 +47,9 @@ pub struct Parts {
     pub on_gap: OnGap,
     /// Which events are late, and which are too far ahead.
     pub timeliness: Timeliness,
+    /// Does the function stop when it refuses nearly all records, since the mistake must then be in its file? Not when dead
+    /// letters are redriven.
+    pub stops_when_refused: bool,
     /// How much of a gap is healed at a time (`max_records` and `max_bytes`).
     pub limits: Limits,
 }
@@ -190,7 +193,10 @@ impl Runner {
         let without_rows = done.rows.iter().all(|rows| rows.num_rows() == 0);
         let _in_flight = match done.bad.first() {
             Some(first) => {
-                let in_flight = self.known.check(work, done.outcome, first)?;
+                let in_flight = match self.parts.stops_when_refused {
+                    true => self.known.check(work, done.outcome, first)?,
+                    false => None,
+                };
                 self.keep_letters(work, &done.bad).await?;
                 in_flight
             }

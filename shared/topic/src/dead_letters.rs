@@ -1,4 +1,9 @@
-use std::{cmp::Reverse, collections::HashSet, ops::Range, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use arrow::array::Array;
 use async_trait::async_trait;
@@ -82,6 +87,30 @@ impl<L: Log + Producer + ?Sized> DeadLetters for TopicDeadLetters<L> {
         };
         self.visit_all(&mut keep).await?;
         Ok(found)
+    }
+
+    async fn fetch(&self, function: &str, positions: &[Position]) -> Result<(Vec<DeadLetter>, usize)> {
+        let places: HashMap<&Position, usize> =
+            positions.iter().enumerate().map(|(at, position)| (position, at)).collect();
+        let (mut found, mut bytes, mut end) = (BTreeMap::new(), 0, positions.len());
+        let mut keep = |entry: Entry| match entry {
+            Entry::Kept(letter) if letter.function == function => {
+                let Some(place) = places.get(&letter.position).copied().filter(|place| *place < end) else { return };
+                bytes += letter.bytes();
+                bytes -= found.insert(place, letter).as_ref().map_or(0, DeadLetter::bytes);
+                while bytes > MAX_LISTED_BYTES && found.len() > 1 {
+                    let Some((place, letter)) = found.pop_last() else { break };
+                    (end, bytes) = (place, bytes - letter.bytes());
+                }
+            }
+            Entry::Removed(of, at) if of == function => {
+                let removed = places.get(&at).and_then(|place| found.remove(place));
+                bytes -= removed.as_ref().map_or(0, DeadLetter::bytes);
+            }
+            _ => {}
+        };
+        self.visit_all(&mut keep).await?;
+        Ok((found.into_values().collect(), end))
     }
 
     async fn copy(&self, from: &str, to: &str) -> Result<()> {

@@ -17,9 +17,11 @@ mod dead_letters;
 mod kept;
 mod newest;
 mod record;
+mod redrives;
 mod rows;
 mod scan;
 mod sink;
 
 pub use dead_letters::TopicDeadLetters;
+pub use redrives::{MAX_SELECTED, Redriven, Redrives, RedrivesSaid, RedrivesTopic, Selection};
 pub use sink::{FencesTopic, Key, Shape, Texts, TopicSink};

@@ -17,6 +17,7 @@ mod kills;
 mod log;
 mod outage;
 mod rebuilds;
+mod redrives;
 mod rolling;
 mod swaps;
 mod trouble;

@@ -178,7 +178,7 @@ pub(super) fn write_statement(scene: &Scene, number: usize) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the edge: a longer run is asked for by the environment")]
-fn number_of_kills() -> usize {
+pub(super) fn number_of_kills() -> usize {
     std::env::var("MILLSTREAM_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
 }
 

@@ -11,12 +11,13 @@ use std::{
 
 use arrow::{
     array::{RecordBatch, UInt64Array},
-    compute::take_record_batch,
+    compute::{concat_batches, take_record_batch},
 };
 use millstream_core::{Batch, Error, Limits, Result, Source, TopicPartition};
 use millstream_sql::LogRows;
 
 use super::{
+    encoder::internal,
     hops::Hops,
     input::{Input, Seen},
     judges::Judges,
@@ -134,9 +135,13 @@ impl Pass {
         let decoder = self.judges.decoders.get(&batch.partition().topic);
         let decoder = decoder.ok_or_else(|| Error::stop(format!("internal: no decoder for {}", batch.partition())))?;
         let decoded = decode(decoder.as_ref(), batch)?.only(sent_first)?;
+        let (redriven, decoded) = self.split_redriven(batch, decoded, counts)?;
         let (timely, newest_us) = self.judges.timeliness.split(decoded, batch, newest_us)?;
-        let decoded = self.without_letters(batch, timely, counts).await?;
-        let rows = decoded.rows;
+        let rows = self.without_letters(batch, timely, counts).await?.rows;
+        let rows = match redriven {
+            Some(redriven) => concat_batches(&rows.schema(), [&rows, &redriven]).map_err(internal)?,
+            None => rows,
+        };
         Ok((if self.reversed { reversed(&rows)? } else { rows }, newest_us))
     }
 

@@ -70,7 +70,8 @@ pub(super) fn known_fences(
     fences: &[(TopicPartition, Fence)],
 ) -> (Vec<(TopicPartition, Fence)>, Vec<String>) {
     let (mut known, mut gone) = (Vec::new(), Vec::new());
-    for (partition, fence) in fences {
+    // Fences of redrives speak of records that those of their partition speak of too.
+    for (partition, fence) in fences.iter().filter(|(partition, _)| !partition.is_redrive()) {
         let current =
             pipeline.topics.get(&partition.topic).filter(|_| reading.topics().any(|topic| *topic == partition.topic));
         let what = match current {

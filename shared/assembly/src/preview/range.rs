@@ -54,7 +54,9 @@ pub(super) async fn ranges(
         let topic = reading.topics().find(|topic| **topic == fenced.topic);
         topic.is_some_and(|topic| is_of(fenced, topic, pipeline.topics[topic].generation))
     };
-    let gone = fences.iter().filter(|(fenced, fence)| !is_read(fenced) && fence.next_offset > fence.start_offset);
+    let gone = fences
+        .iter()
+        .filter(|(fenced, fence)| !is_read(fenced) && !fenced.is_redrive() && fence.next_offset > fence.start_offset);
     let gone: Vec<String> = gone.map(|(fenced, _)| fenced.to_string()).collect();
     if !gone.is_empty() {
         notes.push(format!("the table also holds data of {}, which the statement doesn't read", gone.join(", ")));

@@ -1,16 +1,17 @@
 //! Reads the log into the new table, until that one can take the old one's place.
 
-use std::{collections::HashMap, future::Future, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
 
-use millstream_core::{CatchUp, Error, Fence, OwnerRecord, Replaced, Result, Retries, TopicPartition};
+use millstream_core::{CatchUp, Error, Fence, OwnerRecord, Replaced, Result, TopicPartition};
 
 use super::{
     Rebuild,
     staging::has_taken_place,
     tries::{GaveUp, MAX_TRIES, Tries},
 };
+use crate::patience::patiently;
 
 /// How far a rebuild is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -188,18 +189,4 @@ const MAX_PAUSE_S: f64 = 60.0;
 
 fn count(from: i64, to: i64) -> u64 {
     to.saturating_sub(from).max(0).unsigned_abs()
-}
-
-/// Calls again while the error is transient, for as long as the stream host would.
-pub(super) async fn patiently<T, F: Future<Output = Result<T>>>(call: impl FnMut() -> F) -> Result<T> {
-    let wait = |attempt, error: &Error, pause| {
-        if Retries::is_logged(attempt) {
-            tracing::warn!(attempt, "rebuild: retrying: {error}");
-        }
-        async move {
-            tokio::time::sleep(pause).await;
-            true
-        }
-    };
-    Retries::default().call(call, wait).await
 }

@@ -61,7 +61,12 @@ impl Rebuild {
     /// What went into the table from topics that have been re-created since.
     fn earlier_generations(&self) -> impl Iterator<Item = (&TopicPartition, Range<i64>)> {
         let is_earlier = |at: &TopicPartition| {
-            self.replacement.topics.iter().any(|(topic, generation)| *topic == at.topic && *generation != at.generation)
+            !at.is_redrive()
+                && self
+                    .replacement
+                    .topics
+                    .iter()
+                    .any(|(topic, generation)| *topic == at.topic && *generation != at.generation)
         };
         let read = self.old.iter().filter(move |(at, fence)| is_earlier(at) && fence.next_offset > fence.start_offset);
         read.map(|(at, fence)| (at, fence.start_offset..fence.next_offset))

@@ -1,6 +1,7 @@
 use millstream_core::{Claim, Error, Holding, OwnerRecord, REBUILD_SUFFIX, Result, Rows, TopicPartition};
 
-use super::{Rebuild, fill::patiently};
+use super::Rebuild;
+use crate::patience::patiently;
 
 /// How a rebuild begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

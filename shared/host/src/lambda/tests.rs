@@ -107,6 +107,7 @@ fn real(start: Start) -> (MemoryLog, Arc<MemorySink>, Runner) {
         start,
         on_gap: OnGap::Heal,
         timeliness: Timeliness::default(),
+        stops_when_refused: true,
         limits: LIMITS,
     });
     (log, sink, runner)

@@ -122,6 +122,7 @@ impl World {
                 late: declared.late,
                 lateness_ms: declared.lateness_ms,
             },
+            stops_when_refused: true,
             limits: Limits { max_records: declared.max_records, max_bytes: 1 << 20, max_wait_ms: 0 },
         });
         Member { runner, sink }

@@ -50,6 +50,28 @@ pub(super) async fn a_listing_is_of_the_newest(letters: &dyn DeadLetters) {
     assert_eq!(newest, [letter("others", 2_499)]);
 }
 
+pub(super) async fn letters_are_fetched_by_their_positions(letters: &dyn DeadLetters) {
+    letters.put(&[letter("fetch", 3), letter("fetch", 5), letter("fetch", 9), letter("other", 4)]).await.unwrap();
+    letters.put(&[letter("fetch", 5)]).await.unwrap();
+    letters.remove("suite.fetch", &[letter("fetch", 9).position]).await.unwrap();
+    let positions = |offsets: &[i64]| offsets.iter().map(|offset| letter("", *offset).position).collect::<Vec<_>>();
+    let (fetched, looked_at) = letters.fetch("suite.fetch", &positions(&[2, 3, 4, 5, 9])).await.unwrap();
+    assert_eq!((fetched, looked_at), (vec![letter("fetch", 3), letter("fetch", 5)], 5));
+    assert_eq!(letters.fetch("suite.fetch", &[]).await.unwrap(), (vec![], 0));
+    // No more than fit in memory, in the order that was asked for.
+    let large =
+        |offset| DeadLetter { value: Some(vec![b'x'; 800_000]), value_bytes: 800_000, ..letter("large", offset) };
+    for offset in (0..100).rev() {
+        letters.put(&[large(offset)]).await.unwrap();
+    }
+    let wanted = positions(&(0..100).collect::<Vec<_>>());
+    let (fetched, looked_at) = letters.fetch("suite.large", &wanted).await.unwrap();
+    assert_eq!((fetched.len(), fetched[0].position.offset), (looked_at, 0));
+    assert!((80..100).contains(&looked_at), "{looked_at}");
+    let (rest, _) = letters.fetch("suite.large", &wanted[looked_at..]).await.unwrap();
+    assert_eq!(rest.len(), 100 - looked_at);
+}
+
 pub(super) async fn a_letter_is_found_by_its_position(letters: &dyn DeadLetters) {
     letters.put(&[letter("find", 70_001), letter("found", 70_001), letter("found", 70_002)]).await.unwrap();
     let position = letter("", 70_001).position;

@@ -127,6 +127,7 @@ macro_rules! dead_letter_tests {
                 a_letter_that_comes_twice_is_one,
                 a_listing_is_of_the_newest,
                 a_letter_is_found_by_its_position,
+                letters_are_fetched_by_their_positions,
                 large_letters_and_no_listing_without_end,
                 every_position_is_visited,
                 copies_stand_under_both_functions,

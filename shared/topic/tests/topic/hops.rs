@@ -67,6 +67,7 @@ fn runner(log: &MemoryLog, name: &str, from: &str, sink: Arc<dyn Sink>, max_reco
         start: Start::Earliest,
         on_gap: OnGap::Heal,
         timeliness: LATE,
+        stops_when_refused: true,
         limits: Limits { max_records, max_bytes: 1 << 20, max_wait_ms: 0 },
     })
 }
