@@ -20,6 +20,8 @@ pub struct Setting<'a> {
     pub create: bool,
     /// Does `flow` read what two functions, `clean` and `route`, make of the topic's records?
     pub hops: bool,
+    /// From which lateness on `flow` refuses events; `None` merges all.
+    pub lateness: Option<&'a str>,
 }
 
 impl Default for Setting<'_> {
@@ -33,6 +35,7 @@ impl Default for Setting<'_> {
             max_records: 5_000,
             create: true,
             hops: false,
+            lateness: None,
         }
     }
 }
@@ -83,6 +86,9 @@ pub(crate) fn pipeline_text(name: &str, topic: &str, setting: &Setting<'_>) -> S
     let (hops, read) =
         if setting.hops { (hops(topic, *max_records), format!("{topic}.routed")) } else { Default::default() };
     let read = if setting.hops { &read } else { topic };
+    let late = setting
+        .lateness
+        .map_or_else(String::new, |lateness| format!("    late: dead-letter\n    lateness: {lateness}\n"));
     let fields = FIELDS;
     let between = if setting.hops { between(topic) } else { String::new() };
     format!(
@@ -101,7 +107,7 @@ topics:
              sum(amount) AS batch_value, count(*) AS transactions
       FROM \"{read}\" GROUP BY 1, 2, 3
     into: postgres.flow_{name}
-    batch: {{ max_records: {max_records}, max_wait: 20ms }}
+{late}    batch: {{ max_records: {max_records}, max_wait: 20ms }}
   archive:
     uses: archive
     from: {topic}

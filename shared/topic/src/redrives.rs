@@ -5,7 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use millstream_core::{Error, FIRST_REDRIVE, Limits, Log, NewRecord, Position, Producer, Result, TopicPartition};
+use millstream_core::{
+    DeadLetter, Error, FIRST_REDRIVE, Limits, Log, NewRecord, Position, Producer, Result, TopicPartition,
+};
 use serde::{Deserialize, Serialize};
 
 /// The most letters of one selection: its record must fit a topic with Kafka's own limit (1 MiB).
@@ -234,22 +236,32 @@ impl<L: Log + Producer + ?Sized> RedrivesTopic<L> {
     /// # Errors
     /// Those of the log.
     pub async fn select(&self, function: &str, selection: Selection) -> Result<()> {
-        self.put(function, Said::Selected(selection)).await
+        self.put(vec![Entry { function: function.to_owned(), said: Said::Selected(selection) }]).await
     }
 
-    /// Keeps that a record of a selection was refused again: durable before the fence of the selection moves past it.
+    /// Keeps that records of selections were refused again: letters whose positions are in the generation of a selection's
+    /// fences. Durable before the fence moves past them.
     ///
     /// # Errors
     /// Those of the log.
-    pub async fn refuse(&self, function: &str, number: u32, partition: i32, offset: i64, reason: &str) -> Result<()> {
-        self.put(function, Said::Refused { number, partition, offset, reason: reason.to_owned() }).await
+    pub async fn refuse(&self, letters: &[DeadLetter]) -> Result<()> {
+        let entry = |letter: &DeadLetter| {
+            let Position { partition: at, offset } = &letter.position;
+            let number = at.generation.saturating_sub(FIRST_REDRIVE);
+            let (partition, offset, reason) = (at.partition, *offset, letter.reason.clone());
+            Entry { function: letter.function.clone(), said: Said::Refused { number, partition, offset, reason } }
+        };
+        self.put(letters.iter().map(entry).collect()).await
     }
 
-    async fn put(&self, function: &str, said: Said) -> Result<()> {
-        let entry = Entry { function: function.to_owned(), said };
-        let value = serde_json::to_vec(&entry).map_err(|error| Error::stop("internal: a redrive").caused_by(error))?;
-        let record = NewRecord { value: Some(value), partition: Some(0), ..NewRecord::default() };
-        self.log.send(&self.topic, vec![record]).await.map(drop)
+    async fn put(&self, entries: Vec<Entry>) -> Result<()> {
+        let record = |entry| {
+            let value =
+                serde_json::to_vec(&entry).map_err(|error| Error::stop("internal: a redrive").caused_by(error))?;
+            Ok(NewRecord { value: Some(value), partition: Some(0), ..NewRecord::default() })
+        };
+        let records = entries.into_iter().map(record).collect::<Result<_>>()?;
+        self.log.send(&self.topic, records).await.map(drop)
     }
 }
 

@@ -1,12 +1,10 @@
 //! SIGKILL at random moments of redrives and of the function, while records are produced of which many are late.
 
 use std::{
-    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use millstream_pipeline::Pipeline;
 use millstream_tests::{Child, Flow, PATIENCE, Scene, Setting, Store, bank};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -28,12 +26,12 @@ async fn redrives_are_killed_under_load_with_everything_embedded() {
 }
 
 async fn killed(store: Store, seed: u64) {
-    let scene = Scene::new(Setting { name: "redrives", store, max_records: 500, ..Setting::default() }).await;
-    let (folder, pipeline) = write_late(&scene);
+    let setting = Setting { name: "redrives", store, max_records: 500, lateness: Some("4s"), ..Setting::default() };
+    let scene = Scene::new(setting).await;
     let mut written = scene.write(bank::transactions_with_bad(seed, BEFORE, 50)).await;
     let (done, mut random) = (AtomicBool::new(false), StdRng::seed_from_u64(seed));
-    let path = folder.display().to_string();
-    let start = || Child::start("aggregate", &scene, "flow", &[("MILLSTREAM_PIPELINE", path.clone())]);
+    let start = || Child::start("aggregate", &scene, "flow", &[]);
+    let path = scene.folder().display().to_string();
     let redrive = || Child::run("millstream", &["dead-letters", "redrive", "flow", "-p", &path], &scene, &[]);
     let (more, mut function) = tokio::join!(scene.write_until(&done, seed, FLOW), async {
         let mut function = start();
@@ -67,22 +65,5 @@ async fn killed(store: Store, seed: u64) {
     eprintln!("{late} late records of {} were redriven", written.records.len());
     assert!(late > 100, "there was little to redrive: {late}");
     bank::assert_same(&scene.table().await, &written.sums(), "after the redrives");
-    let report = millstream_assembly::audit(&scene.systems, &pipeline, "flow").await.unwrap();
-    assert!(report.is_clean(), "{report:?}");
-}
-
-/// The scene's pipeline, with a function that refuses late events.
-fn write_late(scene: &Scene) -> (PathBuf, Pipeline) {
-    let text = std::fs::read_to_string(scene.folder().join("pipeline.yaml")).unwrap();
-    let late = text.replacen(
-        "    into: postgres.flow",
-        "    late: dead-letter\n    lateness: 2500ms\n    into: postgres.flow",
-        1,
-    );
-    assert_ne!(late, text);
-    let folder = scene.folder().join("late");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("pipeline.yaml"), late).unwrap();
-    let pipeline = Pipeline::load(&folder).unwrap();
-    (folder, pipeline)
+    scene.assert_audited("after the redrives").await;
 }

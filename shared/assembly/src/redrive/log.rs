@@ -21,6 +21,18 @@ pub(super) struct LettersLog {
     redrives: Arc<RedrivesTopic<dyn LogStore>>,
     function: String,
     held: Mutex<Option<Arc<Held>>>,
+    fetched: Mutex<Fetched>,
+}
+
+/// How many letters are fetched at once: a topic of letters is read from its beginning for that.
+const FETCHED: usize = 20_000;
+
+/// Letters that have been read, all of a partition with offsets in a range.
+#[derive(Default)]
+struct Fetched {
+    partition: Option<TopicPartition>,
+    offsets: Range<i64>,
+    letters: Arc<Vec<DeadLetter>>,
 }
 
 /// A selection, and what was refused again of it: that isn't tried twice, for its fence may not have passed it yet.
@@ -36,7 +48,7 @@ impl LettersLog {
         redrives: Arc<RedrivesTopic<dyn LogStore>>,
         function: String,
     ) -> Self {
-        Self { log, letters, redrives, function, held: Mutex::default() }
+        Self { log, letters, redrives, function, held: Mutex::default(), fetched: Mutex::default() }
     }
 
     pub fn hold(&self, selection: Selection, refused: HashSet<(i32, i64)>) {
@@ -49,6 +61,34 @@ impl LettersLog {
             held.selection.topic == partition.topic && held.selection.generation_of_fences() == partition.generation
         });
         of_it.ok_or_else(|| Error::stop(format!("internal: {partition} is not the selection that is redriven")))
+    }
+
+    /// The `open` letters from `first` on, perhaps with some before them, and the offset up to which they are all.
+    async fn fetched(
+        &self,
+        held: &Held,
+        partition: &TopicPartition,
+        (first, range_end): (i64, i64),
+        open: impl Iterator<Item = i64> + Send,
+    ) -> Result<(Arc<Vec<DeadLetter>>, i64)> {
+        {
+            let fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+            if fetched.partition.as_ref() == Some(partition) && fetched.offsets.contains(&first) {
+                return Ok((Arc::clone(&fetched.letters), fetched.offsets.end));
+            }
+        }
+        let positions: Vec<Position> =
+            open.take(FETCHED).map(|offset| held.selection.position(partition.partition, offset)).collect();
+        let (letters, looked_at) = self.letters.fetch(&self.function, &positions).await?;
+        let end = match (positions.get(looked_at), positions.last()) {
+            (Some(next), _) => next.offset,
+            (None, Some(last)) if positions.len() == FETCHED => last.offset + 1,
+            (None, _) => range_end,
+        };
+        let letters = Arc::new(letters);
+        *self.fetched.lock().unwrap_or_else(PoisonError::into_inner) =
+            Fetched { partition: Some(partition.clone()), offsets: first..end, letters: Arc::clone(&letters) };
+        Ok((letters, end))
     }
 
     /// The record of a letter that doesn't hold it whole; `None` if the log no longer has it.
@@ -91,10 +131,11 @@ impl LettersLog {
         if let Some(found) = found.filter(is_it) {
             return Ok(Some(found));
         }
-        let (number, partition, offset) =
-            (held.selection.number, letter.position.partition.partition, letter.position.offset);
-        let reason = "the letter holds only a part of the record, and the log no longer has it";
-        self.redrives.refuse(&self.function, number, partition, offset, reason).await?;
+        let partition =
+            TopicPartition { generation: held.selection.generation_of_fences(), ..letter.position.partition };
+        let reason = "the letter holds only a part of the record, and the log no longer has it".to_owned();
+        let refused = DeadLetter { position: partition.at(letter.position.offset), reason, ..letter };
+        self.redrives.refuse(&[refused]).await?;
         Ok(None)
     }
 }
@@ -120,23 +161,20 @@ impl Log for LettersLog {
         let held = self.held(partition)?;
         let offsets = held.selection.offsets.get(&partition.partition).map(Vec::as_slice).unwrap_or_default();
         let open = |offset: &&i64| range.contains(*offset) && !held.refused.contains(&(partition.partition, **offset));
-        let wanted = offsets.iter().filter(open).take(limits.max_records.max(1));
-        let positions: Vec<Position> =
-            wanted.map(|offset| held.selection.position(partition.partition, *offset)).collect();
-        let (letters, looked_at) = self.letters.fetch(&self.function, &positions).await?;
-        let mut builder = BatchBuilder::new(partition.clone());
-        let mut end = match positions.get(looked_at) {
-            Some(next) => next.offset,
-            None if positions.len() < limits.max_records.max(1) => range.end,
-            None => positions.last().map_or(range.end, |last| last.offset + 1),
+        let open = offsets.iter().filter(open).copied();
+        let Some(first) = open.clone().next() else {
+            return Ok(BatchBuilder::new(partition.clone()).finish_read(range.start, range.end));
         };
-        for letter in letters {
+        let (letters, known_to) = self.fetched(&held, partition, (first, range.end), open).await?;
+        let (mut builder, mut end) = (BatchBuilder::new(partition.clone()), range.end.min(known_to));
+        let before = letters.partition_point(|letter| letter.position.offset < range.start);
+        for letter in letters[before..].iter().take_while(|letter| letter.position.offset < end) {
             let offset = letter.position.offset;
-            if builder.bytes() >= limits.max_bytes {
+            if builder.len() >= limits.max_records.max(1) || builder.bytes() >= limits.max_bytes {
                 end = offset;
                 break;
             }
-            if let Some(letter) = self.made_whole(letter, &held).await? {
+            if let Some(letter) = self.made_whole(letter.clone(), &held).await? {
                 let headers = letter.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
                 builder.push(offset, letter.timestamp_ms, letter.key.as_deref(), letter.value.as_deref(), headers);
             }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream_core::{DeadLetter, DeadLetters, FIRST_REDRIVE, LogStore, Position, Result};
+use millstream_core::{DeadLetter, DeadLetters, LogStore, Position, Result};
 use millstream_topic::RedrivesTopic;
 
 /// Dead letters of a redrive: a record that is refused again stays the one letter that it is, and that is noted.
@@ -13,12 +13,7 @@ pub(super) struct RefusedAgain {
 #[async_trait]
 impl DeadLetters for RefusedAgain {
     async fn put(&self, letters: &[DeadLetter]) -> Result<()> {
-        for letter in letters {
-            let Position { partition: at, offset } = &letter.position;
-            let number = at.generation.saturating_sub(FIRST_REDRIVE);
-            self.redrives.refuse(&letter.function, number, at.partition, *offset, &letter.reason).await?;
-        }
-        Ok(())
+        self.redrives.refuse(letters).await
     }
 
     async fn list(&self, function: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>> {
