@@ -357,7 +357,8 @@ pub enum DeadLettersCommand {
     /// Bring in the open ones of a function, exactly once, by the function as it is in the pipeline file now
     ///
     /// It ends with the letters that were open when it began. A record that is refused again stays one letter. Events that
-    /// were late are brought in too, unless `--where` leaves them out. After a kill, run it again: it goes on where it was.
+    /// were late are brought in too, unless `--where` leaves them out. After a kill, run it again: it goes on where it was. What
+    /// another one is at, it takes over.
     Redrive(RedriveArgs),
 }
 
@@ -366,7 +367,8 @@ pub enum DeadLettersCommand {
 pub struct RedriveArgs {
     /// The function
     pub function: String,
-    /// Only the letters that meet this condition: SQL over topic, generation, partition, offset, timestamp, key, value, reason
+    /// Only the letters that meet this condition: SQL over topic, generation, partition, offset, timestamp, key, value and
+    /// reason of one letter. Keys and values that are no UTF-8 text are NULL
     #[arg(long = "where", value_name = "SQL")]
     pub only: Option<String>,
     /// Only say which letters would be redriven

@@ -3,7 +3,7 @@ mod redrive;
 use std::collections::BTreeMap;
 
 use arrow::temporal_conversions::timestamp_ms_to_datetime;
-use millstream_assembly::{LetterStanding, Redriven, Systems};
+use millstream_assembly::{LetterStanding, LetterState, Systems};
 use millstream_core::{DeadLetter, Position};
 use millstream_pipeline::{Function, Pipeline};
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ pub(super) async fn dead_letters(context: &Context, command: DeadLettersCommand)
                 Some(_) => store.list(ids.first().map(String::as_str), limit).await?,
                 None => letters::newest(store.as_ref(), |id| ids.iter().any(|ours| ours == id), limit).await?,
             };
-            let standings = standings(&pipeline, &systems, &letters).await?;
+            let standings = standings(&pipeline, &systems, &letters).await;
             list(context, &letters, &standings, limit)
         }
         DeadLettersCommand::Show { position, function } => {
@@ -58,20 +58,20 @@ fn ids(pipeline: &Pipeline, function: Option<&str>) -> Result<Vec<String>, Failu
     Ok(names.into_iter().map(|name| Function::id(&pipeline.name, name)).collect())
 }
 
-/// What has become of the letters of each function that is among them.
-async fn standings(
-    pipeline: &Pipeline,
-    systems: &Systems,
-    letters: &[DeadLetter],
-) -> Result<BTreeMap<String, LetterStanding>, Failure> {
+/// What has become of the letters of each function that is among them, as far as its sink says it.
+async fn standings(pipeline: &Pipeline, systems: &Systems, letters: &[DeadLetter]) -> BTreeMap<String, LetterStanding> {
     let mut standings = BTreeMap::new();
     for name in pipeline.functions.keys() {
         let id = Function::id(&pipeline.name, name);
-        if letters.iter().any(|letter| letter.function == id) {
-            standings.insert(id, systems.letters_standing(pipeline, name).await?);
+        if letters.iter().all(|letter| letter.function != id) {
+            continue;
+        }
+        match systems.letters_standing(pipeline, name).await {
+            Ok(standing) => drop(standings.insert(id, standing)),
+            Err(error) => eprintln!("warning: which letters of `{name}` were redriven is not known: {error}"),
         }
     }
-    Ok(standings)
+    standings
 }
 
 fn list(
@@ -105,7 +105,7 @@ fn list(
             Some((redriven, (times, last))) => {
                 (format!("{}, refused {times}× again", state(redriven)), last.unwrap_or(&letter.reason))
             }
-            None => (String::new(), letter.reason.as_str()),
+            None => ("unknown".to_owned(), letter.reason.as_str()),
         };
         grid.row([position, function, time(letter.timestamp_ms), state, printable_lines(reason)]);
     }
@@ -117,12 +117,12 @@ fn list(
 }
 
 /// What has become of a letter, in a word.
-fn state(redriven: Redriven) -> &'static str {
-    match redriven {
-        Redriven::Open => "open",
-        Redriven::Unsettled => "in flight",
-        Redriven::Chosen => "redriving",
-        Redriven::Done => "redriven",
+fn state(state: LetterState) -> &'static str {
+    match state {
+        LetterState::Open => "open",
+        LetterState::Unsettled => "in flight",
+        LetterState::Chosen => "redriving",
+        LetterState::Redriven => "redriven",
     }
 }
 

@@ -116,7 +116,7 @@ pub async fn audit_part(
         limit: options.limit,
         ..AuditReport::default()
     };
-    let standing = systems.standing_at(pipeline, &id, report.fences.clone()).await?;
+    let standing = systems.standing_at(pipeline, &id, &report.fences).await?;
     // Letters are read after the fences: a letter is durable before its fence moves.
     let letters = Arc::new(Letters::of(dead_letters.as_ref(), &id, &standing).await?);
     report.notes.extend(note_plan(&Ownership::of(pipeline, name, &plan), sink.as_ref()).await?);

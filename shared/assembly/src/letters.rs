@@ -5,7 +5,7 @@ use std::{
 
 use millstream_core::{DeadLetters, Error, Position, Result, TopicPartition};
 
-use crate::{LetterStanding, Redriven};
+use crate::{LetterStanding, LetterState};
 
 /// The largest number of dead letters in an audit: their positions are held in memory.
 const MAX_LETTERS: usize = 10_000_000;
@@ -50,7 +50,7 @@ impl Letters {
 
     fn add(&mut self, position: Position, standing: &LetterStanding) {
         let offsets = match standing.of(&position) {
-            Redriven::Done => &mut self.redriven,
+            LetterState::Redriven => &mut self.redriven,
             _ => &mut self.offsets,
         };
         let Position { partition, offset } = position;

@@ -71,7 +71,7 @@ pub use plan::{FunctionPlan, plan_function};
 pub use preview::{Change, Changes, Preview, PreviewOptions, preview};
 pub use ready::Ready;
 pub use rebuild::{Begun, ReadRange, Rebuild, RebuildProgress, beside};
-pub use redrive::{LetterStanding, RedriveOptions, Redriven, Redrove};
+pub use redrive::{LetterStanding, LetterState, RedriveOptions, Redrove};
 pub use rows::{text, texts};
 pub use said::require_said;
 pub use systems::{Systems, dead_letter_topic};

@@ -13,9 +13,9 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 use millstream_core::{Error, Fence, Late, Limits, Log as _, LogStore, Result, Start, TopicPartition};
 use millstream_pipeline::{Function as Declared, Pipeline};
 use millstream_runner::{Parts, Runner, Timeliness};
-use millstream_topic::{MAX_SELECTED, RedrivesTopic, Selection};
+use millstream_topic::{CLOSED, MAX_SELECTED, RedrivesTopic, Selection};
 
-pub use self::standing::{LetterStanding, Redriven};
+pub use self::standing::{LetterStanding, LetterState};
 use self::{log::LettersLog, refused::RefusedAgain};
 use crate::{Systems, ownership::Ownership, patience::patiently, plan_function, reference};
 
@@ -33,8 +33,6 @@ pub struct RedriveOptions {
 pub struct Redrove {
     /// Letters that were open and are chosen.
     pub chosen: u64,
-    /// Letters that an earlier redrive had chosen and not brought in; they are done first.
-    pub left: u64,
     /// Letters whose records the function has not passed yet: it may still write them itself, so they wait.
     pub unsettled: u64,
     /// Open letters that the condition leaves out.
@@ -59,6 +57,7 @@ impl Systems {
     /// # Errors
     /// Those of [`Systems::redrive`].
     pub async fn plan_redrive(&self, pipeline: &Pipeline, name: &str, options: &RedriveOptions) -> Result<Redrove> {
+        self.check_rebuild(pipeline, name).await?;
         let standing = self.letters_standing(pipeline, name).await?;
         let (_, planned) = self.choose(pipeline, name, &standing, options).await?;
         Ok(planned)
@@ -66,7 +65,7 @@ impl Systems {
 
     /// Brings in the dead letters of a function that are open now, with the plan of the pipeline file, and ends there. A
     /// record that is refused again stays one letter. Events that were late are brought in too: whoever redrives them has
-    /// decided that. First it finishes what an earlier redrive was ended in.
+    /// decided that. What another redrive has left, or is at, it takes over: that one ends.
     ///
     /// # Errors
     /// `Stop` when the pipeline file is wrong, the table is not what its plan has filled, the condition can't be computed, or a
@@ -78,23 +77,37 @@ impl Systems {
         options: &RedriveOptions,
         told: ToldRedrive<'_>,
     ) -> Result<Redrove> {
-        let mut redrive = Redrive::open(self, pipeline, name, options.rate).await?;
-        let standing = redrive.standing().await?;
-        let (chosen, mut done) = self.choose(pipeline, name, &standing, options).await?;
-        let total = done.chosen + done.left;
-        let unfinished: Vec<_> = standing.unfinished().cloned().collect();
-        for selection in unfinished {
-            redrive.bring_in(&selection, &mut done, &mut |tried| told(tried, total)).await?;
+        let redrive = Redrive::open(self, pipeline, name, options.rate).await?;
+        for partition in redrive.standing().await?.redrives.unfinished() {
+            patiently(|| redrive.close(&partition)).await?;
         }
+        let (chosen, mut done) = self.choose(pipeline, name, &redrive.standing().await?, options).await?;
         for ((topic, generation), offsets) in chosen {
-            for offsets in pieces(offsets) {
-                let selection = redrive.select(&topic, generation, offsets).await?;
-                redrive.bring_in(&selection, &mut done, &mut |tried| told(tried, total)).await?;
+            for mut offsets in pieces(offsets) {
+                for _ in 0..MAX_TRIES {
+                    let Some(selection) = redrive.select(&topic, generation, &mut offsets).await? else { break };
+                    redrive.bring_in(&selection, &mut done, told).await?;
+                }
             }
         }
         Ok(done)
     }
+
+    /// `Stop` if a rebuild has taken the table's place, and has not sorted the letters yet: those of records that are rows now
+    /// are still there.
+    async fn check_rebuild(&self, pipeline: &Pipeline, name: &str) -> Result<()> {
+        if self.has_letters_to_sort(pipeline, name).await? {
+            return Err(Error::stop(format!(
+                "a rebuild of {} has not sorted the dead letters yet: run `millstream rebuild {name}` first, which finishes it",
+                pipeline.functions[name].into
+            )));
+        }
+        Ok(())
+    }
 }
+
+/// How many times letters are chosen of which other commands have chosen some at the same time.
+const MAX_TRIES: usize = 10;
 
 /// The offsets of letters by topic, generation and partition.
 type Chosen = BTreeMap<(String, u32), BTreeMap<i32, Vec<i64>>>;
@@ -140,6 +153,7 @@ impl<'a> Redrive<'a> {
         let references = systems.references(pipeline, &plan.references)?;
         let parts = systems.parts(pipeline, name, id.clone(), plan)?;
         systems.claim(pipeline, name, &ownership, parts.sink.as_ref()).await?;
+        systems.check_rebuild(pipeline, name).await?;
         reference::load_all(&references).await?;
         systems.prepare_redrives(pipeline).await?;
         let redrives = systems.redrives_topic(pipeline);
@@ -150,7 +164,7 @@ impl<'a> Redrive<'a> {
             // A letter is of the first of the records that a function has sent again.
             hops: Default::default(),
             log: log.clone(),
-            dead_letters: Arc::new(RefusedAgain { letters, redrives: Arc::clone(&redrives) }),
+            dead_letters: Arc::new(RefusedAgain { letters, log: log.clone() }),
             start: Start::Earliest,
             timeliness: Timeliness { ahead_ms, late: Late::Merge, lateness_ms: 0 },
             stops_when_refused: false,
@@ -164,38 +178,67 @@ impl<'a> Redrive<'a> {
         self.systems.standing_of(self.pipeline, self.name, self.runner.sink().as_ref()).await
     }
 
-    /// Chooses letters: what of them is chosen by this command, and not by another one at the same time.
-    async fn select(&mut self, topic: &str, generation: u32, offsets: BTreeMap<i32, Vec<i64>>) -> Result<Selection> {
-        let before = self.standing().await?;
-        let number = before.newest() + 1;
-        let selection = Selection { number, topic: topic.to_owned(), generation, offsets };
-        // Before the selection is written: one without fences is none.
-        for (partition, offsets) in selection.partitions() {
-            let start = offsets.first().copied().unwrap_or_default();
-            let sink = self.runner.sink();
-            patiently(|| sink.create_fence(&partition, Fence::starting_at(start))).await?;
+    /// Ends a selection that another process has begun: it can't move the fence any more. Its letters above the fence are open
+    /// then.
+    async fn close(&self, partition: &TopicPartition) -> Result<()> {
+        let sink = self.runner.sink();
+        for _ in 0..MAX_TRIES {
+            let Some(fence) = sink.fence(partition).await?.filter(|fence| fence.next_offset != CLOSED) else {
+                return Ok(());
+            };
+            self.redrives.closing(&self.id, partition, fence.next_offset).await?;
+            let closed = Fence { next_offset: CLOSED, ..fence.clone() };
+            match sink.write(partition, &fence, &closed, &[]).await {
+                Err(Error::Fenced { .. }) => {}
+                done => return done,
+            }
         }
-        self.redrives.select(&self.id, selection.clone()).await?;
-        let after = self.standing().await?;
-        let own = after.selections().iter().find(|other| other.number == number && other.is_part_of(&selection));
-        Ok(own.cloned().unwrap_or(Selection { offsets: BTreeMap::new(), ..selection }))
+        Err(Error::retry("another redrive of the same function is under way"))
     }
 
-    /// Brings in what is left of a selection.
-    async fn bring_in(
-        &mut self,
-        selection: &Selection,
-        done: &mut Redrove,
-        told: &mut (dyn FnMut(u64) + Send),
-    ) -> Result<()> {
+    /// Chooses those of the letters that are open, and leaves in `offsets` what another command has chosen meanwhile. `None`
+    /// if there are none.
+    async fn select(
+        &self,
+        topic: &str,
+        generation: u32,
+        offsets: &mut BTreeMap<i32, Vec<i64>>,
+    ) -> Result<Option<Selection>> {
         let before = self.standing().await?;
-        let refused = before.refused_of(selection.number);
-        let left = before.left_of(selection);
-        self.log.hold(selection.clone(), refused);
+        for (partition, offsets) in offsets.iter_mut() {
+            let partition = TopicPartition::new(topic, generation, *partition);
+            offsets.retain(|offset| before.of(&partition.at(*offset)) == LetterState::Open);
+        }
+        offsets.retain(|_, offsets| !offsets.is_empty());
+        if offsets.is_empty() {
+            return Ok(None);
+        }
+        let number = before.redrives.newest() + 1;
+        let selection =
+            Selection { number, topic: topic.to_owned(), generation, offsets: offsets.clone(), written_at: 0 };
+        // Before the selection is written: one without fences is none. All begin at 0, for others may create the same.
+        for (partition, _) in selection.partitions() {
+            let sink = self.runner.sink();
+            patiently(|| sink.create_fence(&partition, Fence::starting_at(0))).await?;
+        }
+        let written_at = self.redrives.select(&self.id, selection.clone()).await?;
+        let after = self.standing().await?;
+        let own = after.redrives.selection(number).filter(|own| Some(own.written_at) == written_at).cloned();
+        let own = own.unwrap_or(Selection { offsets: BTreeMap::new(), ..selection });
+        for (partition, chosen) in &own.offsets {
+            let rest = offsets.entry(*partition).or_default();
+            rest.retain(|offset| chosen.binary_search(offset).is_err());
+        }
+        Ok(Some(own))
+    }
+
+    /// Brings in the letters of a selection that this process has written.
+    async fn bring_in(&self, selection: &Selection, done: &mut Redrove, told: ToldRedrive<'_>) -> Result<()> {
+        self.log.hold(selection.clone());
         let at_once =
             self.rate.map_or(self.limits.max_records, |rate| (rate as usize).clamp(1, self.limits.max_records));
         let limits = Limits { max_records: at_once, ..self.limits };
-        let (already, mut tried) = (done.brought_in + done.refused, 0);
+        let mut tried = done.brought_in + done.refused;
         for (partition, offsets) in selection.partitions() {
             let end = offsets.last().map_or(0, |last| last + 1);
             let mut next = patiently(|| self.runner.start(&partition)).await?;
@@ -204,15 +247,15 @@ impl<'a> Redrive<'a> {
                 next = patiently(|| self.batch(&partition, next..end, limits)).await?;
                 let now = self.runner.stats().records() - records;
                 tried += now;
-                told(already + tried);
+                told(tried.min(done.chosen), done.chosen);
                 if let Some(rate) = self.rate {
                     tokio::time::sleep(Duration::from_secs_f64((now as f64 / rate).min(MAX_PAUSE_S))).await;
                 }
             }
         }
-        let refused = self.standing().await?.refused_since(selection.number, &before) as u64;
+        let (brought_in, refused) = self.standing().await?.redrives.outcome(selection);
+        done.brought_in += brought_in;
         done.refused += refused;
-        done.brought_in += left.saturating_sub(refused);
         Ok(())
     }
 
@@ -222,5 +265,5 @@ impl<'a> Redrive<'a> {
     }
 }
 
-/// The longest pause after a batch.
-const MAX_PAUSE_S: f64 = 60.0;
+/// The longest pause after a batch: a day.
+const MAX_PAUSE_S: f64 = 86_400.0;

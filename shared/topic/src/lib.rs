@@ -23,5 +23,5 @@ mod scan;
 mod sink;
 
 pub use dead_letters::TopicDeadLetters;
-pub use redrives::{MAX_SELECTED, Redriven, Redrives, RedrivesSaid, RedrivesTopic, Selection};
+pub use redrives::{CLOSED, MAX_SELECTED, Redriven, Redrives, RedrivesSaid, RedrivesTopic, Selection};
 pub use sink::{FencesTopic, Key, Shape, Texts, TopicSink};

@@ -1,12 +1,12 @@
 //! Which dead letters have been chosen for redriving, and which of them were refused again: in a topic, on any log.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
 use millstream_core::{
-    DeadLetter, Error, FIRST_REDRIVE, Limits, Log, NewRecord, Position, Producer, Result, TopicPartition,
+    DeadLetter, Error, FIRST_REDRIVE, Fence, Limits, Log, NewRecord, Position, Producer, Result, TopicPartition,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,9 @@ pub struct Selection {
     pub generation: u32,
     /// The offsets of the records, by partition, ascending.
     pub offsets: BTreeMap<i32, Vec<i64>>,
+    /// Where in the topic it was read: two processes may write the same number, and only the first is that of a selection.
+    #[serde(skip)]
+    pub written_at: i64,
 }
 
 impl Selection {
@@ -42,13 +45,13 @@ impl Selection {
         self.offsets.iter().map(move |(partition, offsets)| (fence(*partition), offsets.as_slice()))
     }
 
-    /// Does `other` hold all of its letters?
-    pub fn is_part_of(&self, other: &Self) -> bool {
-        let holds = |(partition, offsets): (&i32, &Vec<i64>)| {
-            let others = other.offsets.get(partition);
-            offsets.iter().all(|offset| others.is_some_and(|others| others.binary_search(offset).is_ok()))
+    /// All of its records.
+    pub fn positions(&self) -> impl Iterator<Item = Position> + '_ {
+        let of = |(partition, offsets): (&i32, &'_ Vec<i64>)| {
+            let partition = TopicPartition::new(&self.topic, self.generation, *partition);
+            offsets.iter().map(|offset| partition.at(*offset)).collect::<Vec<_>>()
         };
-        (&self.topic, self.generation) == (&other.topic, other.generation) && self.offsets.iter().all(holds)
+        self.offsets.iter().flat_map(of)
     }
 
     /// The record at `offset` of a partition.
@@ -57,18 +60,50 @@ impl Selection {
     }
 }
 
+/// Where the fence of a selection is that was closed: its letters at and above the offset of the note are open again, and the
+/// process that had chosen them writes nothing more.
+pub const CLOSED: i64 = i64::MAX;
+
 /// What the topic says of a function, in its order.
 #[derive(Clone, Debug, Default)]
 pub struct RedrivesSaid(Vec<Said>);
 
 impl RedrivesSaid {
-    /// What is in force. `numbers` are those of the selections whose fences the function's sink has: one without fences was
-    /// never begun, or belongs to a table that is no longer there. They must be read after the topic, for fences are created
-    /// before their selection is written.
-    pub fn with(self, numbers: &HashSet<u32>) -> Redrives {
-        let mut redrives = Redrives::default();
-        self.0.into_iter().for_each(|said| redrives.add(said, numbers));
-        redrives
+    /// What is in force. `fences` are all of the function's; those of selections are looked at. They must be read after the
+    /// topic, for fences are created before their selection is written. A selection without fences was never begun, or belongs
+    /// to a table that is no longer there.
+    ///
+    /// # Errors
+    /// `Stop` if a fence speaks of a selection that the topic doesn't have: nobody knows then what was redriven.
+    pub fn with(self, fences: &[(TopicPartition, Fence)]) -> Result<Redrives> {
+        let fences = fences.iter().filter(|(at, _)| at.is_redrive());
+        let mut redrives = Redrives {
+            fences: fences.map(|(at, fence)| (at.clone(), fence.next_offset)).collect(),
+            closed_at: HashMap::new(),
+            ..Redrives::default()
+        };
+        for said in &self.0 {
+            if let Said::Closing { number, partition, offset } = said {
+                let closed_at = redrives.closed_at.entry((*number, *partition)).or_insert(*offset);
+                *closed_at = (*offset).max(*closed_at);
+            }
+        }
+        self.0.into_iter().for_each(|said| redrives.add(said));
+        let unknown = |(at, next): &(&TopicPartition, &i64)| {
+            let number = at.generation - FIRST_REDRIVE;
+            let is_known = redrives.selections.contains_key(&number)
+                && (**next != CLOSED || redrives.closed_at.contains_key(&(number, at.partition)));
+            **next > 0 && !is_known
+        };
+        match redrives.fences.iter().find(unknown) {
+            None => Ok(redrives),
+            Some((at, _)) => Err(Error::stop(format!(
+                "dead letters of {} have been redriven, and the topic of the redrives no longer says which: it was deleted, or \
+                 retention has removed records (it needs `retention.ms=-1`). They can't be told from those that are open. \
+                 `millstream rebuild` fills the table from the log again, after which all letters are open",
+                at.topic
+            ))),
+        }
     }
 }
 
@@ -90,49 +125,89 @@ enum Said {
         offset: i64,
         reason: String,
     },
+    /// A partition of the selection is about to be closed. If it was then still at this offset, which the highest one says,
+    /// its letters from there on are open again.
+    Closing {
+        number: u32,
+        partition: i32,
+        offset: i64,
+    },
 }
 
 /// What has become of a letter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Redriven {
-    /// It was never chosen, or was refused again each time.
+    /// It was never chosen, was refused again each time, or was left by the process that had chosen it.
     Open,
-    /// It is in the selection of this number. Whether its record is in the table, the fence of the selection says.
-    Chosen(u32),
+    /// A process has chosen it, and has not come to it.
+    Chosen,
+    /// Its record is in the table.
+    Done,
 }
 
-/// The selections of a function, and what was refused again, as the topic says.
+/// The selections of a function and what has become of their letters.
 #[derive(Clone, Debug, Default)]
 pub struct Redrives {
-    selections: Vec<Selection>,
+    /// The next offsets of the selections' partitions.
+    fences: HashMap<TopicPartition, i64>,
+    closed_at: HashMap<(u32, i32), i64>,
+    /// Those that have fences.
+    selections: BTreeMap<u32, Selection>,
     letters: HashMap<Position, Letter>,
     newest: u32,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Letter {
+    /// The last selection that holds it, and the generation of its fences.
     number: u32,
+    generation: u32,
     is_refused: bool,
     refusals: u32,
     reason: Option<String>,
 }
 
 impl Redrives {
-    /// The selections whose fences are in the sink, in their order.
-    pub fn selections(&self) -> &[Selection] {
-        &self.selections
+    /// The letters that the selection of this number holds; `None` if it doesn't count.
+    pub fn selection(&self, number: u32) -> Option<&Selection> {
+        self.selections.get(&number)
     }
 
-    /// The number of the newest selection, whether its fences are there or not.
+    /// The highest number that a selection has or has had.
     pub fn newest(&self) -> u32 {
-        self.newest
+        let fenced = self.fences.keys().map(|at| at.generation - FIRST_REDRIVE).max();
+        self.newest.max(fenced.unwrap_or_default())
+    }
+
+    /// The partitions of selections that have not been brought in whole, by their fences.
+    pub fn unfinished(&self) -> Vec<TopicPartition> {
+        let partitions = self.selections.values().flat_map(Selection::partitions);
+        let is_unfinished = |(partition, offsets): &(TopicPartition, &[i64])| {
+            let next = self.fences.get(partition);
+            next.zip(offsets.last()).is_some_and(|(next, last)| next <= last)
+        };
+        partitions.filter(is_unfinished).map(|(partition, _)| partition).collect()
     }
 
     /// What has become of the letter of the record at `position`.
     pub fn find(&self, position: &Position) -> Redriven {
-        match self.letters.get(position) {
-            Some(letter) if !letter.is_refused => Redriven::Chosen(letter.number),
-            _ => Redriven::Open,
+        self.letters.get(position).map_or(Redriven::Open, |letter| self.redriven(letter, position))
+    }
+
+    fn redriven(&self, letter: &Letter, position: &Position) -> Redriven {
+        let partition = TopicPartition { generation: letter.generation, ..position.partition.clone() };
+        let next = match self.fences.get(&partition).copied() {
+            None => return Redriven::Open,
+            Some(CLOSED) => {
+                let closed_at = self.closed_at.get(&(letter.number, partition.partition));
+                closed_at.copied().unwrap_or(CLOSED)
+            }
+            Some(next) if position.offset >= next => return Redriven::Chosen,
+            Some(next) => next,
+        };
+        match position.offset >= next || letter.is_refused {
+            true => Redriven::Open,
+            false => Redriven::Done,
         }
     }
 
@@ -142,41 +217,56 @@ impl Redrives {
         letter.map_or((0, None), |letter| (letter.refusals, letter.reason.as_deref()))
     }
 
-    fn add(&mut self, said: Said, numbers: &HashSet<u32>) {
+    /// How many letters of a selection are in the table now, and how many were refused again.
+    pub fn outcome(&self, selection: &Selection) -> (u64, u64) {
+        let (mut done, mut refused) = (0, 0);
+        for position in selection.positions() {
+            match self.letters.get(&position) {
+                Some(letter) if letter.number == selection.number && letter.is_refused => refused += 1,
+                Some(letter) if letter.number == selection.number => {
+                    done += u64::from(self.redriven(letter, &position) == Redriven::Done);
+                }
+                _ => {}
+            }
+        }
+        (done, refused)
+    }
+
+    fn add(&mut self, said: Said) {
         match said {
             // A number that comes late is that of a process that was outrun: others have chosen from what was open then.
             Said::Selected(selection) if selection.number <= self.newest => {}
             Said::Selected(mut selection) => {
                 self.newest = selection.number;
-                if !numbers.contains(&selection.number) {
+                if !selection.partitions().any(|(partition, _)| self.fences.contains_key(&partition)) {
                     return;
                 }
-                let (topic, generation) = (selection.topic.clone(), selection.generation);
+                let of = selection.clone();
                 for (partition, offsets) in &mut selection.offsets {
-                    let partition = TopicPartition::new(&topic, generation, *partition);
-                    offsets.retain(|offset| self.choose(partition.at(*offset), selection.number));
+                    offsets.retain(|offset| self.choose(of.position(*partition, *offset), &of));
                 }
                 selection.offsets.retain(|_, offsets| !offsets.is_empty());
-                self.selections.push(selection);
+                self.selections.insert(selection.number, selection);
             }
             Said::Refused { number, partition, offset, reason } => {
-                let selection = self.selections.iter().find(|selection| selection.number == number);
-                let position = selection.map(|selection| selection.position(partition, offset));
+                let position = self.selections.get(&number).map(|selection| selection.position(partition, offset));
                 let letter = position.and_then(|position| self.letters.get_mut(&position));
                 if let Some(letter) = letter.filter(|letter| letter.number == number && !letter.is_refused) {
                     (letter.is_refused, letter.reason) = (true, Some(reason));
                     letter.refusals += 1;
                 }
             }
+            Said::Closing { .. } => {}
         }
     }
 
     /// Puts the letter into a selection, if it is open: what an earlier selection holds is not brought in by a later one.
-    fn choose(&mut self, position: Position, number: u32) -> bool {
-        let letter = self.letters.entry(position).or_insert(Letter { is_refused: true, ..Letter::default() });
-        let is_open = letter.is_refused;
+    fn choose(&mut self, position: Position, selection: &Selection) -> bool {
+        let is_open = self.find(&position) == Redriven::Open;
         if is_open {
-            (letter.number, letter.is_refused) = (number, false);
+            let letter = self.letters.entry(position).or_default();
+            (letter.number, letter.generation) = (selection.number, selection.generation_of_fences());
+            letter.is_refused = false;
         }
         is_open
     }
@@ -186,7 +276,9 @@ impl Redrives {
 /// nor deleted by retention.
 ///
 /// A selection is decided by its record. Processes that choose at the same time agree by the order of the topic: a letter
-/// belongs to the first selection that names it while it is open. So no letter is redriven twice, and none is passed over.
+/// belongs to the first selection that names it while it is open. Only the process that has written a selection brings it in,
+/// so each of its letters is judged once. What such a process has left, another one closes: it notes where the fence is and
+/// moves it to [`CLOSED`], which fails if the first one goes on meanwhile. So no letter is redriven twice, and none is lost.
 pub struct RedrivesTopic<L: ?Sized> {
     log: Arc<L>,
     topic: String,
@@ -206,8 +298,9 @@ impl<L: Log + Producer + ?Sized> RedrivesTopic<L> {
         let partitions = self.log.partitions(&self.topic).await?;
         if partitions != 1 {
             return Err(Error::stop(format!(
-                "topic {} has {partitions} partitions, and redriving needs the order of one: delete the topic, if no redrive is \
-                 under way, and let `millstream dead-letters redrive` create it",
+                "topic {} has {partitions} partitions, and redriving needs the order of one: somebody has added partitions, and \
+                 what was redriven can no longer be told. `millstream rebuild` fills the tables from the log again; then delete \
+                 this topic",
                 self.topic
             )));
         }
@@ -217,11 +310,15 @@ impl<L: Log + Producer + ?Sized> RedrivesTopic<L> {
         while next < held.high {
             let batch = self.log.read(&partition, next..held.high, PAGE).await?;
             next = batch.range().end;
-            for value in batch.values().iter().flatten() {
-                let entry: Entry = serde_json::from_slice(value).map_err(|error| {
+            for (value, offset) in batch.values().iter().zip(batch.offsets().values()) {
+                let Some(value) = value else { continue };
+                let mut entry: Entry = serde_json::from_slice(value).map_err(|error| {
                     Error::stop(format!("topic {} has a record that no redrive has written", self.topic))
                         .caused_by(error)
                 })?;
+                if let Said::Selected(selection) = &mut entry.said {
+                    selection.written_at = *offset;
+                }
                 if entry.function == function {
                     said.0.push(entry.said);
                 }
@@ -231,12 +328,23 @@ impl<L: Log + Producer + ?Sized> RedrivesTopic<L> {
     }
 
     /// Chooses letters of a function. Their fences must be in the sink. What has come of it, only another
-    /// [`RedrivesTopic::read`] says.
+    /// [`RedrivesTopic::read`] says: the answer is where in the topic it stands.
     ///
     /// # Errors
     /// Those of the log.
-    pub async fn select(&self, function: &str, selection: Selection) -> Result<()> {
-        self.put(vec![Entry { function: function.to_owned(), said: Said::Selected(selection) }]).await
+    pub async fn select(&self, function: &str, selection: Selection) -> Result<Option<i64>> {
+        let entry = Entry { function: function.to_owned(), said: Said::Selected(selection) };
+        Ok(self.put(vec![entry]).await?.first().map(|at| at.offset))
+    }
+
+    /// Says that a partition of a selection is about to be closed, and where its fence is.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub async fn closing(&self, function: &str, fence: &TopicPartition, offset: i64) -> Result<()> {
+        let number = fence.generation.saturating_sub(FIRST_REDRIVE);
+        let said = Said::Closing { number, partition: fence.partition, offset };
+        self.put(vec![Entry { function: function.to_owned(), said }]).await.map(drop)
     }
 
     /// Keeps that records of selections were refused again: letters whose positions are in the generation of a selection's
@@ -251,17 +359,17 @@ impl<L: Log + Producer + ?Sized> RedrivesTopic<L> {
             let (partition, offset, reason) = (at.partition, *offset, letter.reason.clone());
             Entry { function: letter.function.clone(), said: Said::Refused { number, partition, offset, reason } }
         };
-        self.put(letters.iter().map(entry).collect()).await
+        self.put(letters.iter().map(entry).collect()).await.map(drop)
     }
 
-    async fn put(&self, entries: Vec<Entry>) -> Result<()> {
+    async fn put(&self, entries: Vec<Entry>) -> Result<Vec<Position>> {
         let record = |entry| {
             let value =
                 serde_json::to_vec(&entry).map_err(|error| Error::stop("internal: a redrive").caused_by(error))?;
             Ok(NewRecord { value: Some(value), partition: Some(0), ..NewRecord::default() })
         };
         let records = entries.into_iter().map(record).collect::<Result<_>>()?;
-        self.log.send(&self.topic, records).await.map(drop)
+        self.log.send(&self.topic, records).await
     }
 }
 
@@ -271,20 +379,32 @@ mod tests {
 
     fn selected(number: u32, offsets: &[i64]) -> Said {
         let offsets = BTreeMap::from([(0, offsets.to_vec())]);
-        Said::Selected(Selection { number, topic: "t".into(), generation: 1, offsets })
+        Said::Selected(Selection { number, topic: "t".into(), generation: 1, offsets, written_at: 0 })
     }
 
     fn refused(number: u32, offset: i64) -> Said {
         Said::Refused { number, partition: 0, offset, reason: "no".into() }
     }
 
-    fn redrives(live: &[u32], said: Vec<Said>) -> Redrives {
-        RedrivesSaid(said).with(&live.iter().copied().collect())
+    fn closing(number: u32, offset: i64) -> Said {
+        Said::Closing { number, partition: 0, offset }
+    }
+
+    /// `fences` are the numbers of selections, and the next offsets of their only partition.
+    fn redrives(fences: &[(u32, i64)], said: &[Said]) -> Redrives {
+        try_redrives(fences, said).unwrap()
+    }
+
+    fn try_redrives(fences: &[(u32, i64)], said: &[Said]) -> Result<Redrives> {
+        let fence = |(number, next): &(u32, i64)| {
+            (TopicPartition::new("t", FIRST_REDRIVE + number, 0), Fence { next_offset: *next, ..Fence::starting_at(0) })
+        };
+        RedrivesSaid(said.to_vec()).with(&fences.iter().map(fence).collect::<Vec<_>>())
     }
 
     fn offsets(redrives: &Redrives) -> Vec<(u32, Vec<i64>)> {
         let of = |selection: &Selection| (selection.number, selection.offsets.get(&0).cloned().unwrap_or_default());
-        redrives.selections().iter().map(of).collect()
+        redrives.selections.values().map(of).collect()
     }
 
     fn at(offset: i64) -> Position {
@@ -294,35 +414,71 @@ mod tests {
     /// Two commands at once see the same open letters.
     #[test]
     fn a_letter_belongs_to_the_first_selection_that_names_it() {
-        let both = redrives(&[1, 2], vec![selected(1, &[3, 5]), selected(2, &[5, 7])]);
+        let both = redrives(&[(1, 0), (2, 0)], &[selected(1, &[3, 5]), selected(2, &[5, 7])]);
         assert_eq!(offsets(&both), [(1, vec![3, 5]), (2, vec![7])]);
-        let late = redrives(&[1, 2], vec![selected(2, &[5]), selected(1, &[5]), selected(2, &[6])]);
+        let late = redrives(&[(1, 0), (2, 0)], &[selected(2, &[5]), selected(1, &[5]), selected(2, &[6])]);
         assert_eq!(offsets(&late), [(2, vec![5])], "a number that comes late, or again, chooses nothing");
     }
 
     #[test]
-    fn what_was_refused_again_is_open() {
-        let again = vec![selected(1, &[3, 5]), refused(1, 5), refused(1, 5), refused(9, 3), selected(2, &[3, 5])];
-        let again = redrives(&[1, 2], again);
-        assert_eq!(offsets(&again), [(1, vec![3, 5]), (2, vec![5])]);
-        assert_eq!((again.find(&at(3)), again.find(&at(5))), (Redriven::Chosen(1), Redriven::Chosen(2)));
-        assert_eq!((again.refusals(&at(5)), again.refusals(&at(3))), ((1, Some("no")), (0, None)));
-        assert_eq!(again.find(&at(4)), Redriven::Open);
+    fn what_was_refused_again_is_open_once_the_fence_has_passed_it() {
+        let said = [selected(1, &[3, 5]), refused(1, 5), refused(1, 5), refused(9, 3)];
+        let before = redrives(&[(1, 4)], &said);
+        assert_eq!((before.find(&at(3)), before.find(&at(5))), (Redriven::Done, Redriven::Chosen));
+        assert_eq!(before.unfinished(), [TopicPartition::new("t", FIRST_REDRIVE + 1, 0)]);
+        let after = redrives(&[(1, 6)], &said);
+        assert_eq!(
+            (after.find(&at(3)), after.find(&at(5)), after.find(&at(4))),
+            (Redriven::Done, Redriven::Open, Redriven::Open)
+        );
+        assert_eq!((after.refusals(&at(5)), after.refusals(&at(3))), ((1, Some("no")), (0, None)));
+        assert_eq!((after.outcome(after.selection(1).unwrap()), after.unfinished()), ((1, 1), vec![]));
+        let again = redrives(&[(1, 6), (2, 0)], &[&said[..], &[selected(2, &[3, 5]), refused(1, 5)]].concat());
+        assert_eq!((offsets(&again), again.find(&at(5))), (vec![(1, vec![3, 5]), (2, vec![5])], Redriven::Chosen));
+    }
+
+    /// The fence was at 5 when the selection was closed; another process had found it at 3.
+    #[test]
+    fn what_a_closed_selection_has_left_is_open() {
+        let said = [selected(1, &[3, 4, 5, 6]), refused(1, 4), refused(1, 6), closing(1, 5), closing(1, 3)];
+        let closed = redrives(&[(1, CLOSED)], &said);
+        let found: Vec<_> = [3, 4, 5, 6].map(|offset| closed.find(&at(offset))).to_vec();
+        assert_eq!(found, [Redriven::Done, Redriven::Open, Redriven::Open, Redriven::Open]);
+        assert_eq!(closed.unfinished(), []);
+        let again =
+            redrives(&[(1, CLOSED), (2, 6)], &[&said[..], &[selected(2, &[3, 4, 5, 6]), refused(1, 5)]].concat());
+        assert_eq!(offsets(&again)[1], (2, vec![4, 5, 6]));
+        assert_eq!([4, 5, 6].map(|offset| again.find(&at(offset))), [Redriven::Done, Redriven::Done, Redriven::Chosen]);
+        let failed = redrives(&[(1, 5)], &said);
+        assert_eq!(failed.find(&at(5)), Redriven::Chosen, "a note alone closes nothing");
     }
 
     /// A rebuilt table has none of the old one's fences.
     #[test]
     fn a_selection_without_fences_holds_nothing() {
-        let rebuilt = redrives(&[2], vec![selected(1, &[3]), refused(1, 3), selected(2, &[3])]);
+        let rebuilt = redrives(&[(2, 0)], &[selected(1, &[3]), refused(1, 3), selected(2, &[3])]);
         assert_eq!((offsets(&rebuilt), rebuilt.newest()), (vec![(2, vec![3])], 2));
         assert_eq!(rebuilt.refusals(&at(3)), (0, None));
     }
 
     #[test]
+    fn a_topic_that_has_lost_its_records_is_not_taken_for_one_without_redrives() {
+        assert!(matches!(try_redrives(&[(1, 4)], &[]), Err(Error::Stop(_))));
+        assert!(matches!(try_redrives(&[(1, CLOSED)], &[selected(1, &[3])]), Err(Error::Stop(_))));
+        let unbegun = redrives(&[(7, 0)], &[]);
+        assert_eq!((unbegun.newest(), unbegun.find(&at(3))), (7, Redriven::Open), "killed before it was written");
+    }
+
+    #[test]
     fn a_full_selection_fits_a_topic_with_kafkas_own_limit() {
         let offsets = (0..MAX_SELECTED as i64).map(|at| i64::MAX - at).collect();
-        let selection =
-            Selection { number: 1, topic: "t".repeat(249), generation: 1, offsets: BTreeMap::from([(0, offsets)]) };
+        let selection = Selection {
+            number: 1,
+            topic: "t".repeat(249),
+            generation: 1,
+            offsets: BTreeMap::from([(0, offsets)]),
+            written_at: 0,
+        };
         let entry = Entry { function: "f".repeat(130), said: Said::Selected(selection) };
         let value = serde_json::to_vec(&entry).unwrap();
         assert!(value.len() < 1_000_000);

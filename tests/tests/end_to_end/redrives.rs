@@ -59,6 +59,11 @@ async fn killed(store: Store, seed: u64) {
     written.extend(more);
     scene.until_all_in("flow", &mut [&mut function]).await;
     function.drain().await;
+    for point in ["before_decode", "before_dead_letters", "after_dead_letters", "after_write"] {
+        let fault = ("MILLSTREAM_FAULT", format!("runner.{point}"));
+        let mut killed = Child::run("millstream", &["dead-letters", "redrive", "flow", "-p", &path], &scene, &[fault]);
+        assert!(!killed.end().await.success(), "it did not die at {point}: {}", killed.stderr());
+    }
     let mut last = redrive();
     assert!(last.end().await.success(), "{}", last.stderr());
     let late = scene.dead_letters("flow").await.len() - written.bad().len();

@@ -25,7 +25,7 @@ pub(super) async fn redrive(
         let planned = systems.plan_redrive(pipeline, name, &options).await?;
         return match context.json {
             true => context.say_json(&json!({
-                "function": name, "chosen": planned.chosen, "left": planned.left, "unsettled": planned.unsettled,
+                "function": name, "chosen": planned.chosen, "unsettled": planned.unsettled,
                 "others": planned.others,
             })),
             false => planned_lines(name, &planned).iter().try_for_each(|line| context.say(line)),
@@ -46,9 +46,6 @@ pub(super) async fn redrive(
 
 fn planned_lines(name: &str, planned: &Redrove) -> Vec<String> {
     let mut lines = vec![format!("{} of `{name}` would be redriven", letters(planned.chosen))];
-    if planned.left > 0 {
-        lines.push(format!("before them {} that an earlier redrive has left", letters(planned.left)));
-    }
     lines.extend(rest(planned));
     lines.push("nothing was changed".to_owned());
     lines
@@ -61,6 +58,10 @@ fn done_lines(name: &str, done: &Redrove) -> Vec<String> {
             "{} refused again: `millstream dead-letters list -f {name}` says why",
             letters(done.refused)
         ));
+    }
+    let taken = done.chosen.saturating_sub(done.brought_in + done.refused);
+    if taken > 0 {
+        lines.push(format!("{} taken over by another redrive, or no longer there", letters(taken)));
     }
     lines.extend(rest(done));
     lines

@@ -135,8 +135,7 @@ impl Pass {
         let decoder = self.judges.decoders.get(&batch.partition().topic);
         let decoder = decoder.ok_or_else(|| Error::stop(format!("internal: no decoder for {}", batch.partition())))?;
         let decoded = decode(decoder.as_ref(), batch)?.only(sent_first)?;
-        let (redriven, decoded) = self.split_redriven(batch, decoded, counts)?;
-        let (timely, newest_us) = self.judges.timeliness.split(decoded, batch, newest_us)?;
+        let (timely, redriven, newest_us) = self.split(batch, decoded, newest_us, counts)?;
         let rows = self.without_letters(batch, timely, counts).await?.rows;
         let rows = match redriven {
             Some(redriven) => concat_batches(&rows.schema(), [&rows, &redriven]).map_err(internal)?,

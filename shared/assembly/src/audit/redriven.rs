@@ -7,26 +7,32 @@ use millstream_runner::Timeliness;
 use super::{input::Input, pass::Pass};
 
 impl Pass {
-    /// The rows of records that have been redriven, if there are any, and what is left. Redriven records are never late, and
-    /// later records are not judged by them: for the function they were no records with an event time.
-    pub(super) fn split_redriven(
+    /// Rows of timely records, and the newest event time after them: with those that were dead letters because they were late
+    /// and have been redriven, which are returned apart.
+    pub(super) fn split(
         &self,
         batch: &Batch,
         decoded: Decoded,
+        newest_us: Option<i64>,
         counts: bool,
-    ) -> Result<(Option<RecordBatch>, Decoded)> {
+    ) -> Result<(Decoded, Option<RecordBatch>, Option<i64>)> {
         let Some(Input { letters, refused, .. }) = self.input.get() else {
             return Err(Error::stop("internal: it is not known what to read"));
         };
-        let Some(redriven) = letters.redriven(batch.partition()) else { return Ok((None, decoded)) };
         let offset = |index: usize| batch.offsets().value(index);
-        let is_redriven: Vec<bool> = (0..batch.len()).map(|index| redriven.contains(&offset(index))).collect();
+        let is_redriven: Vec<bool> = match letters.redriven(batch.partition()) {
+            Some(redriven) => (0..batch.len()).map(|index| redriven.contains(&offset(index))).collect(),
+            None => vec![],
+        };
         if !is_redriven.contains(&true) {
-            return Ok((None, decoded));
+            let (timely, newest_us) = self.judges.timeliness.split(decoded, batch, newest_us)?;
+            return Ok((timely, None, newest_us));
         }
-        let others = decoded.clone().only(&is_redriven.iter().map(|is| !is).collect::<Vec<_>>())?;
-        let timeliness = Timeliness { late: Late::Merge, ..self.judges.timeliness };
-        let (redriven, _) = timeliness.split(decoded.only(&is_redriven)?, batch, None)?;
+        let redriven = decoded.clone().only(&is_redriven)?;
+        let (timely, newest_us) = self.judges.timeliness.split(decoded, batch, newest_us)?;
+        let others = timely.only(&is_redriven.iter().map(|is| !is).collect::<Vec<_>>())?;
+        let merging = Timeliness { late: Late::Merge, ..self.judges.timeliness };
+        let (redriven, _) = merging.split(redriven, batch, None)?;
         if counts {
             let mut seen = self.seen();
             for bad in &redriven.bad {
@@ -35,6 +41,6 @@ impl Pass {
         }
         let is_row = |index: &usize| !refused.contains(&batch.partition().at(offset(*index)));
         let keep: BooleanArray = redriven.index.iter().map(|index| Some(is_row(index))).collect();
-        Ok((Some(redriven.filter(&keep)?.rows), others))
+        Ok((others, Some(redriven.filter(&keep)?.rows), newest_us))
     }
 }

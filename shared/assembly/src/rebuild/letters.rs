@@ -2,12 +2,30 @@
 
 use std::collections::{HashMap, HashSet};
 
-use millstream_core::{Error, Position, Result, reached};
+use millstream_core::{Error, Position, REBUILD_SUFFIX, Result, reached};
+use millstream_pipeline::{Function as Declared, Pipeline};
 
-use super::{Rebuild, staging::has_taken_place};
+use super::{Rebuild, check_name, staging::has_taken_place, staging_name};
+use crate::{Systems, plan_function};
 
 /// The most letters of one function that are sorted: their positions are held in memory.
 const MAX_LETTERS: usize = 10_000_000;
+
+impl Systems {
+    /// Has a rebuild of the function's table taken its place, without having sorted its letters yet?
+    pub(crate) async fn has_letters_to_sort(&self, pipeline: &Pipeline, name: &str) -> Result<bool> {
+        let into = &pipeline.functions[name].into;
+        if into.system.is_log() || check_name(name, into).is_err() {
+            return Ok(false);
+        }
+        let mut beside = pipeline.clone();
+        beside.functions.entry(name.to_owned()).and_modify(|function| function.into.name = staging_name(&into.name));
+        let plan = plan_function(&beside, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
+        let id = format!("{}{REBUILD_SUFFIX}", Declared::id(&pipeline.name, name));
+        let sink = self.sink(&id, &beside.functions[name].into, plan.planned.table)?;
+        Ok(sink.replace().is_some() && has_taken_place(&sink.holding().await?))
+    }
+}
 
 impl Rebuild {
     /// Finishes a rebuild whose table has taken its place, whether in this run or in an earlier one that was ended there. The

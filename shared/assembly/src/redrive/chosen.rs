@@ -13,7 +13,7 @@ use millstream_core::{DeadLetter, Error, Position, Result};
 use millstream_pipeline::{Function as Declared, Pipeline};
 use millstream_sql::{WholeTable, query};
 
-use super::{Chosen, LetterStanding, RedriveOptions, Redriven, Redrove};
+use super::{Chosen, LetterStanding, LetterState, RedriveOptions, Redrove};
 use crate::Systems;
 
 /// The most letters of one function that are redriven at once: their positions are held in memory.
@@ -33,27 +33,26 @@ impl Systems {
     ) -> Result<(Chosen, Redrove)> {
         let id = Declared::id(&pipeline.name, name);
         let letters = self.dead_letters(pipeline);
-        let mut planned =
-            Redrove { left: standing.unfinished().map(|some| standing.left_of(some)).sum(), ..Redrove::default() };
+        let mut planned = Redrove::default();
         let reading = pipeline.functions[name].reading();
         let is_read = |position: &Position| {
             reading.is_some_and(|reading| reading.topics().any(|topic| *topic == position.partition.topic))
         };
-        let (mut open, mut seen) = (Vec::new(), 0);
-        let mut visit = |position: Position| {
-            seen += 1;
-            match standing.of(&position) {
-                Redriven::Open if !is_read(&position) => planned.others += 1,
-                Redriven::Open if seen <= MAX_LETTERS => open.push(position),
-                Redriven::Unsettled => planned.unsettled += 1,
-                _ => {}
-            }
+        let (mut open, mut more) = (Vec::new(), 0);
+        let mut visit = |position: Position| match standing.of(&position) {
+            LetterState::Open if !is_read(&position) => planned.others += 1,
+            LetterState::Open if open.len() < MAX_LETTERS => open.push(position),
+            LetterState::Open => more += 1,
+            LetterState::Unsettled => planned.unsettled += 1,
+            LetterState::Chosen => planned.chosen += 1,
+            LetterState::Redriven => {}
         };
         letters.positions(&id, &mut visit).await?;
-        if seen > MAX_LETTERS {
-            return Err(Error::stop(format!(
-                "{id} has more than {MAX_LETTERS} dead letters: choose some by a condition, after removing others"
-            )));
+        if more > 0 {
+            tracing::info!(
+                function = id,
+                "{more} more open letters are left for another redrive: {MAX_LETTERS} are chosen at most"
+            );
         }
         open.sort_unstable();
         open.dedup();
@@ -68,7 +67,7 @@ impl Systems {
             planned.others += (all - met.len()) as u64;
             open = met;
         }
-        planned.chosen = open.len() as u64;
+        planned.chosen += open.len() as u64;
         let mut chosen = Chosen::new();
         for Position { partition, offset } in open {
             let of_topic = chosen.entry((partition.topic, partition.generation)).or_default();
@@ -81,8 +80,8 @@ impl Systems {
 /// The letters that meet a condition.
 async fn meeting(condition: &str, letters: &[DeadLetter]) -> Result<Vec<Position>> {
     let rows = table(letters)?;
-    let sql = format!("SELECT letter FROM letters WHERE ({condition}\n)");
-    let tables = vec![WholeTable { name: "letters".to_owned(), schema: rows.schema(), rows: vec![rows] }];
+    let sql = format!("SELECT letter FROM letter WHERE ({condition}\n)");
+    let tables = vec![WholeTable { name: "letter".to_owned(), schema: rows.schema(), rows: vec![rows] }];
     let (_, met) = query(&sql, tables, letters.len()).await.map_err(|error| {
         Error::stop(format!(
             "the condition can't be computed: {error}. It is SQL over topic, generation, partition, offset, timestamp, key, value and \

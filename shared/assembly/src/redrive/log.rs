@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -20,25 +20,27 @@ pub(super) struct LettersLog {
     letters: Arc<dyn DeadLetters>,
     redrives: Arc<RedrivesTopic<dyn LogStore>>,
     function: String,
-    held: Mutex<Option<Arc<Held>>>,
+    held: Mutex<Arc<Held>>,
     fetched: Mutex<Fetched>,
+    /// What was refused of the selection that is held. It isn't tried again, for its note says what became of it.
+    refused: Mutex<HashSet<(i32, i64)>>,
+    /// Notes of which it is not known whether they are there.
+    pending: Mutex<Vec<DeadLetter>>,
 }
 
-/// How many letters are fetched at once: a topic of letters is read from its beginning for that.
-const FETCHED: usize = 20_000;
-
-/// Letters that have been read, all of a partition with offsets in a range.
+/// A selection, and its records in order.
 #[derive(Default)]
-struct Fetched {
-    partition: Option<TopicPartition>,
-    offsets: Range<i64>,
-    letters: Arc<Vec<DeadLetter>>,
+struct Held {
+    selection: Option<Selection>,
+    positions: Vec<Position>,
 }
 
-/// A selection, and what was refused again of it: that isn't tried twice, for its fence may not have passed it yet.
-struct Held {
-    selection: Selection,
-    refused: HashSet<(i32, i64)>,
+/// The letters of some of the selection's records, by their places in it: a topic of letters is read from its beginning for
+/// them.
+#[derive(Clone, Default)]
+struct Fetched {
+    places: Range<usize>,
+    letters: Arc<Vec<DeadLetter>>,
 }
 
 impl LettersLog {
@@ -48,47 +50,57 @@ impl LettersLog {
         redrives: Arc<RedrivesTopic<dyn LogStore>>,
         function: String,
     ) -> Self {
-        Self { log, letters, redrives, function, held: Mutex::default(), fetched: Mutex::default() }
+        let (held, fetched, refused, pending) = Default::default();
+        Self { log, letters, redrives, function, held, fetched, refused, pending }
     }
 
-    pub fn hold(&self, selection: Selection, refused: HashSet<(i32, i64)>) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(Held { selection, refused }));
+    pub fn hold(&self, selection: Selection) {
+        let positions = selection.positions().collect();
+        *lock(&self.held) = Arc::new(Held { selection: Some(selection), positions });
+        *lock(&self.fetched) = Fetched::default();
+        lock(&self.refused).clear();
+        lock(&self.pending).clear();
+    }
+
+    /// Notes that records of the selection were refused again.
+    pub async fn refuse(&self, letters: &[DeadLetter]) -> Result<()> {
+        let places = letters.iter().map(|letter| (letter.position.partition.partition, letter.position.offset));
+        // A note whose answer is lost may be there all the same, so its record must not be accepted by a second try.
+        lock(&self.refused).extend(places);
+        lock(&self.pending).extend_from_slice(letters);
+        self.send_notes().await
+    }
+
+    async fn send_notes(&self) -> Result<()> {
+        let pending = lock(&self.pending).clone();
+        if !pending.is_empty() {
+            self.redrives.refuse(&pending).await?;
+            lock(&self.pending).drain(..pending.len());
+        }
+        Ok(())
     }
 
     fn held(&self, partition: &TopicPartition) -> Result<Arc<Held>> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let of_it = held.filter(|held| {
-            held.selection.topic == partition.topic && held.selection.generation_of_fences() == partition.generation
+        let held = lock(&self.held).clone();
+        let is_of_it = held.selection.as_ref().is_some_and(|selection| {
+            selection.topic == partition.topic && selection.generation_of_fences() == partition.generation
         });
-        of_it.ok_or_else(|| Error::stop(format!("internal: {partition} is not the selection that is redriven")))
+        if is_of_it {
+            return Ok(held);
+        }
+        Err(Error::stop(format!("internal: {partition} is not the selection that is redriven")))
     }
 
-    /// The `open` letters from `first` on, perhaps with some before them, and the offset up to which they are all.
-    async fn fetched(
-        &self,
-        held: &Held,
-        partition: &TopicPartition,
-        (first, range_end): (i64, i64),
-        open: impl Iterator<Item = i64> + Send,
-    ) -> Result<(Arc<Vec<DeadLetter>>, i64)> {
-        {
-            let fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
-            if fetched.partition.as_ref() == Some(partition) && fetched.offsets.contains(&first) {
-                return Ok((Arc::clone(&fetched.letters), fetched.offsets.end));
-            }
+    /// The letters of the selection from `place` on: some of them.
+    async fn fetched(&self, held: &Held, place: usize) -> Result<Fetched> {
+        let fetched = lock(&self.fetched).clone();
+        if fetched.places.contains(&place) {
+            return Ok(fetched);
         }
-        let positions: Vec<Position> =
-            open.take(FETCHED).map(|offset| held.selection.position(partition.partition, offset)).collect();
-        let (letters, looked_at) = self.letters.fetch(&self.function, &positions).await?;
-        let end = match (positions.get(looked_at), positions.last()) {
-            (Some(next), _) => next.offset,
-            (None, Some(last)) if positions.len() == FETCHED => last.offset + 1,
-            (None, _) => range_end,
-        };
-        let letters = Arc::new(letters);
-        *self.fetched.lock().unwrap_or_else(PoisonError::into_inner) =
-            Fetched { partition: Some(partition.clone()), offsets: first..end, letters: Arc::clone(&letters) };
-        Ok((letters, end))
+        let (letters, looked_at) = self.letters.fetch(&self.function, &held.positions[place..]).await?;
+        let fetched = Fetched { places: place..place + looked_at.max(1), letters: Arc::new(letters) };
+        *lock(&self.fetched) = fetched.clone();
+        Ok(fetched)
     }
 
     /// The record of a letter that doesn't hold it whole; `None` if the log no longer has it.
@@ -119,11 +131,12 @@ impl LettersLog {
         }))
     }
 
-    async fn made_whole(&self, letter: DeadLetter, held: &Held) -> Result<Option<DeadLetter>> {
+    /// The letter with all of its record; noted as refused if nobody has that any more.
+    async fn made_whole(&self, letter: &DeadLetter, partition: &TopicPartition) -> Result<Option<DeadLetter>> {
         let holds = letter.value.as_ref().map_or(0, Vec::len) == letter.value_bytes
             && letter.key.as_ref().is_none_or(|key| key.len() < MAX_LETTER_KEY_BYTES);
         if holds {
-            return Ok(Some(letter));
+            return Ok(Some(letter.clone()));
         }
         let found = self.whole(&letter.position).await?;
         let is_it =
@@ -131,13 +144,15 @@ impl LettersLog {
         if let Some(found) = found.filter(is_it) {
             return Ok(Some(found));
         }
-        let partition =
-            TopicPartition { generation: held.selection.generation_of_fences(), ..letter.position.partition };
         let reason = "the letter holds only a part of the record, and the log no longer has it".to_owned();
-        let refused = DeadLetter { position: partition.at(letter.position.offset), reason, ..letter };
-        self.redrives.refuse(&[refused]).await?;
+        let refused = DeadLetter { position: partition.at(letter.position.offset), reason, ..letter.clone() };
+        self.refuse(&[refused]).await?;
         Ok(None)
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -148,35 +163,40 @@ impl Log for LettersLog {
 
     async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks> {
         let held = self.held(partition)?;
-        let offsets = held.selection.offsets.get(&partition.partition).map(Vec::as_slice).unwrap_or_default();
-        let low = offsets.first().copied().unwrap_or_default();
-        Ok(Watermarks { low, high: offsets.last().map_or(low, |last| last + 1) })
+        let offsets = held.selection.as_ref().and_then(|selection| selection.offsets.get(&partition.partition));
+        Ok(Watermarks { low: 0, high: offsets.and_then(|offsets| offsets.last()).map_or(0, |last| last + 1) })
     }
 
-    async fn first_since(&self, partition: &TopicPartition, _timestamp_ms: i64) -> Result<Option<i64>> {
-        Ok(Some(self.watermarks(partition).await?.low))
+    async fn first_since(&self, _partition: &TopicPartition, _timestamp_ms: i64) -> Result<Option<i64>> {
+        Ok(Some(0))
     }
 
     async fn read(&self, partition: &TopicPartition, range: Range<i64>, limits: Limits) -> Result<Batch> {
+        self.send_notes().await?;
         let held = self.held(partition)?;
-        let offsets = held.selection.offsets.get(&partition.partition).map(Vec::as_slice).unwrap_or_default();
-        let open = |offset: &&i64| range.contains(*offset) && !held.refused.contains(&(partition.partition, **offset));
-        let open = offsets.iter().filter(open).copied();
-        let Some(first) = open.clone().next() else {
-            return Ok(BatchBuilder::new(partition.clone()).finish_read(range.start, range.end));
+        let number = partition.partition;
+        let refused = lock(&self.refused).clone();
+        let is_wanted = |position: &Position| {
+            position.partition.partition == number
+                && range.contains(&position.offset)
+                && !refused.contains(&(number, position.offset))
         };
-        let (letters, known_to) = self.fetched(&held, partition, (first, range.end), open).await?;
-        let (mut builder, mut end) = (BatchBuilder::new(partition.clone()), range.end.min(known_to));
-        let before = letters.partition_point(|letter| letter.position.offset < range.start);
-        for letter in letters[before..].iter().take_while(|letter| letter.position.offset < end) {
-            let offset = letter.position.offset;
+        let (mut builder, mut end) = (BatchBuilder::new(partition.clone()), range.end);
+        let first = held.positions.iter().position(is_wanted);
+        let Some(first) = first else { return Ok(builder.finish_read(range.start, end)) };
+        let fetched = self.fetched(&held, first).await?;
+        let next = held.positions.get(fetched.places.end).filter(|next| next.partition.partition == number);
+        end = next.map_or(end, |next| next.offset.min(end));
+        for letter in
+            fetched.letters.iter().filter(|letter| is_wanted(&letter.position) && letter.position.offset < end)
+        {
             if builder.len() >= limits.max_records.max(1) || builder.bytes() >= limits.max_bytes {
-                end = offset;
-                break;
+                return Ok(builder.finish_read(range.start, letter.position.offset));
             }
-            if let Some(letter) = self.made_whole(letter.clone(), &held).await? {
+            if let Some(letter) = self.made_whole(letter, partition).await? {
+                let (offset, timestamp_ms) = (letter.position.offset, letter.timestamp_ms);
                 let headers = letter.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-                builder.push(offset, letter.timestamp_ms, letter.key.as_deref(), letter.value.as_deref(), headers);
+                builder.push(offset, timestamp_ms, letter.key.as_deref(), letter.value.as_deref(), headers);
             }
         }
         Ok(builder.finish_read(range.start, end))

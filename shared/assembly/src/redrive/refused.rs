@@ -1,19 +1,20 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream_core::{DeadLetter, DeadLetters, LogStore, Position, Result};
-use millstream_topic::RedrivesTopic;
+use millstream_core::{DeadLetter, DeadLetters, Position, Result};
+
+use super::log::LettersLog;
 
 /// Dead letters of a redrive: a record that is refused again stays the one letter that it is, and that is noted.
 pub(super) struct RefusedAgain {
     pub letters: Arc<dyn DeadLetters>,
-    pub redrives: Arc<RedrivesTopic<dyn LogStore>>,
+    pub log: Arc<LettersLog>,
 }
 
 #[async_trait]
 impl DeadLetters for RefusedAgain {
     async fn put(&self, letters: &[DeadLetter]) -> Result<()> {
-        self.redrives.refuse(letters).await
+        self.log.refuse(letters).await
     }
 
     async fn list(&self, function: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>> {

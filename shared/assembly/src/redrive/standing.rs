@@ -1,17 +1,17 @@
 //! Which dead letters are open, and which have been brought in.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
-use millstream_core::{FIRST_REDRIVE, Fence, LogStore, Position, Result, Sink, TopicPartition};
+use millstream_core::{Error, Fence, LogStore, Position, Result, Sink, TopicPartition};
 use millstream_pipeline::{Function as Declared, Pipeline};
-use millstream_topic::{Redriven as Said, Redrives, RedrivesSaid, RedrivesTopic, Selection};
+use millstream_topic::{Redriven, Redrives, RedrivesSaid, RedrivesTopic};
 
 use super::redrive_topic;
 use crate::{Systems, plan_function};
 
 /// What has become of a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Redriven {
+pub enum LetterState {
     /// It can be redriven.
     Open,
     /// The function has not passed its record yet, and may still write it itself.
@@ -19,32 +19,37 @@ pub enum Redriven {
     /// A redrive has chosen it, and has not come to it.
     Chosen,
     /// Its record is in the table.
-    Done,
+    Redriven,
 }
 
 /// What has become of a function's dead letters.
 #[derive(Debug, Default)]
 pub struct LetterStanding {
-    redrives: Redrives,
-    fences: Vec<(TopicPartition, Fence)>,
-    newest_fenced: u32,
+    pub(super) redrives: Redrives,
+    /// How far the function itself is.
+    next_offsets: HashMap<TopicPartition, i64>,
+    /// Topics with generations that the function has read.
+    newest_generations: HashMap<String, u32>,
 }
 
 impl LetterStanding {
-    fn new(said: RedrivesSaid, fences: Vec<(TopicPartition, Fence)>) -> Self {
-        let fenced = fences.iter().filter(|(at, _)| at.is_redrive());
-        let numbers: HashSet<u32> = fenced.map(|(at, _)| at.generation - FIRST_REDRIVE).collect();
-        let newest_fenced = numbers.iter().copied().max().unwrap_or_default();
-        Self { redrives: said.with(&numbers), fences, newest_fenced }
+    fn new(said: RedrivesSaid, fences: &[(TopicPartition, Fence)]) -> Result<Self> {
+        let mut standing = Self { redrives: said.with(fences)?, ..Self::default() };
+        for (at, fence) in fences.iter().filter(|(at, _)| !at.is_redrive()) {
+            standing.next_offsets.insert(at.clone(), fence.next_offset);
+            let newest = standing.newest_generations.entry(at.topic.clone()).or_default();
+            *newest = at.generation.max(*newest);
+        }
+        Ok(standing)
     }
 
     /// What has become of the letter of the record at `position`.
-    pub fn of(&self, position: &Position) -> Redriven {
+    pub fn of(&self, position: &Position) -> LetterState {
         match self.redrives.find(position) {
-            Said::Chosen(number) if self.is_passed(number, position) => Redriven::Done,
-            Said::Chosen(_) => Redriven::Chosen,
-            Said::Open if self.is_settled(position) => Redriven::Open,
-            Said::Open => Redriven::Unsettled,
+            Redriven::Done => LetterState::Redriven,
+            Redriven::Chosen => LetterState::Chosen,
+            Redriven::Open if self.is_settled(position) => LetterState::Open,
+            Redriven::Open => LetterState::Unsettled,
         }
     }
 
@@ -53,63 +58,11 @@ impl LetterStanding {
         self.redrives.refusals(position)
     }
 
-    /// The highest number that a selection has or has had.
-    pub(super) fn newest(&self) -> u32 {
-        self.redrives.newest().max(self.newest_fenced)
-    }
-
-    pub(super) fn selections(&self) -> &[Selection] {
-        self.redrives.selections()
-    }
-
-    /// The selections that have not been brought in whole.
-    pub(super) fn unfinished(&self) -> impl Iterator<Item = &Selection> {
-        self.selections().iter().filter(|selection| self.left_of(selection) > 0)
-    }
-
-    /// How many letters of a selection are still to be tried.
-    pub(super) fn left_of(&self, selection: &Selection) -> u64 {
-        let refused = self.refused_of(selection.number);
-        let left = selection.partitions().map(|(partition, offsets)| {
-            let next = self.next_offset(&partition).unwrap_or_default();
-            let is_left = |offset: &&i64| **offset >= next && !refused.contains(&(partition.partition, **offset));
-            offsets.iter().filter(is_left).count()
-        });
-        left.sum::<usize>() as u64
-    }
-
-    /// How many letters of a selection have been refused since `before`.
-    pub(super) fn refused_since(&self, number: u32, before: &Self) -> usize {
-        self.refused_of(number).difference(&before.refused_of(number)).count()
-    }
-
-    /// What was refused again of a selection.
-    pub(super) fn refused_of(&self, number: u32) -> HashSet<(i32, i64)> {
-        let selection = self.selections().iter().find(|selection| selection.number == number);
-        let offsets = selection.into_iter().flat_map(|selection| {
-            selection.offsets.iter().flat_map(move |(partition, offsets)| {
-                offsets.iter().map(move |offset| (*partition, *offset, selection.position(*partition, *offset)))
-            })
-        });
-        let refused = offsets.filter(|(.., position)| self.redrives.find(position) == Said::Open);
-        refused.map(|(partition, offset, _)| (partition, offset)).collect()
-    }
-
-    fn is_passed(&self, number: u32, position: &Position) -> bool {
-        let selection = self.selections().iter().find(|selection| selection.number == number);
-        let generation = selection.map(Selection::generation_of_fences);
-        let partition = generation.map(|generation| TopicPartition { generation, ..position.partition.clone() });
-        let next = partition.and_then(|partition| self.next_offset(&partition));
-        next.is_some_and(|next| position.offset < next)
-    }
-
-    /// Has the function passed the record? Until then it may still write it itself.
-    fn is_settled(&self, position: &Position) -> bool {
-        self.next_offset(&position.partition).is_some_and(|next| position.offset < next)
-    }
-
-    fn next_offset(&self, partition: &TopicPartition) -> Option<i64> {
-        self.fences.iter().find(|(at, _)| at == partition).map(|(_, fence)| fence.next_offset)
+    /// Has the function passed the record? Until then it may still write it itself. Nothing reads an earlier generation any
+    /// more.
+    fn is_settled(&self, Position { partition, offset }: &Position) -> bool {
+        let is_passed = self.next_offsets.get(partition).is_some_and(|next| offset < next);
+        is_passed || self.newest_generations.get(&partition.topic).is_some_and(|newest| partition.generation < *newest)
     }
 }
 
@@ -117,10 +70,9 @@ impl Systems {
     /// What has become of a function's dead letters.
     ///
     /// # Errors
-    /// `Stop` when the pipeline file is wrong; those of the systems.
+    /// `Stop` when the pipeline file is wrong, or when it can't be told any more; those of the systems.
     pub async fn letters_standing(&self, pipeline: &Pipeline, name: &str) -> Result<LetterStanding> {
-        let plan =
-            plan_function(pipeline, name).await.map_err(|wrong| millstream_core::Error::stop(wrong.to_string()))?;
+        let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
         let sink = self.sink_of(pipeline, name, &plan)?;
         self.standing_of(pipeline, name, sink.as_ref()).await
     }
@@ -128,7 +80,7 @@ impl Systems {
     pub(super) async fn standing_of(&self, pipeline: &Pipeline, name: &str, sink: &dyn Sink) -> Result<LetterStanding> {
         let said = self.redrives_said(pipeline, &Declared::id(&pipeline.name, name)).await?;
         // After the topic: fences are created before their selection is written.
-        Ok(LetterStanding::new(said, sink.holding().await?.fences))
+        LetterStanding::new(said, &sink.holding().await?.fences)
     }
 
     /// What had become of the dead letters of the function `id` when its sink had these fences, a moment ago. A letter that
@@ -137,9 +89,9 @@ impl Systems {
         &self,
         pipeline: &Pipeline,
         id: &str,
-        fences: Vec<(TopicPartition, Fence)>,
+        fences: &[(TopicPartition, Fence)],
     ) -> Result<LetterStanding> {
-        Ok(LetterStanding::new(self.redrives_said(pipeline, id).await?, fences))
+        LetterStanding::new(self.redrives_said(pipeline, id).await?, fences)
     }
 
     async fn redrives_said(&self, pipeline: &Pipeline, id: &str) -> Result<RedrivesSaid> {
