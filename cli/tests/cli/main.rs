@@ -5,6 +5,7 @@
 mod audit;
 mod deployed;
 mod partitions;
+mod peek;
 mod preview;
 mod produce;
 mod rebuild;
