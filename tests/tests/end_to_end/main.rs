@@ -20,6 +20,7 @@ mod rebuilds;
 mod rolling;
 mod swaps;
 mod trouble;
+mod tweets;
 mod views;
 mod world;
 mod zombies;
