@@ -1,7 +1,11 @@
+mod topics;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+
+pub use self::topics::{PeekArgs, TopicsCommand};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -108,8 +112,11 @@ pub enum Command {
         #[arg(value_name = "PIPELINE")]
         path: Option<PathBuf>,
     },
-    /// List topics: partitions, records, and the offset that each function has committed
+    /// List topics: partitions, records, and the offset that each function has committed; or show a topic's records
     Topics {
+        /// What to do with one of them
+        #[command(subcommand)]
+        command: Option<TopicsCommand>,
         /// List all topics of the log, not only the pipeline's
         #[arg(long)]
         all: bool,

@@ -37,8 +37,8 @@ use millstream_core::Env;
 use millstream_host::shell;
 
 pub use args::{
-    AuditArgs, Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, NewArgs, PreviewArgs, ProduceArgs,
-    RebuildArgs, RedriveArgs, ResetArgs,
+    AuditArgs, Cli, Command, DeadLettersCommand, DevArgs, GenerateArgs, Global, NewArgs, PeekArgs, PreviewArgs,
+    ProduceArgs, RebuildArgs, RedriveArgs, ResetArgs, TopicsCommand,
 };
 pub use failure::Failure;
 

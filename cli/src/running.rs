@@ -31,6 +31,13 @@ pub(crate) struct Consuming {
     pub function: Arc<Function>,
 }
 
+impl Consuming {
+    /// The topics that it reads.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.function.subscription.topics.iter().map(|(name, _)| name.as_str())
+    }
+}
+
 /// Functions of a pipeline that run in this process, each in a task of its own.
 #[derive(Default)]
 pub(crate) struct Running {
@@ -115,7 +122,7 @@ impl Group {
     }
 }
 
-/// The functions of a pipeline that make records, and those that read them, by name.
+/// The functions of a pipeline that make records, and those that read them, in the order in which records pass them.
 pub(crate) fn names(pipeline: &Pipeline) -> (Vec<&String>, Vec<&String>) {
     (pipeline.makers().map(|(name, ..)| name).collect(), pipeline.readers().map(|(name, ..)| name).collect())
 }

@@ -36,6 +36,7 @@ pub(crate) struct Made {
 #[derive(Debug)]
 pub(crate) struct Done {
     pub name: String,
+    pub from: Vec<String>,
     pub into: String,
     pub records: u64,
     pub rows: u64,
@@ -59,6 +60,7 @@ impl Summary {
             let stats = consuming.function.runner.stats();
             functions.push(Done {
                 name: consuming.name.clone(),
+                from: consuming.topics().map(str::to_owned).collect(),
                 into: consuming.into.to_string(),
                 records: stats.records(),
                 rows: stats.rows(),
@@ -101,8 +103,9 @@ impl Summary {
                     "fence": fence, "log_end": high })
         };
         let functions = self.functions.iter().map(|done| {
-            json!({ "name": done.name, "into": done.into, "records": done.records, "rows": done.rows,
-                    "dead_letters": done.dead_letters, "healed": done.healed,
+            json!({ "name": done.name, "from": done.from, "into": done.into, "records": done.records,
+                    "records_per_s": done.records as f64 * 1e3 / self.elapsed_ms.max(1) as f64,
+                    "lag": done.lag(), "rows": done.rows, "dead_letters": done.dead_letters, "healed": done.healed,
                     "partitions": done.fences.iter().map(fence).collect::<Vec<_>>() })
         });
         let made = |made: &Made| json!({ "name": made.name, "into": made.into, "sent": made.sent });
@@ -115,6 +118,12 @@ impl Summary {
 }
 
 impl Done {
+    /// Records that are in the log and not yet in the sink; `None` where a fence isn't known.
+    fn lag(&self) -> Option<i64> {
+        let lag = |(_, fence, high): &(TopicPartition, Option<i64>, i64)| Some((high - (*fence)?).max(0));
+        if self.fences.is_empty() { None } else { self.fences.iter().map(lag).sum() }
+    }
+
     fn fence_line(&self) -> Option<String> {
         let shown = |(partition, fence, high): &(TopicPartition, Option<i64>, i64)| {
             let place = format!("{}/{}", partition.topic, partition.partition);
@@ -157,6 +166,7 @@ mod tests {
             generators: vec![Made { name: "generate".into(), into: "topic.transaction".into(), sent: 1_234 }],
             functions: vec![Done {
                 name: "flow".into(),
+                from: vec!["transaction".into()],
                 into: "postgres.transaction_flow".into(),
                 records: 1_234,
                 rows: 1,
@@ -175,6 +185,10 @@ mod tests {
             "`millstream dev` continues from here.",
         ];
         assert_eq!(summary.lines("millstream dev"), expected);
-        assert_eq!(summary.json()["functions"][0]["partitions"][1]["log_end"], 9);
+        let flow = &summary.json()["functions"][0];
+        assert_eq!((&flow["partitions"][1]["log_end"], &flow["lag"]), (&json!(9), &Value::Null));
+        assert!(
+            (flow["records_per_s"].as_f64().unwrap() - 99.96).abs() < 0.1 && flow["from"] == json!(["transaction"])
+        );
     }
 }

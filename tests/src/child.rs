@@ -2,7 +2,7 @@ use std::{
     fs::File,
     os::unix::process::ExitStatusExt,
     path::PathBuf,
-    process::{Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -33,6 +33,12 @@ impl Child {
     /// Starts a command with arguments, on a scene's systems.
     pub fn run(binary: &str, args: &[&str], scene: &Scene, env: &[(&str, String)]) -> Self {
         Self::begin(binary, args, scene, args.first().unwrap_or(&""), env)
+    }
+
+    /// Runs a command to its end, on a scene's systems.
+    pub fn output(binary: &str, args: &[&str], scene: &Scene) -> Output {
+        let mut command = Command::new(binary_path(binary));
+        command.args(args).env_clear().envs(scene.environment()).stdin(Stdio::null()).output().unwrap()
     }
 
     fn begin(binary: &str, args: &[&str], scene: &Scene, function: &str, env: &[(&str, String)]) -> Self {

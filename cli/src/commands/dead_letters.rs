@@ -178,7 +178,7 @@ fn printable_lines(text: &str) -> String {
     text.chars().map(|character| if steers(character) { '\u{fffd}' } else { character }).collect()
 }
 
-fn time(timestamp_ms: i64) -> String {
+pub(super) fn time(timestamp_ms: i64) -> String {
     let time = timestamp_ms_to_datetime(timestamp_ms).filter(|_| timestamp_ms >= 0);
     time.map_or_else(|| "-".to_owned(), |time| format!("{time}Z"))
 }

@@ -33,7 +33,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Rebuild(args) => rebuild::rebuild(context, &args).await,
         Command::Check { path, deployed } => check::check(context, path.as_deref(), deployed).await,
         Command::Test { path } => test::test(context, path.as_deref()).await,
-        Command::Topics { all } => topics::topics(context, all).await,
+        Command::Topics { command, all } => topics::topics(context, command, all).await,
         Command::Produce(args) => produce::produce(context, &args).await,
         Command::Generate(args) => generate::generate(context, &args).await,
         Command::Preview(args) => preview::preview(context, &args).await,

@@ -1,3 +1,5 @@
+mod peek;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_assembly::{Systems, dead_letter_topic};
@@ -5,7 +7,7 @@ use millstream_core::{Result, TopicPartition, Watermarks};
 use millstream_pipeline::{Function, Pipeline};
 use serde_json::{Value, json};
 
-use crate::{Failure, context::Context, grid::Grid, numbers::count};
+use crate::{Failure, TopicsCommand, context::Context, grid::Grid, numbers::count};
 
 /// The state of a topic.
 struct Standing {
@@ -22,8 +24,16 @@ struct Group {
     committed: Vec<Option<i64>>,
 }
 
-/// `millstream topics`
-pub(super) async fn topics(context: &Context, all: bool) -> Result<(), Failure> {
+/// `millstream topics …`
+pub(super) async fn topics(context: &Context, command: Option<TopicsCommand>, all: bool) -> Result<(), Failure> {
+    match command {
+        Some(_) if all => Err(Failure::Usage("--all is for the list of topics: leave it out".to_owned())),
+        Some(TopicsCommand::Peek(args)) => peek::peek(context, args).await,
+        None => list(context, all).await,
+    }
+}
+
+async fn list(context: &Context, all: bool) -> Result<(), Failure> {
     let pipeline = context.load(None)?;
     let systems = context.open(&pipeline)?;
     let there: BTreeMap<String, i32> =

@@ -5,11 +5,11 @@ pub struct State {
     pub pipeline: String,
     /// Milliseconds since the start.
     pub elapsed_ms: i64,
-    /// The pipeline's topics.
+    /// The pipeline's topics, in the order in which records pass them.
     pub topics: Vec<TopicState>,
     /// Functions that make records.
     pub generators: Vec<GeneratorState>,
-    /// Functions that read records.
+    /// Functions that read records, in the order in which records pass them.
     pub functions: Vec<FunctionState>,
     /// The newest rows of tables that can be read.
     pub tables: Vec<TableState>,
@@ -42,6 +42,8 @@ pub enum Phase {
 pub struct TopicState {
     /// Its name.
     pub name: String,
+    /// Through how many functions its records have come.
+    pub step: usize,
     /// How many partitions it has.
     pub partitions: usize,
     /// Records that come in per second.
@@ -68,6 +70,10 @@ pub struct GeneratorState {
 pub struct FunctionState {
     /// Its name.
     pub name: String,
+    /// The topics that it reads.
+    pub from: String,
+    /// Through how many functions its records have come.
+    pub step: usize,
     /// Its sink.
     pub into: String,
     /// Records processed per second.

@@ -2,7 +2,7 @@
 
 use console::{measure_text_width, style, truncate_str};
 
-use super::{DeadLetterState, Phase, State, TableState};
+use super::{DeadLetterState, FunctionState, Phase, State, TableState, TopicState};
 use crate::{
     grid::{Grid, printable},
     numbers::{count, counted, duration, rate},
@@ -33,18 +33,20 @@ pub fn lines(state: &State, width: usize, height: usize) -> Vec<String> {
     fixed.iter().map(|line| truncate_str(line, width, "…").into_owned()).collect()
 }
 
-/// One line, for logs and pipes.
+/// One line, for logs and pipes: each topic stands before the functions that read it, and behind the one that writes it.
 pub fn plain(state: &State) -> String {
-    let topics = state
-        .topics
-        .iter()
-        .map(|topic| format!("{} {}/s {}", topic.name, rate(topic.records_per_s), counted_records(topic.records)));
-    let functions = state.functions.iter().map(|function| {
+    let topic = |topic: &TopicState| {
+        format!("{} {}/s {}", topic.name, rate(topic.records_per_s), counted_records(topic.records))
+    };
+    let function = |function: &FunctionState| {
         let (rate, rows) = (rate(function.records_per_s), count(function.rows));
         format!("{} {rate}/s lag {} rows {rows}", function.name, known(state, function.lag))
-    });
+    };
+    let topics = state.topics.iter().map(|of| ((of.step, 0), topic(of)));
+    let mut along: Vec<_> = topics.chain(state.functions.iter().map(|of| ((of.step, 1), function(of)))).collect();
+    along.sort_by_key(|(place, _)| *place);
     let mut parts = vec![duration(state.elapsed_ms)];
-    parts.extend(topics.chain(functions));
+    parts.extend(along.into_iter().map(|(_, text)| text));
     parts.push(format!("dead letters {}", count(state.dead_letters.total)));
     match state.phase {
         Phase::Starting => parts.push("starting".to_owned()),
@@ -85,19 +87,23 @@ fn topics(state: &State) -> Vec<String> {
     section(grid)
 }
 
-/// On a narrow terminal, the sinks are left out: the numbers matter more.
+/// On a narrow terminal, topics and sinks are left out: the numbers matter more.
 fn functions(state: &State, width: usize) -> Vec<String> {
     let all = section(function_grid(state, true));
     if all.iter().any(|line| measure_text_width(line) > width) { section(function_grid(state, false)) } else { all }
 }
 
-fn function_grid(state: &State, with_into: bool) -> Grid {
-    let heads = ["function", "into", ">records/s", ">records", ">rows", ">fence", ">log end", ">lag", ">dead letters"];
-    let named =
-        |name: &String, into: &String| if with_into { vec![name.clone(), into.clone()] } else { vec![name.clone()] };
-    let mut grid = Grid::new(&heads.into_iter().filter(|head| with_into || *head != "into").collect::<Vec<_>>());
+fn function_grid(state: &State, with_places: bool) -> Grid {
+    let heads =
+        ["function", "from", "into", ">records/s", ">records", ">rows", ">fence", ">log end", ">lag", ">dead letters"];
+    let named = |name: &str, from: &str, into: &str| {
+        let cells = [name, from, into].map(str::to_owned);
+        cells.into_iter().take(if with_places { 3 } else { 1 })
+    };
+    let is_shown = |head: &&str| with_places || !matches!(*head, "from" | "into");
+    let mut grid = Grid::new(&heads.into_iter().filter(is_shown).collect::<Vec<_>>());
     for made in &state.generators {
-        grid.row(named(&made.name, &made.into).into_iter().chain([rate(made.records_per_s), count(made.sent)]));
+        grid.row(named(&made.name, "", &made.into).chain([rate(made.records_per_s), count(made.sent)]));
     }
     for function in &state.functions {
         let dead_letters = match function.dead_letters {
@@ -113,7 +119,7 @@ fn function_grid(state: &State, with_into: bool) -> Grid {
             known(state, function.lag),
             dead_letters,
         ];
-        grid.row(named(&function.name, &function.into).into_iter().chain(numbers));
+        grid.row(named(&function.name, &function.from, &function.into).chain(numbers));
     }
     grid
 }

@@ -87,15 +87,18 @@ impl Watcher {
     }
 
     fn topics(&mut self, now_us: i64, watermarks: &BTreeMap<TopicPartition, Watermarks>) -> Vec<TopicState> {
-        let names: Vec<String> = self.pipeline.topics.keys().cloned().collect();
-        let topic = |name: String| {
+        let pipeline = Arc::clone(&self.pipeline);
+        let mut names: Vec<(usize, &str)> = pipeline.steps().into_iter().map(|(name, step)| (step, name)).collect();
+        names.sort_unstable();
+        let topic = |(step, name): (usize, &str)| {
             let of_topic: Vec<_> = watermarks.iter().filter(|(partition, _)| partition.topic == name).collect();
             let end = of_topic.iter().map(|(_, held)| held.high).sum();
             TopicState {
+                name: name.to_owned(),
+                step,
                 partitions: of_topic.len(),
-                records_per_s: self.rate("topic", &name, now_us, end),
+                records_per_s: self.rate("topic", name, now_us, end),
                 records: of_topic.iter().map(|(_, held)| held.high - held.low).sum(),
-                name,
             }
         };
         names.into_iter().map(topic).collect()
@@ -119,6 +122,8 @@ impl Watcher {
         seen: &Seen,
     ) -> Vec<FunctionState> {
         let mut states = Vec::new();
+        let pipeline = Arc::clone(&self.pipeline);
+        let steps = pipeline.steps();
         for consuming in self.functions.clone() {
             let stats = consuming.function.runner.stats();
             let written = stats.partitions();
@@ -133,6 +138,8 @@ impl Watcher {
             }
             states.push(FunctionState {
                 records_per_s: self.rate("function", &consuming.name, now_us, stats.records() as i64),
+                from: consuming.topics().collect::<Vec<_>>().join(", "),
+                step: consuming.topics().filter_map(|topic| steps.get(topic)).max().copied().unwrap_or(0),
                 into: consuming.into.to_string(),
                 records: stats.records(),
                 rows: stats.rows(),

@@ -40,6 +40,7 @@
 //!
 //! Addresses and secrets are never in that file: each system reads its own from the environment.
 
+mod chain;
 mod circles;
 mod declaration;
 mod diagnostic;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Diagnostic, Diagnostics, Fixture, Function, Making, Place, Reading, Reference, Topic, circles,
+    Diagnostic, Diagnostics, Fixture, Function, Making, Place, Reference, Topic, circles,
     diagnostic::{Mark, Report},
     documentation,
     fields::{self, Fields},
@@ -141,11 +141,6 @@ impl Pipeline {
     /// The functions that make records.
     pub fn makers(&self) -> impl Iterator<Item = (&String, &Function, &Making)> {
         self.functions.iter().filter_map(|(name, function)| Some((name, function, function.making()?)))
-    }
-
-    /// The functions that read topics.
-    pub fn readers(&self) -> impl Iterator<Item = (&String, &Function, &Reading)> {
-        self.functions.iter().filter_map(|(name, function)| Some((name, function, function.reading()?)))
     }
 
     /// The topics whose records functions of this file make out of others.

@@ -19,7 +19,7 @@ use datafusion::{
 use crate::{fault::DataFault, size};
 
 /// The most that one call may make over a batch, in bytes.
-const MAX_BYTES: u64 = 128 << 20;
+pub const MAX_BYTES: u64 = 128 << 20;
 
 /// An upper bound for what a function makes of one row, in bytes.
 type Bound = fn(&Row<'_>) -> u64;

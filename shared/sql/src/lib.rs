@@ -47,6 +47,8 @@ mod fault;
 mod fingerprint;
 mod finite;
 mod hop;
+mod keywords;
+mod language;
 mod merging;
 mod messages;
 mod mixed;

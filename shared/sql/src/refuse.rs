@@ -11,7 +11,7 @@ use datafusion::{
 use crate::{
     compare,
     error::{Result, SqlError, place_of},
-    hop,
+    hop, keywords,
     window::{self, Window},
 };
 
@@ -154,7 +154,9 @@ impl Checker<'_> {
             }
             node.apply_expressions(|expr| {
                 expr.apply(|expr| {
-                    if let Err(error) = deterministic(expr).and_then(|()| self.windows(expr)) {
+                    let checked =
+                        deterministic(expr).and_then(|()| self.windows(expr)).and_then(|()| self.keywords(expr));
+                    if let Err(error) = checked {
                         wrong.get_or_insert(error);
                     }
                     Ok(TreeNodeRecursion::Continue)
@@ -205,6 +207,12 @@ impl Checker<'_> {
         let Some(window) = Window::of(function.name()) else { return Ok(()) };
         let lengths = function.args.iter().skip(1).map(self.fold).collect::<Result<Vec<_>>>()?;
         window::check_lengths(window, &lengths).map_err(|message| SqlError::new(message).at(place_of(expr)))
+    }
+
+    /// Checks that keywords are constants.
+    fn keywords(&self, expr: &Expr) -> Result<()> {
+        let Expr::ScalarFunction(function) = expr else { return Ok(()) };
+        keywords::check(function.name(), &function.args, self.fold).map_err(|error| error.at(place_of(expr)))
     }
 
     /// Checks that every row of the output comes from a single record.

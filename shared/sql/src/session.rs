@@ -23,6 +23,8 @@ use crate::{
     checked::CheckIntegers,
     error::Result,
     exact::ExactConstants,
+    keywords::Matching,
+    language,
     mixed::MixedNumbers,
     sketch,
     slot::SlotTable,
@@ -95,6 +97,10 @@ pub fn context(config: SessionConfig, runtime: RuntimeEnvBuilder) -> Result<Sess
     context.register_udf(calendar::date_trunc_udf());
     context.register_udf(calendar::to_char_udf());
     context.register_udf(calendar::date_bin_udf());
+    context.register_udf(language::detect_language_udf());
+    for matching in Matching::BOTH {
+        context.register_udf(matching.udf());
+    }
     Ok(context)
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use arrow::array::RecordBatch;
 use millstream_core::DeadLetter;
 
 use super::{Scene, read};
@@ -55,6 +56,11 @@ impl Scene {
     /// Every record in the lake's files, as an external reader finds them.
     pub async fn archived(&self) -> Vec<read::Archived> {
         read::lake(&self.folder().join("lake").join("transactions")).await
+    }
+
+    /// The rows of a table in the lake, as an external reader finds them.
+    pub async fn files(&self, table: &str) -> Vec<RecordBatch> {
+        read::files(&self.folder().join("lake").join(table)).await
     }
 
     /// Panics unless the files hold each good record exactly once.

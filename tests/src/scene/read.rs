@@ -59,8 +59,15 @@ pub(super) fn rows(batches: &[RecordBatch]) -> Sums {
 
 /// Every record of the Parquet files below `folder/log_date=…`.
 pub(super) async fn lake(folder: &Path) -> Vec<Archived> {
-    let store = millstream_lake::open(&folder.display().to_string()).unwrap();
     let mut archived = Vec::new();
+    files(folder).await.iter().for_each(|batch| add(batch, &mut archived));
+    archived
+}
+
+/// The rows of these files.
+pub(super) async fn files(folder: &Path) -> Vec<RecordBatch> {
+    let store = millstream_lake::open(&folder.display().to_string()).unwrap();
+    let mut rows = Vec::new();
     for date in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let date_name = date.file_name().into_string().unwrap();
         if !date_name.starts_with("log_date=") {
@@ -71,13 +78,11 @@ pub(super) async fn lake(folder: &Path) -> Vec<Archived> {
             // A file that a killed process was writing has another name until it is complete.
             if name.ends_with(".parquet") {
                 let path = millstream_lake::Path::from(format!("{date_name}/{name}"));
-                for batch in millstream_lake::read_parquet(store.as_ref(), &path).await.unwrap() {
-                    add(&batch, &mut archived);
-                }
+                rows.extend(millstream_lake::read_parquet(store.as_ref(), &path).await.unwrap());
             }
         }
     }
-    archived
+    rows
 }
 
 fn add(batch: &RecordBatch, archived: &mut Vec<Archived>) {

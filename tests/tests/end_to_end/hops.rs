@@ -7,8 +7,7 @@ use std::{
 
 use millstream_assembly::audit;
 use millstream_core::{Lineage, SOURCE_HEADER, TopicPartition};
-use millstream_tests::{Child, Flow, Scene, Setting, Store, Written, bank, say_goodbye};
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use millstream_tests::{Child, Flow, Scene, Setting, Store, Written, bank, kill_often, say_goodbye};
 
 const FUNCTIONS: [(&str, &str); 3] = [("transform", "clean"), ("transform", "route"), ("aggregate", "flow")];
 const KILLS: usize = 30;
@@ -32,7 +31,7 @@ async fn thirty_kills(store: Store, seed: u64) {
     let scene = Scene::new(setting(store, "hops")).await;
     let done = AtomicBool::new(false);
     let killing = async {
-        let of = |at: usize| kill(&scene, FUNCTIONS[at], seed + at as u64);
+        let of = |at: usize| kill_often(&scene, FUNCTIONS[at], KILLS, seed + at as u64);
         let ended = tokio::join!(of(0), of(1), of(2));
         done.store(true, Ordering::Relaxed);
         ended
@@ -43,21 +42,6 @@ async fn thirty_kills(store: Store, seed: u64) {
         child.drain().await;
     }
     assert_exact(&scene, &written, "after 30 kills").await;
-}
-
-/// Kills a function at random moments and starts it again; some kills are at a point between two steps of its sink.
-async fn kill(scene: &Scene, (binary, name): (&str, &str), seed: u64) -> Child {
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut child = Child::start(binary, scene, name, &[]);
-    for _ in 0..KILLS {
-        tokio::time::sleep(Duration::from_millis(random.random_range(50..600))).await;
-        child.kill().await;
-        if scene.has_kafka() {
-            say_goodbye(scene.brokers(), &scene.group(name)).await;
-        }
-        child = Child::start(binary, scene, name, &[]);
-    }
-    child
 }
 
 async fn assert_exact(scene: &Scene, written: &Written, what: &str) {

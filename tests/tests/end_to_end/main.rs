@@ -21,6 +21,7 @@ mod redrives;
 mod rolling;
 mod swaps;
 mod trouble;
+mod tweets;
 mod views;
 mod world;
 mod zombies;

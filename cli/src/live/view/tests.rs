@@ -5,7 +5,13 @@ fn bank() -> State {
     State {
         pipeline: "bank".into(),
         elapsed_ms: 65_000,
-        topics: vec![TopicState { name: "transaction".into(), partitions: 3, records_per_s: 99.8, records: 6_512 }],
+        topics: vec![TopicState {
+            name: "transaction".into(),
+            step: 0,
+            partitions: 3,
+            records_per_s: 99.8,
+            records: 6_512,
+        }],
         generators: vec![GeneratorState {
             name: "generate".into(),
             into: "topic.transaction".into(),
@@ -14,6 +20,8 @@ fn bank() -> State {
         }],
         functions: vec![FunctionState {
             name: "flow".into(),
+            from: "transaction".into(),
+            step: 0,
             into: "postgres.transaction_flow".into(),
             records_per_s: 100.2,
             records: 6_500,
@@ -49,9 +57,9 @@ millstream bank  1 min 05 s
 topic        partitions  records/s  records
 transaction           3        100    6,512
 
-function  into                       records/s  records   rows  fence  log end  lag  dead letters
-generate  topic.transaction                100    6,512
-flow      postgres.transaction_flow        100    6,500  4,100  6,500    6,512   12             1
+function  from         into                       records/s  records   rows  fence  log end  lag  dead letters
+generate               topic.transaction                100    6,512
+flow      transaction  postgres.transaction_flow        100    6,500  4,100  6,500    6,512   12             1
 
 transaction_flow  1,300 rows, the newest:
   branch_name  batch_value
@@ -100,4 +108,19 @@ fn the_plain_line_has_the_same_numbers() {
         plain(&bank()),
         "1 min 05 s | transaction 100/s 6,512 records | flow 100/s lag 12 rows 4,100 | dead letters 1"
     );
+}
+
+#[test]
+fn a_chain_is_shown_in_the_order_of_its_records() {
+    let topic = |name: &str, step| TopicState { name: name.into(), step, ..TopicState::default() };
+    let function = |name: &str, step| FunctionState { name: name.into(), step, ..FunctionState::default() };
+    let state = State {
+        pipeline: "p".into(),
+        topics: vec![topic("posts", 0), topic("chosen", 1)],
+        functions: vec![function("filter", 0), function("archive", 1), function("counts", 1)],
+        ..State::default()
+    };
+    let line = plain(&state);
+    let words: Vec<_> = line.split(" | ").filter_map(|part| part.split(' ').next()).collect();
+    assert_eq!(words, ["0.0", "posts", "filter", "chosen", "archive", "counts", "dead"]);
 }

@@ -14,3 +14,4 @@ mod splits;
 mod states;
 mod whole;
 mod windows;
+mod words;

@@ -63,13 +63,15 @@ async fn only(
 const MEMORY: usize = 64 << 20;
 const LIMITS: WholeLimits = WholeLimits { memory_bytes: MEMORY, threads: 1, rows_at_once: 8_192 };
 
-const ABOVE: [&str; 6] = [
+const ABOVE: [&str; 8] = [
     "SELECT branch, avg(amount) AS mean, sum(count) * 2 AS twice FROM t GROUP BY 1 HAVING count(*) > 1",
     "SELECT branch, amount, _offset FROM t WHERE amount > 0",
     "SELECT sum(amount) AS s, approx_distinct(branch) AS d, max(branch) AS top FROM t",
     "SELECT branch AS a, branch AS b, 10 / (sum(count) - 200) AS q FROM t GROUP BY branch",
     "SELECT tumble(at, INTERVAL '2 seconds') AS w, count(*) FILTER (WHERE count > 0) AS n FROM t GROUP BY 1",
     "SELECT name, t.count FROM t JOIN branches ON name = branch",
+    "SELECT branch, detect_language(branch) AS l FROM t WHERE matches_any(branch, 'A', 'c')",
+    "SELECT word, count(*) AS n FROM (SELECT unnest(matched_keywords(branch, 'A', 'b')) AS word FROM t) AS f GROUP BY 1",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
