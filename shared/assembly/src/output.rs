@@ -10,10 +10,10 @@ use millstream_codec::{JsonDecoder, JsonEncoder, JsonOptions, Keys};
 use millstream_core::{
     Clock, Column, Compression, Encode, Error, LogStore, Result, Role, Sink, Table, Tombstones, type_name,
 };
-use millstream_pipeline::{Pipeline, Topic};
+use millstream_pipeline::{Function, Pipeline, Reading, Topic};
 use millstream_topic::{FencesTopic, Key, Shape, TopicSink};
 
-use crate::systems::fences_topic;
+use crate::{systems::fences_topic, used::joined_by};
 
 /// A topic that a function writes to.
 #[derive(Clone, Debug)]
@@ -23,16 +23,20 @@ pub(crate) struct Output {
     /// The field that is the records' key.
     key: Option<String>,
     fences: String,
+    outbox: String,
+    /// Does the function join references, so that the same records may give others the next time?
+    joins: bool,
 }
 
 impl Output {
     /// Those of a pipeline, by name.
     pub fn all_of(pipeline: &Pipeline) -> BTreeMap<String, Self> {
-        let output = |(_, function, reading): (_, &millstream_pipeline::Function, &millstream_pipeline::Reading)| {
+        let output = |(_, function, reading): (_, &Function, &Reading)| {
             let name = function.into.name.clone();
             let topic = pipeline.topics.get(&name).filter(|_| function.into.system.is_log())?.clone();
-            let (key, fences) = (reading.key.clone(), fences_topic(&pipeline.name));
-            Some((name.clone(), Self { name, topic, key, fences }))
+            let (key, joins) = (reading.key.clone(), joined_by(pipeline, function).next().is_some());
+            let (fences, outbox) = (fences_topic(&pipeline.name), format!("{}.outbox", pipeline.name));
+            Some((name.clone(), Self { name, topic, key, fences, outbox, joins }))
         };
         pipeline.readers().filter_map(output).collect()
     }
@@ -57,11 +61,14 @@ impl Output {
             generation: self.topic.generation,
             partitions: self.topic.partitions,
             key,
+            keeps_rows: self.joins,
             encode: Arc::new(Checked { encoder: JsonEncoder::new(Arc::clone(&schema))?, schema }),
             decode: Arc::new(JsonDecoder::new(decoder)?),
         };
-        let producer = log.producer(self.topic.compression)?;
-        let fences = FencesTopic { name: self.fences.clone(), producer: log.producer(Compression::None)?, clock };
+        let (producer, fences_producer) =
+            (log.ordered_producer(self.topic.compression)?, log.ordered_producer(Compression::None)?);
+        let (name, outbox) = (self.fences.clone(), self.outbox.clone());
+        let fences = FencesTopic { name, outbox, producer: fences_producer, clock };
         Ok(Arc::new(TopicSink::new(Arc::clone(log), producer, fences, function, table, shape)))
     }
 

@@ -160,6 +160,7 @@ impl<'a> Ownership<'a> {
     /// Those of [`Sink::misfits`].
     pub(crate) async fn misfits(&self, sink: &dyn Sink, record: Option<&OwnerRecord>) -> Result<Vec<String>> {
         let mut misfits = sink.misfits().await?;
+        misfits.extend(sink.unsettled(&self.owner).await?);
         let recorded = match record.filter(|_| self.estimates) {
             Some(record) => plan_recorded(record, self.pipeline).await,
             None => None,

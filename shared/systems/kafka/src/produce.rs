@@ -9,12 +9,51 @@ use crate::{
     shipment::Shipment,
 };
 
+/// How much librdkafka puts into one request for a partition (`batch.size`).
+const BATCH_BYTES: usize = 1_000_000;
+
 /// What librdkafka adds to a record, for the check against the limit.
 const RECORD_OVERHEAD_BYTES: usize = 512;
 
 #[async_trait]
 impl Producer for Kafka {
     async fn send(&self, topic: &str, records: Vec<NewRecord>) -> Result<Vec<Position>> {
+        let limit = self.sender.find_limit(topic).filter(|limit| self.sender.is_ordered() && *limit < BATCH_BYTES);
+        let Some(limit) = limit else { return self.send_all(topic, records).await };
+        // The client fills its requests up to its own limit, and the broker would refuse the whole request.
+        let (mut positions, mut run, mut bytes) = (Vec::with_capacity(records.len()), Vec::new(), 0);
+        for record in records {
+            let more = sent_bytes(&record);
+            if bytes + more > limit {
+                positions.extend(self.send_all(topic, std::mem::take(&mut run)).await?);
+                bytes = 0;
+            }
+            bytes += more;
+            run.push(record);
+        }
+        positions.extend(self.send_all(topic, run).await?);
+        Ok(positions)
+    }
+
+    async fn check(&self, topic: &str, records: &[NewRecord]) -> Result<()> {
+        let Some(largest) = records.iter().map(sent_bytes).max() else { return Ok(()) };
+        if self.sender.find_limit(topic).is_none_or(|limit| largest > limit)
+            && let Some(limit) = self.topic_setting(topic, "max.message.bytes").await
+            && let Ok(limit) = limit.parse()
+        {
+            self.sender.set_limit(topic, limit);
+        }
+        match self.sender.find_limit(topic) {
+            Some(limit) if largest > limit => Err(Error::poison(format!(
+                "a record has {largest} bytes, and topic {topic} takes {limit} (its `max.message.bytes`)"
+            ))),
+            _ => self.check_records(topic, records).await,
+        }
+    }
+}
+
+impl Kafka {
+    async fn send_all(&self, topic: &str, records: Vec<NewRecord>) -> Result<Vec<Position>> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
@@ -73,6 +112,14 @@ impl Kafka {
                     "a record is larger than topic {topic} takes: its `max.message.bytes` is {limit}, compressed"
                 ))
             }
+            Code::InvalidTimestamp => Error::stop(format!(
+                "topic {topic} refuses the timestamp of a record: let the brokers stamp its records \
+                 (`message.timestamp.type=LogAppendTime`), or raise its `message.timestamp.before.max.ms` and \
+                 `message.timestamp.after.max.ms`"
+            )),
+            Code::InvalidRecord => Error::stop(format!(
+                "topic {topic} refuses a record, as a compacted topic (`cleanup.policy`) refuses one without a key"
+            )),
             Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
                 self.sender.set_partitions(topic, None);
                 client.context().0.missing_topic(topic)
@@ -80,6 +127,11 @@ impl Kafka {
             code => client.context().0.failure(&format!("writing to topic {topic}"), code),
         }
     }
+}
+
+/// How many bytes a record has in a request of its own, not compressed, with every number at its longest (message format 2).
+fn sent_bytes(record: &NewRecord) -> usize {
+    record_bytes(record) + 100 + 10 * record.headers.len()
 }
 
 fn record_bytes(record: &NewRecord) -> usize {

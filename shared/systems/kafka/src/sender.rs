@@ -35,16 +35,33 @@ const STRIDE: usize = 1_000;
 /// that no record ever comes after a gap.
 pub(crate) struct Sender {
     settings: Arc<KafkaSettings>,
+    /// See [`KafkaSettings::producer`].
+    ordered: bool,
     client: Mutex<Option<Client>>,
     /// Topics that are known to exist, with their partitions: librdkafka would create a missing one as a side effect.
     topics: Mutex<HashMap<String, i32>>,
+    /// What is known of the topics' `max.message.bytes`.
+    limits: Mutex<HashMap<String, usize>>,
 }
 
 pub(crate) type Client = Arc<ThreadedProducer<Reports>>;
 
 impl Sender {
-    pub(crate) fn new(settings: Arc<KafkaSettings>) -> Self {
-        Self { settings, client: Mutex::new(None), topics: Mutex::new(HashMap::new()) }
+    pub(crate) fn new(settings: Arc<KafkaSettings>, ordered: bool) -> Self {
+        Self { settings, ordered, client: Mutex::default(), topics: Mutex::default(), limits: Mutex::default() }
+    }
+
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.ordered
+    }
+
+    /// The most bytes that `topic` is known to take at once.
+    pub(crate) fn find_limit(&self, topic: &str) -> Option<usize> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied()
+    }
+
+    pub(crate) fn set_limit(&self, topic: &str, bytes: usize) {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.to_owned(), bytes);
     }
 
     /// Creates the client, so that the first send finds it ready.
@@ -59,7 +76,7 @@ impl Sender {
             return Ok(client.clone());
         }
         let reports = Reports(Link::new(&self.settings.brokers));
-        let created = self.settings.producer().create_with_context(reports).map_err(settings_error)?;
+        let created = self.settings.producer(self.ordered).create_with_context(reports).map_err(settings_error)?;
         Ok(client.insert(Arc::new(created)).clone())
     }
 

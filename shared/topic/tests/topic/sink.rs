@@ -42,6 +42,7 @@ pub(crate) fn shape_of(table: &Table) -> Shape {
         generation: 1,
         partitions: 3,
         key: None,
+        keeps_rows: false,
         encode: Arc::new(JsonEncoder::new(Arc::clone(&schema)).unwrap()),
         decode: Arc::new(JsonDecoder::new(JsonOptions { schema, columns, event_time, tombstones }).unwrap()),
     }
@@ -51,7 +52,12 @@ fn sink_of(log: &MemoryLog, function: &str, table: Table) -> TopicSink<MemoryLog
     let shape = shape_of(&table);
     let log = Arc::new(log.clone());
     let clock = Arc::new(ManualClock::at_us(0));
-    let fences = FencesTopic { name: "suite.fences".into(), producer: Arc::clone(&log) as _, clock };
+    let fences = FencesTopic {
+        name: "suite.fences".into(),
+        outbox: "suite.outbox".into(),
+        producer: Arc::clone(&log) as _,
+        clock,
+    };
     TopicSink::new(Arc::clone(&log), log, fences, function, table, shape)
 }
 
