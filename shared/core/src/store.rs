@@ -106,7 +106,7 @@ pub trait LogStore: Source + Topics + Producer {
     fn producer(&self, compression: Compression) -> Result<Arc<dyn Producer>>;
 
     /// Like [`LogStore::producer`], for a function's own topics: of the records of a send that failed, those of each partition
-    /// that were written are the first ones, without a gap, however the log answers. That may cost throughput.
+    /// that were written are the first ones, without a gap, however the log answers.
     ///
     /// # Errors
     /// `Stop` when the settings can't be right.

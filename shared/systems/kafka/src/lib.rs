@@ -24,6 +24,7 @@ mod consume;
 mod control;
 mod environment;
 mod group;
+mod known;
 mod link;
 mod member;
 mod produce;

@@ -59,27 +59,41 @@ impl Kafka {
         }
         self.check_records(topic, &records).await?;
         let client = self.sender.client()?;
-        let shipment = Shipment::new(records.len());
-        let handed = hand_over(&client, topic, &records, &shipment).await;
-        drop(records);
-        let arrived = match handed {
-            Ok(()) => arrive(&client, &shipment).await,
-            Err(code) => Err(code),
+        let (first, rest) = match self.sender.is_ordered() {
+            true => client.context().1.divide(topic, &records),
+            false => (Vec::new(), (0..records.len()).collect()),
         };
-        match arrived {
-            Ok(()) => {
-                client.context().0.mark_reachable();
-                let places = std::mem::take(&mut shipment.state().places);
-                let position = |(partition, offset)| TopicPartition::new(topic, 0, partition).at(offset);
-                Ok(places.into_iter().map(position).collect())
-            }
-            Err(code) => {
-                let error = self.send_error(&client, topic, code).await;
-                self.sender.discard(client);
-                Err(error)
+        let mut positions = vec![TopicPartition::new(topic, 0, -1).at(-1); records.len()];
+        for part in [first, rest] {
+            match ship(&client, topic, part.iter().map(|at| &records[*at]).collect()).await {
+                Ok(places) => {
+                    client.context().0.mark_reachable();
+                    client.context().1.meet(topic, places.iter().map(|(partition, _)| *partition));
+                    for (at, (partition, offset)) in part.into_iter().zip(places) {
+                        positions[at] = TopicPartition::new(topic, 0, partition).at(offset);
+                    }
+                }
+                Err(code) => {
+                    let error = self.send_error(&client, topic, code).await;
+                    self.sender.discard(client);
+                    return Err(error);
+                }
             }
         }
+        Ok(positions)
     }
+}
+
+/// Sends records and waits until all are written; returns partition and offset of each.
+async fn ship(client: &Client, topic: &str, records: Vec<&NewRecord>) -> Result<Vec<(i32, i64)>, Code> {
+    if records.is_empty() {
+        return Ok(Vec::new());
+    }
+    let shipment = Shipment::new(records.len());
+    hand_over(client, topic, &records, &shipment).await?;
+    arrive(client, &shipment).await?;
+    let places = std::mem::take(&mut shipment.state().places);
+    Ok(places)
 }
 
 impl Kafka {

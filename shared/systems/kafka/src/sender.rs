@@ -15,6 +15,7 @@ use rdkafka::{
 use tokio::time::Instant;
 
 use crate::{
+    known::Known,
     link::Link,
     settings::{KafkaSettings, settings_error},
     shipment::{Shipment, Ticket},
@@ -35,7 +36,7 @@ const STRIDE: usize = 1_000;
 /// that no record ever comes after a gap.
 pub(crate) struct Sender {
     settings: Arc<KafkaSettings>,
-    /// See [`KafkaSettings::producer`].
+    /// Is nothing written to a partition after a record that failed?
     ordered: bool,
     client: Mutex<Option<Client>>,
     /// Topics that are known to exist, with their partitions: librdkafka would create a missing one as a side effect.
@@ -75,8 +76,8 @@ impl Sender {
         if let Some(client) = &*client {
             return Ok(client.clone());
         }
-        let reports = Reports(Link::new(&self.settings.brokers));
-        let created = self.settings.producer(self.ordered).create_with_context(reports).map_err(settings_error)?;
+        let reports = Reports(Link::new(&self.settings.brokers), Known::default());
+        let created = self.settings.producer().create_with_context(reports).map_err(settings_error)?;
         Ok(client.insert(Arc::new(created)).clone())
     }
 
@@ -111,7 +112,7 @@ impl Sender {
 pub(crate) async fn hand_over(
     client: &Client,
     topic: &str,
-    records: &[NewRecord],
+    records: &[&NewRecord],
     shipment: &Arc<Shipment>,
 ) -> std::result::Result<(), Code> {
     for (index, record) in records.iter().enumerate() {
@@ -183,7 +184,7 @@ pub(crate) async fn arrive(client: &Client, shipment: &Shipment) -> std::result:
 }
 
 /// The client's context: hands the reports of records to their shipments.
-pub(crate) struct Reports(pub(crate) Link);
+pub(crate) struct Reports(pub(crate) Link, pub(crate) Known);
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {

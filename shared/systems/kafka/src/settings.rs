@@ -138,10 +138,7 @@ impl KafkaSettings {
 
     /// For the producer. Nothing times out inside librdkafka: it could give up one record and still send the next. Instead
     /// the sender gives up all of them at once.
-    ///
-    /// `ordered`: the broker is given one request at a time. With more, it may refuse the first one of a new producer and write the
-    /// second: it takes any number as the first one of a producer that it doesn't know.
-    pub(crate) fn producer(&self, ordered: bool) -> ClientConfig {
+    pub(crate) fn producer(&self) -> ClientConfig {
         let max_record_bytes = self.max_record_bytes().to_string();
         let defaults = [
             ("linger.ms", "5"),
@@ -161,9 +158,6 @@ impl KafkaSettings {
         let mut config = self.client(&defaults, &fixed);
         if self.profile == Profile::EventHubs {
             config.set("request.timeout.ms", "60000").set("batch.size", "900000");
-        }
-        if ordered {
-            config.set("max.in.flight.requests.per.connection", "1");
         }
         config
     }
@@ -242,7 +236,7 @@ mod tests {
     #[test]
     fn the_user_changes_defaults_but_not_what_exactly_once_rests_on() {
         assert_eq!(settings(Profile::Default).member("g", 3).get("auto.offset.reset"), Some("error"));
-        assert_eq!(settings(Profile::Default).producer(false).get("linger.ms"), Some("50"));
+        assert_eq!(settings(Profile::Default).producer().get("linger.ms"), Some("50"));
     }
 
     #[test]
@@ -258,8 +252,7 @@ mod tests {
 
     #[test]
     fn event_hubs_brings_its_own_settings() {
-        let config = settings(Profile::EventHubs).producer(true);
-        assert_eq!(config.get("max.in.flight.requests.per.connection"), Some("1"));
+        let config = settings(Profile::EventHubs).producer();
         assert_eq!(config.get("sasl.username"), Some("$ConnectionString"));
         assert_eq!(config.get("ssl.ca.location"), Some("probe"));
         assert_eq!(config.get("message.max.bytes"), Some("1000000"));

@@ -4,4 +4,5 @@
 mod changes;
 mod dead_letters;
 mod hops;
+mod on_kafka;
 mod sink;
