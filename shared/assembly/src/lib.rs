@@ -71,6 +71,6 @@ pub use ready::Ready;
 pub use rebuild::{Begun, ReadRange, Rebuild, RebuildProgress, beside};
 pub use rows::{text, texts};
 pub use said::require_said;
-pub use systems::{Systems, dead_letter_topic};
+pub use systems::{Systems, dead_letter_topic, topics_beside};
 pub use type_name::type_name;
 pub use variables::describe_unknown;

@@ -130,7 +130,7 @@ pub trait Producer: Send + Sync {
     ///
     /// # Errors
     /// `Poison` for a record that is too large, whatever else it is sent with; those of [`Producer::send`].
-    async fn check(&self, _topic: &str, _records: &[NewRecord]) -> Result<()> {
+    async fn check_sizes(&self, _topic: &str, _records: &[NewRecord]) -> Result<()> {
         Ok(())
     }
 }

@@ -29,6 +29,11 @@ pub struct Shape {
     /// What the record's key is made of; it decides the partition. Without it, records have no key, and those that are made of
     /// one partition go to one partition.
     pub key: Option<Key>,
+    /// The column whose value is a record's timestamp. Where it is null, and without it, a record has that of the one that it is
+    /// made of.
+    pub timestamp: Option<String>,
+    /// The column whose value is the number of a record's partition. Where it is null, and without it, the key decides.
+    pub partition: Option<String>,
     /// May the same records of the source give others the next time? Then those that are about to be sent are kept in the outbox.
     pub keeps_rows: bool,
     /// Makes the value of each record, of the columns that are not carried.
@@ -279,7 +284,7 @@ impl<L: Log + Topics + ?Sized> Sink for TopicSink<L> {
         }
         let (columns, place) = (self.columns(), (self.shape.topic.clone(), self.shape.generation));
         let made = self.kept().await?.made.get(&place).cloned();
-        let other = made.filter(|made| !only_more(&made.columns, &columns));
+        let other = made.filter(|made| !only_more(&made.columns, &columns) && !only_more(&columns, &made.columns));
         Ok(other.iter().map(|made| self.other_columns(&made.columns, &columns).to_string()).collect())
     }
 
@@ -327,7 +332,7 @@ impl<L: Log + Topics + ?Sized> Sink for TopicSink<L> {
             Err(_) => self.check_write(&*self.kept().await?, partition, from)?,
         };
         let records = records_of(&self.shape, partitions, partition, rows)?;
-        if let Err(error) = self.producer.check(&self.shape.topic, &records).await {
+        if let Err(error) = self.producer.check_sizes(&self.shape.topic, &records).await {
             return Err(self.refused(partition, error).await);
         }
         self.bring_in(partition, from, to, records).await

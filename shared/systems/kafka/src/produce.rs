@@ -35,7 +35,7 @@ impl Producer for Kafka {
         Ok(positions)
     }
 
-    async fn check(&self, topic: &str, records: &[NewRecord]) -> Result<()> {
+    async fn check_sizes(&self, topic: &str, records: &[NewRecord]) -> Result<()> {
         let Some(largest) = records.iter().map(sent_bytes).max() else { return Ok(()) };
         if self.sender.find_limit(topic).is_none_or(|limit| largest > limit)
             && let Some(limit) = self.topic_setting(topic, "max.message.bytes").await

@@ -50,6 +50,8 @@ pub(crate) fn shape_of(table: &Table) -> Shape {
         generation: 1,
         partitions: 3,
         key: None,
+        timestamp: None,
+        partition: None,
         keeps_rows: false,
         encode: Arc::new(JsonEncoder::new(Arc::clone(&schema)).unwrap()),
         decode: Arc::new(JsonDecoder::new(JsonOptions { schema, columns, event_time, tombstones }).unwrap()),
