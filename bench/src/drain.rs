@@ -25,10 +25,21 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// The result of one run of one side.
 #[derive(Clone, Copy, Debug)]
-struct Run {
-    seconds: f64,
-    usage: Usage,
-    first_row_s: f64,
+pub struct Run {
+    pub seconds: f64,
+    pub usage: Usage,
+    pub first_row_s: f64,
+}
+
+/// Prints the result of one side.
+pub fn line(events: u64, name: &str, run: &Run) {
+    println!(
+        "{name:<22} {:>9.0} events/s   {:>5.2} CPU-s per million   peak {:>4.0} MiB   ({:.2} s)",
+        events as f64 / run.seconds,
+        run.usage.cpu_s / (events as f64 / 1e6),
+        run.usage.peak_mib,
+        run.seconds
+    );
 }
 
 pub async fn w1(
@@ -53,15 +64,7 @@ pub async fn w1(
         }
     }
     let (floor, drain) = (median(floors), median(drains));
-    let line = |name: &str, run: &Run| {
-        println!(
-            "{name:<22} {:>9.0} events/s   {:>5.2} CPU-s per million   peak {:>4.0} MiB   ({:.2} s)",
-            events as f64 / run.seconds,
-            run.usage.cpu_s / (events as f64 / 1e6),
-            run.usage.peak_mib,
-            run.seconds
-        );
-    };
+    let line = |name: &str, run: &Run| line(events, name, run);
     println!("W1: {events} events, median of {rounds}, from start of the process to the last event");
     line("bare consumer (floor)", &floor);
     line("millstream aggregate", &drain);
@@ -111,7 +114,7 @@ impl Backlog {
     }
 }
 
-fn median(mut runs: Vec<Run>) -> Run {
+pub fn median(mut runs: Vec<Run>) -> Run {
     runs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
     runs[runs.len() / 2]
 }

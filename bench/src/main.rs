@@ -12,6 +12,7 @@
 mod drain;
 mod fill;
 mod floor;
+mod hop;
 mod latency;
 mod process;
 
@@ -45,6 +46,15 @@ enum Workload {
         #[arg(long)]
         against: Option<PathBuf>,
     },
+    /// A backlog in 3 partitions → filtered and joined with a reference → another topic, compared with a bare loop.
+    W3 {
+        /// How many transactions the backlog has.
+        #[arg(long, default_value_t = 2_000_000)]
+        events: u64,
+        /// How many times each side runs; the median counts.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
     /// The time from produce to visible row, at a steady rate.
     Latency {
         /// Transactions per second.
@@ -57,6 +67,9 @@ enum Workload {
     /// Only the floor: reads records of a topic and drops them.
     #[command(hide = true)]
     Floor { brokers: String, topic: String, records: u64 },
+    /// Only the bare loop: reads records of a topic and writes them to another one.
+    #[command(hide = true)]
+    Loop { brokers: String, from: String, into: String, records: u64 },
 }
 
 /// Where the services and the binary under test are.
@@ -85,6 +98,7 @@ impl Place {
 fn main() -> ExitCode {
     let done = match Arguments::parse().workload {
         Workload::Floor { brokers, topic, records } => floor::read(&brokers, &topic, records),
+        Workload::Loop { brokers, from, into, records } => hop::consume_and_produce(&brokers, &from, &into, records),
         workload => {
             tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| runtime.block_on(run(workload)))
         }
@@ -105,6 +119,7 @@ async fn run(workload: Workload) -> Result<(), Failure> {
             drain::w1(&place, events, rounds, broken_every, against).await
         }
         Workload::Latency { rate, seconds } => latency::measure(&place, rate, seconds).await,
-        Workload::Floor { .. } => Ok(()),
+        Workload::W3 { events, rounds } => hop::w3(&place, events, rounds).await,
+        Workload::Floor { .. } | Workload::Loop { .. } => Ok(()),
     }
 }

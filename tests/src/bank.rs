@@ -10,7 +10,9 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 const WINDOW_US: i64 = 2_000_000;
 /// 2025-02-28T23:59:20Z: a longer log has events before and after midnight.
 const FIRST_US: i64 = 1_740_787_160_000_000;
-const BRANCHES: [&str; 8] = ["Amsterdam", "Bruges", "Geneva", "Lisbon", "Oslo", "Prague", "Vienna", "Zürich"];
+/// All branches.
+pub(crate) const BRANCHES: [&str; 8] =
+    ["Amsterdam", "Bruges", "Geneva", "Lisbon", "Oslo", "Prague", "Vienna", "Zürich"];
 const CURRENCIES: [&str; 5] = ["EUR", "USD", "GBP", "CHF", "NOK"];
 
 /// One transaction.

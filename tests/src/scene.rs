@@ -67,6 +67,8 @@ impl Scene {
     pub async fn of(store: Store, topic: String, text: &str, create: bool) -> Self {
         let folder = TempDir::with_prefix("millstream-scene-").unwrap();
         std::fs::write(folder.path().join("pipeline.yaml"), text).unwrap();
+        let branches = ["name"].iter().chain(&bank::BRANCHES).map(|name| format!("{name}\n")).collect::<String>();
+        std::fs::write(folder.path().join("branches.csv"), branches).unwrap();
         let mut environment = BTreeMap::new();
         let mut set = |name: &str, value: String| environment.insert(name.to_owned(), value);
         set("MILLSTREAM_PIPELINE", folder.path().display().to_string());
@@ -122,6 +124,12 @@ impl Scene {
     pub fn direct(&self) -> &str {
         let Store::Services { direct, .. } = &self.store else { panic!("an embedded scene has no Postgres") };
         direct
+    }
+
+    /// Its systems as a process that begins now sees them.
+    pub fn systems_anew(&self) -> Systems {
+        let connections = Connections::read(&Env::of(self.environment.clone())).unwrap();
+        Systems::open(&self.pipeline, &connections, Arc::new(SystemClock)).unwrap()
     }
 
     /// Appends records to the topic, and returns their positions.

@@ -91,6 +91,7 @@ pub(crate) fn pipeline_text(name: &str, topic: &str, setting: &Setting<'_>) -> S
         .map_or_else(String::new, |lateness| format!("    late: dead-letter\n    lateness: {lateness}\n"));
     let fields = FIELDS;
     let between = if setting.hops { between(topic) } else { String::new() };
+    let references = if setting.hops { REFERENCES } else { "" };
     format!(
         "name: {name}
 topics:
@@ -113,7 +114,7 @@ topics:
     from: {topic}
     into: lake.transactions
     batch: {{ max_records: {max_records}, max_wait: 100ms }}
-"
+{references}"
     )
 }
 
@@ -125,6 +126,11 @@ const FIELDS: &str = "    schema:
     event_time: at
 ";
 
+/// All branches, which `route` joins.
+const REFERENCES: &str = "references:
+  branches: { file: branches.csv, refresh: 1s, schema: { name: string } }
+";
+
 /// The topics between the first one and `flow`, each with other partitions.
 fn between(topic: &str) -> String {
     format!(
@@ -132,7 +138,8 @@ fn between(topic: &str) -> String {
     )
 }
 
-/// The functions between them: the first one has no key, so its records stay in their order.
+/// The functions between them: the first one has no key, so its records stay in their order. The second one joins a reference, so
+/// its records go through an outbox.
 fn hops(topic: &str, max_records: usize) -> String {
     let batch = format!("batch: {{ max_records: {max_records}, max_wait: 20ms }}");
     format!(
@@ -145,7 +152,7 @@ fn hops(topic: &str, max_records: usize) -> String {
   route:
     uses: transform
     from: {topic}.clean
-    sql: SELECT at, currency, branch, amount FROM \"{topic}.clean\" WHERE amount IS NOT NULL
+    sql: SELECT at, currency, branch, amount FROM \"{topic}.clean\" JOIN branches ON branch = name
     key: branch
     into: topic.{topic}.routed
     {batch}

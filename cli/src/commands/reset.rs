@@ -3,7 +3,7 @@ use std::{
     sync::Arc,
 };
 
-use millstream_assembly::{EmbeddedFile, Home, Removal, Systems, beside, plan_function};
+use millstream_assembly::{EmbeddedFile, Home, Removal, Systems, beside, plan_function, topics_beside};
 use millstream_core::Error;
 use millstream_pipeline::{Function, Pipeline};
 use serde_json::json;
@@ -115,10 +115,12 @@ impl Plan {
         for name in pipeline.readers().map(|(name, ..)| name).filter(chosen) {
             plan.function(context, &systems, pipeline, name).await?;
         }
-        if function.is_some() {
+        if let Some(only) = function {
+            let into = pipeline.functions.get(only).map(|declared| &declared.into).filter(|into| into.system.is_log());
+            plan.kept.extend(into.map(|into| format!("{into} with the fences of {only}: reset the whole pipeline")));
             return Ok(plan);
         }
-        let topics: Vec<String> = pipeline.topics.keys().cloned().collect();
+        let topics: Vec<String> = pipeline.topics.keys().cloned().chain(topics_beside(pipeline)).collect();
         if !log_is_embedded {
             let log = systems.log_place();
             plan.kept.push(format!("the topics {} and the group offsets in {log}", topics.join(", ")));
@@ -139,6 +141,10 @@ impl Plan {
         name: &str,
     ) -> Result<(), Failure> {
         let (id, into) = (Function::id(&pipeline.name, name), &pipeline.functions[name].into);
+        if into.system.is_log() && !context.connections.log_is_connected() {
+            self.embedded.functions.push(id);
+            return Ok(());
+        }
         let Some((home, store)) = systems.home(into.system).zip(systems.store(into.system)) else { return Ok(()) };
         match home {
             Home::Connected => {

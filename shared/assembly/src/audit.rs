@@ -35,8 +35,8 @@ use self::{
     odd::OddRows,
     query::Query,
     scope::{
-        check_keys, check_retention, check_topics, inseparable_error, known_fences, note_plan, note_references,
-        note_sample, note_unfenced,
+        check_keys, check_output, check_retention, check_topics, inseparable_error, known_fences, note_plan,
+        note_references, note_sample, note_unfenced,
     },
     side::Side,
     since::Newer,
@@ -108,6 +108,9 @@ pub async fn audit_part(
     let encoder = Arc::new(Encoder::new(whole.columns.clone())?.only(query.only));
     let public = systems.sink(&id, &declared.into, public(&table, &whole.columns))?;
     let (fences, mut stored) = scan(public.as_ref(), &encoder, None).await?;
+    if declared.into.system.is_log() {
+        check_output(source.as_ref(), &pipeline.topics, &declared.into.name).await?;
+    }
     let mut report = AuditReport {
         function: id.clone(),
         fences,

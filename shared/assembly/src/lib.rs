@@ -74,6 +74,6 @@ pub use rebuild::{Begun, ReadRange, Rebuild, RebuildProgress, beside};
 pub use redrive::{LetterStanding, LetterState, RedriveOptions, Redrove};
 pub use rows::{text, texts};
 pub use said::require_said;
-pub use systems::{Systems, dead_letter_topic};
+pub use systems::{Systems, dead_letter_topic, topics_beside};
 pub use type_name::type_name;
 pub use variables::describe_unknown;

@@ -10,29 +10,39 @@ use millstream_codec::{JsonDecoder, JsonEncoder, JsonOptions, Keys};
 use millstream_core::{
     Clock, Column, Compression, Encode, Error, LogStore, Result, Role, Sink, Table, Tombstones, type_name,
 };
-use millstream_pipeline::{Pipeline, Topic};
+use millstream_pipeline::{Function, Pipeline, Reading, Topic};
 use millstream_topic::{FencesTopic, Key, Shape, TopicSink};
 
-use crate::systems::fences_topic;
+use crate::{
+    systems::{fences_topic, outbox_topic},
+    used::joined_by,
+};
 
 /// A topic that a function writes to.
 #[derive(Clone, Debug)]
 pub(crate) struct Output {
     name: String,
     topic: Topic,
-    /// The field that is the records' key.
+    /// The fields that are the records' key, timestamp and partition.
     key: Option<String>,
+    timestamp: Option<String>,
+    partition: Option<String>,
     fences: String,
+    outbox: String,
+    /// Does the function join references, so that the same records may give others the next time?
+    joins: bool,
 }
 
 impl Output {
     /// Those of a pipeline, by name.
     pub fn all_of(pipeline: &Pipeline) -> BTreeMap<String, Self> {
-        let output = |(_, function, reading): (_, &millstream_pipeline::Function, &millstream_pipeline::Reading)| {
+        let output = |(_, function, reading): (_, &Function, &Reading)| {
             let name = function.into.name.clone();
             let topic = pipeline.topics.get(&name).filter(|_| function.into.system.is_log())?.clone();
-            let (key, fences) = (reading.key.clone(), fences_topic(&pipeline.name));
-            Some((name.clone(), Self { name, topic, key, fences }))
+            let (key, joins) = (reading.key.clone(), joined_by(pipeline, function).next().is_some());
+            let (fences, outbox) = (fences_topic(&pipeline.name), outbox_topic(&pipeline.name));
+            let (timestamp, partition) = (reading.timestamp.clone(), reading.partition.clone());
+            Some((name.clone(), Self { name, topic, key, timestamp, partition, fences, outbox, joins }))
         };
         pipeline.readers().filter_map(output).collect()
     }
@@ -57,11 +67,16 @@ impl Output {
             generation: self.topic.generation,
             partitions: self.topic.partitions,
             key,
+            timestamp: self.timestamp.clone(),
+            partition: self.partition.clone(),
+            keeps_rows: self.joins,
             encode: Arc::new(Checked { encoder: JsonEncoder::new(Arc::clone(&schema))?, schema }),
             decode: Arc::new(JsonDecoder::new(decoder)?),
         };
-        let producer = log.producer(self.topic.compression)?;
-        let fences = FencesTopic { name: self.fences.clone(), producer: log.producer(Compression::None)?, clock };
+        let (producer, fences_producer) =
+            (log.ordered_producer(self.topic.compression)?, log.ordered_producer(Compression::None)?);
+        let (name, outbox) = (self.fences.clone(), self.outbox.clone());
+        let fences = FencesTopic { name, outbox, producer: fences_producer, clock };
         Ok(Arc::new(TopicSink::new(Arc::clone(log), producer, fences, function, table, shape)))
     }
 
@@ -85,7 +100,7 @@ impl Output {
 }
 
 /// What is wrong with the rows of a statement as records of a topic; `None` if they are.
-pub(crate) fn find_misfit(name: &str, topic: &Topic, key: Option<&str>, table: &Table) -> Option<String> {
+pub(crate) fn find_misfit(name: &str, topic: &Topic, reading: &Reading, table: &Table) -> Option<String> {
     let own: Vec<&Column> = table.columns.iter().filter(|column| column.role != Role::Carried).collect();
     let fields = || topic.schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
     for column in &own {
@@ -110,8 +125,10 @@ pub(crate) fn find_misfit(name: &str, topic: &Topic, key: Option<&str>, table: &
     if let Some(field) = missing {
         return Some(format!("it doesn't give `{}`, which topic {name} declares as `not null`", field.name()));
     }
-    let key = key.filter(|key| own.iter().all(|column| column.name != **key))?;
-    Some(format!("it doesn't give `{key}`, which is the key of its records"))
+    let addressed = [("key", &reading.key), ("timestamp", &reading.timestamp), ("partition", &reading.partition)];
+    let mut named = addressed.into_iter().filter_map(|(what, field)| Some((what, field.as_ref()?)));
+    let (what, field) = named.find(|(_, field)| own.iter().all(|column| column.name != **field))?;
+    Some(format!("it doesn't give `{field}`, which is the {what} of its records"))
 }
 
 /// Refuses nulls that the topic doesn't allow: every reader would refuse such a record.

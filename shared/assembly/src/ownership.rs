@@ -160,6 +160,7 @@ impl<'a> Ownership<'a> {
     /// Those of [`Sink::misfits`].
     pub(crate) async fn misfits(&self, sink: &dyn Sink, record: Option<&OwnerRecord>) -> Result<Vec<String>> {
         let mut misfits = sink.misfits().await?;
+        misfits.extend(sink.unsettled(&self.owner).await?);
         let recorded = match record.filter(|_| self.estimates) {
             Some(record) => plan_recorded(record, self.pipeline).await,
             None => None,
@@ -249,7 +250,12 @@ fn fingerprint(pipeline: &Pipeline, name: &str, plan: &FunctionPlan) -> String {
     let writing = pipeline.functions.get(name).filter(|declared| declared.into.system.is_log());
     let output = writing.map_or_else(String::new, |declared| {
         let generation = pipeline.topics.get(&declared.into.name).map_or(1, |topic| topic.generation);
-        format!(" {:?} {generation}", declared.key())
+        let reading = declared.reading();
+        let of =
+            |name: &str, field: Option<&String>| field.map_or_else(String::new, |field| format!(" {name} {field:?}"));
+        let (time, place) =
+            (reading.and_then(|it| it.timestamp.as_ref()), reading.and_then(|it| it.partition.as_ref()));
+        format!(" {:?} {generation}{}{}", declared.key(), of("timestamp", time), of("partition", place))
     });
     millstream_sql::hash(&format!("{} {topics:?} {references:?} {judged:?}{output}", plan.planned.fingerprint))
 }

@@ -45,7 +45,7 @@ pub async fn plan_function(pipeline: &Pipeline, name: &str) -> Result<FunctionPl
         check_merging(function).map_err(|message| at(refusal(&message)))?;
     }
     if let Some(topic) = pipeline.topics.get(&function.into.name).filter(|_| function.into.system.is_log()) {
-        let misfit = find_misfit(&function.into.name, topic, function.key(), &planned.table);
+        let misfit = find_misfit(&function.into.name, topic, reading, &planned.table);
         misfit.map_or(Ok(()), |message| Err(at(refusal(&message))))?;
     }
     let mut decoders = BTreeMap::new();

@@ -43,6 +43,18 @@ pub(crate) fn fences_topic(pipeline: &str) -> String {
     format!("{pipeline}.fences")
 }
 
+/// The topic that holds records which functions that join references are about to write to topics.
+pub(crate) fn outbox_topic(pipeline: &str) -> String {
+    format!("{pipeline}.outbox")
+}
+
+/// The topics of a pipeline that its file doesn't name: those beside the topics that its functions write to.
+pub fn topics_beside(pipeline: &Pipeline) -> Vec<String> {
+    let has_outputs = pipeline.readers().any(|(_, function, _)| function.into.system.is_log());
+    let topics = [fences_topic(&pipeline.name), outbox_topic(&pipeline.name)];
+    topics.into_iter().filter(|_| has_outputs).collect()
+}
+
 /// The topic that a pipeline's dead letters go to when its log keeps none itself.
 pub fn dead_letter_topic(pipeline: &Pipeline) -> String {
     format!("{}.dead-letters", pipeline.name)

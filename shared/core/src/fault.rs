@@ -19,6 +19,7 @@ pub const POINTS: &[&str] = &[
     "lake.before_file",
     "lake.after_file",
     "lake.after_fence",
+    "topic.after_outbox",
     "topic.before_send",
     "topic.after_send",
     "topic.after_fence",

@@ -125,6 +125,14 @@ pub trait Producer: Send + Sync {
     /// On any error, any prefix per partition may have been written: the caller makes a second send harmless (a dead
     /// letter by its key, a hop by its source position) or accepts it (a generator).
     async fn send(&self, topic: &str, records: Vec<NewRecord>) -> Result<Vec<Position>>;
+
+    /// Finds out whether the topic takes records of these sizes, before any of them is sent. A log without limits takes all.
+    ///
+    /// # Errors
+    /// `Poison` for a record that is too large, whatever else it is sent with; those of [`Producer::send`].
+    async fn check_sizes(&self, _topic: &str, _records: &[NewRecord]) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Which topics a member of a consumer group wants, and how batches are cut.

@@ -65,6 +65,24 @@ pub trait Sink: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// What keeps `owner`'s plan from going on where the table's plan of before was interrupted, each thing for a person. Changes
+    /// nothing. Asked together with [`Sink::misfits`].
+    ///
+    /// # Errors
+    /// Those of the store.
+    async fn unsettled(&self, _owner: &Owner) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    /// Finishes what a process before was interrupted in, if the store isn't atomic and can't simply write it again. Called by
+    /// the runner before it reads the fence of a partition, and by nobody else.
+    ///
+    /// # Errors
+    /// Those of [`Sink::write`], but for `Fenced` and `Poison`.
+    async fn settle(&self, _partition: &TopicPartition) -> Result<()> {
+        Ok(())
+    }
+
     /// The fence of a partition; `None` when none was ever created, which is never read as zero.
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>>;
 

@@ -105,6 +105,15 @@ pub trait LogStore: Source + Topics + Producer {
     /// `Stop` when the settings can't be right.
     fn producer(&self, compression: Compression) -> Result<Arc<dyn Producer>>;
 
+    /// Like [`LogStore::producer`], for a function's own topics: of the records of a send that failed, those of each partition
+    /// that were written are the first ones, without a gap, however the log answers.
+    ///
+    /// # Errors
+    /// `Stop` when the settings can't be right.
+    fn ordered_producer(&self, compression: Compression) -> Result<Arc<dyn Producer>> {
+        self.producer(compression)
+    }
+
     /// The log's own place for dead letters; `None` from a log that has none, whose dead letters go to a topic.
     fn dead_letters(&self) -> Option<Arc<dyn DeadLetters>> {
         None

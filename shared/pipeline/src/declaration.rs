@@ -31,6 +31,8 @@ impl Pipeline {
             ]
             .into_iter()
             .chain(reading.key.as_ref().map(|key| ("key", text(key))))
+            .chain(reading.timestamp.as_ref().map(|field| ("timestamp", text(field))))
+            .chain(reading.partition.as_ref().map(|field| ("partition", text(field))))
             .chain(judged(reading)),
         );
         let mut sections = vec![

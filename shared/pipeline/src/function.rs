@@ -61,6 +61,12 @@ pub struct Reading {
     pub batch: Limits,
     /// For a function that writes to a topic: the field whose value is the record's key; without it, records have no key.
     pub key: Option<String>,
+    /// For a function that writes to a topic: the field whose value is the record's timestamp; without it, and where it is null, a
+    /// record has that of the one that it is made of.
+    pub timestamp: Option<String>,
+    /// For a function that writes to a topic: the field whose value is the number of the record's partition; without it, and
+    /// where it is null, the key decides.
+    pub partition: Option<String>,
 }
 
 /// A SQL statement, with its place in the file.
@@ -216,6 +222,18 @@ pub(crate) static FUNCTION: Mapping = Mapping {
             shape: Shape::Text,
             presence: Presence::Optional,
             doc: "The field whose value is the record's key. Without it, records have no key.",
+        },
+        Field {
+            name: "timestamp",
+            shape: Shape::Text,
+            presence: Presence::Optional,
+            doc: "The field, a timestamp, whose value is the record's timestamp. Without it, and where it is null, a record has the timestamp of the record that it is made of.",
+        },
+        Field {
+            name: "partition",
+            shape: Shape::Text,
+            presence: Presence::Optional,
+            doc: "The field, an integer, whose value is the number of the record's partition. Without it, and where it is null, the key decides; a record without a key goes where the other records of its source partition go. A record whose number is no partition's becomes a dead letter.",
         },
     ],
     form: Form::Fields,

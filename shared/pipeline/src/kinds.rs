@@ -147,7 +147,8 @@ pub(crate) fn names() -> String {
 
 /// The fields of a function that only some kinds have.
 const MAKING: [&str; 1] = ["generate"];
-const WRITING_RECORDS: [&str; 1] = ["key"];
+const WRITING_RECORDS: [&str; 3] = ["key", "timestamp", "partition"];
+const MAKING_RECORDS_OF_OTHERS: [&str; 2] = ["timestamp", "partition"];
 const READING: [&str; 5] = ["from", "sql", "start", "on_gap", "batch"];
 const JUDGING_TIME: [&str; 3] = ["late", "lateness", "ahead"];
 
@@ -158,6 +159,9 @@ impl Kind {
         match &self.reads {
             None if READING.contains(&field) || JUDGING_TIME.contains(&field) => {
                 Some(format!("a function that uses `{name}` reads no topic"))
+            }
+            None if MAKING_RECORDS_OF_OTHERS.contains(&field) => {
+                Some(format!("a function that uses `{name}` gives its records a key, and nothing else"))
             }
             Some(_) if MAKING.contains(&field) => Some(format!("a function that uses `{name}` makes no records")),
             _ if self.writes != Writes::Records && WRITING_RECORDS.contains(&field) => {

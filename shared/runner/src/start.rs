@@ -37,6 +37,7 @@ impl Runner {
             return Ok(fence);
         }
         let at_the_end = self.parts.start == Start::Latest && self.was_there_first(partition).await?;
+        self.parts.sink.settle(partition).await?;
         let fence = match self.parts.sink.fence(partition).await? {
             Some(mut fence) => {
                 let topic_id = self.check_topic_id(partition, &fence).await?;

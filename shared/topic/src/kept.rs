@@ -1,39 +1,33 @@
 //! What a topic sink's functions have said of themselves, as the records of a small compacted topic tell it.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use millstream_core::{Batch, Claim, Error, Fence, Owner, OwnerRecord, Result, TopicPartition, fences_of_both};
+
+use crate::{
+    event::{Announced, Event, passing},
+    held::Held,
 };
 
-use millstream_core::{Batch, Claim, Error, Fence, NewRecord, OwnerRecord, Result, TopicPartition};
-use serde::{Deserialize, Serialize};
-
-/// A record of the topic. Each kind has keys of its own, so that compaction keeps what still counts: the first record of a
-/// start or of a claim decides, and the last one of a moved fence.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Event {
-    /// A function begins to read a partition.
-    Start { function: String, partition: TopicPartition, fence: Fence },
-    /// A fence has moved, and the records that were made of what is below it are in the topic.
-    Moved { function: String, partition: TopicPartition, fence: Fence, term: i64 },
-    /// A function becomes the owner of a topic, if the owner is still the expected one.
-    Claimed { expected: Option<OwnerRecord>, record: OwnerRecord, begins_term: bool, forgets_rows: bool },
-    /// What a topic's records are, and how many of its partitions are written to: those that it had at first.
-    Made { topic: String, generation: u32, partitions: i32, columns: Vec<(String, String)> },
-}
+/// A function and a partition that it reads.
+pub(crate) type Place = (String, TopicPartition);
 
 /// All of it, as far as it has been read.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     /// The next offset to be read.
     pub next: i64,
-    /// By function.
-    pub fences: HashMap<(String, TopicPartition), Fence>,
+    /// The id that the log gave the topic, once it was asked for.
+    pub topic_id: Option<String>,
+    places: HashMap<Place, Held>,
     /// By topic.
     pub owners: BTreeMap<String, OwnerRecord>,
     /// By topic and generation.
     pub made: HashMap<(String, u32), Made>,
+    /// The keys of records that don't count any more, for whoever writes next to remove them.
+    spent: BTreeSet<String>,
+    /// The keys of what this process has announced; does it count, as far as it is known?
+    awaited: HashMap<String, bool>,
 }
 
 /// What a topic's records are.
@@ -42,31 +36,8 @@ pub(crate) struct Made {
     pub partitions: i32,
     /// Names and types.
     pub columns: Vec<(String, String)>,
-}
-
-impl Event {
-    pub fn record(&self) -> Result<NewRecord> {
-        let value = serde_json::to_vec(self)
-            .map_err(|error| Error::stop("internal: a fence has no JSON form").caused_by(error))?;
-        let key = match self {
-            Self::Start { function, partition, fence } => {
-                format!("start/{function}/{partition}/{}", fence.start_offset)
-            }
-            Self::Moved { function, partition, term, .. } => format!("fence/{function}/{partition}/{term}"),
-            Self::Claimed { record, .. } => format!("owner/{}/{}/{}", record.table, record.term, hash_of(&value)),
-            Self::Made { topic, generation, .. } => format!("topic/{topic}/{generation}/{}", hash_of(&value)),
-        };
-        // The order of all of them counts, so all stand in one partition.
-        let (key, value, partition) = (Some(key.into_bytes()), Some(value), Some(0));
-        Ok(NewRecord { key, value, partition, ..NewRecord::default() })
-    }
-}
-
-/// Records that differ have other keys.
-fn hash_of(value: &[u8]) -> String {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    format!("{:x}", hasher.finish())
+    /// The id that the log gave the topic, where it is known.
+    pub topic_id: Option<String>,
 }
 
 impl Kept {
@@ -75,85 +46,146 @@ impl Kept {
     /// # Errors
     /// `Stop` for a record that no function has written.
     pub fn read(&mut self, batch: &Batch) -> Result<()> {
-        for value in batch.values().iter().flatten() {
-            let event = serde_json::from_slice(value).map_err(|error| {
-                let place = batch.partition();
-                Error::stop(format!("topic {} holds something else than fences (see {place})", place.topic))
-                    .caused_by(error)
-            })?;
-            self.apply(event);
+        for (key, value) in batch.keys().iter().zip(batch.values()) {
+            self.take_in(key, value).map_err(|error| error.context(batch.partition()))?;
         }
         self.next = batch.range().end;
         Ok(())
     }
 
-    fn apply(&mut self, event: Event) {
+    /// Takes in the next record.
+    ///
+    /// # Errors
+    /// Those of [`Kept::read`].
+    pub fn take_in(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<()> {
+        let key = String::from_utf8_lossy(key.unwrap_or_default()).into_owned();
+        let Some(value) = value else {
+            self.spent.remove(&key);
+            return Ok(());
+        };
+        let event = serde_json::from_slice(value)
+            .map_err(|error| Error::stop("the topic holds something else than fences").caused_by(error))?;
+        self.apply(key, event);
+        Ok(())
+    }
+
+    fn apply(&mut self, key: String, event: Event) {
         match event {
             Event::Start { function, partition, fence } => {
-                self.fences.entry((function, partition)).or_insert(fence);
+                self.places.entry((function, partition)).or_insert_with(|| Held::starting(fence));
             }
-            Event::Moved { function, partition, fence, term } => {
-                // A process of an ended term may still have written.
-                let in_force = self.owners.values().find(|record| record.owner.function == function);
-                let is_behind = |held: &Fence| held.next_offset >= fence.next_offset;
-                let place = (function, partition);
-                if in_force.is_none_or(|record| record.term == term) && !self.fences.get(&place).is_some_and(is_behind)
-                {
-                    self.fences.insert(place, fence);
-                }
+            Event::Announced(announced) => self.announce(key, announced),
+            Event::Moved { function, partition, fence, table } => {
+                // The function may have got another name since it announced this.
+                let named = self.owners.get(&table).map_or(function, |record| record.owner.function.clone());
+                let spent = match self.places.get_mut(&(named.clone(), partition.clone())) {
+                    Some(held) => held.moved(key, fence),
+                    None => {
+                        self.places.insert((named, partition), Held::starting(fence));
+                        Vec::new()
+                    }
+                };
+                self.spent.extend(spent);
             }
             Event::Claimed { expected, record, begins_term, forgets_rows } => {
                 if self.owners.get(&record.table) == expected.as_ref() {
                     self.claim(expected.as_ref(), record, begins_term, forgets_rows);
                 }
             }
-            Event::Made { topic, generation, partitions, columns } => {
-                let made = self.made.entry((topic, generation)).or_insert(Made { partitions, columns: Vec::new() });
+            Event::Made { topic, generation, partitions, columns, topic_id } => {
+                let first = Made { partitions, columns: Vec::new(), topic_id: None };
+                let made = self.made.entry((topic, generation)).or_insert(first);
                 made.columns = columns;
+                made.topic_id = made.topic_id.take().or(topic_id);
             }
         }
+    }
+
+    fn announce(&mut self, key: String, announced: Announced) {
+        let owner = self.owners.get(&announced.table);
+        let in_force =
+            owner.is_none_or(|record| record.term == announced.term && record.owner.function == announced.function);
+        let held = self.places.get_mut(&(announced.function.clone(), announced.partition.clone()));
+        let (counts, spent) = match held.filter(|_| in_force) {
+            Some(held) => held.announced(key.clone(), announced),
+            None => (false, vec![key.clone()]),
+        };
+        self.awaited.entry(key).and_modify(|answer| *answer = counts);
+        self.spent.extend(spent);
     }
 
     fn claim(&mut self, expected: Option<&OwnerRecord>, record: OwnerRecord, begins_term: bool, forgets_rows: bool) {
         let function = &record.owner.function;
         if let Some(old) = expected.map(|old| &old.owner.function).filter(|old| *old != function) {
-            let renamed = |(of, at): (String, TopicPartition)| (if of == *old { function.clone() } else { of }, at);
-            let fences = std::mem::take(&mut self.fences);
-            self.fences = fences.into_iter().map(|(place, fence)| (renamed(place), fence)).collect();
+            let renamed = |(of, at): Place| (if of == *old { function.clone() } else { of }, at);
+            let places = std::mem::take(&mut self.places);
+            self.places = places.into_iter().map(|(place, held)| (renamed(place), held)).collect();
         }
         if begins_term {
             self.owners.retain(|table, other| *table == record.table || other.owner.function != *function);
         }
         if forgets_rows {
-            let own = self.fences.iter_mut().filter(|((of, _), _)| of == function);
-            own.for_each(|(_, fence)| fence.rows = 0);
+            let own = self.places.iter_mut().filter(|((of, _), _)| of == function);
+            own.for_each(|(_, held)| held.fence.rows = 0);
         }
         self.owners.insert(record.table.clone(), record);
+    }
+
+    /// The fence of a partition.
+    pub fn fence(&self, place: &Place) -> Option<&Fence> {
+        self.places.get(place).map(|held| &held.fence)
+    }
+
+    /// All partitions of a function.
+    pub fn of<'a>(&'a self, function: &'a str) -> impl Iterator<Item = (&'a TopicPartition, &'a Held)> {
+        self.places.iter().filter(move |((of, _), _)| of == function).map(|((_, at), held)| (at, held))
+    }
+
+    /// What is announced above the fence of a partition.
+    pub fn open(&self, place: &Place) -> impl Iterator<Item = &Announced> {
+        self.places.get(place).into_iter().flat_map(Held::open)
+    }
+
+    /// What is announced and not known to be sent, and that only another plan than `owner`'s can make again.
+    pub fn find_unsettled<'a>(&'a self, function: &'a str, owner: &Owner) -> Option<&'a Announced> {
+        let mut open = self.of(function).flat_map(|(_, held)| held.open());
+        open.find(|announced| announced.rows.is_none() && announced.plan != owner.fingerprint)
+    }
+
+    /// From now on, an answer is expected for what is announced under this key.
+    pub fn expect(&mut self, key: &str) {
+        self.awaited.insert(key.to_owned(), false);
+    }
+
+    /// Does what was announced under this key count? Nothing is expected any more.
+    pub fn answer(&mut self, key: &str) -> bool {
+        self.awaited.remove(key).unwrap_or(false)
+    }
+
+    /// The keys of some records of a partition that don't count any more.
+    pub fn spent_of(&self, (function, partition): &Place, most: usize) -> Vec<String> {
+        let prefix = passing(function, partition);
+        let own = self.spent.range(prefix.clone()..).take_while(|key| key.starts_with(&prefix));
+        own.take(most).cloned().collect()
     }
 
     /// The claim as an event; `None` if the record in force is another one.
     ///
     /// # Errors
-    /// `Stop` if both functions have fences.
-    pub fn claimed(
-        &self,
-        owner: millstream_core::Owner,
-        table: &str,
-        claim: &Claim,
-        since: String,
-    ) -> Result<Option<Event>> {
+    /// `Stop` if both functions have fences, or if records are announced that the new plan can't make.
+    pub fn claimed(&self, owner: Owner, table: &str, claim: &Claim, since: String) -> Result<Option<Event>> {
         let (found, expected) = (self.owners.get(table), claim.expected());
         if found != expected {
             return Ok(None);
         }
-        if let Some(old) = found.map(|found| &found.owner.function).filter(|old| **old != owner.function)
-            && self.fences.keys().any(|(function, _)| *function == owner.function)
+        let before = found.map(|found| found.owner.function.as_str());
+        if let Some(old) = before.filter(|old| *old != owner.function)
+            && self.of(&owner.function).next().is_some()
         {
-            return Err(Error::stop(format!(
-                "{} has fences of its own, and {old} fills topic {table}: one set of fences would be lost. Undo the rename, or \
-                 give {} a topic of its own (`into`)",
-                owner.function, owner.function
-            )));
+            return Err(Error::stop(fences_of_both(&owner.function, old, table)));
+        }
+        if let (Claim::Adopt(_), Some(unsettled)) = (claim, before.and_then(|old| self.find_unsettled(old, &owner))) {
+            return Err(Error::stop(say_unsettled(unsettled)));
         }
         let highest = self.owners.values().map(|record| record.term).max().unwrap_or(0);
         let (begins_term, forgets_rows) = (claim.begins_term(), matches!(claim, Claim::Adopt(_)));
@@ -165,4 +197,15 @@ impl Kept {
         let record = OwnerRecord { table: table.to_owned(), owner, term, since, adopted };
         Ok(Some(Event::Claimed { expected: expected.cloned(), record, begins_term, forgets_rows }))
     }
+}
+
+/// What a person must do about records that only the plan of before can make again.
+pub(crate) fn say_unsettled(announced: &Announced) -> String {
+    let Announced { function, partition, from, to, table, .. } = announced;
+    format!(
+        "{function} was interrupted while it wrote to topic {table} what its plan of before makes of {partition}, offsets {from} to \
+         {to}: a part of it may be there, and another plan would lose or double the rest. Start the version of before once, \
+         let it go on past offset {to}, and stop it; then adopt the new one. If that one is adopted already, adopt the version of \
+         before first"
+    )
 }

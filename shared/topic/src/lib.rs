@@ -13,9 +13,13 @@
 //! # });
 //! ```
 
+mod announce;
 mod dead_letters;
+mod event;
+mod held;
 mod kept;
 mod newest;
+mod outbox;
 mod record;
 mod redrives;
 mod rows;

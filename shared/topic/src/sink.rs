@@ -1,6 +1,6 @@
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, Ordering},
+    atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -8,11 +8,12 @@ use async_trait::async_trait;
 use futures::lock::{Mutex, MutexGuard};
 use millstream_core::{
     Claim, Clock, Decode, Encode, Error, Fence, Holding, Limits, Log, Owner, OwnerRecord, Producer, Result, Rows, Sink,
-    Table, TakeRows, TopicPartition, Topics, WHOLE_TOPIC, fault, meta, term_ended, type_name,
+    Table, TakeRows, TopicPartition, Topics, WHOLE_TOPIC, meta, term_ended, type_name,
 };
 
 use crate::{
-    kept::{Event, Kept},
+    event::Event,
+    kept::{Kept, Made, Place, say_unsettled},
     rows::records_of,
 };
 
@@ -28,17 +29,26 @@ pub struct Shape {
     /// What the record's key is made of; it decides the partition. Without it, records have no key, and those that are made of
     /// one partition go to one partition.
     pub key: Option<Key>,
+    /// The column whose value is a record's timestamp. Where it is null, and without it, a record has that of the one that it is
+    /// made of.
+    pub timestamp: Option<String>,
+    /// The column whose value is the number of a record's partition. Where it is null, and without it, the key decides.
+    pub partition: Option<String>,
+    /// May the same records of the source give others the next time? Then those that are about to be sent are kept in the outbox.
+    pub keeps_rows: bool,
     /// Makes the value of each record, of the columns that are not carried.
     pub encode: Arc<dyn Encode>,
     /// Reads what `encode` has made.
     pub decode: Arc<dyn Decode>,
 }
 
-/// The topic that holds fences, which several functions may share.
+/// The topics that hold fences and records that are about to be sent; several functions may share them.
 pub struct FencesTopic {
-    /// Its name.
+    /// The name of the one with the fences.
     pub name: String,
-    /// Writes to it: a few small records, which need no compression.
+    /// The name of the one with the records.
+    pub outbox: String,
+    /// Writes fences: a few small records, which need no compression.
     pub producer: Arc<dyn Producer>,
     /// Says when a function has become the owner of its topic.
     pub clock: Arc<dyn Clock>,
@@ -59,32 +69,49 @@ pub type Texts = dyn Fn(&ArrayRef) -> Result<Vec<Option<Vec<u8>>>> + Send + Sync
 /// Writes a function's rows to a topic, on any log: each row is a record, whose header says what it was made of, and the fences
 /// are records of another topic, which is compacted.
 ///
-/// A write sends the records first and moves the fence then, so a crash between the two sends them again: readers of the topic
-/// that are functions drop what they have seen (see [`millstream_core::Lineage`]); others may see a record twice.
+/// A write announces the records, sends them, and moves the fence then. A crash before the end sends the same records again:
+/// readers of the topic that are functions drop what they have seen (see [`millstream_core::Lineage`]); others may see a record
+/// twice.
 ///
 /// Records go to the partitions that the topic had when the function began, so that what is sent again comes to the same one.
 pub struct TopicSink<L: ?Sized> {
     pub(crate) log: Arc<L>,
-    producer: Arc<dyn Producer>,
-    fences_producer: Arc<dyn Producer>,
+    pub(crate) producer: Arc<dyn Producer>,
+    pub(crate) fences_producer: Arc<dyn Producer>,
     clock: Arc<dyn Clock>,
-    function: String,
+    pub(crate) function: String,
     pub(crate) table: Table,
     pub(crate) shape: Shape,
     /// The topic that holds the fences.
-    fences: TopicPartition,
-    kept: Mutex<Kept>,
-    term: AtomicI64,
+    pub(crate) fences: TopicPartition,
+    pub(crate) outbox: String,
+    pub(crate) kept: Mutex<Kept>,
+    pub(crate) term: AtomicI64,
+    /// When this value was made, as a part of what no other one has.
+    made_at_us: i64,
 }
 
+/// Numbers what a process writes.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+
 /// How much of the fences' topic is read at once.
-const PAGE: Limits = Limits { max_records: 10_000, max_bytes: 16 << 20, max_wait_ms: 0 };
+pub(crate) const PAGE: Limits = Limits { max_records: 10_000, max_bytes: 16 << 20, max_wait_ms: 0 };
+
+/// The settings of an outbox. What was stored last for a partition is needed until it is sent; in the hour before it may be
+/// compacted, whatever was still on its way when its process ended has long arrived.
+const OUTBOX: [(&str, &str); 4] = [
+    ("cleanup.policy", "compact"),
+    ("min.compaction.lag.ms", "3600000"),
+    ("segment.bytes", "67108864"),
+    ("max.message.bytes", "1048588"),
+];
 
 /// The columns of a table that are not in a record's value: where it comes from.
 pub(crate) const CARRIED: [&str; 3] = [meta::OFFSET, meta::TIMESTAMP, meta::HEADERS];
 
 impl<L: Log + Topics + ?Sized> TopicSink<L> {
-    /// A sink of `function` (as `pipeline.function`). `producer` compresses as the topic says.
+    /// A sink of `function` (as `pipeline.function`). `producer` compresses as the topic says, and writes nothing after a record
+    /// that has failed.
     pub fn new(
         log: Arc<L>,
         producer: Arc<dyn Producer>,
@@ -93,18 +120,52 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
         table: Table,
         shape: Shape,
     ) -> Self {
-        let FencesTopic { name: fences, producer: fences_producer, clock } = fences;
+        let FencesTopic { name: fences, outbox, producer: fences_producer, clock } = fences;
         let (fences, function) = (TopicPartition::new(fences, 1, 0), function.to_owned());
-        let (kept, term) = (Mutex::default(), AtomicI64::new(0));
-        Self { log, producer, fences_producer, clock, function, table, shape, fences, kept, term }
+        let (kept, term, made_at_us) = (Mutex::default(), AtomicI64::new(0), clock.now_us());
+        Self { log, producer, fences_producer, clock, function, table, shape, fences, outbox, kept, term, made_at_us }
+    }
+
+    /// A text that no other process, and no other call, has.
+    pub(crate) fn unique(&self) -> String {
+        let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+        format!("{:x}-{:x}-{number:x}", self.made_at_us, std::process::id())
     }
 
     /// What the fences' topic says now.
     pub(crate) async fn kept(&self) -> Result<MutexGuard<'_, Kept>> {
-        let mut kept = self.kept.lock().await;
+        let read = self.kept.lock().await.next;
         let high = self.log.watermarks(&self.fences).await?.high;
-        while kept.next < high {
-            let batch = self.log.read(&self.fences, kept.next..high, PAGE).await?;
+        if read <= high {
+            return self.kept_up_to(high).await;
+        }
+        let known = self.kept.lock().await.topic_id.clone();
+        self.check_fences_id(known).await?;
+        Err(Error::retry(format!("topic {} ends at {high}, and was read up to {read} before", self.fences.topic)))
+    }
+
+    /// Is the fences' topic still the one that was read?
+    async fn check_fences_id(&self, known: Option<String>) -> Result<()> {
+        let now = self.log.topic_id(&self.fences.topic).await?;
+        match known.zip(now.clone()) {
+            Some((known, now)) if known != now => Err(Error::stop(format!(
+                "topic {} was deleted and created again while {} ran: its fences are gone, and so is what says what is in topic {}. Restore \
+                 it, or give both topics new names and let the function begin anew",
+                self.fences.topic, self.function, self.shape.topic
+            ))),
+            Some(_) => Ok(()),
+            None => {
+                self.kept.lock().await.topic_id = now;
+                Ok(())
+            }
+        }
+    }
+
+    /// What the fences' topic says below offset `end`, or further.
+    pub(crate) async fn kept_up_to(&self, end: i64) -> Result<MutexGuard<'_, Kept>> {
+        let mut kept = self.kept.lock().await;
+        while kept.next < end {
+            let batch = self.log.read(&self.fences, kept.next..end, PAGE).await?;
             kept.read(&batch)?;
         }
         Ok(kept)
@@ -112,15 +173,14 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
 
     /// Appends `event`, and returns what is there after that. If two processes append at once, the first one counts.
     async fn tell(&self, event: &Event) -> Result<MutexGuard<'_, Kept>> {
-        self.fences_producer.send(&self.fences.topic, vec![event.record()?]).await?;
-        self.kept().await
+        self.note(vec![event.record(&self.unique())?]).await
     }
 
-    pub(crate) fn place(&self, partition: &TopicPartition) -> (String, TopicPartition) {
+    pub(crate) fn place(&self, partition: &TopicPartition) -> Place {
         (self.function.clone(), partition.clone())
     }
 
-    fn table_name(&self) -> &str {
+    pub(crate) fn table_name(&self) -> &str {
         self.table.public_name()
     }
 
@@ -129,7 +189,7 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
         columns.map(|column| (column.name.clone(), type_name(&column.data_type))).collect()
     }
 
-    fn check_term(&self, kept: &Kept) -> Result<()> {
+    pub(crate) fn check_term(&self, kept: &Kept) -> Result<()> {
         let record = kept.owners.get(self.table_name());
         match record.map(|record| record.term) {
             Some(term) if term != self.term.load(Ordering::Relaxed) => Err(term_ended(self.table_name(), record)),
@@ -141,6 +201,12 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
         if create {
             self.log.create_topic(&self.shape.topic, self.shape.partitions, &[]).await?;
             self.log.create_topic(&self.fences.topic, 1, &[("cleanup.policy", "compact")]).await?;
+            if self.shape.keeps_rows {
+                self.log.create_topic(&self.outbox, self.shape.partitions, &OUTBOX).await?;
+            }
+        }
+        if self.shape.keeps_rows {
+            self.log.partitions(&self.outbox).await.map_err(|error| error.context("the outbox"))?;
         }
         let partitions = self.log.partitions(&self.shape.topic).await?;
         let missing = |error: Error| error.context("the topic of the fences");
@@ -152,19 +218,39 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
                 self.fences.topic
             )));
         }
-        let place = (self.shape.topic.clone(), self.shape.generation);
-        let columns = self.columns();
-        let made = self.kept().await?.made.get(&place).cloned();
+        let (columns, made) = (self.columns(), self.check_made(self.kept().await?).await?);
         match made {
-            Some(made) if made.columns == columns => Ok(()),
-            Some(made) if !adapts || !only_more(&made.columns, &columns) => {
+            // A version of before, which an adopted one has added fields to, may have to finish something.
+            Some(made) if only_more(&columns, &made.columns) && made.topic_id.is_some() => Ok(()),
+            Some(made) if !only_more(&columns, &made.columns) && !(adapts && only_more(&made.columns, &columns)) => {
                 Err(self.other_columns(&made.columns, &columns))
             }
             made => {
+                let columns = made
+                    .as_ref()
+                    .filter(|made| only_more(&columns, &made.columns))
+                    .map_or(columns, |made| made.columns.clone());
                 let partitions = made.map_or(partitions, |made| made.partitions);
-                let (topic, generation) = place;
-                self.tell(&Event::Made { topic, generation, partitions, columns }).await.map(drop)
+                let (topic, generation) = (self.shape.topic.clone(), self.shape.generation);
+                let topic_id = self.log.topic_id(&topic).await?;
+                self.tell(&Event::Made { topic, generation, partitions, columns, topic_id }).await.map(drop)
             }
+        }
+    }
+
+    /// What is known of the topic, if it is still the one that it was.
+    async fn check_made(&self, kept: MutexGuard<'_, Kept>) -> Result<Option<Made>> {
+        let made = kept.made.get(&(self.shape.topic.clone(), self.shape.generation)).cloned();
+        drop(kept);
+        let known = made.as_ref().and_then(|made| made.topic_id.clone());
+        let Some(known) = known else { return Ok(made) };
+        match self.log.topic_id(&self.shape.topic).await? {
+            Some(now) if now != known => Err(Error::stop(format!(
+                "topic {} was deleted and created again since {} began to write to it: what was in it is gone, and the fences say that \
+                 it is there. Raise its `generation` in the pipeline file, and accept that by `millstream adopt`",
+                self.shape.topic, self.function
+            ))),
+            _ => Ok(made),
         }
     }
 
@@ -193,23 +279,26 @@ impl<L: Log + Topics + ?Sized> Sink for TopicSink<L> {
     }
 
     async fn misfits(&self) -> Result<Vec<String>> {
-        if !self.log.topics().await?.iter().any(|info| info.name == self.fences.topic) {
+        if !self.has_fences().await? {
             return Ok(Vec::new());
         }
         let (columns, place) = (self.columns(), (self.shape.topic.clone(), self.shape.generation));
         let made = self.kept().await?.made.get(&place).cloned();
-        let other = made.filter(|made| !only_more(&made.columns, &columns));
+        let other = made.filter(|made| !only_more(&made.columns, &columns) && !only_more(&columns, &made.columns));
         Ok(other.iter().map(|made| self.other_columns(&made.columns, &columns).to_string()).collect())
     }
 
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
-        Ok(self.kept().await?.fences.get(&self.place(partition)).cloned())
+        let known = self.kept.lock().await.topic_id.clone();
+        self.check_fences_id(known).await?;
+        self.check_made(self.kept().await?).await?;
+        Ok(self.kept().await?.fence(&self.place(partition)).cloned())
     }
 
     async fn create_fence(&self, partition: &TopicPartition, fence: Fence) -> Result<Fence> {
         {
             let kept = self.kept().await?;
-            if let Some(there) = kept.fences.get(&self.place(partition)) {
+            if let Some(there) = kept.fence(&self.place(partition)) {
                 return Ok(there.clone());
             }
             // Before its term begins, a function may look where it would start.
@@ -219,43 +308,43 @@ impl<L: Log + Topics + ?Sized> Sink for TopicSink<L> {
         }
         let (function, at) = self.place(partition);
         let kept = self.tell(&Event::Start { function, partition: at, fence: fence.clone() }).await?;
-        Ok(kept.fences.get(&self.place(partition)).cloned().unwrap_or(fence))
+        Ok(kept.fence(&self.place(partition)).cloned().unwrap_or(fence))
+    }
+
+    async fn settle(&self, partition: &TopicPartition) -> Result<()> {
+        self.finish(partition).await
+    }
+
+    async fn unsettled(&self, owner: &Owner) -> Result<Vec<String>> {
+        if !self.has_fences().await? {
+            return Ok(Vec::new());
+        }
+        let kept = self.kept().await?;
+        let filled_by = kept.owners.get(self.table_name()).map_or(&self.function, |record| &record.owner.function);
+        Ok(kept.find_unsettled(filled_by, owner).map(say_unsettled).into_iter().collect())
     }
 
     async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
-        let partitions = {
-            let kept = self.kept().await?;
-            self.check_term(&kept)?;
-            let current = kept.fences.get(&self.place(partition)).map(|fence| fence.next_offset);
-            if current != Some(from.next_offset) {
-                return Err(Error::Fenced { current });
-            }
-            let made = kept.made.get(&(self.shape.topic.clone(), self.shape.generation));
-            made.map(|made| made.partitions).ok_or_else(|| Error::stop("internal: a topic was not prepared"))?
+        // What is known already says so most of the time; what is announced then is judged by all that is there.
+        let known = self.check_write(&*self.kept.lock().await, partition, from);
+        let partitions = match known {
+            Ok(partitions) => partitions,
+            Err(_) => self.check_write(&*self.kept().await?, partition, from)?,
         };
         let records = records_of(&self.shape, partitions, partition, rows)?;
-        fault::point("topic.before_send");
-        if !records.is_empty() {
-            self.producer.send(&self.shape.topic, records).await?;
+        if let Err(error) = self.producer.check_sizes(&self.shape.topic, &records).await {
+            return Err(self.refused(partition, error).await);
         }
-        fault::point("topic.after_send");
-        let (function, at) = self.place(partition);
-        let term = self.term.load(Ordering::Relaxed);
-        let moved = Event::Moved { function, partition: at, fence: to.clone(), term };
-        self.fences_producer.send(&self.fences.topic, vec![moved.record()?]).await?;
-        fault::point("topic.after_fence");
-        Ok(())
+        self.bring_in(partition, from, to, records).await
     }
 
     async fn holding(&self) -> Result<Holding> {
-        let there = self.log.topics().await?;
-        let is_there = |topic: &str| there.iter().any(|info| info.name == topic);
-        let rows = match is_there(&self.shape.topic) {
+        let rows = match self.has_topic(&self.shape.topic).await? {
             false => Rows::Missing,
             true if self.has_records().await? => Rows::Present,
             true => Rows::Empty,
         };
-        if !is_there(&self.fences.topic) {
+        if !self.has_fences().await? {
             return Ok(Holding { record: None, others: Vec::new(), fences: Vec::new(), rows });
         }
         let kept = self.kept().await?;
@@ -291,9 +380,39 @@ impl<L: Log + Topics + ?Sized> Sink for TopicSink<L> {
 
 impl<L: Log + Topics + ?Sized> TopicSink<L> {
     pub(crate) fn own_fences(&self, kept: &Kept) -> Vec<(TopicPartition, Fence)> {
-        let own =
-            kept.fences.iter().filter(|((function, at), _)| *function == self.function && at.partition != WHOLE_TOPIC);
-        own.map(|((_, at), fence)| (at.clone(), fence.clone())).collect()
+        let own = kept.of(&self.function).filter(|(at, _)| at.partition != WHOLE_TOPIC);
+        own.map(|(at, held)| (at.clone(), held.fence.clone())).collect()
+    }
+
+    /// How many partitions are written to, if a write may begin at this fence.
+    fn check_write(&self, kept: &Kept, partition: &TopicPartition, from: &Fence) -> Result<i32> {
+        self.check_term(kept)?;
+        let current = kept.fence(&self.place(partition)).map(|fence| fence.next_offset);
+        if current != Some(from.next_offset) {
+            return Err(Error::Fenced { current });
+        }
+        let made = kept.made.get(&(self.shape.topic.clone(), self.shape.generation));
+        made.map(|made| made.partitions).ok_or_else(|| Error::stop("internal: a topic was not prepared"))
+    }
+
+    /// Why records aren't sent. If they are announced, the topic took them before, and a part of them may be there: so none
+    /// becomes a dead letter.
+    async fn refused(&self, partition: &TopicPartition, error: Error) -> Error {
+        let is_announced = self.kept.lock().await.open(&self.place(partition)).next().is_some();
+        match error {
+            Error::Poison(cause) if is_announced => Error::stop(format!(
+                "{cause}; the topic took more before, and a part of these records may be there: let it take as much again"
+            )),
+            error => error,
+        }
+    }
+
+    async fn has_topic(&self, topic: &str) -> Result<bool> {
+        Ok(self.log.topics().await?.iter().any(|info| info.name == topic))
+    }
+
+    async fn has_fences(&self) -> Result<bool> {
+        self.has_topic(&self.fences.topic).await
     }
 
     pub(crate) async fn partitions(&self) -> Result<Vec<TopicPartition>> {

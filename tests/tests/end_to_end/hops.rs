@@ -56,14 +56,20 @@ async fn assert_exact(scene: &Scene, written: &Written, what: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_killed_at_every_point_of_a_topic() {
     for store in [Store::services("hop_faults").await, Store::Embedded] {
-        for (point, passage) in
-            [("before_send", 1), ("after_send", 1), ("after_send", 4), ("after_fence", 1), ("after_fence", 6)]
-        {
+        for (point, passage) in [
+            ("after_outbox", 3),
+            ("before_send", 1),
+            ("after_send", 1),
+            ("after_send", 4),
+            ("after_fence", 1),
+            ("after_fence", 6),
+        ] {
             let scene = Scene::new(setting(store.clone(), "hop_faults")).await;
             let written = scene.write(bank::transactions_with_bad(72, 3_000, 40)).await;
             let what = format!("killed at passage {passage} of {point} on {}", store.kind());
             for (binary, name) in FUNCTIONS {
-                if binary == "transform" {
+                // Only `route` joins a reference.
+                if binary == "transform" && (name == "route" || point != "after_outbox") {
                     let fault = ("MILLSTREAM_FAULT", format!("topic.{point}:{passage}"));
                     Child::start(binary, &scene, name, &[fault]).dies().await;
                     if scene.has_kafka() {
@@ -77,6 +83,39 @@ async fn a_chain_killed_at_every_point_of_a_topic() {
             assert_exact(&scene, &written, &what).await;
             if point == "after_send" {
                 assert!(sent_again(&scene).await > 0, "{what}: nothing was sent again, so nothing was tested");
+            }
+        }
+    }
+}
+
+/// Records go to the partitions that a topic had when the function began; those that are added to the source are read.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_are_added_while_a_chain_runs() {
+    for store in [Store::services("hop_growth").await, Store::Embedded] {
+        let scene = Scene::new(setting(store.clone(), "hop_growth")).await;
+        let mut written = scene.write(bank::transactions_with_bad(73, 1_000, 50)).await;
+        let mut children = FUNCTIONS.map(|(binary, name)| Child::start(binary, &scene, name, &[]));
+        for ((_, name), child) in FUNCTIONS.iter().zip(&mut children) {
+            scene.until_all_in(name, &mut [child]).await;
+        }
+        let topics = [scene.topic.clone(), format!("{}.clean", scene.topic), format!("{}.routed", scene.topic)];
+        for (topic, partitions) in topics.iter().zip([6, 4, 7]) {
+            scene.systems.topics().raise_partitions(topic, partitions).await.unwrap();
+        }
+        let producer = scene.systems_anew().producer(&scene.pipeline.topics[&scene.topic]).unwrap();
+        written.extend(scene.write_by(producer.as_ref(), bank::transactions_with_bad(74, 3_000, 50)).await);
+        for ((_, name), child) in FUNCTIONS.iter().zip(&mut children) {
+            scene.until_all_in(name, &mut [child]).await;
+        }
+        for child in &mut children {
+            child.drain().await;
+        }
+        assert_exact(&scene, &written, &format!("partitions were added on {}", store.kind())).await;
+        for (topic, before) in topics[1..].iter().zip([2, 4]) {
+            for number in 0..scene.systems.source().partitions(topic).await.unwrap() {
+                let partition = TopicPartition::new(topic, 1, number);
+                let held = scene.systems.source().watermarks(&partition).await.unwrap();
+                assert!(number < before || held.high == 0, "{partition} has records");
             }
         }
     }

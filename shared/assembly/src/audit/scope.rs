@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use millstream_core::{Error, Fence, Log, Result, Sink, Table, TopicPartition};
-use millstream_pipeline::{Function as Declared, Pipeline, Reading};
+use millstream_pipeline::{Function as Declared, Pipeline, Reading, Topic};
 use millstream_sql::{Precision, WholeColumn};
 
 use super::{AuditReport, AuditSample};
@@ -115,6 +115,22 @@ pub(super) async fn check_retention(log: &dyn Log, fences: &[(TopicPartition, Fe
                 "offsets {}..{} of {partition} went into the sink but are no longer in the log (retention): an audit \
                  needs a log that still has all records",
                 fence.start_offset, held.low
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// `Stop` if the topic that a function writes to no longer has all records that were in it: what is gone would look lost.
+pub(super) async fn check_output(log: &dyn Log, topics: &BTreeMap<String, Topic>, name: &str) -> Result<()> {
+    let generation = topics.get(name).map_or(1, |topic| topic.generation);
+    for number in 0..log.partitions(name).await? {
+        let partition = TopicPartition::new(name, generation, number);
+        let low = log.watermarks(&partition).await?.low;
+        if low > 0 {
+            return Err(Error::stop(format!(
+                "offsets 0..{low} of {partition}, which the function writes to, are no longer there (retention), and would look \
+                 lost: an audit needs a topic that still has all records"
             )));
         }
     }

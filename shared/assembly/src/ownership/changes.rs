@@ -31,6 +31,10 @@ pub(crate) fn changes(now: &Pipeline, name: &str, before: &str) -> Vec<String> {
     if (was_reading.lateness_ms, was_reading.ahead_ms) != (is_reading.lateness_ms, is_reading.ahead_ms) {
         found.push("which events are late or ahead (`late`, `lateness`, `ahead`) is another".to_owned());
     }
+    let address = |reading: &Reading| (reading.key.clone(), reading.timestamp.clone(), reading.partition.clone());
+    if address(was_reading) != address(is_reading) {
+        found.push("what its records get (`key`, `timestamp`, `partition`) is another".to_owned());
+    }
     if words(&was_reading.sql.text) != words(&is_reading.sql.text) {
         let (was, is) = (was_reading.sql.text.trim(), is_reading.sql.text.trim());
         found.push(format!("the statement was\n{}\nand is\n{}", indented(was), indented(is)));

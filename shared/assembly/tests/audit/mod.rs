@@ -2,6 +2,7 @@
 
 mod healthy;
 mod part;
+mod records;
 
 use std::{path::Path, sync::Arc};
 
@@ -34,7 +35,15 @@ functions:
 
 impl World {
     async fn of(text: &str) -> Self {
+        Self::with(text, &[]).await
+    }
+
+    /// With more files in the folder.
+    async fn with(text: &str, files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
         let (pipeline, systems) = Self::open(folder.path(), text).await;
         Self { folder, pipeline, systems }
     }
@@ -88,6 +97,11 @@ impl World {
 
     async fn found(&self, name: &str) -> Vec<String> {
         self.audit(name).await.differences.iter().map(ToString::to_string).collect()
+    }
+
+    /// The embedded store itself.
+    fn store(&self) -> Arc<Embedded> {
+        Embedded::open(&self.folder.path().join("data/millstream.db"), Arc::new(SystemClock)).unwrap()
     }
 
     fn tamper(&self, sql: &str) {

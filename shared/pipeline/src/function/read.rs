@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
-use millstream_core::{Late, Limits};
+use arrow::datatypes::DataType;
+use millstream_core::{Late, Limits, type_name};
 
 use super::{AHEAD_MS, BATCH, FUNCTION, Function, LATES, Making, ON_GAPS, Reading, STARTS, Statement, Work};
 use crate::{
@@ -43,7 +44,7 @@ pub(crate) fn read_function(
     let work = match kind.map(|kind| kind.reads.as_ref()) {
         Some(None) => read_making(&fields, topic, report).map(Work::Make),
         Some(Some(reads)) => read_reading(reads, &fields, topics, file_text, report)
-            .map(|reading| Work::Read(Reading { key: read_key(&fields, topic, report), ..reading })),
+            .map(|reading| Work::Read(address(reading, &fields, topic, report))),
         None => {
             // Its topics can be wrong too, whatever kind it is.
             fields.get("from").and_then(|node| place::read_sources(node, usize::MAX, &fields, topics, report));
@@ -61,15 +62,44 @@ fn read_making(fields: &Fields<'_>, topic: Option<&Topic>, report: &mut Report) 
     Some(Making { generate: generate?, key })
 }
 
+/// What the records that a function writes are called by, and where they go.
+fn address(reading: Reading, fields: &Fields<'_>, topic: Option<&Topic>, report: &mut Report) -> Reading {
+    let (is_time, is_number) =
+        (|of: &DataType| matches!(of, DataType::Timestamp(..)), |of: &DataType| of.is_signed_integer());
+    let key = read_key(fields, topic, report);
+    let timestamp = read_field(fields, "timestamp", topic, Some(("a timestamp", is_time)), report);
+    let partition = read_field(fields, "partition", topic, Some(("an integer", is_number)), report);
+    Reading { key, timestamp, partition, ..reading }
+}
+
 fn read_key(fields: &Fields<'_>, topic: Option<&Topic>, report: &mut Report) -> Option<String> {
-    let mark = fields.get("key")?.mark;
-    let key = fields.text("key", report)?;
+    read_field(fields, "key", topic, None, report)
+}
+
+/// A field of the topic that a function writes to, of the types that `wanted` takes.
+fn read_field(
+    fields: &Fields<'_>,
+    name: &str,
+    topic: Option<&Topic>,
+    wanted: Option<(&str, fn(&DataType) -> bool)>,
+    report: &mut Report,
+) -> Option<String> {
+    let mark = fields.get(name)?.mark;
+    let (field, label) = (fields.text(name, report)?, fields.label(name));
     let schema = &topic?.schema;
-    if schema.field_with_name(&key).is_err() {
-        let allowed = list_allowed(&key, schema.fields().iter().map(|field| field.name().as_str()));
-        report.at(mark, format!("{} is `{key}`, which is not a field of its topic{allowed}", fields.label("key")));
+    match schema.field_with_name(&field) {
+        Err(_) => {
+            let allowed = list_allowed(&field, schema.fields().iter().map(|field| field.name().as_str()));
+            report.at(mark, format!("{label} is `{field}`, which is not a field of its topic{allowed}"));
+        }
+        Ok(found) => {
+            if let Some((what, _)) = wanted.filter(|(_, takes)| !takes(found.data_type())) {
+                let is = type_name(found.data_type());
+                report.at(mark, format!("{label} is `{field}`, which must be {what}; it is {is}"));
+            }
+        }
     }
-    Some(key)
+    Some(field)
 }
 
 fn read_reading(
@@ -90,7 +120,18 @@ fn read_reading(
     };
     let (start, on_gap) = (fields.choice("start", &STARTS, report), fields.choice("on_gap", &ON_GAPS, report));
     let batch = read_batch(reads.batch, fields, report);
-    Some(Reading { from: from?, sql: sql?, start, on_gap, lateness_ms, ahead_ms, batch, key: None })
+    Some(Reading {
+        from: from?,
+        sql: sql?,
+        start,
+        on_gap,
+        lateness_ms,
+        ahead_ms,
+        batch,
+        key: None,
+        timestamp: None,
+        partition: None,
+    })
 }
 
 /// The statement of the file, or the default for `from` (none when that is wrong, and reported).

@@ -24,6 +24,7 @@ mod consume;
 mod control;
 mod environment;
 mod group;
+mod known;
 mod link;
 mod member;
 mod produce;
@@ -58,8 +59,9 @@ pub struct Kafka {
     control: Control,
     readers: Arc<Readers>,
     sender: Arc<Sender>,
-    /// The senders that were asked for, one per compression: each is a client of its own.
-    senders: Arc<Mutex<BTreeMap<Compression, Arc<Sender>>>>,
+    /// The senders that were asked for, one per compression and kind (ordered or not): each is a
+    /// client of its own.
+    senders: Arc<Mutex<BTreeMap<(Compression, bool), Arc<Sender>>>>,
 }
 
 impl Kafka {
@@ -70,11 +72,11 @@ impl Kafka {
     pub fn new(settings: KafkaSettings) -> Result<Self> {
         let control = Control::new(&settings)?;
         let settings = Arc::new(settings);
-        let sender = Arc::new(Sender::new(settings.clone()));
+        let sender = Arc::new(Sender::new(settings.clone(), false));
         Ok(Self {
             control,
             readers: Arc::new(Readers::new(settings.clone())),
-            senders: Arc::new(Mutex::new([(settings.compression, sender.clone())].into())),
+            senders: Arc::new(Mutex::new([((settings.compression, false), sender.clone())].into())),
             sender,
             settings,
         })

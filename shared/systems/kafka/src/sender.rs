@@ -15,6 +15,7 @@ use rdkafka::{
 use tokio::time::Instant;
 
 use crate::{
+    known::Known,
     link::Link,
     settings::{KafkaSettings, settings_error},
     shipment::{Shipment, Ticket},
@@ -35,16 +36,33 @@ const STRIDE: usize = 1_000;
 /// that no record ever comes after a gap.
 pub(crate) struct Sender {
     settings: Arc<KafkaSettings>,
+    /// Is nothing written to a partition after a record that failed?
+    ordered: bool,
     client: Mutex<Option<Client>>,
     /// Topics that are known to exist, with their partitions: librdkafka would create a missing one as a side effect.
     topics: Mutex<HashMap<String, i32>>,
+    /// What is known of the topics' `max.message.bytes`.
+    limits: Mutex<HashMap<String, usize>>,
 }
 
 pub(crate) type Client = Arc<ThreadedProducer<Reports>>;
 
 impl Sender {
-    pub(crate) fn new(settings: Arc<KafkaSettings>) -> Self {
-        Self { settings, client: Mutex::new(None), topics: Mutex::new(HashMap::new()) }
+    pub(crate) fn new(settings: Arc<KafkaSettings>, ordered: bool) -> Self {
+        Self { settings, ordered, client: Mutex::default(), topics: Mutex::default(), limits: Mutex::default() }
+    }
+
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.ordered
+    }
+
+    /// The most bytes that `topic` is known to take at once.
+    pub(crate) fn find_limit(&self, topic: &str) -> Option<usize> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied()
+    }
+
+    pub(crate) fn set_limit(&self, topic: &str, bytes: usize) {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.to_owned(), bytes);
     }
 
     /// Creates the client, so that the first send finds it ready.
@@ -58,7 +76,7 @@ impl Sender {
         if let Some(client) = &*client {
             return Ok(client.clone());
         }
-        let reports = Reports(Link::new(&self.settings.brokers));
+        let reports = Reports(Link::new(&self.settings.brokers), Known::default());
         let created = self.settings.producer().create_with_context(reports).map_err(settings_error)?;
         Ok(client.insert(Arc::new(created)).clone())
     }
@@ -94,7 +112,7 @@ impl Sender {
 pub(crate) async fn hand_over(
     client: &Client,
     topic: &str,
-    records: &[NewRecord],
+    records: &[&NewRecord],
     shipment: &Arc<Shipment>,
 ) -> std::result::Result<(), Code> {
     for (index, record) in records.iter().enumerate() {
@@ -166,7 +184,7 @@ pub(crate) async fn arrive(client: &Client, shipment: &Shipment) -> std::result:
 }
 
 /// The client's context: hands the reports of records to their shipments.
-pub(crate) struct Reports(pub(crate) Link);
+pub(crate) struct Reports(pub(crate) Link, pub(crate) Known);
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {

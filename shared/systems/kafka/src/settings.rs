@@ -94,6 +94,8 @@ impl KafkaSettings {
             ("heartbeat.interval.ms", "1500"),
             ("max.poll.interval.ms", "300000"),
             ("auto.commit.interval.ms", "1000"),
+            // Partitions that are added to a topic are assigned after this; by default, after five minutes.
+            ("topic.metadata.refresh.interval.ms", "10000"),
             ("queued.min.messages", records.as_str()),
             ("queued.max.messages.kbytes", kib.as_str()),
             ("fetch.message.max.bytes", "131072"),

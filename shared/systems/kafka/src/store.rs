@@ -24,16 +24,26 @@ impl LogStore for Kafka {
     }
 
     fn producer(&self, compression: Compression) -> Result<Arc<dyn Producer>> {
-        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = senders.entry(compression).or_insert_with(|| {
-            let settings = KafkaSettings { compression, ..(*self.settings).clone() };
-            Arc::new(Sender::new(Arc::new(settings)))
-        });
-        Ok(Arc::new(Self { sender: Arc::clone(sender), ..self.clone() }))
+        Ok(self.producer_of(compression, false))
+    }
+
+    fn ordered_producer(&self, compression: Compression) -> Result<Arc<dyn Producer>> {
+        Ok(self.producer_of(compression, true))
     }
 
     /// A generation is the pipeline file's word: Kafka knows one topic of a name.
     async fn group_offsets(&self, group: &str, topic: &str, _generation: u32) -> Result<Vec<Option<i64>>> {
         self.committed(group, topic).await
+    }
+}
+
+impl Kafka {
+    fn producer_of(&self, compression: Compression, ordered: bool) -> Arc<dyn Producer> {
+        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = senders.entry((compression, ordered)).or_insert_with(|| {
+            let settings = KafkaSettings { compression, ..(*self.settings).clone() };
+            Arc::new(Sender::new(Arc::new(settings), ordered))
+        });
+        Arc::new(Self { sender: Arc::clone(sender), ..self.clone() })
     }
 }

@@ -7,6 +7,7 @@
 mod authentication;
 mod conformance;
 mod corrupt;
+mod gaps;
 mod holes;
 mod members;
 mod recreated;

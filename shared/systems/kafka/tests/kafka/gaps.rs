@@ -1,0 +1,55 @@
+//! No record comes after one that was refused.
+
+use millstream_core::{
+    Compression, Error, Log as _, LogStore as _, NewRecord, Producer as _, TopicPartition, Topics as _,
+};
+
+use crate::support::{address, record, stop_text, unique, with_config};
+
+/// Sends 50 records, of which the one at `refused` is too large for the topic, each in a request of its own. Returns how many are
+/// written.
+async fn written_around_a_refused_record(refused: usize, ordered: bool) -> i64 {
+    let config = [("batch.num.messages", "1"), ("linger.ms", "0")];
+    let kafka = with_config(address("MILLSTREAM_TEST_KAFKA"), &config);
+    let topic = unique("gaps");
+    kafka.create_topic(&topic, 1, &[("max.message.bytes", "2000")]).await.unwrap();
+    let producer = match ordered {
+        true => kafka.ordered_producer(Compression::None).unwrap(),
+        false => kafka.producer(Compression::None).unwrap(),
+    };
+    let records = (0..50).map(|at| record(0, vec![b'x'; if at == refused { 5_000 } else { 10 }])).collect();
+    let error = producer.send(&topic, records).await.unwrap_err();
+    assert!(matches!(error, Error::Poison(_)), "{error}");
+    kafka.watermarks(&TopicPartition::new(&topic, 1, 0)).await.unwrap().high
+}
+
+/// Readers of a function's topic drop what is not above what they have seen: a record that comes after a gap makes them lose the
+/// gap's records.
+#[tokio::test]
+async fn an_ordered_producer_writes_nothing_after_a_record_that_was_refused() {
+    for refused in [0, 0, 0, 20] {
+        let written = written_around_a_refused_record(refused, true).await;
+        assert!(written <= refused as i64, "{written} of {refused}");
+    }
+}
+
+/// The broker takes any number as the first one of a producer that it doesn't know, so the requests behind the refused one are
+/// written. If this fails, brokers or librdkafka have become stricter.
+#[tokio::test]
+async fn a_producer_with_several_requests_in_flight_does() {
+    let mut written = 0;
+    for _ in 0..20 {
+        written += written_around_a_refused_record(0, false).await;
+    }
+    assert!(written > 0);
+}
+
+#[tokio::test]
+async fn a_refused_time_stops() {
+    let kafka = with_config(address("MILLSTREAM_TEST_KAFKA"), &[]);
+    let topic = unique("times");
+    kafka.create_topic(&topic, 1, &[("message.timestamp.before.max.ms", "1000")]).await.unwrap();
+    let old = NewRecord { timestamp_ms: Some(1_000_000_000_000), ..record(0, "x") };
+    let said = stop_text(kafka.send(&topic, vec![old]).await);
+    assert!(said.contains("LogAppendTime") && said.contains("`message.timestamp.before.max.ms`"), "{said}");
+}
