@@ -91,6 +91,7 @@ fn parts(log: &MemoryLog, name: &str, from: &str, sink: Arc<dyn Sink>, transform
         start: Start::Earliest,
         on_gap: OnGap::Heal,
         timeliness: LATE,
+        stops_when_refused: true,
         limits: Limits { max_records: 10, max_bytes: 1 << 20, max_wait_ms: 0 },
     })
 }
