@@ -20,10 +20,13 @@ mod held;
 mod kept;
 mod newest;
 mod outbox;
+mod prepare;
 mod record;
 mod rows;
 mod scan;
+mod shape;
 mod sink;
 
 pub use dead_letters::TopicDeadLetters;
-pub use sink::{FencesTopic, Key, Shape, Texts, TopicSink};
+pub use shape::{FencesTopic, Key, Shape, Texts};
+pub use sink::TopicSink;
