@@ -20,12 +20,15 @@ mod held;
 mod kept;
 mod newest;
 mod outbox;
+mod prepare;
 mod record;
 mod redrives;
 mod rows;
 mod scan;
+mod shape;
 mod sink;
 
 pub use dead_letters::TopicDeadLetters;
 pub use redrives::{CLOSED, MAX_SELECTED, Redriven, Redrives, RedrivesSaid, RedrivesTopic, Selection};
-pub use sink::{FencesTopic, Key, Shape, Texts, TopicSink};
+pub use shape::{FencesTopic, Key, Shape, Texts};
+pub use sink::TopicSink;

@@ -7,7 +7,10 @@ use arrow::{
 };
 use millstream_core::{Error, Lineage, NewRecord, Result, SOURCE_HEADER, TopicPartition, meta, partition_of};
 
-use crate::sink::{CARRIED, Key, Shape};
+use crate::{
+    shape::{Key, Shape},
+    sink::CARRIED,
+};
 
 /// The records of `rows`, in the order of the records that they were made of. Rows of one record stand in the order of their
 /// values, so that every writer numbers them in the same way.

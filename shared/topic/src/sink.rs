@@ -3,68 +3,21 @@ use std::sync::{
     atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use futures::lock::{Mutex, MutexGuard};
 use millstream_core::{
-    Claim, Clock, Decode, Encode, Error, Fence, Holding, Limits, Log, Owner, OwnerRecord, Producer, Result, Rows, Sink,
-    Table, TakeRows, TopicPartition, Topics, WHOLE_TOPIC, meta, term_ended, type_name,
+    Claim, Clock, Error, Fence, Holding, Limits, Log, Owner, OwnerRecord, Producer, Result, Rows, Sink, Table,
+    TakeRows, TopicPartition, Topics, WHOLE_TOPIC, meta, term_ended,
 };
 
 use crate::{
     event::Event,
-    kept::{Kept, Made, Place, say_unsettled},
+    kept::{Kept, Place, say_unsettled},
+    prepare::only_more,
     rows::records_of,
+    shape::{FencesTopic, Shape},
 };
-
-/// How a function's rows are the records of a topic.
-#[derive(Clone)]
-pub struct Shape {
-    /// The topic that it writes to.
-    pub topic: String,
-    /// The topic's generation in the pipeline file.
-    pub generation: u32,
-    /// How many partitions it gets if it is created.
-    pub partitions: i32,
-    /// What the record's key is made of; it decides the partition. Without it, records have no key, and those that are made of
-    /// one partition go to one partition.
-    pub key: Option<Key>,
-    /// The column whose value is a record's timestamp. Where it is null, and without it, a record has that of the one that it is
-    /// made of.
-    pub timestamp: Option<String>,
-    /// The column whose value is the number of a record's partition. Where it is null, and without it, the key decides.
-    pub partition: Option<String>,
-    /// May the same records of the source give others the next time? Then those that are about to be sent are kept in the outbox.
-    pub keeps_rows: bool,
-    /// Makes the value of each record, of the columns that are not carried.
-    pub encode: Arc<dyn Encode>,
-    /// Reads what `encode` has made.
-    pub decode: Arc<dyn Decode>,
-}
-
-/// The topics that hold fences and records that are about to be sent; several functions may share them.
-pub struct FencesTopic {
-    /// The name of the one with the fences.
-    pub name: String,
-    /// The name of the one with the records.
-    pub outbox: String,
-    /// Writes fences: a few small records, which need no compression.
-    pub producer: Arc<dyn Producer>,
-    /// Says when a function has become the owner of its topic.
-    pub clock: Arc<dyn Clock>,
-}
-
-/// What a record's key is made of.
-#[derive(Clone)]
-pub struct Key {
-    /// The column.
-    pub column: String,
-    /// Its values as keys; null has none.
-    pub texts: Arc<Texts>,
-}
-
-/// The values of a column as bytes.
-pub type Texts = dyn Fn(&ArrayRef) -> Result<Vec<Option<Vec<u8>>>> + Send + Sync;
 
 /// Writes a function's rows to a topic, on any log: each row is a record, whose header says what it was made of, and the fences
 /// are records of another topic, which is compacted.
@@ -96,15 +49,6 @@ static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 /// How much of the fences' topic is read at once.
 pub(crate) const PAGE: Limits = Limits { max_records: 10_000, max_bytes: 16 << 20, max_wait_ms: 0 };
-
-/// The settings of an outbox. What was stored last for a partition is needed until it is sent; in the hour before it may be
-/// compacted, whatever was still on its way when its process ended has long arrived.
-const OUTBOX: [(&str, &str); 4] = [
-    ("cleanup.policy", "compact"),
-    ("min.compaction.lag.ms", "3600000"),
-    ("segment.bytes", "67108864"),
-    ("max.message.bytes", "1048588"),
-];
 
 /// The columns of a table that are not in a record's value: where it comes from.
 pub(crate) const CARRIED: [&str; 3] = [meta::OFFSET, meta::TIMESTAMP, meta::HEADERS];
@@ -144,23 +88,6 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
         Err(Error::retry(format!("topic {} ends at {high}, and was read up to {read} before", self.fences.topic)))
     }
 
-    /// Is the fences' topic still the one that was read?
-    async fn check_fences_id(&self, known: Option<String>) -> Result<()> {
-        let now = self.log.topic_id(&self.fences.topic).await?;
-        match known.zip(now.clone()) {
-            Some((known, now)) if known != now => Err(Error::stop(format!(
-                "topic {} was deleted and created again while {} ran: its fences are gone, and so is what says what is in topic {}. Restore \
-                 it, or give both topics new names and let the function begin anew",
-                self.fences.topic, self.function, self.shape.topic
-            ))),
-            Some(_) => Ok(()),
-            None => {
-                self.kept.lock().await.topic_id = now;
-                Ok(())
-            }
-        }
-    }
-
     /// What the fences' topic says below offset `end`, or further.
     pub(crate) async fn kept_up_to(&self, end: i64) -> Result<MutexGuard<'_, Kept>> {
         let mut kept = self.kept.lock().await;
@@ -172,7 +99,7 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
     }
 
     /// Appends `event`, and returns what is there after that. If two processes append at once, the first one counts.
-    async fn tell(&self, event: &Event) -> Result<MutexGuard<'_, Kept>> {
+    pub(crate) async fn tell(&self, event: &Event) -> Result<MutexGuard<'_, Kept>> {
         self.note(vec![event.record(&self.unique())?]).await
     }
 
@@ -184,87 +111,12 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
         self.table.public_name()
     }
 
-    fn columns(&self) -> Vec<(String, String)> {
-        let columns = self.table.columns.iter();
-        columns.map(|column| (column.name.clone(), type_name(&column.data_type))).collect()
-    }
-
     pub(crate) fn check_term(&self, kept: &Kept) -> Result<()> {
         let record = kept.owners.get(self.table_name());
         match record.map(|record| record.term) {
             Some(term) if term != self.term.load(Ordering::Relaxed) => Err(term_ended(self.table_name(), record)),
             _ => Ok(()),
         }
-    }
-
-    async fn make(&self, create: bool, adapts: bool) -> Result<()> {
-        if create {
-            self.log.create_topic(&self.shape.topic, self.shape.partitions, &[]).await?;
-            self.log.create_topic(&self.fences.topic, 1, &[("cleanup.policy", "compact")]).await?;
-            if self.shape.keeps_rows {
-                self.log.create_topic(&self.outbox, self.shape.partitions, &OUTBOX).await?;
-            }
-        }
-        if self.shape.keeps_rows {
-            self.log.partitions(&self.outbox).await.map_err(|error| error.context("the outbox"))?;
-        }
-        let partitions = self.log.partitions(&self.shape.topic).await?;
-        let missing = |error: Error| error.context("the topic of the fences");
-        let of_fences = self.log.partitions(&self.fences.topic).await.map_err(missing)?;
-        if of_fences != 1 {
-            return Err(Error::stop(format!(
-                "topic {} has {of_fences} partitions, and the fences need one, for their order counts: delete it if it holds nothing, \
-                 and let `millstream up` create it",
-                self.fences.topic
-            )));
-        }
-        let (columns, made) = (self.columns(), self.check_made(self.kept().await?).await?);
-        match made {
-            // A version of before, which an adopted one has added fields to, may have to finish something.
-            Some(made) if only_more(&columns, &made.columns) && made.topic_id.is_some() => Ok(()),
-            Some(made) if !only_more(&columns, &made.columns) && !(adapts && only_more(&made.columns, &columns)) => {
-                Err(self.other_columns(&made.columns, &columns))
-            }
-            made => {
-                let columns = made
-                    .as_ref()
-                    .filter(|made| only_more(&columns, &made.columns))
-                    .map_or(columns, |made| made.columns.clone());
-                let partitions = made.map_or(partitions, |made| made.partitions);
-                let (topic, generation) = (self.shape.topic.clone(), self.shape.generation);
-                let topic_id = self.log.topic_id(&topic).await?;
-                self.tell(&Event::Made { topic, generation, partitions, columns, topic_id }).await.map(drop)
-            }
-        }
-    }
-
-    /// What is known of the topic, if it is still the one that it was.
-    async fn check_made(&self, kept: MutexGuard<'_, Kept>) -> Result<Option<Made>> {
-        let made = kept.made.get(&(self.shape.topic.clone(), self.shape.generation)).cloned();
-        drop(kept);
-        let known = made.as_ref().and_then(|made| made.topic_id.clone());
-        let Some(known) = known else { return Ok(made) };
-        match self.log.topic_id(&self.shape.topic).await? {
-            Some(now) if now != known => Err(Error::stop(format!(
-                "topic {} was deleted and created again since {} began to write to it: what was in it is gone, and the fences say that \
-                 it is there. Raise its `generation` in the pipeline file, and accept that by `millstream adopt`",
-                self.shape.topic, self.function
-            ))),
-            _ => Ok(made),
-        }
-    }
-
-    fn other_columns(&self, held: &[(String, String)], own: &[(String, String)]) -> Error {
-        let show = |columns: &[(String, String)]| {
-            columns.iter().map(|(name, kind)| format!("{name} {kind}")).collect::<Vec<_>>().join(", ")
-        };
-        Error::stop(format!(
-            "the records of topic {} have the fields {}, and the function now makes {}: readers would meet both. Let the function \
-             write to a new topic, under a new name of its own; only fields that are added can be adopted",
-            self.shape.topic,
-            show(held),
-            show(own)
-        ))
     }
 }
 
@@ -434,9 +286,4 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
         // The years 0001 to 9999 are within a clock's microseconds.
         chrono::DateTime::from_timestamp_micros(self.clock.now_us()).unwrap_or_default().format("%F %T UTC").to_string()
     }
-}
-
-/// Are all columns there as they were?
-fn only_more(before: &[(String, String)], now: &[(String, String)]) -> bool {
-    before.iter().all(|column| now.contains(column))
 }

@@ -76,12 +76,15 @@ fn read_key(fields: &Fields<'_>, topic: Option<&Topic>, report: &mut Report) -> 
     read_field(fields, "key", topic, None, report)
 }
 
+/// What types a field may have: in words, and as a question.
+type Wanted<'a> = (&'a str, fn(&DataType) -> bool);
+
 /// A field of the topic that a function writes to, of the types that `wanted` takes.
 fn read_field(
     fields: &Fields<'_>,
     name: &str,
     topic: Option<&Topic>,
-    wanted: Option<(&str, fn(&DataType) -> bool)>,
+    wanted: Option<Wanted<'_>>,
     report: &mut Report,
 ) -> Option<String> {
     let mark = fields.get(name)?.mark;

@@ -14,6 +14,8 @@ use crate::{Embedded, fetched::Fetched, group_offsets::commit, topics::find_part
 
 /// How often an idle partition looks for records that other processes have written, and asks whether to stop.
 const POLL: Duration = Duration::from_millis(100);
+/// How often it is asked whether the topics have more partitions.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often a batch that waits for more records looks for them.
 const FILL: Duration = Duration::from_millis(10);
 /// While another process holds the file's lock, a call waits for 5 s and fails; while the disk is full, it fails at once.
@@ -24,28 +26,48 @@ const RETRIES: Retries = Retries { first_pause: POLL, max_pause: POLL, max_attem
 #[async_trait]
 impl Source for Embedded {
     async fn consume(&self, subscription: Subscription, handler: Arc<dyn Handler>) -> Result<()> {
-        let group: Arc<str> = subscription.group.into();
         // Dropped with this future: then every partition's task ends at its next await.
         let mut tasks = JoinSet::new();
-        for (topic, generation) in subscription.topics {
-            for partition in 0..self.partitions(&topic).await? {
+        let mut begun = vec![0; subscription.topics.len()];
+        self.begin(&subscription, &handler, &mut begun, &mut tasks).await?;
+        loop {
+            match timeout(LOOK, tasks.join_next()).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(Ok(outcome))) => outcome?,
+                Ok(Some(Err(failed))) => std::panic::resume_unwind(failed.into_panic()),
+                Err(_) if handler.stopping() => {}
+                // A failed look is made again, and a topic that is gone is the affair of its partitions.
+                Err(_) => drop(self.begin(&subscription, &handler, &mut begun, &mut tasks).await),
+            }
+        }
+    }
+}
+
+impl Embedded {
+    /// Begins with the partitions of each topic that are there and not begun yet.
+    async fn begin(
+        &self,
+        subscription: &Subscription,
+        handler: &Arc<dyn Handler>,
+        begun: &mut [i32],
+        tasks: &mut JoinSet<Result<()>>,
+    ) -> Result<()> {
+        let group: Arc<str> = subscription.group.as_str().into();
+        for ((topic, generation), begun) in subscription.topics.iter().zip(begun) {
+            let partitions = self.partitions(topic).await?;
+            for partition in *begun..partitions {
                 let consumer = Consumer {
                     store: self.clone(),
                     sent: self.sent.subscribe(),
                     group: group.clone(),
-                    partition: TopicPartition::new(&topic, generation, partition),
+                    partition: TopicPartition::new(topic, *generation, partition),
                     limits: subscription.limits,
                     handler: handler.clone(),
                     topic_row: 0,
                 };
                 tasks.spawn(consumer.run());
             }
-        }
-        while let Some(ended) = tasks.join_next().await {
-            match ended {
-                Ok(outcome) => outcome?,
-                Err(failed) => std::panic::resume_unwind(failed.into_panic()),
-            }
+            *begun = partitions.max(*begun);
         }
         Ok(())
     }

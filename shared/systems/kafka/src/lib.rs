@@ -52,6 +52,9 @@ use millstream_core::{Compression, Result};
 use crate::{control::Control, readers::Readers, sender::Sender};
 pub use settings::{KafkaSettings, Profile};
 
+/// By compression, and whether they are ordered.
+type Senders = BTreeMap<(Compression, bool), Arc<Sender>>;
+
 /// A cluster. Cheap to clone: clones share connections.
 #[derive(Clone)]
 pub struct Kafka {
@@ -59,9 +62,8 @@ pub struct Kafka {
     control: Control,
     readers: Arc<Readers>,
     sender: Arc<Sender>,
-    /// The senders that were asked for, one per compression and kind (ordered or not): each is a
-    /// client of its own.
-    senders: Arc<Mutex<BTreeMap<(Compression, bool), Arc<Sender>>>>,
+    /// The senders that were asked for: each is a client of its own.
+    senders: Arc<Mutex<Senders>>,
 }
 
 impl Kafka {

@@ -126,8 +126,8 @@ mod embedded {
 
 #[expect(clippy::disallowed_methods, reason = "tests read their services' addresses here")]
 pub(crate) fn kafka() -> Arc<Kafka> {
-    let brokers = std::env::var("MILLSTREAM_TEST_KAFKA")
-        .expect("MILLSTREAM_TEST_KAFKA is not set: source the file that `tests/services start kafka` names");
+    let missing = "MILLSTREAM_TEST_KAFKA is not set: source the file that `tests/services start kafka` names";
+    let brokers = std::env::var("MILLSTREAM_TEST_KAFKA").unwrap_or_else(|_| panic!("{missing}"));
     let (config, profile, compression) = (BTreeMap::new(), Profile::Default, Compression::Gzip);
     let settings = KafkaSettings { brokers, config, profile, compression, client_id: "millstream-test".into() };
     Arc::new(Kafka::new(settings).unwrap())
