@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     deployed::{Deployed, SHOP},
-    json, said,
+    json, millstream, said,
 };
 
 /// Of one partition: the second is a minute late, the third has no price, the fourth is cut.
@@ -116,4 +116,61 @@ fn what_was_redriven_is_not_in_a_rebuilt_table_twice() {
     assert_eq!((&done["redriven"], &done["refused"]), (&1.into(), &1.into()), "{done}");
     assert_eq!(shop.sum(), "30.00");
     shop.assert_audited();
+}
+
+const CHAIN: &str = "
+name: chain
+topics:
+  sales: { partitions: 1, schema: { shop: string, price: 'decimal(9,2) not null' } }
+  clean: { partitions: 2, schema: { shop: string, price: 'decimal(9,2)' } }
+functions:
+  copy:
+    uses: transform
+    from: sales
+    sql: SELECT shop, price FROM sales
+    key: shop
+    into: topic.clean
+  sums:
+    uses: aggregate
+    from: clean
+    sql: SELECT shop, sum(price) AS price, count(*) AS sales FROM clean GROUP BY shop
+    into: postgres.sums
+";
+
+/// Rows of a topic can't be taken back: what was sent before a kill must not come again under another selection.
+#[test]
+fn what_is_redriven_into_a_topic_comes_once_whatever_dies_in_between() {
+    for point in ["after_outbox", "before_send", "after_send", "after_fence"] {
+        let chain = Deployed::of(CHAIN, "{\"shop\":\"a\",\"price\":1}\n{\"shop\":\"b\"}\n{\"shop\":\"c\"}\n");
+        let optional = CHAIN.replacen(
+            "{ shop: string, price: 'decimal(9,2) not null' }",
+            "{ shop: string, price: 'decimal(9,2)' }",
+            1,
+        );
+        chain.change(&optional.replacen(
+            "SELECT shop, price FROM",
+            "SELECT shop, CAST(coalesce(price, 5) AS decimal(9,2)) AS price FROM",
+            1,
+        ));
+        let adopted = chain.run(&["adopt", "copy", "--yes"]);
+        assert!(adopted.status.success(), "{:?}", said(&adopted));
+        let redrive = ["dead-letters", "redrive", "copy", chain.of[0].as_str(), chain.of[1].as_str()];
+        for passage in [1, 1] {
+            let fault = format!("topic.{point}:{passage}");
+            let killed = millstream(&chain.data, &redrive).env("MILLSTREAM_FAULT", fault).output().unwrap();
+            let has_died = !killed.status.success() && killed.status.code().is_none();
+            assert!(has_died || point == "after_fence", "{point}: {:?}", said(&killed));
+        }
+        let done = chain.run(&["dead-letters", "redrive", "copy", "--json"]);
+        assert!(done.status.success(), "{point}: {:?}", said(&done));
+        chain.dev();
+        let sums = chain.income("SELECT shop, price, sales FROM sums ORDER BY shop");
+        let sums =
+            sums.as_array().unwrap().iter().map(|row| format!("{} {} {}", row["shop"], row["price"], row["sales"]));
+        assert_eq!(sums.collect::<Vec<_>>(), ["\"a\" \"1.00\" 1", "\"b\" \"5.00\" 1", "\"c\" \"5.00\" 1"], "{point}");
+        for function in ["copy", "sums"] {
+            let audit = chain.run(&["audit", function]);
+            assert_eq!(audit.status.code(), Some(0), "{point} {function}: {:?}", said(&audit));
+        }
+    }
 }

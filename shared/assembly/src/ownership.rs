@@ -255,9 +255,24 @@ fn fingerprint(pipeline: &Pipeline, name: &str, plan: &FunctionPlan) -> String {
             |name: &str, field: Option<&String>| field.map_or_else(String::new, |field| format!(" {name} {field:?}"));
         let (time, place) =
             (reading.and_then(|it| it.timestamp.as_ref()), reading.and_then(|it| it.partition.as_ref()));
-        format!(" {:?} {generation}{}{}", declared.key(), of("timestamp", time), of("partition", place))
+        let fields = written_fields(pipeline, &declared.into.name, plan);
+        format!(" {:?} {generation}{}{} {fields:?}", declared.key(), of("timestamp", time), of("partition", place))
     });
     millstream_sql::hash(&format!("{} {topics:?} {references:?} {judged:?}{output}", plan.planned.fingerprint))
+}
+
+/// The fields of a topic that a plan's rows have: names, whether they may be null, and the unit of numbers that are times.
+fn written_fields<'a>(
+    pipeline: &'a Pipeline,
+    topic: &str,
+    plan: &FunctionPlan,
+) -> Vec<(&'a str, bool, Option<&'a String>)> {
+    let fields = pipeline.topics.get(topic).into_iter().flat_map(|topic| topic.schema.fields());
+    let is_written = |field: &&Arc<Field>| plan.planned.table.columns.iter().any(|column| column.name == *field.name());
+    let of = |field: &'a Arc<Field>| {
+        (field.name().as_str(), field.is_nullable(), field.metadata().get(millstream_core::EPOCH_METADATA))
+    };
+    fields.filter(is_written).map(of).collect()
 }
 
 fn joined(plan: &FunctionPlan) -> Vec<&str> {

@@ -183,6 +183,8 @@ impl<'a> Redrive<'a> {
     async fn close(&self, partition: &TopicPartition) -> Result<()> {
         let sink = self.runner.sink();
         for _ in 0..MAX_TRIES {
+            // What was announced is sent before the fence may pass it.
+            sink.settle(partition).await?;
             let Some(fence) = sink.fence(partition).await?.filter(|fence| fence.next_offset != CLOSED) else {
                 return Ok(());
             };

@@ -75,7 +75,7 @@ pub trait Sink: Send + Sync {
     }
 
     /// Finishes what a process before was interrupted in, if the store isn't atomic and can't simply write it again. Called by
-    /// the runner before it reads the fence of a partition, and by nobody else.
+    /// the runner before it reads the fence of a partition, and by a redrive that ends what another one has begun.
     ///
     /// # Errors
     /// Those of [`Sink::write`], but for `Fenced` and `Poison`.

@@ -71,14 +71,26 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
         records: &[NewRecord],
     ) -> Result<()> {
         let (place, key) = (self.place(partition), self.unique());
-        let rows = if self.shape.keeps_rows { Some(self.store(partition, to, records).await?) } else { None };
+        // What is redriven is closed by another process when this one ends, and that has not the records.
+        let keeps_rows = self.shape.keeps_rows || partition.is_redrive();
+        let rows = if keeps_rows { Some(self.store(partition, to, records).await?) } else { None };
         let term = self.term.load(Ordering::Relaxed);
         let (table, function, partition) = (self.table_name().to_owned(), self.function.clone(), partition.clone());
         let (full_key, records) = {
             let mut kept = self.kept.lock().await;
             let plan = kept.owners.get(&table).map(|record| record.owner.fingerprint.clone()).unwrap_or_default();
             let (from, to) = (from.next_offset, to.next_offset);
-            let announced = Event::Announced(Announced { table, function, partition, from, to, term, plan, rows });
+            let announced = Event::Announced(Announced {
+                table,
+                generation: self.shape.generation,
+                function,
+                partition,
+                from,
+                to,
+                term,
+                plan,
+                rows,
+            });
             let removed = kept.spent_of(&place, REMOVED_AT_ONCE).into_iter().map(removal);
             let record = announced.record(&key)?;
             let full_key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
@@ -165,15 +177,17 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
     /// Sends what was announced with its records and not finished.
     pub(crate) async fn finish(&self, partition: &TopicPartition) -> Result<()> {
         let place = self.place(partition);
+        let is_gone = |announced: &&Announced| announced.is_gone(self.table_name(), self.shape.generation);
         let stored = {
             let kept = self.kept().await?;
             if self.check_term(&kept).is_err() {
                 return Ok(());
             }
             self.check_settled(&kept, &place)?;
-            kept.open(&place).find_map(|announced| announced.rows.clone())
+            kept.open(&place).filter(|announced| !is_gone(announced)).find_map(|announced| announced.rows.clone())
         };
         let Some(stored) = stored else { return Ok(()) };
+        self.check_made(self.kept().await?).await?;
         self.send(self.read_outbox(partition, &stored).await?).await?;
         self.move_fence(partition, &stored.fence).await
     }
@@ -182,9 +196,11 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
     fn check_settled(&self, kept: &Kept, place: &Place) -> Result<()> {
         let Some(record) = kept.owners.get(self.table_name()) else { return Ok(()) };
         let is_foreign = |announced: &&Announced| {
-            announced.rows.is_none() && !announced.is_by(record.term, &record.owner.fingerprint)
+            announced.table != self.table_name()
+                || (announced.rows.is_none() && !announced.is_by(record.term, &record.owner.fingerprint))
         };
-        match kept.open(place).find(is_foreign) {
+        let is_gone = |announced: &&Announced| announced.is_gone(self.table_name(), self.shape.generation);
+        match kept.open(place).filter(|announced| !is_gone(announced)).find(is_foreign) {
             Some(announced) => Err(Error::stop(say_unsettled(announced))),
             None => Ok(()),
         }

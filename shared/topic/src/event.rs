@@ -39,6 +39,9 @@ pub(crate) enum Event {
 pub(crate) struct Announced {
     /// The topic that they go to, as a table.
     pub table: String,
+    /// Its generation; 0 where that was not kept.
+    #[serde(default)]
+    pub generation: u32,
     pub function: String,
     pub partition: TopicPartition,
     pub from: i64,
@@ -66,6 +69,11 @@ impl Announced {
     /// Do both come from the same plan?
     pub fn has_plan_of(&self, other: &Self) -> bool {
         self.is_by(other.term, &other.plan)
+    }
+
+    /// Was the topic deleted, with what was sent? It has this generation now.
+    pub fn is_gone(&self, table: &str, generation: u32) -> bool {
+        self.table == table && self.generation != 0 && self.generation != generation
     }
 
     /// Does the plan make these records? Within a term, only its hash may have changed.

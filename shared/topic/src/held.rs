@@ -41,11 +41,15 @@ impl Held {
     /// Takes in what a process has announced; says whether it counts, and which keys don't any more. It doesn't if the fence is
     /// elsewhere by now, or if what was announced before must be sent first, just as it was.
     pub fn announced(&mut self, key: String, announced: Announced) -> (bool, Vec<String>) {
-        let waits = self.open().any(|before| before.rows.is_some() || !before.has_plan_of(&announced));
+        let is_gone = |before: &Announced| before.is_gone(&announced.table, announced.generation);
+        let waits =
+            self.open().any(|before| !is_gone(before) && (before.rows.is_some() || !before.has_plan_of(&announced)));
         if announced.from != self.fence.next_offset || waits {
             return (false, vec![key]);
         }
-        let covered = |(_, before): &mut (String, Announced)| before.to <= announced.to && announced.rows.is_none();
+        let covered = |(_, before): &mut (String, Announced)| {
+            is_gone(before) || (before.to <= announced.to && announced.rows.is_none())
+        };
         let spent = self.open.extract_if(.., covered).map(|(key, _)| key).collect();
         self.open.push((key, announced));
         (true, spent)

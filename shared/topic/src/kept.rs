@@ -103,8 +103,10 @@ impl Kept {
 
     fn announce(&mut self, key: String, announced: Announced) {
         let owner = self.owners.get(&announced.table);
-        let in_force =
-            owner.is_none_or(|record| record.term == announced.term && record.owner.function == announced.function);
+        // A process of a term is outrun if its function writes to another topic by now: this one has no owner then.
+        let in_force = owner.map_or(announced.term == 0, |record| {
+            record.term == announced.term && record.owner.function == announced.function
+        });
         let held = self.places.get_mut(&(announced.function.clone(), announced.partition.clone()));
         let (counts, spent) = match held.filter(|_| in_force) {
             Some(held) => held.announced(key.clone(), announced),
@@ -146,10 +148,19 @@ impl Kept {
         self.places.get(place).into_iter().flat_map(Held::open)
     }
 
-    /// What is announced and not known to be sent, and that only another plan than `owner`'s can make again.
-    pub fn find_unsettled<'a>(&'a self, function: &'a str, owner: &Owner) -> Option<&'a Announced> {
-        let mut open = self.of(function).flat_map(|(_, held)| held.open());
-        open.find(|announced| announced.rows.is_none() && announced.plan != owner.fingerprint)
+    /// What is announced and not known to be sent, and what `owner` can't send as a function that writes to `topic`, of this
+    /// generation: only another plan can make it again, or it goes to another topic.
+    pub fn find_unsettled<'a>(
+        &'a self,
+        function: &'a str,
+        owner: &Owner,
+        (topic, generation): (&str, u32),
+    ) -> Option<&'a Announced> {
+        let open = self.of(function).flat_map(|(_, held)| held.open());
+        let mut open = open.filter(|announced| !announced.is_gone(topic, generation));
+        open.find(|announced| {
+            announced.table != topic || (announced.rows.is_none() && announced.plan != owner.fingerprint)
+        })
     }
 
     /// From now on, an answer is expected for what is announced under this key.
@@ -173,7 +184,13 @@ impl Kept {
     ///
     /// # Errors
     /// `Stop` if both functions have fences, or if records are announced that the new plan can't make.
-    pub fn claimed(&self, owner: Owner, table: &str, claim: &Claim, since: String) -> Result<Option<Event>> {
+    pub fn claimed(
+        &self,
+        owner: Owner,
+        (table, generation): (&str, u32),
+        claim: &Claim,
+        since: String,
+    ) -> Result<Option<Event>> {
         let (found, expected) = (self.owners.get(table), claim.expected());
         if found != expected {
             return Ok(None);
@@ -184,7 +201,8 @@ impl Kept {
         {
             return Err(Error::stop(fences_of_both(&owner.function, old, table)));
         }
-        if let (Claim::Adopt(_), Some(unsettled)) = (claim, before.and_then(|old| self.find_unsettled(old, &owner))) {
+        let unsettled = self.find_unsettled(before.unwrap_or(&owner.function), &owner, (table, generation));
+        if let (Claim::Adopt(_), Some(unsettled)) = (claim, unsettled) {
             return Err(Error::stop(say_unsettled(unsettled)));
         }
         let highest = self.owners.values().map(|record| record.term).max().unwrap_or(0);

@@ -18,13 +18,22 @@ const OUTBOX: [(&str, &str); 4] = [
     ("max.message.bytes", "1048588"),
 ];
 
+/// The settings of a topic of fences. The segment that is written to is never compacted, and each start reads all of them.
+const FENCES: [(&str, &str); 3] =
+    [("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")];
+
 impl<L: Log + Topics + ?Sized> TopicSink<L> {
+    /// Creates the outbox if it isn't there.
+    pub(crate) async fn make_outbox(&self) -> Result<()> {
+        self.log.create_topic(&self.outbox, self.shape.partitions, &OUTBOX).await
+    }
+
     pub(crate) async fn make(&self, create: bool, adapts: bool) -> Result<()> {
         if create {
             self.log.create_topic(&self.shape.topic, self.shape.partitions, &[]).await?;
-            self.log.create_topic(&self.fences.topic, 1, &[("cleanup.policy", "compact")]).await?;
+            self.log.create_topic(&self.fences.topic, 1, &FENCES).await?;
             if self.shape.keeps_rows {
-                self.log.create_topic(&self.outbox, self.shape.partitions, &OUTBOX).await?;
+                self.make_outbox().await?;
             }
         }
         if self.shape.keeps_rows {

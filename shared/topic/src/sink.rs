@@ -42,7 +42,12 @@ pub struct TopicSink<L: ?Sized> {
     pub(crate) term: AtomicI64,
     /// When this value was made, as a part of what no other one has.
     made_at_us: i64,
+    /// When the topic's id was compared last.
+    looked_at_us: AtomicI64,
 }
+
+/// How often a process that writes compares the topic's id.
+const LOOK_EVERY_US: i64 = 10_000_000;
 
 /// Numbers what a process writes.
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
@@ -67,7 +72,22 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
         let FencesTopic { name: fences, outbox, producer: fences_producer, clock } = fences;
         let (fences, function) = (TopicPartition::new(fences, 1, 0), function.to_owned());
         let (kept, term, made_at_us) = (Mutex::default(), AtomicI64::new(0), clock.now_us());
-        Self { log, producer, fences_producer, clock, function, table, shape, fences, outbox, kept, term, made_at_us }
+        let looked_at_us = AtomicI64::new(0);
+        Self {
+            log,
+            producer,
+            fences_producer,
+            clock,
+            function,
+            table,
+            shape,
+            fences,
+            outbox,
+            kept,
+            term,
+            made_at_us,
+            looked_at_us,
+        }
     }
 
     /// A text that no other process, and no other call, has.
@@ -114,8 +134,10 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
     pub(crate) fn check_term(&self, kept: &Kept) -> Result<()> {
         let record = kept.owners.get(self.table_name());
         match record.map(|record| record.term) {
-            Some(term) if term != self.term.load(Ordering::Relaxed) => Err(term_ended(self.table_name(), record)),
-            _ => Ok(()),
+            Some(term) if term == self.term.load(Ordering::Relaxed) => Ok(()),
+            // Its function writes to another topic by now, or has not begun a term yet.
+            None if self.term.load(Ordering::Relaxed) == 0 => Ok(()),
+            _ => Err(term_ended(self.table_name(), record)),
         }
     }
 }
@@ -158,6 +180,9 @@ impl<L: Log + Topics + ?Sized> Sink for TopicSink<L> {
                 self.check_term(&kept)?;
             }
         }
+        if partition.is_redrive() {
+            self.make_outbox().await?;
+        }
         let (function, at) = self.place(partition);
         let kept = self.tell(&Event::Start { function, partition: at, fence: fence.clone() }).await?;
         Ok(kept.fence(&self.place(partition)).cloned().unwrap_or(fence))
@@ -173,7 +198,8 @@ impl<L: Log + Topics + ?Sized> Sink for TopicSink<L> {
         }
         let kept = self.kept().await?;
         let filled_by = kept.owners.get(self.table_name()).map_or(&self.function, |record| &record.owner.function);
-        Ok(kept.find_unsettled(filled_by, owner).map(say_unsettled).into_iter().collect())
+        let topic = (self.table_name(), self.shape.generation);
+        Ok(kept.find_unsettled(filled_by, owner, topic).map(say_unsettled).into_iter().collect())
     }
 
     async fn write(&self, partition: &TopicPartition, from: &Fence, to: &Fence, rows: &[RecordBatch]) -> Result<()> {
@@ -183,7 +209,11 @@ impl<L: Log + Topics + ?Sized> Sink for TopicSink<L> {
             Ok(partitions) => partitions,
             Err(_) => self.check_write(&*self.kept().await?, partition, from)?,
         };
-        let records = records_of(&self.shape, partitions, partition, rows)?;
+        self.look_at_topic().await?;
+        let records = match records_of(&self.shape, partitions, partition, rows) {
+            Ok(records) => records,
+            Err(error) => return Err(self.refused(partition, error).await),
+        };
         if let Err(error) = self.producer.check_sizes(&self.shape.topic, &records).await {
             return Err(self.refused(partition, error).await);
         }
@@ -211,8 +241,8 @@ impl<L: Log + Topics + ?Sized> Sink for TopicSink<L> {
     }
 
     async fn claim(&self, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>> {
-        let since = self.since();
-        let Some(event) = self.kept().await?.claimed(owner.clone(), self.table_name(), claim, since)? else {
+        let (since, topic) = (self.since(), (self.table_name(), self.shape.generation));
+        let Some(event) = self.kept().await?.claimed(owner.clone(), topic, claim, since)? else {
             return Ok(None);
         };
         let kept = self.tell(&event).await?;
@@ -236,6 +266,16 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
         own.map(|(at, held)| (at.clone(), held.fence.clone())).collect()
     }
 
+    /// Is the topic still the one that was prepared? A producer doesn't notice that it was deleted and created again.
+    async fn look_at_topic(&self) -> Result<()> {
+        let now_us = self.clock.now_us();
+        if now_us.saturating_sub(self.looked_at_us.load(Ordering::Relaxed)) >= LOOK_EVERY_US {
+            self.check_made(self.kept().await?).await?;
+            self.looked_at_us.store(now_us, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// How many partitions are written to, if a write may begin at this fence.
     fn check_write(&self, kept: &Kept, partition: &TopicPartition, from: &Fence) -> Result<i32> {
         self.check_term(kept)?;
@@ -253,7 +293,8 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
         let is_announced = self.kept.lock().await.open(&self.place(partition)).next().is_some();
         match error {
             Error::Poison(cause) if is_announced => Error::stop(format!(
-                "{cause}; the topic took more before, and a part of these records may be there: let it take as much again"
+                "{cause}; the topic took these records before, and a part of them may be there: undo what has changed since in the \
+                 topic's settings or in the pipeline file"
             )),
             error => error,
         }
