@@ -56,16 +56,23 @@ pub struct Scene {
 impl Scene {
     /// Writes the pipeline file, connects, and creates the topics.
     pub async fn new(setting: Setting<'_>) -> Self {
-        let folder = TempDir::with_prefix("millstream-scene-").unwrap();
         let name = unique(setting.name);
         let topic = setting.topic.clone().unwrap_or_else(|| format!("{name}_transaction"));
-        std::fs::write(folder.path().join("pipeline.yaml"), pipeline_text(&name, &topic, &setting)).unwrap();
+        let text = pipeline_text(&name, &topic, &setting);
+        Self::of(&text, topic, setting.store, setting.create).await
+    }
+
+    /// The same with a pipeline file of the test's own, whose first topic is `topic`. The names of the pipeline and of its topics
+    /// must be unique.
+    pub async fn of(text: &str, topic: String, store: Store, create: bool) -> Self {
+        let folder = TempDir::with_prefix("millstream-scene-").unwrap();
+        std::fs::write(folder.path().join("pipeline.yaml"), text).unwrap();
         let mut environment = BTreeMap::new();
         let mut set = |name: &str, value: String| environment.insert(name.to_owned(), value);
         set("MILLSTREAM_PIPELINE", folder.path().display().to_string());
         set("MILLSTREAM_DATA_DIR", folder.path().join("data").display().to_string());
         set("MILLSTREAM_LAKE_URL", folder.path().join("lake").display().to_string());
-        let (kafka, postgres) = match &setting.store {
+        let (kafka, postgres) = match &store {
             Store::Services { kafka, postgres, .. } => (kafka.clone(), postgres.clone()),
             Store::Embedded => ("embedded".to_owned(), "embedded".to_owned()),
         };
@@ -74,10 +81,10 @@ impl Scene {
         let pipeline = Pipeline::load(folder.path()).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
         let connections = Connections::read(&Env::of(environment.clone())).unwrap();
         let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
-        if setting.create {
+        if create {
             systems.create_topics(&pipeline).await.unwrap();
         }
-        Self { folder, store: setting.store, environment, pipeline, systems, topic }
+        Self { folder, store, environment, pipeline, systems, topic }
     }
 
     /// The pipeline's name; unique among scenes.
