@@ -14,6 +14,7 @@ mod faults;
 mod hops;
 mod hosts;
 mod kills;
+mod lake;
 mod log;
 mod outage;
 mod rebuilds;
