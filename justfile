@@ -21,7 +21,7 @@ unit *args:
 differential *args:
     tests/differential {{ args }}
 
-# Start Kafka, PostgreSQL and PgBouncer and keep them running; source the printed env file, stop with `just services-stop DIR`
+# Start Kafka, PostgreSQL and PgBouncer (or those that are named) and keep them running; source the printed env file, stop with `just services-stop DIR`
 services *names:
     @tests/services start {{ names }}
 

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::{
     bank::{self, Record},
     clients::unique,
-    setting::{Setting, Store, pipeline_text},
+    setting::{Lake, Setting, Store, pipeline_text},
     written::Written,
 };
 
@@ -24,7 +24,7 @@ mod checks;
 mod progress;
 mod read;
 
-pub use read::Archived;
+pub use read::{Archived, Reader};
 
 /// How many records are sent at a time.
 const SEND_RECORDS: usize = 5_000;
@@ -59,12 +59,16 @@ impl Scene {
         let name = unique(setting.name);
         let topic = setting.topic.clone().unwrap_or_else(|| format!("{name}_transaction"));
         let text = pipeline_text(&name, &topic, &setting);
-        Self::of(setting.store, topic, &text, setting.create).await
+        Self::with_lake(setting.lake, setting.store, topic, &text, setting.create).await
     }
 
     /// The same for another pipeline, by the text of its file and the topic that the test writes to. Its name and the names
     /// of its topics are unique.
     pub async fn of(store: Store, topic: String, text: &str, create: bool) -> Self {
+        Self::with_lake(Lake::Folder, store, topic, text, create).await
+    }
+
+    async fn with_lake(lake: Lake, store: Store, topic: String, text: &str, create: bool) -> Self {
         let folder = TempDir::with_prefix("millstream-scene-").unwrap();
         std::fs::write(folder.path().join("pipeline.yaml"), text).unwrap();
         let branches = ["name"].iter().chain(&bank::BRANCHES).map(|name| format!("{name}\n")).collect::<String>();
@@ -73,7 +77,7 @@ impl Scene {
         let mut set = |name: &str, value: String| environment.insert(name.to_owned(), value);
         set("MILLSTREAM_PIPELINE", folder.path().display().to_string());
         set("MILLSTREAM_DATA_DIR", folder.path().join("data").display().to_string());
-        set("MILLSTREAM_LAKE_URL", folder.path().join("lake").display().to_string());
+        lake.environment(folder.path(), &topic).into_iter().for_each(|(name, value)| drop(set(name, value)));
         let (kafka, postgres) = match &store {
             Store::Services { kafka, postgres, .. } => (kafka.clone(), postgres.clone()),
             Store::Embedded => ("embedded".to_owned(), "embedded".to_owned()),

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use crate::clients::{create_database, new_database, setting, unique};
 use millstream_testkit::database_url;
 
@@ -22,6 +24,8 @@ pub struct Setting<'a> {
     pub hops: bool,
     /// From which lateness on `flow` refuses events; `None` merges all.
     pub lateness: Option<&'a str>,
+    /// Where its files are.
+    pub lake: Lake,
 }
 
 impl Default for Setting<'_> {
@@ -36,6 +40,7 @@ impl Default for Setting<'_> {
             create: true,
             hops: false,
             lateness: None,
+            lake: Lake::Folder,
         }
     }
 }
@@ -80,6 +85,30 @@ impl Store {
     }
 }
 
+/// Where a scene's files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lake {
+    /// In a folder of each day, beneath the scene's own folder.
+    Folder,
+    /// In a folder of each hour, in the tests' S3.
+    S3,
+}
+
+impl Lake {
+    /// Its address and the variables of its store.
+    pub(crate) fn environment(self, folder: &Path, scene: &str) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Folder => vec![("MILLSTREAM_LAKE_URL", folder.join("lake").display().to_string())],
+            Self::S3 => vec![
+                ("MILLSTREAM_LAKE_URL", format!("s3://{}/{scene}", setting("MILLSTREAM_TEST_BUCKET"))),
+                ("AWS_ENDPOINT_URL", setting("MILLSTREAM_TEST_S3")),
+                ("AWS_ACCESS_KEY_ID", setting("MILLSTREAM_TEST_S3_KEY")),
+                ("AWS_SECRET_ACCESS_KEY", setting("MILLSTREAM_TEST_S3_SECRET")),
+            ],
+        }
+    }
+}
+
 /// The pipeline file of a scene with this setting.
 pub(crate) fn pipeline_text(name: &str, topic: &str, setting: &Setting<'_>) -> String {
     let Setting { partitions, generation, max_records, .. } = setting;
@@ -90,6 +119,7 @@ pub(crate) fn pipeline_text(name: &str, topic: &str, setting: &Setting<'_>) -> S
         .lateness
         .map_or_else(String::new, |lateness| format!("    late: dead-letter\n    lateness: {lateness}\n"));
     let fields = FIELDS;
+    let folders = if setting.lake == Lake::S3 { "\n    partition_by: hour" } else { "" };
     let between = if setting.hops { between(topic) } else { String::new() };
     let references = if setting.hops { REFERENCES } else { "" };
     format!(
@@ -112,7 +142,7 @@ topics:
   archive:
     uses: archive
     from: {topic}
-    into: lake.transactions
+    into: lake.transactions{folders}
     batch: {{ max_records: {max_records}, max_wait: 100ms }}
 {references}"
     )

@@ -20,9 +20,21 @@ const MAX_CSV_BYTES: u64 = 256 << 20;
 /// `Stop` with the file, the line and the column of a value that the column can't hold: no value becomes null because it
 /// can't be read.
 pub fn read_csv(path: &Path, schema: &SchemaRef) -> Result<RecordBatch> {
-    let text = text_of(path)?;
-    let wrong = |line: usize, what: String| Error::stop(format!("{}:{line}: {what}", path.display()));
-    let mut records = Records::new(&text);
+    rows_of(&path.display().to_string(), &text_of(path)?, schema)
+}
+
+/// The same for the bytes of a file that is called `name`.
+///
+/// # Errors
+/// `Stop`, also for what is not UTF-8.
+pub(crate) fn read_csv_bytes(name: &str, bytes: Vec<u8>, schema: &SchemaRef) -> Result<RecordBatch> {
+    let text = String::from_utf8(bytes).map_err(|_| Error::stop(format!("{name}: it is not UTF-8 text")))?;
+    rows_of(name, &text, schema)
+}
+
+fn rows_of(name: &str, text: &str, schema: &SchemaRef) -> Result<RecordBatch> {
+    let wrong = |line: usize, what: String| Error::stop(format!("{name}:{line}: {what}"));
+    let mut records = Records::new(text);
     let header = header_of(&mut records).map_err(|(line, what)| wrong(line, what))?;
     let position = |field: &Arc<Field>| {
         let found = header.iter().position(|name| name == field.name());
@@ -48,7 +60,7 @@ pub fn read_csv(path: &Path, schema: &SchemaRef) -> Result<RecordBatch> {
     let arrays = columns.into_iter().zip(schema.fields()).map(typed).collect::<Result<Vec<_>>>()?;
     let nullable = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
     RecordBatch::try_new(Arc::new(Schema::new(nullable.collect::<Vec<_>>())), arrays)
-        .map_err(|error| Error::stop(format!("internal: the columns of {}", path.display())).caused_by(error))
+        .map_err(|error| Error::stop(format!("internal: the columns of {name}")).caused_by(error))
 }
 
 /// The names in the header of a CSV file.

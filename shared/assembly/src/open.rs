@@ -103,7 +103,7 @@ pub(crate) fn open_database(file: &Path, pipeline: &str, clock: &Arc<dyn Clock>)
 /// `Stop` when the lake is not linked, or the folder can't be made or opened.
 pub(crate) fn open_folder(folder: &Path) -> Result<Arc<dyn TableStore>> {
     let _ = folder;
-    if_linked!("lake", Arc::new(millstream_lake::Lake::at(&folder.display().to_string())?))
+    if_linked!("lake", Arc::new(millstream_lake::Lake::at(folder)?))
 }
 
 /// A system that is linked, and can be opened.

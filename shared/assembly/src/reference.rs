@@ -14,7 +14,7 @@ use millstream_pipeline::{Pipeline, ReferenceFrom, System};
 use millstream_sql::ReferenceTable;
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{open::open_folder, read_csv, type_name, used::store_of};
+use crate::{csv_table::read_csv_bytes, open::open_folder, read_csv, type_name, used::store_of};
 
 /// How often a file that changes while it is read is read again, and how long it must have been still.
 const FILE_TRIES: usize = 20;
@@ -59,6 +59,9 @@ impl Reference {
         let schema = &self.table.schema;
         let rows = match &self.rows {
             Rows::File(path) => whole(path, || read_file(path, schema)).await?,
+            Rows::Store(store, name) if is_csv(Path::new(name)) => {
+                vec![read_csv_bytes(name, store.read_file(name).await?, schema)?]
+            }
             Rows::Store(store, name) => store.read_reference(name, schema).await?,
         };
         self.table.set(rows.iter().map(|rows| declared(rows, schema)).collect::<Result<_>>()?);

@@ -173,6 +173,14 @@ impl Systems {
         }
     }
 
+    /// The same for a function that will write.
+    fn sink_of_function(&self, id: &str, declared: &Declared, table: Table) -> Result<Arc<dyn Sink>> {
+        match declared.partition_by {
+            Some(by) => self.store_of(&declared.into)?.sink_in_folders(id, table, by),
+            None => self.sink(id, &declared.into, table),
+        }
+    }
+
     /// The table of a function as its readers see it, whole: its columns and rows.
     ///
     /// # Errors
@@ -295,7 +303,7 @@ impl Systems {
             decoders,
             hops: pipeline.hops(),
             transform: planned.transform,
-            sink: self.sink(&id, &declared.into, planned.table)?,
+            sink: self.sink_of_function(&id, declared, planned.table)?,
             function: id,
             dead_letters: self.dead_letters(pipeline),
             log: self.source(),
@@ -382,7 +390,7 @@ mod tests {
     async fn only_the_systems_of_the_function_are_opened() {
         let folder = tempfile::tempdir().unwrap();
         let pipeline = Pipeline::parse(TEXT, "p.yaml".as_ref()).unwrap();
-        let mut connections = Connections::read(&Env::of([BROKERS, ("MILLSTREAM_LAKE_URL", "s3://wrong")])).unwrap();
+        let mut connections = Connections::read(&Env::of([BROKERS, ("MILLSTREAM_LAKE_URL", "gs://wrong")])).unwrap();
         connections.data_dir = folder.path().join("data");
         let open = |name: &str| {
             Systems::open_for(&pipeline, name, &connections, Arc::new(SystemClock))

@@ -73,3 +73,31 @@ async fn a_reference_is_joined_and_reloaded() {
     }
     panic!("the reference was not reloaded within 10 s");
 }
+
+/// A CSV file of the lake is read by the lake's store, and by the same rules as one next to the pipeline file.
+#[tokio::test]
+async fn a_csv_file_of_the_lake_is_joined() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().join("lake");
+    std::fs::create_dir_all(lake.join("lists")).unwrap();
+    write_products(&lake.join("lists"), "Tea");
+    let text = PIPELINE.replace("file: products.csv", "from: lake.lists/products.csv");
+    let pipeline = Pipeline::parse(&text, &folder.path().join("pipeline.yaml")).unwrap();
+    let env = Env::of([("MILLSTREAM_LAKE_URL", format!("file://{}", lake.display()))]);
+    let mut connections = Connections::read(&env).unwrap();
+    connections.data_dir = folder.path().join("data");
+    let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
+    systems.create_topics(&pipeline).await.unwrap();
+    order(&systems, &pipeline, "t").await;
+    let function = systems.function(&pipeline, "named").await.unwrap();
+    function.drain(systems.source().as_ref()).await.unwrap();
+    let rows = function.runner.sink().snapshot().await.unwrap().rows;
+    assert_eq!(texts(&rows[0]).unwrap()[0], ["Tea"]);
+
+    std::fs::write(lake.join("lists/products.csv"), "product\nt\n").unwrap();
+    let refused = systems.function(&pipeline, "named").await.err().unwrap().to_string();
+    assert!(refused.contains("lists/products.csv:1: there is no column `title`"), "{refused}");
+    std::fs::remove_file(lake.join("lists/products.csv")).unwrap();
+    let refused = systems.function(&pipeline, "named").await.err().unwrap().to_string();
+    assert!(refused.contains("there is no file at lists/products.csv"), "{refused}");
+}

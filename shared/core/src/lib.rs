@@ -54,7 +54,7 @@ pub use partitioner::partition_of;
 pub use position::{FIRST_REDRIVE, Position, TopicPartition};
 pub use replace::{CatchUp, REBUILD_SUFFIX, Replace, Replaced, Replacement, reached, reached_text};
 pub use retries::Retries;
-pub use settings::{Compression, Late, OnGap, Start, Tombstones};
+pub use settings::{Compression, Late, OnGap, PartitionBy, Start, Tombstones};
 pub use sink::{OddRow, Sink, Snapshot, TakeOddRow, TakeRows, WHOLE_TOPIC};
 pub use storable::MAX_KEY_BYTES;
 pub use store::{Connect, LogStore, TableStore, TextRows};

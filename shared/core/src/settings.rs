@@ -42,6 +42,26 @@ pub enum Tombstones {
     Skip,
 }
 
+/// Which folders a table of files has. Both are times at which the log took a file's last record, in UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PartitionBy {
+    /// One for each day.
+    #[default]
+    Date,
+    /// One for each hour of a day, in that day's folder.
+    Hour,
+}
+
+impl PartitionBy {
+    /// Its name in the pipeline file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Date => "date",
+            Self::Hour => "hour",
+        }
+    }
+}
+
 /// How producers compress batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Compression {

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 
-use crate::{Address, Compression, DeadLetters, Env, Producer, Result, Sink, Source, Table, Topics};
+use crate::{
+    Address, Compression, DeadLetters, Env, Error, PartitionBy, Producer, Result, Sink, Source, Table, Topics,
+};
 
 /// How a system is opened: its crate reads the system's variables, and no other crate knows them.
 ///
@@ -44,6 +46,19 @@ pub trait TableStore: Send + Sync {
     /// `Stop` when the store can't hold such a table.
     fn sink(&self, function: &str, table: Table) -> Result<Arc<dyn Sink>>;
 
+    /// The same for a function whose pipeline file says which folders its files go to. The sink refuses at
+    /// [`Sink::prepare`] what does not fit a table that exists.
+    ///
+    /// # Errors
+    /// `Stop` from a store without files, and those of [`TableStore::sink`].
+    fn sink_in_folders(&self, function: &str, table: Table, _by: PartitionBy) -> Result<Arc<dyn Sink>> {
+        Err(Error::stop(format!(
+            "internal: {function} writes table {} in folders, and {} has none",
+            table.name,
+            self.place()
+        )))
+    }
+
     /// All rows of `name`, which need not be a function's table: what a reference is loaded from. At least the columns of
     /// `schema` come back, by name; the caller checks and converts their types. Called at the start of a function and
     /// whenever a reference is refreshed.
@@ -52,6 +67,15 @@ pub trait TableStore: Send + Sync {
     /// `Stop` when there is nothing of this name, a column is missing, or it is more than is held in memory; `Retry` when
     /// the store can't be reached.
     async fn read_reference(&self, name: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>>;
+
+    /// The bytes of the file `name`, for a reference that is not a table: CSV.
+    ///
+    /// # Errors
+    /// `Stop` from a store without files, when there is none of this name, or it is larger than is held in memory; `Retry` when
+    /// the store can't be reached.
+    async fn read_file(&self, name: &str) -> Result<Vec<u8>> {
+        Err(Error::stop(format!("there is no file `{name}` in {}: it holds tables", self.place())))
+    }
 
     /// All rows of a function's table as its readers see them, with the columns of `schema` in its order: what
     /// `millstream query` asks.

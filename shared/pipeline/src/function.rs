@@ -1,4 +1,4 @@
-use millstream_core::{Late, Limits, OnGap, Start};
+use millstream_core::{Late, Limits, OnGap, PartitionBy, Start};
 
 use crate::{
     Generate, Place, Poll, Uses, Webhook,
@@ -19,6 +19,8 @@ pub struct Function {
     pub uses: Uses,
     /// Its sink.
     pub into: Place,
+    /// Which folders its files go to; only a table in the lake has files.
+    pub partition_by: Option<PartitionBy>,
     /// Where its records come from, and what it does with them.
     pub work: Work,
 }
@@ -165,6 +167,7 @@ impl Statement {
 
 const STARTS: [(&str, Start); 2] = [("earliest", Start::Earliest), ("latest", Start::Latest)];
 const ON_GAPS: [(&str, OnGap); 3] = [("heal", OnGap::Heal), ("fail", OnGap::Fail), ("skip", OnGap::Skip)];
+const FOLDERS: [(&str, PartitionBy); 2] = [("date", PartitionBy::Date), ("hour", PartitionBy::Hour)];
 const LATES: [(&str, Late); 2] = [("merge", Late::Merge), ("dead-letter", Late::DeadLetter)];
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
@@ -204,6 +207,12 @@ pub(crate) static FUNCTION: Mapping = Mapping {
             shape: Shape::Pattern(place::sink_pattern, "SYSTEM.NAME"),
             presence: Presence::Required,
             doc: "Its one sink, such as `postgres.totals`.",
+        },
+        Field {
+            name: "partition_by",
+            shape: Shape::Choice(|| words(&FOLDERS)),
+            presence: Presence::Default("date"),
+            doc: "For a table in the lake: its folders, `log_date=2026-11-21`, or with `hour` also `log_hour=05` within it. Both are the time (UTC) at which the log took a file's last record. A table that exists keeps its folders. The size of files is that of the batches: see `batch`. A file is one write and holds the records of one partition as they come, so folders can't be named for a column: write a function for each value, with WHERE.",
         },
         Field {
             name: "start",

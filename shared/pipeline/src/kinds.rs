@@ -150,6 +150,7 @@ pub(crate) const MAKING: [&str; 3] = ["generate", "poll", "webhook"];
 const WRITING_RECORDS: [&str; 3] = ["key", "timestamp", "partition"];
 const MAKING_RECORDS_OF_OTHERS: [&str; 2] = ["timestamp", "partition"];
 const READING: [&str; 5] = ["from", "sql", "start", "on_gap", "batch"];
+const WRITING_FILES: [&str; 1] = ["partition_by"];
 const JUDGING_TIME: [&str; 3] = ["late", "lateness", "ahead"];
 
 impl Kind {
@@ -166,6 +167,9 @@ impl Kind {
             Some(_) if MAKING.contains(&field) => Some(format!("a function that uses `{name}` makes no records")),
             _ if self.writes != Writes::Records && WRITING_RECORDS.contains(&field) => {
                 Some(format!("a function that uses `{name}` writes rows, which have no such thing"))
+            }
+            _ if self.writes != Writes::AppendedRows && WRITING_FILES.contains(&field) => {
+                Some(format!("a function that uses `{name}` writes no files"))
             }
             Some(reads) if !reads.judges_time && JUDGING_TIME.contains(&field) => {
                 Some(format!("a function that uses `{name}` keeps every record, early or late"))
@@ -212,7 +216,7 @@ mod tests {
 
     #[test]
     fn the_fields_of_only_some_kinds_are_fields_of_a_function() {
-        for name in MAKING.iter().chain(&WRITING_RECORDS).chain(&READING).chain(&JUDGING_TIME) {
+        for name in MAKING.iter().chain(&WRITING_RECORDS).chain(&WRITING_FILES).chain(&READING).chain(&JUDGING_TIME) {
             assert!(FUNCTION.find(name).is_some(), "{name}");
         }
     }

@@ -45,7 +45,7 @@ pub(crate) static REFERENCE: Mapping = Mapping {
             name: "from",
             shape: Shape::Text,
             presence: Presence::Optional,
-            doc: "`postgres.TABLE`, or a file in the lake: `lake.FILE.parquet`.",
+            doc: "`postgres.TABLE`, or a file in the lake: `lake.FILE.parquet` or `lake.FILE.csv`.",
         },
         Field {
             name: "file",

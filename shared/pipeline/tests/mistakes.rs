@@ -55,8 +55,8 @@ fn the_message_starts_with_a_place_that_can_be_clicked() {
     let found = Pipeline::parse(&text, Path::new("bank/pipeline.yaml")).unwrap_err();
     assert_eq!(
         found[0].to_string(),
-        "bank/pipeline.yaml:17:5: unknown field `form` in function `flow`; allowed: uses, from, sql, into, start, \
-         on_gap, late, lateness, ahead, batch, generate, poll, webhook, key, timestamp, partition (did you mean `from`?)"
+        "bank/pipeline.yaml:17:5: unknown field `form` in function `flow`; allowed: uses, from, sql, into, \
+         partition_by, start, on_gap, late, lateness, ahead, batch, generate, poll, webhook, key, timestamp, partition (did you mean `from`?)"
     );
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use millstream_core::DeadLetter;
 
-use super::{Scene, read};
+use super::{Archived, Reader, Scene, read};
 use crate::{
     bank::{Sums, Transaction, assert_same},
     setting::Store,
@@ -20,8 +20,13 @@ impl Scene {
 
     /// Panics unless millstream's own audit finds that the table agrees with the log, up to its fences.
     pub async fn assert_audited(&self, what: &str) {
-        let report = millstream_assembly::audit(&self.systems, &self.pipeline, "flow").await.unwrap();
-        assert!(report.is_clean(), "{what}: the audit says {report:?}");
+        self.assert_audited_of("flow", what).await;
+    }
+
+    /// The same for another function.
+    pub async fn assert_audited_of(&self, function: &str, what: &str) {
+        let report = millstream_assembly::audit(&self.systems, &self.pipeline, function).await.unwrap();
+        assert!(report.is_clean(), "{what}: the audit of {function} says {report:?}");
     }
 
     /// Panics unless the sums and the dead letters of `flow` agree with the written records, and millstream's own audit
@@ -54,7 +59,7 @@ impl Scene {
     }
 
     /// Every record in the lake's files, as an external reader finds them.
-    pub async fn archived(&self) -> Vec<read::Archived> {
+    pub async fn archived(&self) -> Vec<Archived> {
         read::lake(&self.folder().join("lake").join("transactions")).await
     }
 
@@ -65,13 +70,20 @@ impl Scene {
 
     /// Panics unless the files hold each good record exactly once.
     pub async fn assert_archived(&self, written: &Written, what: &str) {
-        let archived = self.archived().await;
-        let have: BTreeMap<_, _> =
-            archived.iter().map(|one| ((one.partition, one.offset), one.fields.clone())).collect();
-        assert_eq!(have.len(), archived.len(), "{what}: {} records are archived twice", archived.len() - have.len());
-        let fields = |one: &Transaction| (one.branch.to_owned(), one.currency.to_owned(), one.cents, one.at_us);
-        let want: BTreeMap<_, _> = written.transactions().iter().map(|(at, one)| (*at, fields(one))).collect();
-        let wrong = want.iter().filter(|(at, fields)| have.get(at) != Some(fields)).count();
-        assert!(have.len() == want.len() && wrong == 0, "{what}: {} of {}, {wrong} wrong", have.len(), want.len());
+        assert_archived(&self.archived().await, written, what);
     }
+
+    /// The same as another reader finds them in the table at `address`.
+    pub fn assert_archived_by(&self, reader: Reader, address: &str, written: &Written, what: &str) {
+        assert_archived(&read::by(reader, address, self.environment()), written, &format!("{what}, by {reader:?}"));
+    }
+}
+
+fn assert_archived(archived: &[Archived], written: &Written, what: &str) {
+    let have: BTreeMap<_, _> = archived.iter().map(|one| ((one.partition, one.offset), one.fields.clone())).collect();
+    assert_eq!(have.len(), archived.len(), "{what}: {} records are archived twice", archived.len() - have.len());
+    let fields = |one: &Transaction| (one.branch.to_owned(), one.currency.to_owned(), one.cents, one.at_us);
+    let want: BTreeMap<_, _> = written.transactions().iter().map(|(at, one)| (*at, fields(one))).collect();
+    let wrong = want.iter().filter(|(at, fields)| have.get(at) != Some(fields)).count();
+    assert!(have.len() == want.len() && wrong == 0, "{what}: {} of {}, {wrong} wrong", have.len(), want.len());
 }

@@ -1,15 +1,19 @@
 //! Reads the content of stores, as simply as possible.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path, process::Command};
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
     compute::cast,
     datatypes::{DataType, Decimal128Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType},
 };
+use millstream_core::Env;
 use tokio_postgres::SimpleQueryMessage;
 
-use crate::{bank::Sums, clients::postgres_client};
+use crate::{
+    bank::Sums,
+    clients::{postgres_client, setting},
+};
 
 /// A record in a file.
 #[derive(Clone, Debug)]
@@ -66,7 +70,7 @@ pub(super) async fn lake(folder: &Path) -> Vec<Archived> {
 
 /// The rows of these files.
 pub(super) async fn files(folder: &Path) -> Vec<RecordBatch> {
-    let store = millstream_lake::open(&folder.display().to_string()).unwrap();
+    let store = millstream_lake::open(&folder.display().to_string(), &Env::default()).unwrap().store;
     let mut rows = Vec::new();
     for date in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let date_name = date.file_name().into_string().unwrap();
@@ -83,6 +87,38 @@ pub(super) async fn files(folder: &Path) -> Vec<RecordBatch> {
         }
     }
     rows
+}
+
+/// An engine that is not ours.
+#[derive(Clone, Copy, Debug)]
+pub enum Reader {
+    /// Arrow's Python library, in a folder or over S3.
+    Pyarrow,
+    /// DuckDB, in a folder.
+    Duckdb,
+}
+
+/// Every record of a table of files, as `reader` finds them.
+pub(super) fn by(reader: Reader, address: &str, environment: &BTreeMap<String, String>) -> Vec<Archived> {
+    let name = match reader {
+        Reader::Pyarrow => "pyarrow",
+        Reader::Duckdb => "duckdb",
+    };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/lake_reader.py");
+    let mut command = Command::new(setting("MILLSTREAM_TEST_DUCKDB"));
+    let answer = command.args([script, name, address]).envs(environment).output().unwrap();
+    assert!(answer.status.success(), "{name}: {}", String::from_utf8_lossy(&answer.stderr));
+    String::from_utf8(answer.stdout).unwrap().lines().map(archived).collect()
+}
+
+fn archived(line: &str) -> Archived {
+    let cells: Vec<&str> = line.split('\t').collect();
+    let cents = cells[4].replace('.', "").parse().unwrap();
+    Archived {
+        partition: cells[0].parse().unwrap(),
+        offset: cells[1].parse().unwrap(),
+        fields: (cells[2].to_owned(), cells[3].to_owned(), cents, cells[5].parse().unwrap()),
+    }
 }
 
 fn add(batch: &RecordBatch, archived: &mut Vec<Archived>) {

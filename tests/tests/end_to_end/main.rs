@@ -15,6 +15,7 @@ mod hops;
 mod hosts;
 mod iss;
 mod kills;
+mod lake;
 mod log;
 mod outage;
 mod rebuilds;

@@ -1,9 +1,11 @@
 use std::{collections::BTreeMap, path::Path};
 
 use arrow::datatypes::DataType;
-use millstream_core::{Late, Limits, type_name};
+use millstream_core::{Late, Limits, PartitionBy, type_name};
 
-use super::{AHEAD_MS, BATCH, FUNCTION, Function, LATES, Making, ON_GAPS, Origin, Reading, STARTS, Statement, Work};
+use super::{
+    AHEAD_MS, BATCH, FOLDERS, FUNCTION, Function, LATES, Making, ON_GAPS, Origin, Reading, STARTS, Statement, Work,
+};
 use crate::{
     Place, System, Topic,
     diagnostic::{Mark, Report, list_allowed},
@@ -52,7 +54,33 @@ pub(crate) fn read_function(
             None
         }
     };
-    Some((Function { uses: kind?.uses, into: into?, work: work? }, into_node?.mark))
+    let partition_by = kind
+        .filter(|kind| kind.refusal("partition_by").is_none())
+        .and_then(|_| read_partition_by(&fields, into.as_ref(), report));
+    Some((Function { uses: kind?.uses, into: into?, partition_by, work: work? }, into_node?.mark))
+}
+
+/// Which folders files go to. The name of a column is answered with the reason why it can't be one.
+fn read_partition_by(fields: &Fields<'_>, into: Option<&Place>, report: &mut Report) -> Option<PartitionBy> {
+    let node = fields.get("partition_by")?;
+    if into.is_some_and(|into| into.system != System::Lake) {
+        fields.refuse(&["partition_by"], "only a table in the lake has folders: `into: lake.TABLE`", report);
+        return None;
+    }
+    let given = node.scalar();
+    let found = given.as_deref().and_then(|given| FOLDERS.iter().find(|(name, _)| *name == given));
+    if found.is_none() {
+        let (label, given) = (fields.label("partition_by"), fields::describe_value(node));
+        report.at(
+            node.mark,
+            format!(
+                "{label} can't be {given}; it can be `date` or `hour`, by the log's time. A file is one write, which holds the \
+                 records of a batch whatever they are, so that none is there twice or missing after a crash: its folder can't \
+                 follow a column. Write a function for each value, with WHERE in its `sql`"
+            ),
+        );
+    }
+    found.map(|(_, by)| *by)
 }
 
 fn read_making(fields: &Fields<'_>, topic: Option<&Topic>, folder: &Path, report: &mut Report) -> Option<Making> {

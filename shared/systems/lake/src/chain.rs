@@ -1,10 +1,10 @@
 use std::collections::HashMap;
 
-use millstream_core::{Error, Fence, Result};
+use millstream_core::{Error, Fence, PartitionBy, Result};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{NO_DATE, date_of};
+use crate::names::period_of;
 
 /// Where the chain of a partition's files stands. Together `date` and the fence's next offset name the one object that
 /// can follow.
@@ -12,7 +12,7 @@ use crate::names::{NO_DATE, date_of};
 pub(crate) struct Chain {
     /// What the files so far hold.
     pub(crate) fence: Fence,
-    /// The day that files go to; `None` before the first.
+    /// The day that files go to, or the hour (`2026-11-21T05`); `None` before the first.
     pub(crate) date: Option<String>,
     /// Did the last step turn to this date? Then the next must be a file, whatever its own date.
     pub(crate) turned: bool,
@@ -28,9 +28,10 @@ impl Chain {
     ///
     /// The batch's last record decides the date: writers whose batches end elsewhere may disagree, and then the first to
     /// turn decides for both.
-    pub(crate) fn step_to(&self, to: &Fence) -> Self {
-        let date = to.last_timestamp_ms.map(date_of).or_else(|| self.date.clone());
-        let date = date.unwrap_or_else(|| NO_DATE.to_owned());
+    pub(crate) fn step_to(&self, to: &Fence, by: PartitionBy) -> Self {
+        let date = to.last_timestamp_ms.map(|timestamp_ms| period_of(timestamp_ms, by)).or_else(|| self.date.clone());
+        // A record without a timestamp (Kafka says -1) is of the first day.
+        let date = date.unwrap_or_else(|| period_of(0, by));
         if self.turned || self.date.as_ref() == Some(&date) {
             Self { fence: to.clone(), date: self.date.clone(), turned: false }
         } else {
@@ -88,6 +89,9 @@ const FUNCTION: &str = "millstream.function";
 const FENCE: &str = "millstream.fence";
 const DATE: &str = "millstream.date";
 const TURNED: &str = "millstream.turned";
+
+/// Names the put that made the object.
+pub(crate) const WRITER: &str = "millstream.writer";
 
 /// The error when another function owns an object: two functions that write one topic to one table would take each other's
 /// files for their own.

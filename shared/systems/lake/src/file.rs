@@ -126,6 +126,27 @@ pub async fn read_parquet(store: &dyn ObjectStore, path: &Path) -> Result<Vec<Re
     Ok(rows)
 }
 
+/// The bytes of one object, whatever it holds.
+///
+/// # Errors
+/// `Stop` when there is none, or it is more than [`MAX_READ_BYTES`]; `Retry` when the store fails.
+pub(crate) async fn read_bytes(store: &dyn ObjectStore, path: &Path) -> Result<Vec<u8>> {
+    let object = match store.get(path).await {
+        Ok(object) => object,
+        Err(object_store::Error::NotFound { .. }) => {
+            return Err(Error::stop(format!("lake: there is no file at {path}")));
+        }
+        Err(error) => return Err(store_error("reading", path, error)),
+    };
+    let bytes = object.meta.size;
+    if bytes > MAX_READ_BYTES {
+        return Err(Error::stop(format!(
+            "lake: {path} has {bytes} bytes; what is held in memory, as a reference, may have {MAX_READ_BYTES}"
+        )));
+    }
+    Ok(object.bytes().await.map_err(|error| store_error("reading", path, error))?.to_vec())
+}
+
 fn is_visible(path: &Path, folder: &Path) -> bool {
     let hidden = |part: &str| part.starts_with(['_', '.']);
     path.as_ref().ends_with(".parquet")

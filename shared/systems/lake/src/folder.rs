@@ -14,30 +14,15 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult, local::LocalFileSystem, path::Path,
 };
 
-/// Opens the store at `url`: a folder, as a path or as `file:///path`, which is created if it is missing.
+/// Opens a folder, which is created if it is missing.
 ///
 /// # Errors
-/// `Stop` for another scheme, or when the folder can't be created or opened.
-pub fn open(url: &str) -> Result<Arc<dyn ObjectStore>> {
-    let folder = match url.split_once("://") {
-        None => PathBuf::from(url),
-        Some(("file", path)) if path.starts_with('/') => {
-            let path = Path::from_url_path(path)
-                .map_err(|error| Error::stop("lake: the file:// address is not a path").caused_by(error))?;
-            PathBuf::from(format!("/{path}"))
-        }
-        Some(("file", _)) => return Err(Error::stop("lake: a file:// address must be absolute: file:///path/to/lake")),
-        // The rest of the address is not printed: it may hold a secret.
-        Some((scheme, _)) => {
-            return Err(Error::stop(format!(
-                "lake: {scheme}:// is not supported yet; use a folder, as a path or as file:///path"
-            )));
-        }
-    };
+/// `Stop` when the folder can't be created or opened.
+pub(crate) fn open_folder(folder: &FilePath) -> Result<Arc<dyn ObjectStore>> {
     let place = folder.display();
-    fs::create_dir_all(&folder)
+    fs::create_dir_all(folder)
         .map_err(|error| Error::stop(format!("lake: the folder {place} can't be created")).caused_by(error))?;
-    let store = LocalFileSystem::new_with_prefix(&folder)
+    let store = LocalFileSystem::new_with_prefix(folder)
         .map_err(|error| Error::stop(format!("lake: the folder {place} can't be opened")).caused_by(error))?;
     Ok(Arc::new(Folder(store)))
 }

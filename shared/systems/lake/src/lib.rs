@@ -11,7 +11,8 @@
 //! # let folder = folder.path().to_string_lossy();
 //! let amount = Column { name: "amount".into(), data_type: DataType::Int64, nullable: false, role: Role::Value };
 //! let table = Table { name: "transactions".into(), columns: vec![amount], combine: None, view: None };
-//! let sink = LakeSink::new(millstream_lake::open(&folder)?, "", "bank.archive", table.clone());
+//! let lake = millstream_lake::open(&folder, &millstream_core::Env::default())?;
+//! let sink = LakeSink::new(lake.store, &lake.root, "bank.archive", table.clone());
 //! sink.prepare(true).await?;
 //!
 //! let partition = TopicPartition::new("transaction", 1, 0);
@@ -34,6 +35,9 @@
 //! object holds the state after it, so the objects form one chain per partition. A writer with a stale state (a zombie, a
 //! retry, a process that died between file and fence) finds that the name is taken, reads the footer and follows.
 //!
+//! On an object store, the answer "it exists" may be about the sink's own put, which its client has repeated: the footer names
+//! the put. Or about nothing at all (S3's status 409, while another put is in progress): then the write is tried again.
+//!
 //! When the date changes, a *turn* is written first: a file of no rows, at the name of the old date, whose footer leads to
 //! the new date at the same offset. One turn per offset: writers who disagree on the date can't turn in circles.
 //! A fence object per partition says where a reader of the chain starts.
@@ -45,7 +49,7 @@
 //! # What lies where
 //! | object | holds |
 //! | --- | --- |
-//! | `<table>/log_date=<day>/<topic>-<generation>-<partition>-<start>.parquet` | rows; the day is that of the log's (Kafka's) timestamp (UTC) of the write's *last* record |
+//! | `<table>/log_date=<day>/<topic>-<generation>-<partition>-<start>.parquet` | rows; the day is that of the log's (Kafka's) timestamp (UTC) of the write's *last* record. By hour, `log_hour=<hour>` follows the day |
 //! | `<table>/_fences/<topic>-<generation>-<partition>.json` | a boundary of the chain, moved after each file |
 //! | `<table>/_fences/<topic>-<generation>-<partition>-<start>.turn` | the first turn |
 //! | `<table>/_owner.json` | the function that fills the table, and the plan that it fills it by |
@@ -55,40 +59,32 @@
 //! and a replay puts years of events into one day. A reader must not skip folders by the time of events. The statistics in
 //! the files' footers let it skip files by any column, exactly.
 //!
-//! Readers (DuckDB, Spark, Arrow) take `<table>/*/*.parquet`; only what may hold rows ends in `.parquet`, so that
-//! `<table>/**/*.parquet` is the same. A turn in a folder of a day is a file of the table's columns and no rows. Nothing
+//! Readers (DuckDB, Spark, Arrow) take `<table>/**/*.parquet`: only what may hold rows ends in `.parquet`. A turn in a folder of a day is a file of the table's columns and no rows. Nothing
 //! here is ever deleted; to remove old days, leave the last two of each partition, and `_fences` as it is.
 //!
 //! A table whose columns are in `_table.parquet` was created when folders were named `date=<day>`, and keeps these names: new
 //! ones would break its chains. To move it, archive the topic into a table of another name.
 
+mod bucket;
 mod chain;
+mod clouds;
+mod failure;
+mod fences;
 mod file;
 mod folder;
 mod names;
+mod open;
 mod owner;
+mod place;
 mod sink;
 mod store;
 mod table;
+mod writer;
 
 pub use file::{MAX_READ_BYTES, read_parquet};
-pub use folder::open;
 pub use object_store::{ObjectStore, path::Path};
+pub use open::{Opened, open};
 pub use sink::LakeSink;
 pub use store::Lake;
 
-use millstream_core::Error;
-
-/// What a failure of the store means to the caller.
-fn store_error(doing: &str, place: impl std::fmt::Display, error: object_store::Error) -> Error {
-    use object_store::Error as Store;
-    let kind = match &error {
-        Store::PermissionDenied { .. }
-        | Store::Unauthenticated { .. }
-        | Store::InvalidPath { .. }
-        | Store::NotImplemented { .. }
-        | Store::NotSupported { .. } => Error::stop,
-        _ => Error::retry,
-    };
-    kind(format!("lake: {doing} {place} failed")).caused_by(error)
-}
+use failure::store_error;

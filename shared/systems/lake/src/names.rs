@@ -1,9 +1,6 @@
 use chrono::DateTime;
-use millstream_core::{TopicPartition, WHOLE_TOPIC};
+use millstream_core::{PartitionBy, TopicPartition, WHOLE_TOPIC};
 use object_store::path::Path;
-
-/// The day of records without a timestamp (Kafka says -1).
-pub(crate) const NO_DATE: &str = "1970-01-01";
 
 /// The last millisecond of the year 9999. A timestamp can be anything that a producer sent; readers don't take a day after this as a date.
 const LAST_DATE_MS: i64 = 253_402_300_799_999;
@@ -36,6 +33,9 @@ impl Layout {
         }
     }
 }
+
+/// What the folders of hours begin with.
+pub(crate) const HOUR_COLUMN: &str = "log_hour";
 
 /// Where the objects of one table are.
 #[derive(Clone, Debug)]
@@ -77,10 +77,13 @@ impl Names {
         self.fences().join(format!("{}.json", stem(partition)))
     }
 
-    /// The one object that can follow a chain that is at `date` and `start`.
+    /// The one object that can follow a chain that is at `date` and `start`. What the date looks like decides its folder, and
+    /// not how the table's folders should be: a name is a function of the chain's state alone.
     pub(crate) fn step(&self, layout: Layout, partition: &TopicPartition, date: Option<&str>, start: i64) -> Path {
-        let (folder, ending) = match date {
-            Some(date) => (self.table.clone().join(format!("{}={date}", layout.day_column())), "parquet"),
+        let day = |date: &str| self.table.clone().join(format!("{}={date}", layout.day_column()));
+        let (folder, ending) = match date.map(|date| date.split_once('T').unwrap_or((date, ""))) {
+            Some((date, "")) => (day(date), "parquet"),
+            Some((date, hour)) => (day(date).join(format!("{HOUR_COLUMN}={hour}")), "parquet"),
             None => (self.fences(), layout.turn_ending()),
         };
         folder.join(format!("{}-{start:020}.{ending}", stem(partition)))
@@ -118,10 +121,14 @@ impl Names {
     }
 }
 
-/// The day of Kafka's timestamp, UTC, between 1970 and 9999.
-pub(crate) fn date_of(timestamp_ms: i64) -> String {
-    let day = DateTime::from_timestamp_millis(timestamp_ms.clamp(0, LAST_DATE_MS));
-    day.map_or_else(|| NO_DATE.to_owned(), |day| day.format("%Y-%m-%d").to_string())
+/// The day or the hour of Kafka's timestamp, UTC, between 1970 and 9999: `2026-11-21` or `2026-11-21T05`.
+pub(crate) fn period_of(timestamp_ms: i64, by: PartitionBy) -> String {
+    let form = match by {
+        PartitionBy::Date => "%Y-%m-%d",
+        PartitionBy::Hour => "%Y-%m-%dT%H",
+    };
+    let time = DateTime::from_timestamp_millis(timestamp_ms.clamp(0, LAST_DATE_MS)).unwrap_or_default();
+    time.format(form).to_string()
 }
 
 fn stem(partition: &TopicPartition) -> String {
@@ -161,14 +168,23 @@ mod tests {
         let file = "2026-11-21/orders-1-0-00000000000000000042.parquet";
         assert_eq!(first(Layout::Current).as_ref(), format!("lake/orders/log_date={file}"));
         assert_eq!(first(Layout::Dated).as_ref(), format!("lake/orders/date={file}"));
+        let hour = names.step(Layout::Current, &TopicPartition::new("orders", 1, 0), Some("2026-11-21T05"), 42);
+        let file = "log_date=2026-11-21/log_hour=05/orders-1-0-00000000000000000042.parquet";
+        assert_eq!(hour.as_ref(), format!("lake/orders/{file}"));
+        assert!(names.is_data(&hour));
     }
 
     #[test]
     fn a_day_is_utc_and_a_date_to_every_reader() {
+        let date_of = |timestamp_ms| period_of(timestamp_ms, PartitionBy::Date);
         assert_eq!(date_of(1_795_219_199_999), "2026-11-20");
         assert_eq!(date_of(1_795_219_200_000), "2026-11-21");
-        assert_eq!(date_of(-1), NO_DATE);
-        assert_eq!(date_of(i64::MIN), NO_DATE);
+        assert_eq!(date_of(-1), "1970-01-01");
+        assert_eq!(date_of(i64::MIN), "1970-01-01");
         assert_eq!(date_of(i64::MAX), "9999-12-31");
+        let hour_of = |timestamp_ms| period_of(timestamp_ms, PartitionBy::Hour);
+        assert_eq!(hour_of(1_795_219_199_999), "2026-11-20T23");
+        assert_eq!(hour_of(1_795_219_200_000), "2026-11-21T00");
+        assert_eq!(hour_of(i64::MAX), "9999-12-31T23");
     }
 }

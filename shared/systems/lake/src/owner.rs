@@ -5,7 +5,7 @@ use millstream_core::{Claim, Error, Holding, Owner, OwnerRecord, Result, Rows};
 use object_store::{Error as StoreError, ObjectStoreExt as _, PutMode, UpdateVersion};
 use serde::{Deserialize, Serialize};
 
-use crate::{LakeSink, chain::other_owner, names::Layout, store_error};
+use crate::{LakeSink, chain::other_owner, failure::not_there_after_all, names::Layout, store_error};
 
 /// What is in the object.
 #[derive(Serialize, Deserialize)]
@@ -16,6 +16,16 @@ struct OwnerObject {
     /// The records before it, the oldest first.
     #[serde(default)]
     changes: Vec<OwnerRecord>,
+}
+
+impl OwnerObject {
+    /// Is it what `written` was written as? The time of a new term is only known from the object.
+    fn is(mut self, written: &Self) -> bool {
+        if written.record.since.is_empty() {
+            self.record.since.clear();
+        }
+        self.record == written.record && self.changes == written.changes
+    }
 }
 
 impl LakeSink {
@@ -90,7 +100,12 @@ impl LakeSink {
         }
         match put {
             Ok(_) => Ok(true),
-            Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => Ok(false),
+            // The client repeats a put whose answer was lost, and then meets its own.
+            Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => match self.owner_object().await?
+            {
+                Some((there, _)) => Ok(there.is(object)),
+                None => Err(not_there_after_all(path)),
+            },
             Err(error) => Err(store_error("recording the owner", path, error)),
         }
     }

@@ -8,18 +8,19 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use millstream_core::{
-    Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, Sink, Table, TakeRows, TopicPartition, fault,
+    Claim, Error, Fence, Holding, Owner, OwnerRecord, PartitionBy, Result, Sink, Table, TakeRows, TopicPartition, fault,
 };
-use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion, path::Path};
-use serde::{Deserialize, Serialize};
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, path::Path};
 use tokio::sync::OnceCell;
 
 use crate::{
-    chain::{Chain, other_owner},
+    chain::{Chain, WRITER, other_owner},
+    failure::not_there_after_all,
     file,
     names::{Layout, Names},
     store_error,
     table::{self, Change},
+    writer::Writer,
 };
 
 /// A table of Parquet files that one function appends to; the crate's docs say how it keeps each row there once.
@@ -29,17 +30,17 @@ pub struct LakeSink {
     pub(crate) function: String,
     pub(crate) table: Table,
     schema: SchemaRef,
+    /// How its folders follow time; none for as the table is.
+    partition_by: Option<PartitionBy>,
+    writer: Writer,
     /// What the table's objects are called, once it has been looked up.
-    layout: OnceCell<Layout>,
+    layout: OnceCell<(Layout, PartitionBy)>,
     /// The state of each partition's chain as last seen: a hint that may be stale. One entry per partition.
     chains: Mutex<HashMap<TopicPartition, Chain>>,
 }
 
 /// One write needs at most a turn marker and its file, and another writer may win either; more steps than this mean a bug.
 const MAX_STEPS: usize = 3;
-
-/// How many times a fence object is moved while others move it too. Giving up is harmless: the chain is the truth.
-const MAX_MOVES: usize = 5;
 
 impl LakeSink {
     /// A sink for `table` beneath the folder `root` of `store` (empty for its top), written by `function` alone.
@@ -50,13 +51,21 @@ impl LakeSink {
             function: function.to_owned(),
             schema: table.schema(),
             table,
+            partition_by: None,
+            writer: Writer::new(),
             layout: OnceCell::new(),
             chains: Mutex::default(),
         }
     }
-}
 
-impl LakeSink {
+    /// The same sink, whose table's folders are by this. A table that exists keeps its own, and refuses another at
+    /// [`Sink::prepare`].
+    #[must_use]
+    pub fn partition_by(mut self, by: PartitionBy) -> Self {
+        self.partition_by = Some(by);
+        self
+    }
+
     /// The same table, as another function's sink.
     pub(crate) fn of(&self, function: &str) -> Self {
         Self {
@@ -65,6 +74,8 @@ impl LakeSink {
             function: function.to_owned(),
             table: self.table.clone(),
             schema: Arc::clone(&self.schema),
+            partition_by: self.partition_by,
+            writer: Writer::new(),
             layout: OnceCell::new(),
             chains: Mutex::default(),
         }
@@ -82,8 +93,8 @@ impl Sink for LakeSink {
     }
 
     async fn misfits(&self) -> Result<Vec<String>> {
-        let layout = self.layout().await?;
-        table::check(&self.table, layout)?;
+        let (layout, by) = self.layout().await?;
+        table::check(&self.table, layout, by)?;
         let there = file::read_footer(&*self.store, &self.names.declaration(layout)).await?;
         Ok(there.map_or_else(Vec::new, |there| table::differences(&there.schema, &self.schema, Change::Adapt)))
     }
@@ -98,12 +109,12 @@ impl Sink for LakeSink {
             Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
             Err(error) => return Err(store_error("creating the fence", path, error)),
         }
-        if let Some(fence) = self.fence(partition).await? {
-            return Ok(fence);
-        }
         match self.any_fence_object(partition).await? {
-            Some((other, _)) => Err(other_owner(&other.function, &self.function, &path)),
-            None => Err(Error::retry(format!("lake: the fence {path} was removed while it was created"))),
+            Some((other, _)) if other.function != self.function => {
+                Err(other_owner(&other.function, &self.function, &path))
+            }
+            Some(_) => self.fence(partition).await?.ok_or_else(|| not_there_after_all(path)),
+            None => Err(not_there_after_all(path)),
         }
     }
 
@@ -113,11 +124,12 @@ impl Sink for LakeSink {
         }
         let rows = table::conform(rows, &self.schema)?;
         let Some(mut chain) = self.cached_chain(partition).await? else { return Err(Error::Fenced { current: None }) };
+        let (_, by) = self.layout().await?;
         for _ in 0..MAX_STEPS {
             if chain.fence.next_offset != from.next_offset {
                 return Err(Error::Fenced { current: Some(chain.fence.next_offset) });
             }
-            let next = chain.step_to(to);
+            let next = chain.step_to(to, by);
             if !self.put_step(partition, &chain, &next, &rows).await? {
                 chain = self.follow(partition, chain).await?;
                 continue;
@@ -181,15 +193,18 @@ impl LakeSink {
     /// See [`Sink::prepare`] and [`Sink::adapt`].
     async fn prepare_by(&self, change: Change) -> Result<()> {
         let create = change != Change::None;
-        let layout = self.layout().await?;
-        table::check(&self.table, layout)?;
+        let (layout, by) = self.layout().await?;
+        table::check(&self.table, layout, by)?;
         let path = self.names.declaration(layout);
-        let bytes = file::encode(&self.schema, &[], Vec::new()).await?;
+        let declare = |by: PartitionBy| file::encode(&self.schema, &[], vec![(PARTITION_BY, by.name().to_owned())]);
         let mut there = file::read_footer(&*self.store, &path).await?;
         if there.is_none() && create {
-            match self.store.put_opts(&path, bytes.clone().into(), PutMode::Create.into()).await {
+            match self.store.put_opts(&path, declare(by).await?.into(), PutMode::Create.into()).await {
                 Ok(_) => return Ok(()),
-                Err(StoreError::AlreadyExists { .. }) => there = file::read_footer(&*self.store, &path).await?,
+                Err(StoreError::AlreadyExists { .. }) => {
+                    there =
+                        Some(file::read_footer(&*self.store, &path).await?.ok_or_else(|| not_there_after_all(&path))?);
+                }
                 Err(error) => return Err(store_error("creating the table", path, error)),
             }
         }
@@ -200,26 +215,31 @@ impl LakeSink {
             )));
         };
         table::check_fit(&there.schema, &self.schema, self.names.table(), change)?;
+        let by = partition_by(&there.marks);
+        if let Some(wanted) = self.partition_by.filter(|wanted| *wanted != by) {
+            let (table, wanted, by) = (self.names.table(), wanted.name(), by.name());
+            return Err(Error::stop(format!(
+                "lake: `partition_by` is {wanted}, and the folders of the table at {table} were begun by {by}: readers can't \
+                 take both for one table; write to a table of another name, or set `partition_by: {by}`"
+            )));
+        }
         if create {
             // Written each time, changed or not: it proves that the folder can be written to before the first record is read.
-            let put = self.store.put(&path, bytes.into()).await;
+            let put = self.store.put(&path, declare(by).await?.into()).await;
             put.map_err(|error| store_error("writing the table's columns", path, error))?;
         }
         Ok(())
     }
 
-    /// The layout of the existing table, or the current one if there is no table yet.
-    pub(crate) async fn layout(&self) -> Result<Layout> {
+    /// The layout of the existing table and its folders, or those of a new one if there is no table yet.
+    pub(crate) async fn layout(&self) -> Result<(Layout, PartitionBy)> {
         let find = || async {
             for layout in [Layout::Current, Layout::Dated] {
-                let path = self.names.declaration(layout);
-                match self.store.head(&path).await {
-                    Ok(_) => return Ok(layout),
-                    Err(StoreError::NotFound { .. }) => {}
-                    Err(error) => return Err(store_error("reading", path, error)),
+                if let Some(there) = file::read_footer(&*self.store, &self.names.declaration(layout)).await? {
+                    return Ok((layout, partition_by(&there.marks)));
                 }
             }
-            Ok(Layout::Current)
+            Ok((Layout::Current, self.partition_by.unwrap_or_default()))
         };
         self.layout.get_or_try_init(find).await.copied()
     }
@@ -270,7 +290,7 @@ impl LakeSink {
         Ok(Some((path, next)))
     }
 
-    /// Puts the step from `at` to `next` unless there is one already; says whether it did.
+    /// Puts the step from `at` to `next` unless there is one already; says whether the one that is there is this one.
     async fn put_step(
         &self,
         partition: &TopicPartition,
@@ -280,87 +300,24 @@ impl LakeSink {
     ) -> Result<bool> {
         let path = self.name(partition, at).await?;
         let rows = if next.turned { &[] } else { rows };
-        let bytes = file::encode(&self.schema, rows, next.to_marks(&self.function)?).await?;
+        let (mut marks, name) = (next.to_marks(&self.function)?, self.writer.next_put());
+        marks.push((WRITER, name.clone()));
+        let bytes = file::encode(&self.schema, rows, marks).await?;
         fault::point("lake.before_file");
         let put = self.store.put_opts(&path, bytes.into(), PutMode::Create.into()).await;
         fault::point("lake.after_file");
         match put {
             Ok(_) => Ok(true),
-            Err(StoreError::AlreadyExists { .. }) => Ok(false),
+            Err(StoreError::AlreadyExists { .. }) => match file::read_footer(&*self.store, &path).await? {
+                Some(footer) => Ok(footer.marks.get(WRITER) == Some(&name)),
+                None => Err(not_there_after_all(path)),
+            },
             Err(error) => Err(store_error("writing", path, error)),
         }
     }
 
     async fn name(&self, partition: &TopicPartition, at: &Chain) -> Result<Path> {
-        Ok(self.names.step(self.layout().await?, partition, at.date.as_deref(), at.fence.next_offset))
-    }
-
-    /// What the fence object holds: some boundary of the chain. `None` when there is none, or it is another function's.
-    async fn fence_object(&self, partition: &TopicPartition) -> Result<Option<(Chain, UpdateVersion)>> {
-        let found = self.any_fence_object(partition).await?;
-        let own = found.filter(|(object, _)| object.function == self.function);
-        Ok(own.map(|(object, version)| (object.chain, version)))
-    }
-
-    pub(crate) async fn any_fence_object(
-        &self,
-        partition: &TopicPartition,
-    ) -> Result<Option<(FenceObject, UpdateVersion)>> {
-        let path = self.names.fence(partition);
-        let object = match self.store.get(&path).await {
-            Ok(object) => object,
-            Err(StoreError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(store_error("reading the fence", path, error)),
-        };
-        let version = UpdateVersion { e_tag: object.meta.e_tag.clone(), version: object.meta.version.clone() };
-        let bytes = object.bytes().await.map_err(|error| store_error("reading the fence", &path, error))?;
-        let object = serde_json::from_slice(&bytes).map_err(|error| {
-            Error::stop(format!("lake: the fence {path} is damaged: put back its last good copy")).caused_by(error)
-        })?;
-        Ok(Some((object, version)))
-    }
-
-    /// Moves the fence object to `chain` unless it is there or further: by compare-and-swap where the store has it. Without
-    /// that, two movers may leave the lower boundary, from which the names lead to the same end.
-    async fn move_fence(&self, partition: &TopicPartition, chain: &Chain) -> Result<()> {
-        let path = self.names.fence(partition);
-        for _ in 0..MAX_MOVES {
-            let Some((there, version)) = self.fence_object(partition).await? else {
-                self.cache().remove(partition);
-                return Err(Error::stop(format!(
-                    "lake: the fence {path} is gone, or another function's: it was removed while this process wrote, and the \
-                     last file of it may lie in the table. Stop all processes of {}; if it was reset, reset it once more, so \
-                     that those files go too; then start it again",
-                    self.function
-                )));
-            };
-            if there.fence.next_offset >= chain.fence.next_offset {
-                return Ok(());
-            }
-            let bytes = self.fence_bytes(chain)?;
-            let mut put = self.store.put_opts(&path, bytes.clone().into(), PutMode::Update(version).into()).await;
-            if let Err(StoreError::NotImplemented { .. }) = put {
-                put = self.store.put(&path, bytes.into()).await;
-            }
-            match put {
-                Ok(_) => return Ok(()),
-                Err(StoreError::Precondition { .. }) => {}
-                Err(error) => return Err(store_error("moving the fence", path, error)),
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn fence_bytes(&self, chain: &Chain) -> Result<Vec<u8>> {
-        let object = FenceObject { function: self.function.clone(), chain: chain.clone() };
-        serde_json::to_vec(&object)
-            .map_err(|error| Error::stop("lake: internal: a fence has no JSON form").caused_by(error))
-    }
-
-    /// The partitions that have a fence object.
-    pub(crate) async fn partitions(&self) -> Result<Vec<TopicPartition>> {
-        let objects = self.list(&self.names.fences()).await?;
-        Ok(objects.iter().filter_map(|path| self.names.partition_of_fence(path)).collect())
+        Ok(self.names.step(self.layout().await?.0, partition, at.date.as_deref(), at.fence.next_offset))
     }
 
     pub(crate) async fn list(&self, folder: &Path) -> Result<Vec<Path>> {
@@ -368,7 +325,7 @@ impl LakeSink {
         objects.try_collect().await.map_err(|error| store_error("listing", folder, error))
     }
 
-    fn cache(&self) -> MutexGuard<'_, HashMap<TopicPartition, Chain>> {
+    pub(crate) fn cache(&self) -> MutexGuard<'_, HashMap<TopicPartition, Chain>> {
         // A panic while the lock was held can't have left half an entry.
         self.chains.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -378,12 +335,12 @@ impl LakeSink {
     }
 }
 
-/// What is in a fence object.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct FenceObject {
-    pub(crate) function: String,
-    #[serde(flatten)]
-    chain: Chain,
+/// In the table's declaration: how its folders follow time. A table without it was begun by date.
+const PARTITION_BY: &str = "millstream.partition_by";
+
+fn partition_by(marks: &HashMap<String, String>) -> PartitionBy {
+    let is_by_hour = marks.get(PARTITION_BY).is_some_and(|by| by == PartitionBy::Hour.name());
+    if is_by_hour { PartitionBy::Hour } else { PartitionBy::Date }
 }
 
 impl fmt::Debug for LakeSink {

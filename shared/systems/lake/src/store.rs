@@ -1,19 +1,26 @@
-use std::sync::Arc;
+use std::{path::Path as FilePath, sync::Arc};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
-use millstream_core::{Address, Connect, Env, Error, Result, Sink, Table, TableStore, TextRows};
-use object_store::{ObjectStore, path::Path};
+use millstream_core::{Address, Connect, Env, PartitionBy, Result, Sink, Table, TableStore, TextRows};
+use object_store::path::Path;
 
-use crate::{LakeSink, file::widen, open, read_parquet};
+use crate::{
+    LakeSink, Opened,
+    file::{read_bytes, widen},
+    folder::open_folder,
+    open,
+    place::Place,
+    read_parquet,
+};
 
 /// Says where the lake is.
-const ADDRESS: Address = Address { variable: "MILLSTREAM_LAKE_URL", example: "a folder" };
+pub(crate) const ADDRESS: Address =
+    Address { variable: "MILLSTREAM_LAKE_URL", example: "a folder, s3://BUCKET/PREFIX or az://CONTAINER/PREFIX" };
 
 /// A folder of tables, as a store of tables.
 pub struct Lake {
-    store: Arc<dyn ObjectStore>,
-    place: String,
+    at: Opened,
 }
 
 impl Lake {
@@ -21,8 +28,18 @@ impl Lake {
     ///
     /// # Errors
     /// `Stop` when it can't be made or opened.
-    pub fn at(folder: &str) -> Result<Self> {
-        Ok(Self { store: open(folder)?, place: folder.to_owned() })
+    pub fn at(folder: &FilePath) -> Result<Self> {
+        let name = folder.display().to_string();
+        Ok(Self { at: Opened { store: open_folder(folder)?, root: String::new(), name } })
+    }
+
+    fn table(&self, function: &str, table: Table) -> LakeSink {
+        LakeSink::new(Arc::clone(&self.at.store), &self.at.root, function, table)
+    }
+
+    /// A file or folder beneath the lake's root.
+    fn path(&self, name: &str) -> Path {
+        Path::from(format!("{}/{name}", self.at.root))
     }
 }
 
@@ -30,50 +47,42 @@ impl Connect for Lake {
     const ADDRESS: Address = ADDRESS;
 
     fn check(env: &Env) -> Result<bool> {
-        Ok(find_folder(env)?.is_some())
+        let address = env.find_path_address(ADDRESS)?;
+        Ok(address.map(|address| Place::parse(&address)).transpose()?.is_some())
     }
 
     /// Makes the folder if it is missing.
     fn open(env: &Env) -> Result<Option<Self>> {
-        find_folder(env)?.map(|folder| Self::at(&folder)).transpose()
-    }
-}
-
-/// The folder that the address names.
-fn find_folder(env: &Env) -> Result<Option<String>> {
-    let Some(url) = env.find_path_address(ADDRESS)? else { return Ok(None) };
-    let folder = url.strip_prefix("file://").unwrap_or(&url);
-    match folder.split_once("://") {
-        // The rest of the address is left out: it may hold a secret.
-        Some((scheme, _)) => Err(Error::stop(format!(
-            "{} begins with `{scheme}://`; a lake is a folder (file:///PATH) for now",
-            ADDRESS.variable
-        ))),
-        None => Ok(Some(folder.to_owned())),
+        let address = env.find_path_address(ADDRESS)?;
+        address.map(|address| Ok(Self { at: open(&address, env)? })).transpose()
     }
 }
 
 #[async_trait]
 impl TableStore for Lake {
     fn place(&self) -> String {
-        self.place.clone()
+        self.at.name.clone()
     }
 
     fn sink(&self, function: &str, table: Table) -> Result<Arc<dyn Sink>> {
-        Ok(Arc::new(LakeSink::new(Arc::clone(&self.store), "", function, table)))
+        Ok(Arc::new(self.table(function, table)))
+    }
+
+    fn sink_in_folders(&self, function: &str, table: Table, by: PartitionBy) -> Result<Arc<dyn Sink>> {
+        Ok(Arc::new(self.table(function, table).partition_by(by)))
     }
 
     async fn read_reference(&self, name: &str, _schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
-        if name.to_ascii_lowercase().ends_with(".csv") {
-            let hint = "put a CSV file into the pipeline's folder: `file: …`";
-            return Err(Error::stop(format!("a reference in the lake is Parquet; {hint}")));
-        }
-        read_parquet(self.store.as_ref(), &Path::from(name)).await
+        read_parquet(self.at.store.as_ref(), &self.path(name)).await
+    }
+
+    async fn read_file(&self, name: &str) -> Result<Vec<u8>> {
+        read_bytes(self.at.store.as_ref(), &self.path(name)).await
     }
 
     async fn read_public(&self, table: &Table, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
-        let folder = Path::from(table.public_name());
-        let rows = read_parquet(self.store.as_ref(), &folder).await?;
+        let folder = self.path(table.public_name());
+        let rows = read_parquet(self.at.store.as_ref(), &folder).await?;
         rows.iter().map(|rows| widen(rows, schema, &folder)).collect()
     }
 
@@ -82,7 +91,7 @@ impl TableStore for Lake {
     }
 
     fn how_to_reset(&self, _function: &str, name: &str) -> String {
-        format!("remove the folder {name} of the lake")
+        format!("remove {name} of the lake, and all that is beneath it: {}/{name}", self.at.name)
     }
 }
 
@@ -91,14 +100,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lake_is_a_folder_for_now() {
-        let find = |value: &str| find_folder(&Env::of([(ADDRESS.variable, value)])).map_err(|error| error.to_string());
-        assert_eq!(find_folder(&Env::default()).unwrap(), None);
-        assert_eq!(find("embedded"), Ok(None));
-        assert_eq!(find("file:///data/lake"), Ok(Some("/data/lake".to_owned())));
-        assert_eq!(find("data/lake"), Ok(Some("data/lake".to_owned())));
-        let expected = "MILLSTREAM_LAKE_URL begins with `s3://`; a lake is a folder (file:///PATH) for now";
-        assert_eq!(find("s3://bucket/path").unwrap_err(), expected);
-        assert!(find(" ").unwrap_err().starts_with("MILLSTREAM_LAKE_URL is set and empty"));
+    fn an_address_is_checked_and_embedded_is_none() {
+        let check = |value: &str| Lake::check(&Env::of([(ADDRESS.variable, value)])).map_err(|error| error.to_string());
+        assert!(!Lake::check(&Env::default()).unwrap());
+        assert_eq!(check("embedded"), Ok(false));
+        assert_eq!(check("file:///data/lake"), Ok(true));
+        assert_eq!(check("s3://bucket/path"), Ok(true));
+        assert!(check("gs://bucket/path").unwrap_err().starts_with("MILLSTREAM_LAKE_URL begins with `gs://`"));
+        assert!(check(" ").unwrap_err().starts_with("MILLSTREAM_LAKE_URL is set and empty"));
+    }
+
+    #[tokio::test]
+    async fn tables_and_references_are_beneath_the_prefix() {
+        let at = Opened {
+            store: Arc::new(object_store::memory::InMemory::new()),
+            root: "some/where".into(),
+            name: "s3://bucket/some/where".into(),
+        };
+        let lake = Lake { at };
+        assert_eq!(lake.path("rates.parquet").as_ref(), "some/where/rates.parquet");
+        let said = lake.read_reference("rates.parquet", &SchemaRef::new(arrow::datatypes::Schema::empty())).await;
+        let said = said.unwrap_err().to_string();
+        assert!(said.contains("there is no Parquet file at some/where/rates.parquet"), "{said}");
+        assert!(lake.how_to_reset("f", "t").ends_with("s3://bucket/some/where/t"));
     }
 }

@@ -2,13 +2,13 @@ use arrow::{
     array::RecordBatch,
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
-use millstream_core::{Error, Result, Role, Table, is_wider, type_name};
+use millstream_core::{Error, PartitionBy, Result, Role, Table, is_wider, type_name};
 use object_store::path::Path;
 
-use crate::names::Layout;
+use crate::names::{HOUR_COLUMN, Layout};
 
 /// Fails for a table that a lake can't hold.
-pub(crate) fn check(table: &Table, layout: Layout) -> Result<()> {
+pub(crate) fn check(table: &Table, layout: Layout, by: PartitionBy) -> Result<()> {
     if table.combine.is_some() {
         return Err(Error::stop(format!(
             "lake: the table {} merges rows of one key (it has aggregates), and the lake only holds rows as they come; \
@@ -16,15 +16,17 @@ pub(crate) fn check(table: &Table, layout: Layout) -> Result<()> {
             table.name
         )));
     }
-    let day = layout.day_column();
-    match table.columns.iter().find(|column| column.name.eq_ignore_ascii_case(day)) {
-        Some(column) => Err(Error::stop(format!(
-            "lake: the column {} of {} has the name of the folders ({day}=2026-11-21), and readers would show the folder's \
-             date in its place; rename it in the SELECT",
-            column.name, table.name
-        ))),
-        None => Ok(()),
+    let hour = (by == PartitionBy::Hour).then_some((HOUR_COLUMN, "05"));
+    for (folder, value) in [(layout.day_column(), "2026-11-21")].into_iter().chain(hour) {
+        if let Some(column) = table.columns.iter().find(|column| column.name.eq_ignore_ascii_case(folder)) {
+            return Err(Error::stop(format!(
+                "lake: the column {} of {} has the name of the folders ({folder}={value}), and readers would show the folder's \
+                 value in its place; rename it in the SELECT",
+                column.name, table.name
+            )));
+        }
     }
+    Ok(())
 }
 
 /// What may be done to a table whose columns are others.

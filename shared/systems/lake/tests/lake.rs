@@ -9,14 +9,18 @@ use arrow::{
 };
 use async_trait::async_trait;
 use futures::TryStreamExt;
-use millstream_core::{Column, Error, Fence, Role, Sink, Table, TopicPartition};
-use millstream_lake::{LakeSink, open, read_parquet};
+use millstream_core::{Column, Env, Error, Fence, PartitionBy, Result, Role, Sink, Table, TopicPartition};
+use millstream_lake::{LakeSink, read_parquet};
 use millstream_testkit::{
     PlainTransform,
     conformance::{SinkCheck, SinkHarness},
     rows::texts,
 };
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
+
+fn open(address: &str) -> Result<Arc<dyn ObjectStore>> {
+    Ok(millstream_lake::open(address, &Env::default())?.store)
+}
 
 /// A folder of its own for each store.
 struct Folders(tempfile::TempDir);
@@ -124,6 +128,36 @@ async fn files_are_named_by_their_start_and_days_by_turns() {
     assert_eq!(objects(&*store).await, expected.map(|(name, rows)| (name.to_owned(), rows)).into());
     let seen = read_parquet(&*store, &Path::from("events")).await.unwrap();
     assert_eq!(seen.iter().map(RecordBatch::num_rows).sum::<usize>(), 14, "a reader of the folder sees each row once");
+}
+
+#[tokio::test]
+async fn an_hour_is_a_folder_of_its_day() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let hourly = || sink(&store).partition_by(PartitionBy::Hour);
+    hourly().prepare(true).await.unwrap();
+    let mut fence = hourly().create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
+    for (next_offset, hour) in [(3, 0), (5, 0), (9, 25), (10, 1)] {
+        let to = Fence { next_offset, last_timestamp_ms: Some(hour * DAY_MS / 24), ..fence.clone() };
+        // Every second one by a sink that is not told, such as an older process: the table says how its folders go on.
+        let by = if next_offset % 2 == 1 { hourly() } else { sink(&store) };
+        by.write(&partition(), &fence, &to, &[rows(fence.next_offset..next_offset)]).await.unwrap();
+        fence = to;
+    }
+    let names = objects(&*store).await;
+    let held: Vec<_> = names.into_iter().filter(|(_, rows)| rows.is_some_and(|rows| rows > 0)).collect();
+    let file = |day, hour, start| format!("events/log_date=1970-01-{day}/log_hour={hour}/in-1-0-{start:020}.parquet");
+    let expected =
+        [(file("01", "00", 0), 3), (file("01", "00", 3), 2), (file("01", "01", 9), 1), (file("02", "01", 5), 4)];
+    assert_eq!(held, expected.map(|(name, rows)| (name, Some(rows))));
+    assert_eq!(hourly().snapshot().await.unwrap().fences, [(partition(), fence)]);
+    let daily = sink(&store).partition_by(PartitionBy::Date).prepare(true).await.unwrap_err();
+    assert!(matches!(&daily, Error::Stop(_)) && daily.to_string().contains("begun by hour"), "{daily}");
+    sink(&store).adapt().await.unwrap();
+    hourly().prepare(false).await.unwrap();
+    let mut hours = table();
+    hours.columns[0].name = "log_hour".into();
+    let refused = LakeSink::new(store.clone(), "other", "f", hours).partition_by(PartitionBy::Hour).prepare(true).await;
+    assert!(refused.unwrap_err().to_string().contains("log_hour=05"));
 }
 
 #[tokio::test]
@@ -337,7 +371,7 @@ async fn a_null_where_none_may_be_is_poison() {
 }
 
 #[test]
-fn only_folders_are_opened() {
+fn a_folder_is_made_and_nothing_of_a_wrong_address_is_shown() {
     let folder = tempfile::tempdir().unwrap();
     let inner = folder.path().join("a lake");
     let url = format!("file://{}", inner.to_string_lossy().replace(' ', "%20"));

@@ -346,12 +346,14 @@ async fn a_lost_answer_is_a_retry_and_the_fence_tells_the_rest() {
     let log = Log { days: vec![0; 10], compacted: BTreeSet::new() };
     let (to, rows) = log.write(&start, 5, true);
     let under_test = sink(Arc::new(gated));
-    // Read the fence, look up the table's layout and the first name, put the turn; the answer to the file is lost.
-    for verdict_of_step in [Verdict::Go, Verdict::Go, Verdict::Go, Verdict::Go, Verdict::FailAfter] {
-        verdict.send(verdict_of_step).unwrap();
+    // Read the fence, look up the table's layout (its size, then its end) and the first name, put the turn; the answer to the
+    // file is lost.
+    for _ in 0..5 {
+        verdict.send(Verdict::Go).unwrap();
     }
+    verdict.send(Verdict::FailAfter).unwrap();
     let written = under_test.write(&partition(), &start, &to, &[rows]).await;
     assert!(matches!(written, Err(Error::Retry(_))), "{written:?}");
-    assert_eq!(std::iter::from_fn(|| waits.try_recv().ok()).count(), 5);
+    assert_eq!(std::iter::from_fn(|| waits.try_recv().ok()).count(), 6);
     assert_eq!(before.fence(&partition()).await.unwrap(), Some(to));
 }
