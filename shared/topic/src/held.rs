@@ -55,3 +55,47 @@ impl Held {
         (true, spent)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use millstream_core::TopicPartition;
+
+    use super::*;
+    use crate::event::Stored;
+
+    fn announced(from: i64, to: i64, (term, plan): (i64, &str), keeps_rows: bool) -> Announced {
+        let rows = keeps_rows.then(|| Stored { fence: Fence::starting_at(to), partition: 0, offsets: vec![from] });
+        let (partition, plan) = (TopicPartition::new("in", 1, 0), plan.to_owned());
+        Announced { table: "out".into(), function: "p.f".into(), partition, from, to, term, plan, rows }
+    }
+
+    fn open(held: &Held) -> Vec<(i64, i64)> {
+        held.open().map(|announced| (announced.from, announced.to)).collect()
+    }
+
+    const PLAN: (i64, &str) = (1, "a");
+
+    #[test]
+    fn of_two_announcements_with_rows_the_first_one_counts() {
+        let mut held = Held::starting(Fence::starting_at(0));
+        assert!(held.announced("1".into(), announced(0, 5, PLAN, true)).0);
+        assert_eq!(held.announced("2".into(), announced(0, 9, PLAN, true)), (false, vec!["2".to_owned()]));
+        assert_eq!(held.moved("3".into(), Fence::starting_at(5)), ["1"]);
+        assert!(!held.announced("4".into(), announced(0, 9, PLAN, true)).0, "the fence is not there any more");
+        assert!(held.announced("5".into(), announced(5, 9, PLAN, true)).0);
+    }
+
+    #[test]
+    fn what_a_plan_has_announced_stays_open_until_the_fence_is_past_it() {
+        let mut held = Held::starting(Fence::starting_at(0));
+        assert!(held.announced("1".into(), announced(0, 9, PLAN, false)).0);
+        assert!(held.announced("2".into(), announced(0, 4, PLAN, false)).0, "the same plan makes the same records");
+        held.moved("3".into(), Fence::starting_at(4));
+        assert_eq!(open(&held), [(0, 9)]);
+        assert!(!held.announced("4".into(), announced(4, 12, (2, "b"), false)).0, "another plan makes others");
+        assert!(held.announced("5".into(), announced(4, 12, (2, "a"), false)).0, "it was adopted back");
+        assert_eq!(held.moved("6".into(), Fence::starting_at(12)), ["3", "5"]);
+        assert_eq!((held.moved("7".into(), Fence::starting_at(9)), held.fence.next_offset), (vec!["7".to_owned()], 12));
+        assert_eq!(open(&held), []);
+    }
+}

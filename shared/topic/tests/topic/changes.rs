@@ -29,7 +29,7 @@ use proptest::{
 };
 
 use crate::{
-    hops::{Flaky, GOES_THROUGH, LATE, drain},
+    hops::{Flaky, GOES_THROUGH, LATE, drain, wake},
     sink::shape_of,
 };
 
@@ -216,7 +216,7 @@ async fn comes_out_once(values: usize, steps: Vec<Step>, references: Option<Refe
             Step::Run { batches, max_records, failures, zombie } => {
                 let begun = run(&log, plan, references.as_ref(), (batches, max_records), failures).await;
                 for zombie in &zombies {
-                    let _ = drain(&log, zombie, "in", max_records, &AtomicUsize::new(2)).await;
+                    wake(&log, zombie, "in", max_records).await;
                 }
                 zombies.extend(begun.map(|(_, runner)| runner).filter(|_| zombie));
             }
