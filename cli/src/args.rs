@@ -131,7 +131,7 @@ pub enum Command {
     /// be read only once, such as a named pipe, is checked line by line, and ends at its first bad line.) If sending
     /// ends early, the command prints how many records were sent, and the command that sends the rest.
     Produce(ProduceArgs),
-    /// Run one ingest function: make its records, and print the position of each acknowledged one
+    /// Run one ingest function: make, poll or take its records, and print the position of each acknowledged one
     Generate(GenerateArgs),
     /// Show what the statement in the file gives over the log, and what would change in the deployed table
     ///
@@ -211,6 +211,10 @@ pub struct DevArgs {
     /// names
     #[arg(long)]
     pub into_postgres: bool,
+    /// The address that the function with `poll` asks, instead of the file's, or of the stand-in that the file names for
+    /// trials
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
     /// Print one line a second instead of the live view
     #[arg(long)]
     pub plain: bool,
@@ -337,6 +341,9 @@ pub struct GenerateArgs {
     /// Records per second, instead of the pipeline file's rate
     #[arg(long, value_name = "N", value_parser = positive)]
     pub rate: Option<f64>,
+    /// The address that is polled, instead of the pipeline file's
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
     /// End after this many seconds, like Ctrl-C
     #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
     pub for_s: Option<f64>,

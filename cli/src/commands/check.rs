@@ -5,7 +5,7 @@ use std::path::Path;
 use millstream_assembly::{Standing, partitions_differ, plan_function, type_name};
 use millstream_core::{Merge, Role, Table};
 use millstream_ingest::Events;
-use millstream_pipeline::{Diagnostic, Diagnostics, Pipeline, Work};
+use millstream_pipeline::{Diagnostic, Diagnostics, Origin, Pipeline, Work};
 use serde_json::{Value, json};
 
 use self::deployed::{Start, starts_of};
@@ -77,6 +77,8 @@ struct Plan {
     into: String,
     /// `None` for a function that makes records.
     table: Option<Table>,
+    /// Where records come from that are not a topic's.
+    origin: &'static str,
 }
 
 async fn plans(pipeline: &Pipeline) -> (Vec<Plan>, Vec<Diagnostic>) {
@@ -84,7 +86,8 @@ async fn plans(pipeline: &Pipeline) -> (Vec<Plan>, Vec<Diagnostic>) {
     for (name, function) in &pipeline.functions {
         let table = match &function.work {
             Work::Make(making) => {
-                let wrong = Events::new(&pipeline.topics[&function.into.name], making, 0).err();
+                let events = || Events::new(&pipeline.topics[&function.into.name], making, 0);
+                let wrong = making.generate().and_then(|_| events().err());
                 wrong.map_or(Ok(None), |wrong| {
                     let message = format!("function `{name}`: {wrong}");
                     Err(Diagnostic { file: pipeline.file.clone(), line: 0, column: 0, message })
@@ -94,8 +97,13 @@ async fn plans(pipeline: &Pipeline) -> (Vec<Plan>, Vec<Diagnostic>) {
         };
         let from = function.reading().map(|reading| reading.topics().cloned().collect()).unwrap_or_default();
         let into = function.into.to_string();
+        let origin = match function.making().map(|making| &making.origin) {
+            Some(Origin::Poll(_)) => "polled",
+            Some(Origin::Webhook(_)) => "taken over HTTP",
+            Some(Origin::Generate(_)) | None => "made up",
+        };
         match table {
-            Ok(table) => plans.push(Plan { name: name.clone(), from, into, table }),
+            Ok(table) => plans.push(Plan { name: name.clone(), from, into, table, origin }),
             Err(mistake) => mistakes.push(mistake),
         }
     }
@@ -104,7 +112,7 @@ async fn plans(pipeline: &Pipeline) -> (Vec<Plan>, Vec<Diagnostic>) {
 
 impl Plan {
     fn lines(&self) -> Vec<String> {
-        let from = if self.from.is_empty() { "made up".to_owned() } else { self.from.join(", ") };
+        let from = if self.from.is_empty() { self.origin.to_owned() } else { self.from.join(", ") };
         let mut lines = vec![format!("{}: {from} → {}", self.name, self.into)];
         let Some(table) = &self.table else {
             lines.push(String::new());

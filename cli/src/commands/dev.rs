@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::check::check_plans;
+use super::{check::check_plans, polled};
 use crate::{
     DevArgs, Failure,
     context::Context,
@@ -28,6 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure> {
     let pipeline = Arc::new(context.load(args.path.as_deref())?);
     check_plans(&pipeline).await?;
+    polled::check_url(&pipeline, args.url.as_deref())?;
     let interrupt = interrupt::listen()?;
     let started_us = context.clock.now_us();
     let deadline = args.for_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
@@ -42,6 +43,9 @@ pub(super) async fn dev(context: &Context, args: &DevArgs) -> Result<(), Failure
     let mut watcher = Watcher::new(Arc::clone(&pipeline), Arc::clone(&systems), clock, logs, started_us);
     let mut display = Display::open(context, args)?;
     display.say_where(&systems);
+    if !args.no_generate && !held_back(context, args) {
+        polled::tell(&pipeline, args.url.as_deref(), &connections.env);
+    }
     if held_back(context, args) && !running::names(&pipeline).0.is_empty() {
         tracing::warn!("no records are made up when a Kafka is configured; --generate makes them, in its topics");
     }
@@ -126,7 +130,8 @@ async fn start(
     }
     let (making, reading) = running::names(pipeline);
     let made = making.into_iter().filter(|_| !args.no_generate && !held_back(context, args));
-    let how = Making { rate_per_s: args.rate, ..Making::new(Arc::clone(&context.clock)) };
+    let (rate_per_s, url) = (args.rate, args.url.clone());
+    let how = Making { rate_per_s, url, stand_in: true, ..Making::new(Arc::clone(&context.clock)) };
     let is_kept = |name: &&String| !(writes_no_topic(context, args) && pipeline.functions[*name].into.system.is_log());
     for name in reading.into_iter().filter(is_kept).chain(made) {
         running.start(systems, pipeline, name, &how, patience).await?;

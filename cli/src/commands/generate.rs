@@ -32,6 +32,7 @@ pub(super) async fn generate(context: &Context, args: &GenerateArgs) -> Result<(
     let print: Acknowledged = Arc::new(move |positions| print_positions(positions, json));
     let making = Making {
         rate_per_s: args.rate,
+        url: args.url.clone(),
         acknowledged: (!args.quiet).then_some(print),
         ..Making::new(Arc::clone(&context.clock))
     };

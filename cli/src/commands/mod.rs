@@ -6,6 +6,7 @@ mod dead_letters;
 mod dev;
 mod generate;
 mod new;
+mod polled;
 mod preview;
 mod produce;
 mod progress;

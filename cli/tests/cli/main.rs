@@ -6,6 +6,7 @@ mod audit;
 mod deployed;
 mod partitions;
 mod peek;
+mod polled;
 mod preview;
 mod produce;
 mod rebuild;
@@ -226,7 +227,7 @@ fn run_makes_records_until_it_is_asked_to_end() {
 #[test]
 fn the_shipped_pipelines_pass_their_checks_and_tests() {
     let data = data();
-    for pipeline in ["pipelines/bank", "pipelines/stocks", "pipelines/tweets"] {
+    for pipeline in ["pipelines/bank", "pipelines/iss", "pipelines/stocks", "pipelines/tweets"] {
         let check = run(&data, &["check", pipeline, "--json"]);
         assert_eq!((check.status.code(), &json(&check)["ok"]), (Some(0), &true.into()), "{check:?}");
         let test = run(&data, &["test", pipeline]);

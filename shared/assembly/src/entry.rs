@@ -4,9 +4,9 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use millstream_core::{Env, Error, Result, Retries, SystemClock};
 use millstream_host::{Host, Stop, detect, shell, stop_on_signals, wait_for};
-use millstream_pipeline::{Pipeline, Uses};
+use millstream_pipeline::{Origin, Pipeline, Uses};
 
-use crate::{Connections, Making, Systems, describe_unknown, require_said};
+use crate::{Connections, Making, Systems, describe_unknown, maker::require_keys, require_said};
 
 /// The shortest period that a schedule of EventBridge can have.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(60);
@@ -98,6 +98,10 @@ async fn run(uses: Uses, settings: Settings) -> Result<()> {
     let name = function.map_or_else(|| find_only_one(&pipeline, uses), Ok)?;
     check_kind(&pipeline, &name, uses)?;
     require_said(&connections, &pipeline, &name)?;
+    let making_of = pipeline.functions.get(&name).and_then(|declared| declared.making());
+    if host == Host::Lambda && making_of.is_some_and(|making| matches!(making.origin, Origin::Webhook(_))) {
+        require_keys(&connections.env)?;
+    }
     let clock = Arc::new(SystemClock);
     let systems = Systems::open_for(&pipeline, &name, &connections, clock.clone())?;
     let places: Vec<_> = systems.describe().iter().map(|(what, place)| format!("{what}: {place}")).collect();

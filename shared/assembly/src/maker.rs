@@ -1,4 +1,5 @@
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -6,14 +7,20 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
-use millstream_core::{Clock, Error, Position, Producer, Result};
-use millstream_host::{Make, Stop};
-use millstream_ingest::{Events, Pace};
-use millstream_pipeline::{Function as Declared, Pipeline};
-use tokio::sync::Mutex;
+use millstream_core::{Clock, Env, Error, Position, Result};
+use millstream_host::Work;
+use millstream_ingest::KEYS_VARIABLE;
+use millstream_pipeline::{Function as Declared, Origin, Pipeline};
 
+use self::{generating::Generating, polling::Polling, receiving::Receiving};
 use crate::Systems;
+
+mod generating;
+mod polling;
+mod receiving;
+
+/// Where a webhook listens if nothing is set: only this machine reaches it there.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 
 /// What is called with the positions of records that were acknowledged.
 pub type Acknowledged = Arc<dyn Fn(&[Position]) + Send + Sync>;
@@ -25,6 +32,10 @@ pub struct Making {
     pub clock: Arc<dyn Clock>,
     /// Records a second, in place of the pipeline file's pace.
     pub rate_per_s: Option<f64>,
+    /// The address that is polled, in place of the pipeline file's.
+    pub url: Option<String>,
+    /// Is the file's stand-in polled, where it names one and `url` is not given?
+    pub stand_in: bool,
     /// Called with the positions of each send, once they are durable.
     pub acknowledged: Option<Acknowledged>,
     /// How long each event of a schedule makes records.
@@ -32,9 +43,10 @@ pub struct Making {
 }
 
 impl Making {
-    /// At the pace of the file.
+    /// As the file says.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, rate_per_s: None, acknowledged: None, period: Duration::from_secs(60) }
+        let period = Duration::from_secs(60);
+        Self { clock, rate_per_s: None, url: None, stand_in: false, acknowledged: None, period }
     }
 }
 
@@ -42,13 +54,8 @@ impl Making {
 pub struct Maker {
     /// Its name, as `pipeline.function`.
     pub id: String,
-    /// What it goes on with at the next call: sequences and walks.
-    events: Mutex<Events>,
-    pace: Pace,
-    topic: String,
-    producer: Arc<dyn Producer>,
-    making: Making,
-    sent: AtomicU64,
+    work: Work,
+    count: Arc<Count>,
 }
 
 impl Maker {
@@ -56,50 +63,118 @@ impl Maker {
     ///
     /// # Errors
     /// `Stop` when the function makes no records, or when its settings or those of the log can't be right.
-    pub(crate) fn new(systems: &Systems, pipeline: &Pipeline, name: &str, making: &Making) -> Result<Self> {
+    pub(crate) async fn new(systems: &Systems, pipeline: &Pipeline, name: &str, making: &Making) -> Result<Self> {
         let declared = &pipeline.functions[name];
         let making_of = declared.making().ok_or_else(|| Error::stop(format!("`{name}` makes no records")))?;
-        let topic = &pipeline.topics[&declared.into.name];
-        // The clock is a good enough seed: two starts make different records.
-        let events = Events::new(topic, making_of, making.clock.now_us().unsigned_abs())?;
-        let pace = making.rate_per_s.map_or_else(|| Pace::of(&making_of.generate), Pace::PerSecond);
-        Ok(Self {
+        let topic = (declared.into.name.as_str(), &pipeline.topics[&declared.into.name]);
+        let count = Arc::new(Count { sent: AtomicU64::new(0), acknowledged: making.acknowledged.clone() });
+        let sending = Sending {
             id: Declared::id(&pipeline.name, name),
-            events: Mutex::new(events),
-            pace,
-            topic: declared.into.name.clone(),
-            producer: systems.producer(topic)?,
-            making: making.clone(),
-            sent: AtomicU64::new(0),
-        })
+            topic: topic.0.to_owned(),
+            producer: systems.producer(topic.1)?,
+            clock: Arc::clone(&making.clock),
+            count: Arc::clone(&count),
+        };
+        let (id, clock, period) = (sending.id.clone(), Arc::clone(&making.clock), making.period);
+        let work = match &making_of.origin {
+            Origin::Generate(generate) => {
+                let maker = Generating::new(sending, topic.1, making_of, generate, making.rate_per_s)?;
+                Work::Make { maker: Arc::new(maker), period, clock }
+            }
+            Origin::Poll(poll) => {
+                let key = making_of.key.as_deref();
+                let maker = Polling::new(sending, pipeline, topic.1, (poll, key), systems.env(), making).await?;
+                Work::Make { maker: Arc::new(maker), period, clock }
+            }
+            Origin::Webhook(webhook) => {
+                let listen = read_listen(systems.env())?;
+                let key = making_of.key.as_deref();
+                let receiver = Receiving::new(sending, name, topic, (webhook, key), systems.env())?;
+                Work::Receive { receiver: Arc::new(receiver), listen, clock }
+            }
+        };
+        Ok(Self { id, work, count })
     }
 
     /// Records that were acknowledged since it was made.
     pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+        self.count.sent.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn making(&self) -> &Making {
-        &self.making
+    /// What a host runs.
+    pub(crate) fn work(&self) -> Work {
+        self.work.clone()
     }
 }
 
-#[async_trait]
-impl Make for Maker {
-    fn function(&self) -> &str {
-        &self.id
-    }
+/// What every way to make records needs to send them.
+struct Sending {
+    id: String,
+    topic: String,
+    producer: Arc<dyn millstream_core::Producer>,
+    clock: Arc<dyn Clock>,
+    count: Arc<Count>,
+}
 
-    async fn make(&self, stop: &Stop) -> Result<u64> {
-        let report = |positions: &[Position]| {
-            self.sent.fetch_add(positions.len() as u64, Ordering::Relaxed);
-            if let Some(acknowledged) = &self.making.acknowledged {
-                acknowledged(positions);
-            }
+/// Counts the records that were acknowledged.
+struct Count {
+    sent: AtomicU64,
+    acknowledged: Option<Acknowledged>,
+}
+
+impl Count {
+    fn add(&self, positions: &[Position]) {
+        self.sent.fetch_add(positions.len() as u64, Ordering::Relaxed);
+        if let Some(acknowledged) = &self.acknowledged {
+            acknowledged(positions);
+        }
+    }
+}
+
+/// Where a webhook listens (`MILLSTREAM_LISTEN`). Whoever can reach more than this machine needs API keys, or says that there are
+/// none.
+fn read_listen(env: &Env) -> Result<SocketAddr> {
+    let listen = match env.find_text("MILLSTREAM_LISTEN")? {
+        None => DEFAULT_LISTEN,
+        Some(text) => text.parse().map_err(|_| {
+            Error::stop("MILLSTREAM_LISTEN must be an address and a port, such as 0.0.0.0:8080; it is something else")
+        })?,
+    };
+    if !listen.ip().is_loopback() {
+        require_keys(env)?;
+    }
+    Ok(listen)
+}
+
+/// Is it said who may send records to a webhook?
+pub(crate) fn require_keys(env: &Env) -> Result<()> {
+    if env.is_set(KEYS_VARIABLE) {
+        return Ok(());
+    }
+    Err(Error::stop(format!(
+        "{KEYS_VARIABLE} is not set, and others could send records: set it to the API keys, or to `none` if something in front \
+         of it checks who they are"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_needs_no_word_about_keys() {
+        let read = |pairs: &[(&str, &str)]| {
+            let listen = read_listen(&Env::of(pairs.iter().copied()));
+            listen.map(|listen| listen.to_string()).map_err(|error| error.to_string())
         };
-        let (producer, clock) = (Arc::clone(&self.producer), Arc::clone(&self.making.clock));
-        let mut events = self.events.lock().await;
-        let stopping = || stop.is_requested();
-        millstream_ingest::generate(&mut events, self.pace, &self.topic, producer, clock, stopping, report).await
+        let keys = (KEYS_VARIABLE, "none");
+        assert_eq!(read(&[]).unwrap(), "127.0.0.1:8080");
+        assert_eq!(read(&[("MILLSTREAM_LISTEN", "[::1]:0")]).unwrap(), "[::1]:0");
+        assert!(read(&[("MILLSTREAM_LISTEN", "0.0.0.0:80")]).unwrap_err().contains(KEYS_VARIABLE));
+        assert_eq!(read(&[("MILLSTREAM_LISTEN", "0.0.0.0:80"), keys]).unwrap(), "0.0.0.0:80");
+        for wrong in ["8080", "localhost:80", "1.2.3.4"] {
+            let said = read(&[("MILLSTREAM_LISTEN", wrong), keys]).unwrap_err();
+            assert!(said.contains("MILLSTREAM_LISTEN must be"), "{said}");
+        }
     }
 }

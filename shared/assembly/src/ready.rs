@@ -24,11 +24,7 @@ impl Ready {
                 subscription: function.subscription.clone(),
                 process: function.runner.clone(),
             },
-            Self::Maker(maker) => Work::Make {
-                maker: maker.clone(),
-                period: maker.making().period,
-                clock: Arc::clone(&maker.making().clock),
-            },
+            Self::Maker(maker) => maker.work(),
         }
     }
 }
@@ -48,6 +44,6 @@ impl Systems {
             let topic = &maker.into.name;
             self.topics().create_topic(topic, pipeline.topics[topic].partitions, &[]).await?;
         }
-        Ok(Ready::Maker(Arc::new(Maker::new(self, pipeline, name, making)?)))
+        Ok(Ready::Maker(Arc::new(Maker::new(self, pipeline, name, making).await?)))
     }
 }

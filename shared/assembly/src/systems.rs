@@ -5,7 +5,8 @@ use arrow::{
     datatypes::{Schema, SchemaRef},
 };
 use millstream_core::{
-    Clock, DeadLetters, Error, Late, LogStore, OwnerRecord, Producer, Result, Sink, Source, Table, TableStore, Topics,
+    Clock, DeadLetters, Env, Error, Late, LogStore, OwnerRecord, Producer, Result, Sink, Source, Table, TableStore,
+    Topics,
 };
 use millstream_pipeline::{Function as Declared, Pipeline, Place, Reading, System, Topic};
 use millstream_runner::{Parts, Runner, Timeliness};
@@ -311,6 +312,11 @@ impl Systems {
         Arc::clone(&self.log)
     }
 
+    /// The settings of all systems and functions.
+    pub(crate) fn env(&self) -> &Env {
+        &self.connections.env
+    }
+
     /// May missing topics and tables be created?
     pub(crate) fn creates(&self) -> bool {
         self.connections.create
@@ -334,7 +340,7 @@ pub(crate) fn timeliness(reading: &Reading) -> Timeliness {
 
 #[cfg(test)]
 mod tests {
-    use millstream_core::{Env, NewRecord, SystemClock};
+    use millstream_core::{NewRecord, SystemClock};
 
     use super::*;
 

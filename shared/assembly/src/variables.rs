@@ -1,13 +1,14 @@
 //! The names of all environment variables, so that a mistyped one is named and not ignored.
 
 use millstream_core::Env;
+use millstream_pipeline::SECRET_PREFIX;
 
 const PREFIX: &str = "MILLSTREAM_";
-/// Variables of tests and of whoever runs them.
-const OTHERS: [&str; 3] = ["MILLSTREAM_TEST_", "MILLSTREAM_SERVICES_", "MILLSTREAM_FAULT"];
+/// Variables of tests and of whoever runs them, and those that a pipeline file names.
+const OTHERS: [&str; 4] = ["MILLSTREAM_TEST_", "MILLSTREAM_SERVICES_", "MILLSTREAM_FAULT", SECRET_PREFIX];
 
 /// All variables that millstream reads.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 17] = [
     "MILLSTREAM_CREATE",
     "MILLSTREAM_DATA_DIR",
     "MILLSTREAM_FUNCTION",
@@ -19,10 +20,12 @@ const KNOWN: [&str; 15] = [
     "MILLSTREAM_KAFKA_SECURITY",
     "MILLSTREAM_KAFKA_USER",
     "MILLSTREAM_LAKE_URL",
+    "MILLSTREAM_LISTEN",
     "MILLSTREAM_LOG",
     "MILLSTREAM_PERIOD_S",
     "MILLSTREAM_PIPELINE",
     "MILLSTREAM_POSTGRES_URL",
+    "MILLSTREAM_WEBHOOK_KEYS",
 ];
 
 /// What to tell of variables that look like ours and that nothing reads: most often they are mistyped. No value is told.

@@ -53,6 +53,11 @@ impl<'a> Scanner<'a> {
         None
     }
 
+    /// How many bytes it has moved past.
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
     /// Fails unless only white space is left.
     #[inline]
     pub(crate) fn end(&mut self) -> Result<()> {

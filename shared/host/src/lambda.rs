@@ -9,6 +9,9 @@
 //! acknowledged. Records are sent at least once: Lambda calls a failed invocation again, and a send whose outcome is unknown
 //! is made again.
 //!
+//! **A function that takes records over HTTP** is called by its function URL or by an HTTP API of API Gateway. Its answers are
+//! those of a service.
+//!
 //! ```no_run
 //! # use std::sync::Arc;
 //! use millstream_core::{Limits, Subscription};
@@ -25,6 +28,7 @@
 
 mod event;
 mod schedule;
+mod url;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,9 +36,10 @@ use futures::future::join_all;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use millstream_core::{Clock, Error, Result, Subscription, fault};
 
-use crate::{Make, Process};
+use crate::{Make, Process, Receive};
 pub use event::{BatchItemFailure, BatchResponse, ItemIdentifier, KafkaEvent, KafkaRecord, NamedBatch};
 use schedule::{ScheduledEvent, answer_schedule, time_to_make};
+use url::{UrlEvent, answer_request};
 
 /// Takes events of Kafka from Lambda and answers them until the process is ended. `subscription` holds every topic that the
 /// function reads, with its generation.
@@ -62,6 +67,22 @@ pub async fn run_on_schedule(maker: Arc<dyn Make>, period: Duration, clock: Arc<
         let time = time_to_make(period, event.context.deadline, clock.now_ms());
         let maker = maker.clone();
         async move { answer_schedule(maker.as_ref(), event.payload, time).await.map_err(refused) }
+    });
+    lambda_runtime::run(handler).await.map_err(unreachable)
+}
+
+/// Takes the requests of a function URL or of an HTTP API of API Gateway (payload format 2.0) from Lambda, until the process is
+/// ended.
+///
+/// # Errors
+/// `Stop` when Lambda's Runtime API can't be reached.
+pub async fn run_behind_url(receiver: Arc<dyn Receive>, clock: Arc<dyn Clock>) -> Result<()> {
+    let handler = service_fn(|event: LambdaEvent<UrlEvent>| {
+        let left_ms = event.context.deadline.saturating_sub(clock.now_ms().max(0).unsigned_abs());
+        let receiver = receiver.clone();
+        async move {
+            answer_request(receiver.as_ref(), event.payload, Duration::from_millis(left_ms)).await.map_err(refused)
+        }
     });
     lambda_runtime::run(handler).await.map_err(unreachable)
 }

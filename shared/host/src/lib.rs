@@ -1,7 +1,8 @@
 //! Hosts: what runs a function, and the process around it.
 //!
 //! The same binary finds out where it is ([`detect`]) and runs there ([`run`]): under AWS Lambda, or as a service. What it
-//! runs is a [`Work`]: a [`Process`] that brings batches of a log into a sink, or a [`Make`] that makes records.
+//! runs is a [`Work`]: a [`Process`] that brings batches of a log into a sink, a [`Make`] that makes records, or a [`Receive`]
+//! that takes HTTP requests.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -19,8 +20,11 @@
 //! [`shell`] is what the main of every binary does before and after: logs, panics, memory, the runtime.
 
 mod detect;
+pub mod http;
 pub mod lambda;
+mod made;
 mod process;
+mod receive;
 pub mod shell;
 mod signals;
 mod stop;
@@ -29,7 +33,9 @@ mod wait;
 mod work;
 
 pub use detect::{Host, detect};
+pub use made::Made;
 pub use process::{Make, Process};
+pub use receive::Receive;
 pub use signals::stop_on_signals;
 pub use stop::Stop;
 pub use wait::wait_for;

@@ -2,7 +2,7 @@ use async_trait::async_trait;
 use millstream_core::{Batch, Result, TopicPartition};
 use millstream_runner::Runner;
 
-use crate::Stop;
+use crate::{Made, Stop};
 
 /// What a host calls to bring records into a sink: the runner, and fakes in tests.
 ///
@@ -62,11 +62,10 @@ pub trait Make: Send + Sync {
     /// The function, as `pipeline.function`: for log lines.
     fn function(&self) -> &str;
 
-    /// Makes and sends records until `stop` is requested, then waits for those that are under way. Returns how many records
-    /// of this call were acknowledged. A host calls it once, or once for each event of a schedule, one call at a time. It
+    /// Makes and sends records until `stop` is requested, then waits for those that are under way. A host calls it once, or once for each event of a schedule, one call at a time. It
     /// retries transient errors itself.
     ///
     /// # Errors
     /// `Stop` when a person must act.
-    async fn make(&self, stop: &Stop) -> Result<u64>;
+    async fn make(&self, stop: &Stop) -> Result<Made>;
 }

@@ -1,8 +1,8 @@
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use millstream_core::{Clock, Result, Retries, Source, Subscription};
 
-use crate::{Host, Make, Process, Stop, lambda, stream};
+use crate::{Host, Make, Process, Receive, Stop, http, lambda, stream};
 
 /// A function, as a host runs it.
 #[derive(Clone)]
@@ -25,6 +25,15 @@ pub enum Work {
         /// Tells how near an event's deadline is.
         clock: Arc<dyn Clock>,
     },
+    /// It takes HTTP requests.
+    Receive {
+        /// What takes them.
+        receiver: Arc<dyn Receive>,
+        /// Where a service listens. On Lambda, a function URL or an HTTP API calls it.
+        listen: SocketAddr,
+        /// Tells how near a call's deadline is.
+        clock: Arc<dyn Clock>,
+    },
 }
 
 /// Runs a function where the process is: as a service, see [`serve`], or on Lambda until the process is ended. There `stop`
@@ -37,6 +46,7 @@ pub async fn run(host: Host, work: Work, stop: Stop, retries: Retries) -> Result
         (Host::Stream, work) => serve(work, stop, retries).await,
         (Host::Lambda, Work::Read { subscription, process, .. }) => lambda::run(process, subscription).await,
         (Host::Lambda, Work::Make { maker, period, clock }) => lambda::run_on_schedule(maker, period, clock).await,
+        (Host::Lambda, Work::Receive { receiver, clock, .. }) => lambda::run_behind_url(receiver, clock).await,
     }
 }
 
@@ -48,5 +58,6 @@ pub async fn serve(work: Work, stop: Stop, retries: Retries) -> Result<()> {
     match work {
         Work::Read { source, subscription, process } => stream::run(source, subscription, process, stop, retries).await,
         Work::Make { maker, .. } => maker.make(&stop).await.map(drop),
+        Work::Receive { receiver, listen, .. } => http::run(receiver, listen, stop).await,
     }
 }

@@ -27,9 +27,9 @@ impl Events {
     /// The events that a function makes for `topic`.
     ///
     /// # Errors
-    /// `Stop` when a `walk` would have more than a million walks because its key takes too many values.
+    /// `Stop` when the function has no `generate`, or when a `walk` would have more than a million walks because its key takes too many values.
     pub fn new(topic: &Topic, making: &Making, seed: u64) -> Result<Self> {
-        let generate = &making.generate;
+        let generate = making.generate().ok_or_else(|| Error::stop("the function makes no records up"))?;
         let generator = |name: &str| generate.fields.iter().find(|(field, _)| field == name).map(|(_, made)| made);
         let mut makers = Vec::new();
         for (at, field) in topic.schema.fields().iter().enumerate() {

@@ -5,17 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use arrow::datatypes::Field;
-use millstream_codec::{JsonDecoder, JsonOptions, Keys};
-use millstream_core::{BatchBuilder, Decode as _, Error, NewRecord, Result, TopicPartition};
+use millstream_core::{Error, NewRecord, Result};
 use millstream_pipeline::Topic;
+
+use crate::judge::{Fit, Judge, PORTION_BYTES, PORTION_VALUES};
 
 mod csv;
 mod jsonl;
-
-/// How many lines are checked at once, and how many bytes of them: this much is held in memory.
-const PORTION_LINES: usize = 1_000;
-const PORTION_BYTES: usize = 1 << 20;
 
 /// What of a line is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +55,7 @@ impl Checked {
                 Err(error @ Error::Poison(_)) => checked.add_bad(error),
                 Err(error) => return Err(error),
             }
-            if (checked.good + checked.bad).is_multiple_of(PORTION_LINES as u64) {
+            if (checked.good + checked.bad).is_multiple_of(PORTION_VALUES as u64) {
                 seen(checked.good + checked.bad);
                 if stopping() {
                     break;
@@ -156,45 +152,21 @@ type Numbered = (u64, NewRecord);
 struct Records {
     path: PathBuf,
     lines: Lines,
-    decoder: JsonDecoder,
-    /// The index of the key's field among the decoder's columns.
-    key: Option<(usize, Keys)>,
-    has_event_time: bool,
+    judge: Judge,
     ready: VecDeque<Result<Numbered>>,
     ended: bool,
 }
 
 impl Records {
     fn new(path: &Path, lines: Lines, topic: &Topic, key: Option<&str>, columns: Option<Vec<String>>) -> Result<Self> {
-        let field = |name: &str| -> Result<&Field> {
-            topic.schema.field_with_name(name).map_err(|_| {
-                let names: Vec<_> = topic.schema.fields().iter().map(|field| field.name().as_str()).collect();
-                Error::stop(format!("the key `{name}` is not a field of the topic; it has {}", names.join(", ")))
-            })
-        };
-        let keys = key.map(|name| Keys::new(field(name)?)).transpose()?;
-        let decoder = JsonDecoder::new(JsonOptions {
-            schema: topic.schema.clone(),
-            columns,
-            event_time: topic.event_time.clone(),
-            tombstones: Default::default(),
-        })?;
-        let at = key.and_then(|name| decoder.output_schema().index_of(name).ok());
-        Ok(Self {
-            path: path.to_owned(),
-            lines,
-            decoder,
-            key: at.zip(keys),
-            has_event_time: topic.event_time.is_some(),
-            ready: VecDeque::new(),
-            ended: false,
-        })
+        let judge = Judge::new(topic, key.as_slice(), columns, topic.event_time.clone())?;
+        Ok(Self { path: path.to_owned(), lines, judge, ready: VecDeque::new(), ended: false })
     }
 
     /// Reads the next portion of the file.
     fn read(&mut self) -> Result<()> {
         let (mut lines, mut bytes, mut failed) = (Vec::new(), 0, None);
-        while lines.len() < PORTION_LINES && bytes < PORTION_BYTES {
+        while lines.len() < PORTION_VALUES && bytes < PORTION_BYTES {
             match self.lines.next() {
                 Some(Ok((number, line))) => {
                     bytes += line.len();
@@ -217,32 +189,17 @@ impl Records {
     }
 
     fn decode(&self, lines: Vec<(u64, Vec<u8>)>) -> Result<Vec<Result<Numbered>>> {
-        // The decoder takes batches of a log; the position means nothing here.
-        let mut batch = BatchBuilder::new(TopicPartition::new("file", 1, 0));
-        for (at, (_, line)) in lines.iter().enumerate() {
-            batch.push(at as i64, 0, None, Some(line), []);
-        }
-        let decoded = self.decoder.decode(&batch.finish_read(0, lines.len() as i64))?;
-        let mut keys = match &self.key {
-            Some((at, keys)) => keys.texts(decoded.rows.column(*at))?.into_iter(),
-            None => Vec::new().into_iter(),
-        };
-        let mut bad = decoded.bad.iter().peekable();
-        let mut times = decoded.event_time.values().iter();
-        let record = |(at, (number, line)): (usize, (u64, Vec<u8>))| {
-            if let Some(bad) = bad.next_if(|bad| bad.index == at) {
-                return Err(bad_line(&self.path, number, &bad.reason));
+        let (numbers, values): (Vec<u64>, Vec<Vec<u8>>) = lines.into_iter().unzip();
+        let judged = self.judge.judge(&values)?;
+        let record = |((number, value), fit): ((u64, Vec<u8>), Result<Fit, String>)| match fit {
+            Ok(fit) => {
+                let key = fit.texts.into_iter().next().flatten();
+                let record = NewRecord { key, value: Some(value), timestamp_ms: fit.time_ms, ..NewRecord::default() };
+                Ok((number, record))
             }
-            let time_us = times.next().filter(|_| self.has_event_time);
-            let record = NewRecord {
-                key: keys.next().flatten(),
-                value: Some(line),
-                timestamp_ms: time_us.map(|us| us.div_euclid(1_000)),
-                ..NewRecord::default()
-            };
-            Ok((number, record))
+            Err(reason) => Err(bad_line(&self.path, number, reason)),
         };
-        Ok(lines.into_iter().enumerate().map(record).collect())
+        Ok(numbers.into_iter().zip(values).zip(judged).map(record).collect())
     }
 }
 

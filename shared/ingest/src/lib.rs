@@ -1,4 +1,4 @@
-//! Records for a topic: made by a pipeline's `generate:`, or read from a file.
+//! Records for a topic: made by a pipeline's `generate:`, asked from an HTTP API, taken over HTTP, or read from a file.
 //!
 //! ```
 //! use std::sync::{Arc, atomic::{AtomicUsize, Ordering::Relaxed}};
@@ -33,7 +33,7 @@
 //! let (topic, make) = (&pipeline.topics["transaction"], pipeline.functions["make"].making().unwrap());
 //!
 //! let mut events = Events::new(topic, make, 42)?;
-//! let pace = Pace::of(&make.generate);
+//! let pace = Pace::of(make.generate().unwrap());
 //! let log = Arc::new(MemoryLog::with_topic("transaction", 3));
 //! let acknowledged = AtomicUsize::new(0);
 //! let sent = |positions: &[_]| drop(acknowledged.fetch_add(positions.len(), Relaxed));
@@ -46,22 +46,29 @@
 //! ```
 //!
 //! [`Events`] makes records, [`generate`] sends them at a [`Pace`]; [`from_file`] reads records, [`produce`] sends them
-//! at a [`Tempo`]. Both send **at least once**: a send whose outcome is unknown is made again, so the log may hold a record
+//! at a [`Tempo`]. [`poll`] sends the answers of an API, [`Webhook`] what comes in requests. All send **at least once**: a send whose outcome is unknown is made again, so the log may hold a record
 //! twice, at two positions, of which only the second is reported. Functions that read the log process each position exactly
 //! once, so this is the only place where a duplicate can come from.
 
 mod events;
 mod file;
 mod generate;
+mod judge;
 mod maker;
 mod pace;
+mod poll;
 mod produce;
 mod sender;
+mod stand_in;
 #[cfg(test)]
 mod testing;
+mod webhook;
 
 pub use events::Events;
 pub use file::{Checked, Look, from_file, line_of};
 pub use generate::generate;
 pub use pace::Pace;
+pub use poll::{Answer, Failed, Fetch, HttpFetch, Polled, Poller, poll};
 pub use produce::{Outcome, Tempo, produce};
+pub use stand_in::StandIn;
+pub use webhook::{ID_HEADER, KEYS_VARIABLE, Webhook};

@@ -7,7 +7,7 @@ const RETRIES: Retries =
     Retries { first_pause: Duration::from_millis(100), max_pause: Duration::from_secs(5), max_attempts: u32::MAX };
 
 /// How often a pause looks whether it is time to stop.
-const STOPPING_POLL: Duration = Duration::from_millis(100);
+pub(crate) const STOPPING_POLL: Duration = Duration::from_millis(100);
 
 /// Sends records to one topic until they are acknowledged.
 pub(crate) struct Sender<'a, F> {

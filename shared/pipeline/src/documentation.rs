@@ -104,7 +104,12 @@ fn with_kinds(field: &Field) -> String {
 /// Which kinds need a field of a function, if only some do.
 fn needed_by(field: &Field) -> Option<String> {
     let needing = || KINDS.iter().filter(|kind| kind.requires(field.name));
-    needing().next().map(|_| format!("(required for {})", list(needing())))
+    let needing_one = || KINDS.iter().filter(|kind| kind.requires_one_of().contains(&field.name));
+    let one_of = needing_one().next().map(|kind| {
+        let names: Vec<String> = kind.requires_one_of().iter().map(|name| format!("`{name}`")).collect();
+        format!("({} is required for {})", join_or(&names), list(needing_one()))
+    });
+    needing().next().map(|_| format!("(required for {})", list(needing()))).or(one_of)
 }
 
 fn list<'a>(kinds: impl Iterator<Item = &'a Kind>) -> String {

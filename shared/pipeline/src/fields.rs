@@ -99,6 +99,11 @@ impl<'a> Fields<'a> {
         integer(self.get(name)?, &self.label(name), &self.range(name), report)
     }
 
+    /// `true` or `false`; `false` when it is absent (or wrong, and reported).
+    pub fn boolean(&self, name: &str, report: &mut Report) -> bool {
+        self.choice(name, &[("true", true), ("false", false)], report)
+    }
+
     /// The range of a field that is a number, a length of time or a size.
     fn range(&self, name: &str) -> RangeInclusive<i64> {
         match self.mapping.find(name).map(|field| &field.shape) {

@@ -1,10 +1,11 @@
 use millstream_core::{Late, Limits, OnGap, Start};
 
 use crate::{
-    Generate, Place, Uses,
+    Generate, Place, Poll, Uses, Webhook,
     fields::{readable_bytes, readable_ms},
-    generate, kinds, place,
+    generate, kinds, place, poll,
     shape::{Field, Form, Mapping, Presence, Shape, words},
+    webhook,
 };
 
 mod read;
@@ -34,10 +35,21 @@ pub enum Work {
 /// A function that makes records.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Making {
-    /// How the records are made.
-    pub generate: Generate,
+    /// Where the records come from.
+    pub origin: Origin,
     /// The field whose value is the record's key; without it, records have no key.
     pub key: Option<String>,
+}
+
+/// Where the records of a function come from that reads no topic.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Origin {
+    /// It makes them up.
+    Generate(Generate),
+    /// It asks an HTTP API.
+    Poll(Poll),
+    /// It takes requests over HTTP.
+    Webhook(Webhook),
 }
 
 /// A function that reads topics.
@@ -111,6 +123,24 @@ impl Function {
         match &self.work {
             Work::Make(_) => None,
             Work::Read(reading) => Some(reading),
+        }
+    }
+}
+
+impl Making {
+    /// How records are made up, if they are.
+    pub fn generate(&self) -> Option<&Generate> {
+        match &self.origin {
+            Origin::Generate(generate) => Some(generate),
+            Origin::Poll(_) | Origin::Webhook(_) => None,
+        }
+    }
+
+    /// Which API is polled, if one is.
+    pub fn poll(&self) -> Option<&Poll> {
+        match &self.origin {
+            Origin::Poll(poll) => Some(poll),
+            Origin::Generate(_) | Origin::Webhook(_) => None,
         }
     }
 }
@@ -215,7 +245,19 @@ pub(crate) static FUNCTION: Mapping = Mapping {
             name: "generate",
             shape: Shape::Mapping(&generate::GENERATE),
             presence: Presence::Optional,
-            doc: "How records are made.",
+            doc: "How records are made up.",
+        },
+        Field {
+            name: "poll",
+            shape: Shape::Mapping(&poll::POLL),
+            presence: Presence::Optional,
+            doc: "Instead of `generate`: an HTTP API whose answers become records.",
+        },
+        Field {
+            name: "webhook",
+            shape: Shape::Mapping(&webhook::WEBHOOK),
+            presence: Presence::Optional,
+            doc: "Instead of `generate`: an HTTP server that takes records.",
         },
         Field {
             name: "key",

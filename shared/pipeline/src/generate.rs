@@ -67,7 +67,7 @@ const MAX_VALUES: usize = 10_000;
 
 pub(crate) static GENERATE: Mapping = Mapping {
     name: "Generate",
-    doc: "How records are made.",
+    doc: "How records are made up.",
     fields: &[
         Field {
             name: "rate_per_s",

@@ -63,7 +63,7 @@ pub(crate) static KINDS: [Kind; 4] = [
     Kind {
         uses: Uses::Ingest,
         name: "ingest",
-        doc: "Makes records and writes them to a topic.",
+        doc: "Brings records into a topic: from an HTTP API, over HTTP, or made up.",
         writes: Writes::Records,
         reads: None,
     },
@@ -145,8 +145,8 @@ pub(crate) fn names() -> String {
     join_or(&KINDS.each_ref().map(|kind| kind.name))
 }
 
-/// The fields of a function that only some kinds have.
-const MAKING: [&str; 1] = ["generate"];
+/// The fields of a function that only some kinds have. Of the first ones, a function has exactly one.
+pub(crate) const MAKING: [&str; 3] = ["generate", "poll", "webhook"];
 const WRITING_RECORDS: [&str; 3] = ["key", "timestamp", "partition"];
 const MAKING_RECORDS_OF_OTHERS: [&str; 2] = ["timestamp", "partition"];
 const READING: [&str; 5] = ["from", "sql", "start", "on_gap", "batch"];
@@ -174,10 +174,15 @@ impl Kind {
         }
     }
 
+    /// The fields of which a function of this kind must have exactly one.
+    pub fn requires_one_of(&self) -> &'static [&'static str] {
+        if self.reads.is_none() { &MAKING } else { &[] }
+    }
+
     /// Must a function of this kind have the field?
     pub fn requires(&self, field: &str) -> bool {
         match &self.reads {
-            None => field == "generate",
+            None => false,
             Some(reads) => field == "from" || field == "sql" && matches!(reads.sql, Sql::Required(_)),
         }
     }

@@ -179,7 +179,7 @@ fn read_pipeline(node: &Node, text: &str, file: &Path, report: &mut Report) -> O
     let mut sinks = BTreeMap::new();
     let entries = required_section(&fields, "functions", report);
     for entry in &entries {
-        if let Some((function, mark)) = function::read_function(entry, &topics, text, report) {
+        if let Some((function, mark)) = function::read_function(entry, &topics, text, folder, report) {
             check_one_writer(&entry.key, &function, mark, &mut sinks, report);
             functions.insert(entry.key.clone(), function);
         }

@@ -69,6 +69,7 @@ fn of_field(field: &Field) -> Json {
     if let Presence::Default(default) = field.presence {
         schema["default"] = match field.shape {
             Shape::Integer(_) | Shape::Exact => default.parse::<i64>().map_or(default.into(), Json::from),
+            Shape::Boolean => (default == "true").into(),
             _ => default.into(),
         };
     }
@@ -139,8 +140,10 @@ fn of_kind(kind: &Kind) -> Json {
     let refused = names().filter(|name| kind.refusal(name).is_some());
     let refused: Map<String, Json> = refused.map(|name| (name.to_owned(), false.into())).collect();
     let required: Vec<&str> = names().filter(|name| kind.requires(name)).collect();
-    json!({
-        "if": { "properties": { "uses": { "const": kind.name } } },
-        "then": { "required": required, "properties": refused },
-    })
+    let mut then = json!({ "required": required, "properties": refused });
+    let one_of = kind.requires_one_of();
+    if !one_of.is_empty() {
+        then["oneOf"] = one_of.iter().map(|name| json!({ "required": [name] })).collect();
+    }
+    json!({ "if": { "properties": { "uses": { "const": kind.name } } }, "then": then })
 }

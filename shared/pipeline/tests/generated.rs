@@ -36,7 +36,9 @@ fn the_schema_says_what_each_kind_of_function_needs() {
     let schema = Pipeline::json_schema();
     let kinds = schema["definitions"]["Function"]["allOf"].as_array().unwrap();
     let of = |name: &str| kinds.iter().find(|kind| kind["if"]["properties"]["uses"]["const"] == name).unwrap();
-    assert_eq!(of("ingest")["then"]["required"], serde_json::json!(["generate"]));
+    let one_of =
+        serde_json::json!([{ "required": ["generate"] }, { "required": ["poll"] }, { "required": ["webhook"] }]);
+    assert_eq!(of("ingest")["then"]["oneOf"], one_of);
     assert_eq!(of("aggregate")["then"]["required"], serde_json::json!(["from", "sql"]));
     assert_eq!(of("archive")["then"]["properties"]["late"], false);
     assert!(!schema.to_string().contains("null\""), "no field may be empty");

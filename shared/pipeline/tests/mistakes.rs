@@ -56,7 +56,7 @@ fn the_message_starts_with_a_place_that_can_be_clicked() {
     assert_eq!(
         found[0].to_string(),
         "bank/pipeline.yaml:17:5: unknown field `form` in function `flow`; allowed: uses, from, sql, into, start, \
-         on_gap, late, lateness, ahead, batch, generate, key, timestamp, partition (did you mean `from`?)"
+         on_gap, late, lateness, ahead, batch, generate, poll, webhook, key, timestamp, partition (did you mean `from`?)"
     );
 }
 

@@ -22,7 +22,7 @@ fn bank() {
     assert_eq!(topic.schema.field(2).data_type(), &DataType::Decimal128(18, 2));
 
     let making = bank.functions["generate"].making().unwrap();
-    let generate = &making.generate;
+    let generate = making.generate().unwrap();
     assert_eq!((generate.rate_per_s, generate.every_ms, &generate.for_each), (100.0, None, &None));
     assert_eq!(generate.fields[2], ("amount".into(), Generator::Decimal { min: 1, max: 1_000_000, scale: 2 }));
     assert_eq!(generate.fields[3], ("at".into(), Generator::Now));
@@ -54,7 +54,7 @@ fn stocks() {
     let stocks = load("stocks");
     let at = stocks.topics["price"].schema.field_with_name("at").unwrap();
     assert_eq!(at.metadata().get(EPOCH_METADATA).map(String::as_str), Some("ms"));
-    let generate = &stocks.functions["quotes"].making().unwrap().generate;
+    let generate = stocks.functions["quotes"].making().unwrap().generate().unwrap();
     assert_eq!((generate.every_ms, generate.for_each.as_deref()), (Some(10_000), Some("symbol")));
     assert!((generate.rate_per_s - 0.6).abs() < 1e-9, "six symbols every ten seconds");
     let walk = Generator::Walk { start: 1_000_000, step: 7_500, min: 10_000, scale: 4 };

@@ -13,6 +13,7 @@ mod differential;
 mod faults;
 mod hops;
 mod hosts;
+mod iss;
 mod kills;
 mod log;
 mod outage;

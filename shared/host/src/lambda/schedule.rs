@@ -8,7 +8,7 @@ use millstream_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 use tokio::{pin, select, time::sleep};
 
-use crate::{Make, Stop};
+use crate::{Made, Make, Stop};
 
 /// What is left of an invocation for the records that are under way when it stops to make new ones.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -23,7 +23,7 @@ pub struct ScheduledEvent {
 
 /// The answer to an event of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Made {
+pub struct Acknowledged {
     /// Records of this invocation that the topic has acknowledged.
     pub acknowledged: u64,
 }
@@ -38,8 +38,9 @@ pub fn time_to_make(period: Duration, deadline_ms: u64, now_ms: i64) -> Duration
 /// Makes records for `time`, and waits for those that are under way.
 ///
 /// # Errors
-/// `Stop` when the event is not of a schedule; `Retry` when no record was acknowledged; what [`Make::make`] returns.
-pub async fn answer_schedule(maker: &dyn Make, event: ScheduledEvent, time: Duration) -> Result<Made> {
+/// `Stop` when the event is not of a schedule; `Retry` when no record was acknowledged though there should have been some; what
+/// [`Make::make`] returns.
+pub async fn answer_schedule(maker: &dyn Make, event: ScheduledEvent, time: Duration) -> Result<Acknowledged> {
     if event.detail_type != "Scheduled Event" {
         return Err(Error::stop(format!(
             "{} makes records and takes events of a schedule (detail-type \"Scheduled Event\"), not {:?}: correct what calls \
@@ -51,25 +52,22 @@ pub async fn answer_schedule(maker: &dyn Make, event: ScheduledEvent, time: Dura
     let stop = Stop::default();
     let making = maker.make(&stop);
     pin!(making);
-    let acknowledged = select! {
+    let Made { acknowledged, .. } = select! {
         made = &mut making => made?,
         () = sleep(time) => {
             stop.request();
             match making.await? {
                 // Lambda must count this as a failure: the alarms and the on-failure destination depend on it.
-                0 => {
-                    return Err(Error::retry(format!(
-                        "{}: no record was acknowledged in {} s: the topic can't be reached, or the period is too short for the rate",
-                        maker.function(),
-                        time.as_secs()
-                    )));
+                Made { acknowledged: 0, none_because: Some(why) } => {
+                    let (function, seconds) = (maker.function(), time.as_secs());
+                    return Err(Error::retry(format!("{function}: no record was acknowledged in {seconds} s: {why}")));
                 }
-                acknowledged => acknowledged,
+                made => made,
             }
         }
     };
     tracing::info!(function = maker.function(), acknowledged, "made records");
-    Ok(Made { acknowledged })
+    Ok(Acknowledged { acknowledged })
 }
 
 #[cfg(test)]
@@ -101,13 +99,13 @@ mod tests {
             "bank.make"
         }
 
-        async fn make(&self, stop: &Stop) -> Result<u64> {
+        async fn make(&self, stop: &Stop) -> Result<Made> {
             let mut made = 0;
             while stop.sleep(S(1)).await {
                 made += 1;
             }
             sleep(S(2)).await;
-            Ok(made + 1)
+            Ok(Made { acknowledged: made + 1, none_because: None })
         }
     }
 
@@ -115,7 +113,31 @@ mod tests {
     async fn it_makes_records_for_its_time_and_waits_for_the_last() {
         let (event, began) = (ScheduledEvent { detail_type: "Scheduled Event".into() }, Instant::now());
         let made = answer_schedule(&Ticking, event, Duration::from_millis(10_500)).await.unwrap();
-        assert_eq!((made, began.elapsed().as_millis() / 100), (Made { acknowledged: 11 }, 125));
+        assert_eq!((made, began.elapsed().as_millis() / 100), (Acknowledged { acknowledged: 11 }, 125));
+    }
+
+    /// Makes nothing, for this reason.
+    struct Idle(Option<&'static str>);
+
+    #[async_trait]
+    impl Make for Idle {
+        fn function(&self) -> &str {
+            "bank.make"
+        }
+
+        async fn make(&self, stop: &Stop) -> Result<Made> {
+            stop.wait().await;
+            Ok(Made { acknowledged: 0, none_because: self.0.map(str::to_owned) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_records_are_a_failure_unless_there_was_nothing_new() {
+        let event = || ScheduledEvent { detail_type: "Scheduled Event".into() };
+        let error = answer_schedule(&Idle(Some("the API is down")), event(), S(60)).await.unwrap_err();
+        assert!(error.is_retry() && error.to_string().contains("in 60 s: the API is down"), "{error}");
+        let made = answer_schedule(&Idle(None), event(), S(60)).await.unwrap();
+        assert_eq!(made, Acknowledged { acknowledged: 0 });
     }
 
     #[tokio::test]

@@ -1,28 +1,29 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use arrow::datatypes::DataType;
 use millstream_core::{Late, Limits, type_name};
 
-use super::{AHEAD_MS, BATCH, FUNCTION, Function, LATES, Making, ON_GAPS, Reading, STARTS, Statement, Work};
+use super::{AHEAD_MS, BATCH, FUNCTION, Function, LATES, Making, ON_GAPS, Origin, Reading, STARTS, Statement, Work};
 use crate::{
     Place, System, Topic,
     diagnostic::{Mark, Report, list_allowed},
     fields::{self, Fields},
     generate,
-    kinds::{self, Reads, Sql},
+    kinds::{self, MAKING, Reads, Sql},
     names::{NAME_RULE, is_name},
     node::Entry,
-    place,
+    place, poll, webhook,
 };
 
 /// The topics of the file by name; none for one that is declared but wrong.
 pub(crate) type Topics = BTreeMap<String, Option<Topic>>;
 
-/// Reads one entry of `functions:`. The mark is that of `into`.
+/// Reads one entry of `functions:`. The mark is that of `into`; `folder` is that of the pipeline file.
 pub(crate) fn read_function(
     entry: &Entry,
     topics: &Topics,
     file_text: &str,
+    folder: &Path,
     report: &mut Report,
 ) -> Option<(Function, Mark)> {
     let name = &entry.key;
@@ -42,7 +43,7 @@ pub(crate) fn read_function(
     let topic = into.as_ref().filter(|into| into.system == System::Topic);
     let topic = topic.and_then(|into| topics.get(&into.name)?.as_ref());
     let work = match kind.map(|kind| kind.reads.as_ref()) {
-        Some(None) => read_making(&fields, topic, report).map(Work::Make),
+        Some(None) => read_making(&fields, topic, folder, report).map(Work::Make),
         Some(Some(reads)) => read_reading(reads, &fields, topics, file_text, report)
             .map(|reading| Work::Read(address(reading, &fields, topic, report))),
         None => {
@@ -54,12 +55,21 @@ pub(crate) fn read_function(
     Some((Function { uses: kind?.uses, into: into?, work: work? }, into_node?.mark))
 }
 
-fn read_making(fields: &Fields<'_>, topic: Option<&Topic>, report: &mut Report) -> Option<Making> {
-    let generate = fields
-        .require("generate", "how its records are made", report)
-        .and_then(|node| generate::read_generate(node, fields, topic, report));
+fn read_making(fields: &Fields<'_>, topic: Option<&Topic>, folder: &Path, report: &mut Report) -> Option<Making> {
+    let given: Vec<&str> = MAKING.into_iter().filter(|name| fields.get(name).is_some()).collect();
+    if let [first, others @ ..] = given.as_slice() {
+        fields.refuse(others, &format!("its records come from `{first}`; keep one of them"), report);
+    }
+    let origin = match (fields.get("poll"), fields.get("webhook"), fields.get("generate")) {
+        (Some(node), ..) => poll::read_poll(node, fields, folder, report).map(Origin::Poll),
+        (_, Some(node), _) => webhook::read_webhook(node, fields, topic, report).map(Origin::Webhook),
+        _ => fields
+            .require("generate", "how its records are made up; or `poll` or `webhook`", report)
+            .and_then(|node| generate::read_generate(node, fields, topic, report))
+            .map(Origin::Generate),
+    };
     let key = read_key(fields, topic, report);
-    Some(Making { generate: generate?, key })
+    Some(Making { origin: origin?, key })
 }
 
 /// What the records that a function writes are called by, and where they go.
