@@ -41,8 +41,8 @@ async fn address(ingest: &Ingest) -> SocketAddr {
     let listening = async {
         loop {
             let lines = ingest.stderr();
-            let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let found = lines.filter(|line| line["fields"]["message"] == "listening").last();
+            let mut lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let found = lines.rfind(|line| line["fields"]["message"] == "listening");
             match found.and_then(|line| line["fields"]["address"].as_str()?.parse().ok()) {
                 Some(address) => break address,
                 None => tokio::time::sleep(Duration::from_millis(20)).await,
