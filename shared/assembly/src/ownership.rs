@@ -147,8 +147,7 @@ impl<'a> Ownership<'a> {
                 misfits.join("\n  - ")
             )));
         }
-        sink.adapt().await?;
-        let adopted = sink.claim(&self.owner, &Claim::Adopt(record)).await?;
+        let adopted = sink.adopt(&self.owner, record.as_ref()).await?;
         adopted.ok_or_else(|| {
             Error::stop(format!("somebody else has changed the owner of table {} meanwhile: look again", self.table))
         })

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use arrow::{array::RecordBatch, datatypes::DataType};
-use millstream_core::{Column, Combine, Fence, Merge, Role, Sink, Table, TopicPartition};
+use millstream_core::{Column, Combine, Fence, Merge, Result, Role, Sink, Table, TopicPartition};
 use millstream_postgres::{Pool, PostgresSink, pool};
 use millstream_testkit::{TestCombine, database_url};
 use tokio_postgres::NoTls;
@@ -121,6 +121,11 @@ pub async fn connect(url: &str) -> tokio_postgres::Client {
 
 async fn execute(url: &str, sql: &str) {
     connect(url).await.batch_execute(sql).await.unwrap();
+}
+
+/// Lets the table go on under another plan.
+pub async fn adopt(sink: &PostgresSink) -> Result<()> {
+    millstream_testkit::adopt(sink, "test.function").await
 }
 
 pub fn partition(number: i32) -> TopicPartition {
