@@ -108,7 +108,7 @@ pub enum Command {
         #[arg(value_name = "PIPELINE")]
         path: Option<PathBuf>,
     },
-    /// List topics: partitions, records, and the offset that each function has committed
+    /// List topics: partitions, records, and how far each function has come
     Topics {
         /// List all topics of the log, not only the pipeline's
         #[arg(long)]

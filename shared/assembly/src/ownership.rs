@@ -4,6 +4,7 @@ mod changes;
 mod judge;
 mod misfit;
 mod ways;
+mod windows;
 
 use std::sync::Arc;
 

@@ -5,7 +5,8 @@ use arrow::{
     datatypes::{Schema, SchemaRef},
 };
 use millstream_core::{
-    Clock, DeadLetters, Error, Late, LogStore, OwnerRecord, Producer, Result, Sink, Source, Table, TableStore, Topics,
+    Clock, DeadLetters, Error, Fence, Late, LogStore, OwnerRecord, Producer, Result, Sink, Source, Table, TableStore,
+    TopicPartition, Topics,
 };
 use millstream_pipeline::{Function as Declared, Pipeline, Place, Reading, System, Topic};
 use millstream_runner::{Parts, Runner, Timeliness};
@@ -240,6 +241,15 @@ impl Systems {
         let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
         let sink = self.sink_of(pipeline, name, &plan)?;
         Ownership::of(pipeline, name, &plan).standing(sink.as_ref()).await
+    }
+
+    /// The fences that the function has in the store of its table.
+    ///
+    /// # Errors
+    /// `Stop` when the pipeline file is wrong; those of the store.
+    pub async fn fences(&self, pipeline: &Pipeline, name: &str) -> Result<Vec<(TopicPartition, Fence)>> {
+        let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
+        Ok(self.sink_of(pipeline, name, &plan)?.holding().await?.fences)
     }
 
     /// Lets the function's table go on under the pipeline file as it is now, instead of what `record` says that filled it

@@ -97,24 +97,24 @@ async fn a_narrower_type_is_refused_where_the_database_has_one_for_both() {
         unreachable!("services were asked for")
     };
     let topic = unique("narrowed");
-    let text = |of_n: &str| {
+    let text = |n: &str| {
         format!(
             r#"
 name: {topic}
 topics:
-  {topic}: {{ partitions: 1, schema: {{ n: {of_n} }} }}
+  {topic}: {{ partitions: 1, schema: {{ n: bigint }} }}
 functions:
-  keyed: {{ uses: aggregate, from: {topic}, sql: "SELECT n AS k, count(*) AS c FROM {topic} GROUP BY 1", into: postgres.keyed }}
-  kept: {{ uses: aggregate, from: {topic}, sql: "SELECT n AS v FROM {topic}", into: postgres.kept }}
+  keyed: {{ uses: aggregate, from: {topic}, sql: "SELECT {n} AS k, count(*) AS c FROM {topic} GROUP BY 1", into: postgres.keyed }}
+  kept: {{ uses: aggregate, from: {topic}, sql: "SELECT {n} AS v FROM {topic}", into: postgres.kept }}
 "#
         )
     };
     let folder = tempfile::tempdir().unwrap();
-    let pipeline = |of_n: &str| Pipeline::parse(&text(of_n), &folder.path().join("pipeline.yaml")).unwrap();
+    let pipeline = |n: &str| Pipeline::parse(&text(n), &folder.path().join("pipeline.yaml")).unwrap();
     let settings = [("MILLSTREAM_KAFKA_BROKERS", kafka), ("MILLSTREAM_POSTGRES_URL", direct)];
     let mut connections = Connections::read(&Env::of(settings)).unwrap();
     connections.data_dir = folder.path().to_owned();
-    let (before, after) = (pipeline("bigint"), pipeline("integer unsigned"));
+    let (before, after) = (pipeline("n"), pipeline("CAST(n AS INT UNSIGNED)"));
     let systems = Systems::open(&before, &connections, Arc::new(SystemClock)).unwrap();
     systems.create_topics(&before).await.unwrap();
     for name in ["keyed", "kept"] {
