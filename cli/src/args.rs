@@ -116,7 +116,7 @@ pub enum Command {
         #[arg(value_name = "PIPELINE")]
         path: Option<PathBuf>,
     },
-    /// List topics: partitions, records, and the offset that each function has committed; or show a topic's records
+    /// List topics: partitions, records, and how far each function has come; or show a topic's records
     Topics {
         /// What to do with one of them
         #[command(subcommand)]

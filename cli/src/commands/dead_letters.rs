@@ -3,7 +3,7 @@ mod redrive;
 use std::collections::BTreeMap;
 
 use arrow::temporal_conversions::timestamp_ms_to_datetime;
-use millstream_assembly::{LetterStanding, LetterState, Systems};
+use millstream_assembly::{LetterStanding, LetterState, Systems, beside};
 use millstream_core::{DeadLetter, Position};
 use millstream_pipeline::{Function, Pipeline};
 use serde_json::{Value, json};
@@ -26,7 +26,13 @@ pub(super) async fn dead_letters(context: &Context, command: DeadLettersCommand)
             let store = systems.dead_letters(&pipeline);
             let ids = ids(&pipeline, function.as_deref())?;
             let letters = match &function {
-                Some(_) => store.list(ids.first().map(String::as_str), limit).await?,
+                Some(_) => {
+                    let mut letters = Vec::new();
+                    for id in &ids {
+                        letters.extend(store.list(Some(id), limit).await?);
+                    }
+                    letters
+                }
                 None => letters::newest(store.as_ref(), |id| ids.iter().any(|ours| ours == id), limit).await?,
             };
             let standings = standings(&pipeline, &systems, &letters).await;
@@ -37,8 +43,7 @@ pub(super) async fn dead_letters(context: &Context, command: DeadLettersCommand)
                 Failure::Usage(format!("`{position}` is not a position: write topic/generation/partition/offset"))
             })?;
             let ids = ids(&pipeline, function.as_deref())?;
-            let one = ids.first().filter(|_| function.is_some());
-            let mut letters = systems.dead_letters(&pipeline).find(one.map(String::as_str), &position).await?;
+            let mut letters = systems.dead_letters(&pipeline).find(None, &position).await?;
             letters.retain(|letter| ids.contains(&letter.function));
             if letters.is_empty() {
                 return Err(Failure::Usage(format!("there is no dead letter for the record at {position}")));
@@ -49,13 +54,19 @@ pub(super) async fn dead_letters(context: &Context, command: DeadLettersCommand)
     }
 }
 
-/// The named function, or all functions of the pipeline, as `pipeline.function`.
+/// The named function, or all functions of the pipeline, as `pipeline.function`, each with its rebuild: what one that was stopped
+/// has found is under its own name until it ends.
 fn ids(pipeline: &Pipeline, function: Option<&str>) -> Result<Vec<String>, Failure> {
     let names = match function {
         Some(name) => vec![named(pipeline, name)?.0],
         None => pipeline.functions.keys().collect(),
     };
-    Ok(names.into_iter().map(|name| Function::id(&pipeline.name, name)).collect())
+    let both = |name: &String| {
+        let id = Function::id(&pipeline.name, name);
+        let (rebuild, _) = beside(&id, &pipeline.functions[name].into.name);
+        [id, rebuild]
+    };
+    Ok(names.into_iter().flat_map(both).collect())
 }
 
 /// What has become of the letters of each function that is among them, as far as its sink says it.
@@ -110,7 +121,7 @@ fn list(
         grid.row([position, function, time(letter.timestamp_ms), state, printable_lines(reason)]);
     }
     grid.lines("", false).iter().try_for_each(|line| context.say(line))?;
-    if letters.len() == limit {
+    if letters.len() >= limit {
         eprintln!("the newest {}; `--limit` shows more", counted(limit as u64, "letter"));
     }
     Ok(())

@@ -166,9 +166,9 @@ impl Plan {
                     self.embedded.tables.push(table);
                 }
                 // What a rebuild that was ended has left.
-                let (function, tables) = beside(&id, &into.name);
-                self.embedded.functions.push(function);
-                self.embedded.tables.extend(tables);
+                let (function, table) = beside(&id, &into.name);
+                self.embedded.functions.push(function.clone());
+                self.embedded.rebuilds.push((function, table));
             }
         }
         // The log holds dead letters and offsets, the store of the table the fences.
@@ -184,11 +184,13 @@ impl Plan {
     }
 
     fn removed(&self) -> Vec<String> {
-        let Removal { functions, tables, topics } = &self.embedded;
+        let Removal { functions, tables, rebuilds, topics } = &self.embedded;
+        let rebuilds: Vec<String> = rebuilds.iter().map(|(_, table)| table.clone()).collect();
         let named = |what: &str, names: &[String]| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
         let folders: Vec<String> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
         let removed = [
             named("tables", tables),
+            named("what rebuilds have left in tables", &rebuilds),
             named("folders", &folders),
             named("fences, dead letters and group offsets of", functions),
             named("topics with their records", topics),

@@ -3,7 +3,7 @@ mod peek;
 use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_assembly::{Systems, dead_letter_topic};
-use millstream_core::{Result, TopicPartition, Watermarks};
+use millstream_core::{Fence, Result, TopicPartition, Watermarks};
 use millstream_pipeline::{Function, Pipeline};
 use serde_json::{Value, json};
 
@@ -22,6 +22,8 @@ struct Group {
     name: String,
     /// By partition.
     committed: Vec<Option<i64>>,
+    /// The fences of the function, by partition: how far it has really come. None if its store doesn't tell them now.
+    fences: Option<Vec<Option<i64>>>,
 }
 
 /// `millstream topics …`
@@ -48,7 +50,7 @@ async fn list(context: &Context, all: bool) -> Result<(), Failure> {
     if context.json {
         return context.say_json(&Value::Array(standings.iter().map(Standing::json).collect()));
     }
-    let mut grid = Grid::new(&["topic", ">partitions", ">records", "group", ">committed", ">lag"]);
+    let mut grid = Grid::new(&["topic", ">partitions", ">records", "group", ">committed", ">fence", ">lag"]);
     standings.iter().for_each(|standing| standing.rows(&mut grid));
     grid.lines("", false).iter().try_for_each(|line| context.say(line))
 }
@@ -67,23 +69,30 @@ async fn standing(pipeline: &Pipeline, systems: &Systems, name: &str, there: boo
     for (function, ..) in pipeline.readers().filter(|(_, _, reading)| reading.topics().any(|topic| topic == name)) {
         let id = Function::id(&pipeline.name, function);
         let committed = systems.group_offsets(&id, name, generation).await?;
-        groups.push(Group { name: id, committed });
+        let fences = systems.fences(pipeline, function).await.ok().map(|fences| {
+            let next = |partition: usize| {
+                let of = |(at, _): &&(TopicPartition, Fence)| {
+                    at.topic == name && at.generation == generation && usize::try_from(at.partition) == Ok(partition)
+                };
+                fences.iter().find(of).map(|(_, fence)| fence.next_offset)
+            };
+            (0..held.len()).map(next).collect()
+        });
+        groups.push(Group { name: id, committed, fences });
     }
     Ok(Standing { name: name.to_owned(), held: Some(held), groups })
 }
 
 impl Group {
-    /// How many records are not committed yet, without those that retention has deleted.
+    /// How many records are above the fences, without those that retention has deleted. Where the fences are not known, the
+    /// committed offsets decide, which are only for people to look at.
     fn lag(&self, held: &[Watermarks]) -> i64 {
+        let next = self.fences.as_ref().unwrap_or(&self.committed);
         let lag = |(at, held): (usize, &Watermarks)| {
-            let committed = self.committed.get(at).copied().flatten().unwrap_or(held.low);
-            held.high - committed.clamp(held.low, held.high)
+            let next = next.get(at).copied().flatten().unwrap_or(held.low);
+            held.high - next.clamp(held.low, held.high)
         };
         held.iter().enumerate().map(lag).sum()
-    }
-
-    fn committed(&self) -> Option<i64> {
-        self.committed.iter().flatten().copied().reduce(|sum, offset| sum + offset)
     }
 }
 
@@ -100,8 +109,9 @@ impl Standing {
             return;
         }
         for group in &self.groups {
-            let committed = group.committed().map_or_else(|| "-".to_owned(), count);
-            grid.row(head.into_iter().chain([group.name.clone(), committed, count(group.lag(held))]));
+            let shown = |offsets: &[Option<i64>]| sum(offsets).map_or_else(|| "-".to_owned(), count);
+            let (committed, fence) = (shown(&group.committed), group.fences.as_deref().map_or("?".to_owned(), shown));
+            grid.row(head.into_iter().chain([group.name.clone(), committed, fence, count(group.lag(held))]));
             head = Default::default();
         }
     }
@@ -109,12 +119,13 @@ impl Standing {
     fn json(&self) -> Value {
         let held = self.held.as_deref().unwrap_or_default();
         let partition = |(at, held): (usize, &Watermarks)| {
-            let committed: serde_json::Map<_, _> = self
-                .groups
-                .iter()
-                .map(|group| (group.name.clone(), json!(group.committed.get(at).copied().flatten())))
-                .collect();
-            json!({ "partition": at, "low": held.low, "high": held.high, "committed": committed })
+            let of = |offsets: &dyn Fn(&Group) -> Option<i64>| {
+                let by_group = self.groups.iter().map(|group| (group.name.clone(), json!(offsets(group))));
+                by_group.collect::<serde_json::Map<_, _>>()
+            };
+            let committed = of(&|group| group.committed.get(at).copied().flatten());
+            let fence = of(&|group| group.fences.as_ref()?.get(at).copied().flatten());
+            json!({ "partition": at, "low": held.low, "high": held.high, "committed": committed, "fence": fence })
         };
         let lag: serde_json::Map<_, _> =
             self.groups.iter().map(|group| (group.name.clone(), json!(group.lag(held)))).collect();
@@ -128,6 +139,11 @@ impl Standing {
     }
 }
 
+/// The sum of the offsets that are known.
+fn sum(offsets: &[Option<i64>]) -> Option<i64> {
+    offsets.iter().flatten().copied().reduce(|sum, offset| sum + offset)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,8 +151,10 @@ mod tests {
     #[test]
     fn the_lag_counts_only_records_that_the_log_still_holds() {
         let held = [Watermarks { low: 0, high: 10 }, Watermarks { low: 5, high: 9 }, Watermarks { low: 0, high: 3 }];
-        let group = Group { name: "bank.flow".into(), committed: vec![Some(7), Some(2), None] };
-        assert_eq!((group.lag(&held), group.committed()), (3 + 4 + 3, Some(9)));
-        assert_eq!(Group { name: String::new(), committed: vec![] }.committed(), None);
+        let group = Group { name: "bank.flow".into(), committed: vec![Some(7), Some(2), None], fences: None };
+        assert_eq!((group.lag(&held), sum(&group.committed)), (3 + 4 + 3, Some(9)));
+        assert_eq!(sum(&[]), None);
+        let known = Group { fences: Some(vec![Some(9), Some(9), None]), ..group };
+        assert_eq!(known.lag(&held), 1 + 3, "a commit may be older, or of a plan before");
     }
 }

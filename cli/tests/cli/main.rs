@@ -154,6 +154,19 @@ fn up_topics_produce_run_and_dead_letters_work_together() {
     assert!(String::from_utf8_lossy(&shown.stdout).contains(r#""amount":"x""#), "{shown:?}");
     assert_eq!(bank(&["dead-letters", "show", "transaction/1/0/999"]).status.code(), Some(2));
     assert_eq!(bank(&["audit", "flow"]).status.code(), Some(0));
+
+    // The fence says how far the function has come, whatever its group has committed.
+    let store = rusqlite::Connection::open(data.path().join("millstream.db")).unwrap();
+    store.execute("UPDATE millstream_fences SET next_offset = 0 WHERE function = 'bank.flow'", []).unwrap();
+    let topics = json(&bank(&["topics", "--json"]));
+    assert_eq!(topics[0]["lag"]["bank.flow"], 3, "{topics}");
+    assert_eq!(topics[0]["partitions"][0]["fence"]["bank.flow"], 0, "{topics}");
+    // A rebuild that was stopped has letters under its own name.
+    store.execute("UPDATE millstream_dead_letters SET function = function || '.rebuild'", []).unwrap();
+    for args in [&["dead-letters", "list", "-f", "flow"][..], &["dead-letters", "list"]] {
+        let listed = said(&bank(args)).0;
+        assert!(listed.contains("bank.flow.rebuild") && listed.contains(position), "{listed}");
+    }
 }
 
 /// For several functions too, and independent of the records' times.

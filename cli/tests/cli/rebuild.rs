@@ -264,6 +264,19 @@ fn a_reset_removes_what_a_rebuild_has_left() {
 }
 
 #[test]
+fn a_reset_leaves_a_table_that_only_sounds_like_a_rebuild() {
+    let shop = Deployed::new();
+    let other =
+        "CREATE TABLE income__rebuild_state (a); INSERT INTO millstream_tables VALUES ('income__rebuild_state', '[]')";
+    shop.alter(other);
+    shop.change(&SHOP.replace(SUM, "count(*) AS income"));
+    shop.alter("CREATE TABLE income__rebuild (a); INSERT INTO millstream_tables VALUES ('income__rebuild', '[]')");
+    let reset = shop.run(&["reset", "income", "--yes"]);
+    assert!(reset.status.success(), "{:?}", said(&reset));
+    assert_eq!(shop.left(), (0, 0, 2), "nobody says whose these are");
+}
+
+#[test]
 fn a_dry_run_changes_nothing() {
     let shop = Deployed::new();
     shop.change(&SHOP.replace(SUM, "count(*) AS income"));

@@ -98,7 +98,7 @@ pub async fn audit_part(
     let mut query = Query { pipeline, name, plan: &plan, reading, source: &source, dead_letters: &dead_letters, only };
     let mut pass = query.pass();
     let whole = query.planned(&pass).await?;
-    let newer = options.since_ms.map(|since_ms| Newer::of(&whole, pipeline, reading, since_ms)).transpose()?;
+    let mut newer = options.since_ms.map(|since_ms| Newer::of(&whole, pipeline, reading, since_ms)).transpose()?;
     if options.sample.is_some() {
         check_keys(&table, &whole.columns)?;
     }
@@ -130,7 +130,7 @@ pub async fn audit_part(
         return Err(inseparable_error(&table, &gone));
     }
     check_topics(source.as_ref(), &id, &known).await?;
-    report.ranges = match &newer {
+    report.ranges = match &mut newer {
         Some(newer) => newer.ranges(source.as_ref(), &known).await?,
         None => {
             check_retention(source.as_ref(), &known).await?;
@@ -139,12 +139,13 @@ pub async fn audit_part(
     };
     report.notes.extend(newer.as_ref().map(|newer| newer.note(&report)).transpose()?);
     report.notes.extend(options.sample.map(|sample| note_sample(&table, sample, &report)));
+    let from_the_middle = newer.is_some();
     let stamped = newer.is_some_and(|newer| newer.is_of_events());
-    let input = Input { ranges: report.ranges.clone(), letters, stamped, ..Input::default() };
+    let input = Input { ranges: report.ranges.clone(), letters, stamped, from_the_middle, ..Input::default() };
 
     let (mut expected, input) = query.run(whole, &mut pass, input, &encoder, told).await?;
     report.take(&pass);
-    let mut odd = OddRows::of(&encoder.columns, &mut stored)?;
+    let mut odd = OddRows::of(&encoder.columns, &stored)?;
     let mut view =
         |report: &mut AuditReport, unequal: Unequal| report.unequal(&encoder.columns, unequal, &gone, &mut odd);
     let doubtful = compare(&mut stored, &mut expected, true, &mut |unequal| view(&mut report, unequal))?;

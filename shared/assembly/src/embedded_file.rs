@@ -18,6 +18,8 @@ pub struct Removal {
     pub functions: Vec<String>,
     /// Tables, whole; those that are not there are passed over.
     pub tables: Vec<String>,
+    /// What rebuilds have left: the function that fills a table, and the table. One that another function fills is passed over.
+    pub rebuilds: Vec<(String, String)>,
     /// Topics with their records; those that are not there are passed over.
     pub topics: Vec<String>,
 }
@@ -54,8 +56,8 @@ impl EmbeddedFile {
         let _ = &removal;
         if_linked!("embedded", {
             let store = millstream_embedded::Embedded::open(&self.path, Arc::clone(&self.clock))?;
-            let Removal { functions, tables, topics } = removal;
-            store.remove(millstream_embedded::Removal { functions, tables, topics }).await?
+            let Removal { functions, tables, rebuilds, topics } = removal;
+            store.remove(millstream_embedded::Removal { functions, tables, rebuilds, topics }).await?
         })
     }
 }

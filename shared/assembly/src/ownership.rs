@@ -4,11 +4,14 @@ mod changes;
 mod judge;
 mod misfit;
 mod ways;
+mod windows;
 
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, SchemaRef};
-use millstream_core::{Claim, Error, Holding, Merge, Owner, OwnerRecord, Result, Role, Sink};
+use millstream_core::{
+    Claim, Column, Error, Holding, Merge, Owner, OwnerRecord, Result, Role, Sink, is_wider, type_name,
+};
 use millstream_pipeline::{Function as Declared, Pipeline, Reading};
 
 pub use self::misfit::Misfit;
@@ -68,8 +71,8 @@ pub(crate) struct Ownership<'a> {
     /// Its table, as the file calls it.
     table: String,
     owner: Owner,
-    /// Does it keep sketches, which merge only with those of values of the same type?
-    estimates: bool,
+    /// What it writes to the table.
+    columns: Vec<Column>,
 }
 
 impl<'a> Ownership<'a> {
@@ -80,8 +83,7 @@ impl<'a> Ownership<'a> {
         let declaration = pipeline.declaration(name, &references).unwrap_or_default();
         let owner = Owner { function, fingerprint: fingerprint(pipeline, name, plan), declaration };
         let table = &plan.planned.table;
-        let estimates = table.columns.iter().any(|column| column.role == Role::State(Merge::Sketch));
-        Self { pipeline, name, table: table.public_name().to_owned(), owner, estimates }
+        Self { pipeline, name, table: table.public_name().to_owned(), owner, columns: table.columns.clone() }
     }
 
     /// The function and its plan.
@@ -147,8 +149,7 @@ impl<'a> Ownership<'a> {
                 misfits.join("\n  - ")
             )));
         }
-        sink.adapt().await?;
-        let adopted = sink.claim(&self.owner, &Claim::Adopt(record)).await?;
+        let adopted = sink.adopt(&self.owner, record.as_ref()).await?;
         adopted.ok_or_else(|| {
             Error::stop(format!("somebody else has changed the owner of table {} meanwhile: look again", self.table))
         })
@@ -161,11 +162,17 @@ impl<'a> Ownership<'a> {
     pub(crate) async fn misfits(&self, sink: &dyn Sink, record: Option<&OwnerRecord>) -> Result<Vec<String>> {
         let mut misfits = sink.misfits().await?;
         misfits.extend(sink.unsettled(&self.owner).await?);
-        let recorded = match record.filter(|_| self.estimates) {
+        let recorded = match record {
             Some(record) => plan_recorded(record, self.pipeline).await,
             None => None,
         };
-        let retyped = recorded.and_then(|(before, ..)| find_retyped(&before, self.pipeline, self.name));
+        let Some((before, _, plan)) = recorded else { return Ok(misfits) };
+        if misfits.is_empty() {
+            misfits.extend(find_narrowed(&plan.planned.table.columns, &self.columns));
+        }
+        // Sketches merge only with those of values of the same type.
+        let estimates = self.columns.iter().any(|column| column.role == Role::State(Merge::Sketch));
+        let retyped = find_retyped(&before, self.pipeline, self.name).filter(|_| estimates);
         misfits.extend(retyped.map(|field| {
             format!(
                 "approx_distinct counts values by their type, and that of {field} has changed: values of before would be counted \
@@ -200,6 +207,22 @@ impl<'a> Ownership<'a> {
     fn outrun(&self) -> Error {
         Error::retry(format!("other processes keep changing the owner of table {}", self.table))
     }
+}
+
+/// The columns of numbers whose types don't hold all that was written before. A store may have one type for both, and not see it.
+fn find_narrowed(before: &[Column], now: &[Column]) -> Vec<String> {
+    let narrowed = |(old, new): &(&Column, &Column)| {
+        old.data_type != new.data_type
+            && old.data_type.is_numeric()
+            && new.data_type.is_numeric()
+            && !is_wider(&old.data_type, &new.data_type, &new.role)
+    };
+    let both = now.iter().filter_map(|new| Some((before.iter().find(|old| old.name == new.name)?, new)));
+    let misfit = |(old, new): (&Column, &Column)| {
+        let (name, old, new) = (&new.name, type_name(&old.data_type), type_name(&new.data_type));
+        format!("column {name} was filled as {old}, and may hold values that are no {new}")
+    };
+    both.filter(narrowed).map(misfit).collect()
 }
 
 /// A field that has another type now, of a topic that the function reads or of a reference.

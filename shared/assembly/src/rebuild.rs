@@ -178,10 +178,9 @@ impl Rebuild {
     }
 }
 
-/// The tables and the function that a rebuild of table `name` by function `id` has beside them: for `millstream reset`.
-pub fn beside(id: &str, name: &str) -> (String, [String; 2]) {
-    let table = staging_name(name);
-    (format!("{id}{REBUILD_SUFFIX}"), [format!("{table}_state"), table])
+/// The function and the table that a rebuild of table `name` by function `id` (`pipeline.function`) has beside them.
+pub fn beside(id: &str, name: &str) -> (String, String) {
+    (format!("{id}{REBUILD_SUFFIX}"), staging_name(name))
 }
 
 fn staging_name(name: &str) -> String {

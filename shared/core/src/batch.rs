@@ -34,6 +34,7 @@ pub struct Batch {
     keys: BinaryArray,
     values: BinaryArray,
     headers: Option<MapArray>,
+    stamped_by_log: bool,
 }
 
 impl Batch {
@@ -55,6 +56,12 @@ impl Batch {
     /// Does it hold no record?
     pub fn is_empty(&self) -> bool {
         self.offsets.is_empty()
+    }
+
+    /// Has the log itself stamped some of the records when it took them, whatever their senders said? (`LogAppendTime` of Kafka.)
+    /// What is sent again then has another timestamp. Known of batches that were read from the log.
+    pub fn is_stamped_by_log(&self) -> bool {
+        self.stamped_by_log
     }
 
     /// Each record's offset, ascending, not null.
@@ -165,6 +172,7 @@ impl Batch {
             keys: self.keys.slice(first, len),
             values: self.values.slice(first, len),
             headers: self.headers.as_ref().map(|headers| headers.slice(first, len)),
+            stamped_by_log: self.stamped_by_log,
         }
     }
 }
@@ -181,6 +189,7 @@ pub struct BatchBuilder {
     keys: BinaryBuilder,
     values: BinaryBuilder,
     headers: Option<MapBuilder<StringBuilder, BinaryBuilder>>,
+    stamped_by_log: bool,
 }
 
 impl BatchBuilder {
@@ -196,7 +205,13 @@ impl BatchBuilder {
             keys: BinaryBuilder::new(),
             values: BinaryBuilder::new(),
             headers: None,
+            stamped_by_log: false,
         }
+    }
+
+    /// Says of the next batch that the log has stamped its records: see [`Batch::is_stamped_by_log`].
+    pub fn stamp_by_log(&mut self) {
+        self.stamped_by_log = true;
     }
 
     /// Adds a record. `timestamp_ms` in milliseconds since 1970.
@@ -285,6 +300,7 @@ impl BatchBuilder {
             keys: self.keys.finish(),
             values: self.values.finish(),
             headers: self.headers.take().map(|mut headers| headers.finish()),
+            stamped_by_log: std::mem::take(&mut self.stamped_by_log),
         };
         self.bytes = 0;
         self.first_offset = None;

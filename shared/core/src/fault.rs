@@ -38,6 +38,16 @@ pub const SWAP_POINTS: &[&str] = &[
     "embedded.after_swap_commit",
 ];
 
+/// The points within the step in which a changed plan adopts a table.
+pub const ADOPT_POINTS: &[&str] = &[
+    "postgres.after_adapt",
+    "postgres.before_adopt_commit",
+    "postgres.after_adopt_commit",
+    "embedded.after_adapt",
+    "embedded.before_adopt_commit",
+    "embedded.after_adopt_commit",
+];
+
 #[cfg(feature = "faults")]
 mod armed {
     use std::sync::{
@@ -51,9 +61,8 @@ mod armed {
     /// test that kills nowhere proves nothing.
     pub fn arm(setting: &str) {
         let (name, passage) = setting.split_once(':').unwrap_or((setting, "1"));
-        let (points, swap) = (super::POINTS, super::SWAP_POINTS);
-        let is_known = points.contains(&name) || swap.contains(&name);
-        assert!(is_known, "no fault point is named {name}; there are {points:?} and {swap:?}");
+        let points = [super::POINTS, super::SWAP_POINTS, super::ADOPT_POINTS].concat();
+        assert!(points.contains(&name), "no fault point is named {name}; there are {points:?}");
         let passage = passage.parse().unwrap_or(1);
         let _ = ARMED.set((name.to_owned(), AtomicU32::new(passage)));
     }

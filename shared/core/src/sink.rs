@@ -46,17 +46,20 @@ pub trait Sink: Send + Sync {
     /// `Stop` when the table is missing and may not be created, or has columns that don't fit; says which.
     async fn prepare(&self, create: bool) -> Result<()>;
 
-    /// Like [`Sink::prepare`] with `create`, and also carries out what a changed plan needs and the table can take without a
-    /// loss: columns that are new and may be null are added, columns get wider types (see [`crate::is_wider`]), and what readers see is
-    /// computed again from the states. Called by `millstream adopt`.
+    /// Lets the table go on under `owner`, and makes of it what the changed plan needs: [`Sink::prepare`] with `create`, then
+    /// [`Sink::claim`] with [`Claim::Adopt`]. In between, it carries out what the table can take without a loss: columns that are
+    /// new and may be null are added, columns get wider types (see [`crate::is_wider`]), and what readers see is computed again
+    /// from the states. A store with transactions does all of it in one: no writer of the old plan ever meets the changed table,
+    /// and nothing has changed when the claim is not made. Called by `millstream adopt`.
     ///
     /// # Errors
-    /// `Stop` when the table can't become what the plan needs; says why, and nothing was changed.
-    async fn adapt(&self) -> Result<()> {
-        self.prepare(true).await
+    /// `Stop` when the table can't become what the plan needs; says why, and nothing was changed. Those of [`Sink::claim`].
+    async fn adopt(&self, owner: &Owner, record: Option<&OwnerRecord>) -> Result<Option<OwnerRecord>> {
+        self.prepare(true).await?;
+        self.claim(owner, &Claim::Adopt(record.cloned())).await
     }
 
-    /// What keeps [`Sink::adapt`] from making the table what the plan needs, each thing for a person; none when nothing does.
+    /// What keeps [`Sink::adopt`] from making the table what the plan needs, each thing for a person; none when nothing does.
     /// Changes nothing. Called by `millstream check --deployed`, and at a start that stops.
     ///
     /// # Errors
@@ -132,7 +135,7 @@ pub trait Sink: Send + Sync {
 
     /// Records `owner` as the owner of the table, in one atomic step with the term of the fences. `None` if the record in the
     /// store is no longer the one that `claim` speaks of, because another process has changed it: the caller looks again.
-    /// Called at a start and by `millstream adopt`, after [`Sink::prepare`].
+    /// Called at a start, after [`Sink::prepare`].
     ///
     /// # Errors
     /// `Stop` when the fences of both functions exist, so that those of one would be lost; `Retry` when the outcome may be

@@ -21,6 +21,7 @@
 //! runs in tests only.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this crate is test code: a panic is how a test fails")]
 
+mod adopt;
 mod combine;
 pub mod conformance;
 mod database_url;
@@ -32,6 +33,7 @@ mod plain;
 pub mod rows;
 pub mod sessions;
 
+pub use adopt::adopt;
 pub use combine::TestCombine;
 pub use database_url::database_url;
 pub use journal::{Call, Journal};

@@ -9,13 +9,14 @@ use std::{
 };
 
 use arrow::{
-    array::{AsArray, RecordBatch},
-    datatypes::Int64Type,
+    array::{AsArray, RecordBatch, new_null_array},
+    compute::cast,
+    datatypes::{Field, Int64Type},
 };
 use async_trait::async_trait;
 use millstream_core::{
-    Claim, Column, Error, Fence, Holding, Owner, OwnerRecord, Replace, Result, Rows, Sink, Table, TakeRows,
-    TopicPartition, WHOLE_TOPIC, meta, term_ended,
+    Claim, Column, Error, Fence, Holding, Owner, OwnerRecord, Replace, Result, Role, Rows, Sink, Table, TakeRows,
+    TopicPartition, WHOLE_TOPIC, is_wider, meta, term_ended,
 };
 
 use crate::{Call, Journal, rows::texts};
@@ -263,11 +264,7 @@ impl Sink for MemorySink {
     }
 
     async fn misfits(&self) -> Result<Vec<String>> {
-        let is_there = self.store.contents.lock().await.tables.contains_key(&self.table.name);
-        match self.prepare(false).await {
-            Err(Error::Stop(cause)) if is_there => Ok(vec![cause.to_string()]),
-            _ => Ok(Vec::new()),
-        }
+        Ok(self.misfits_in(&*self.store.contents.lock().await))
     }
 
     async fn holding(&self) -> Result<Holding> {
@@ -293,46 +290,19 @@ impl Sink for MemorySink {
     }
 
     async fn claim(&self, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>> {
+        self.claim_in(&mut *self.store.contents.lock().await, owner, claim)
+    }
+
+    async fn adopt(&self, owner: &Owner, record: Option<&OwnerRecord>) -> Result<Option<OwnerRecord>> {
         let mut contents = self.store.contents.lock().await;
-        let public = self.table.public_name().to_owned();
-        let found = contents.owners.get(&public).cloned();
-        let (expected, term, since) = match claim {
-            Claim::First => (None, None, "first"),
-            Claim::Renew(record) => (Some(record), Some(record.term), record.since.as_str()),
-            Claim::Adopt(record) => (record.as_ref(), None, "adopted"),
-            Claim::Rebuild(record) => (record.as_ref(), None, "rebuilt"),
-        };
-        if found.as_ref() != expected {
-            return Ok(None);
+        if let Some(misfit) = self.misfits_in(&contents).into_iter().next() {
+            return Err(Error::stop(misfit));
         }
-        let highest = contents.terms.values().chain(contents.owners.values().map(|record| &record.term)).max();
-        let term = term.unwrap_or_else(|| highest.map_or(1, |highest| highest + 1));
-        if let (Claim::Adopt(_), Some(found)) = (claim, &found) {
-            let (old, new) = (&found.owner.function, &owner.function);
-            if old != new && contents.fences.keys().any(|place| place.0 == *new) {
-                return Err(Error::stop(format!("{new} and {old} both have fences")));
-            }
-            let renamed = |place: Place| if place.0 == *old { (new.clone(), place.1, place.2) } else { place };
-            let fences = std::mem::take(&mut contents.fences);
-            contents.fences = fences.into_iter().map(|(place, fence)| (renamed(place), fence)).collect();
-            let rows = std::mem::take(&mut contents.by_position);
-            contents.by_position =
-                rows.into_iter().map(|((place, at, row), rows)| ((renamed(place), at, row), rows)).collect();
+        let adopted = self.claim_in(&mut contents, owner, &Claim::Adopt(record.cloned()))?;
+        if adopted.is_some() {
+            self.adapt(&mut contents)?;
         }
-        if claim.begins_term() {
-            contents.owners.retain(|table, record| *table == public || record.owner.function != owner.function);
-        }
-        let places: Vec<_> = contents.fences.keys().filter(|place| place.0 == owner.function).cloned().collect();
-        for place in places.into_iter().filter(|_| claim.begins_term()) {
-            contents.terms.insert((place.0.clone(), place.2.clone()), term);
-            if let (Claim::Adopt(_), Some(fence)) = (claim, contents.fences.get_mut(&place)) {
-                fence.rows = 0;
-            }
-        }
-        let (since, adopted) = (since.to_owned(), claim.is_adopted());
-        let record = OwnerRecord { table: public.clone(), owner: owner.clone(), term, since, adopted };
-        contents.owners.insert(public, record.clone());
-        Ok(Some(record))
+        Ok(adopted)
     }
 
     fn begin_term(&self, term: i64) {
@@ -389,5 +359,78 @@ impl Sink for MemorySink {
         });
         self.rows(&contents).into_iter().try_for_each(|rows| take(rows))?;
         Ok(own.map(|((_, _, partition), fence)| (partition.clone(), fence.clone())).collect())
+    }
+}
+
+impl MemorySink {
+    fn claim_in(&self, contents: &mut Contents, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>> {
+        let public = self.table.public_name().to_owned();
+        let found = contents.owners.get(&public).cloned();
+        let (expected, term, since) = match claim {
+            Claim::First => (None, None, "first"),
+            Claim::Renew(record) => (Some(record), Some(record.term), record.since.as_str()),
+            Claim::Adopt(record) => (record.as_ref(), None, "adopted"),
+            Claim::Rebuild(record) => (record.as_ref(), None, "rebuilt"),
+        };
+        if found.as_ref() != expected {
+            return Ok(None);
+        }
+        let highest = contents.terms.values().chain(contents.owners.values().map(|record| &record.term)).max();
+        let term = term.unwrap_or_else(|| highest.map_or(1, |highest| highest + 1));
+        if let (Claim::Adopt(_), Some(found)) = (claim, &found) {
+            let (old, new) = (&found.owner.function, &owner.function);
+            if old != new && contents.fences.keys().any(|place| place.0 == *new) {
+                return Err(Error::stop(format!("{new} and {old} both have fences")));
+            }
+            let renamed = |place: Place| if place.0 == *old { (new.clone(), place.1, place.2) } else { place };
+            let fences = std::mem::take(&mut contents.fences);
+            contents.fences = fences.into_iter().map(|(place, fence)| (renamed(place), fence)).collect();
+            let rows = std::mem::take(&mut contents.by_position);
+            contents.by_position =
+                rows.into_iter().map(|((place, at, row), rows)| ((renamed(place), at, row), rows)).collect();
+        }
+        if claim.begins_term() {
+            contents.owners.retain(|table, record| *table == public || record.owner.function != owner.function);
+        }
+        let places: Vec<_> = contents.fences.keys().filter(|place| place.0 == owner.function).cloned().collect();
+        for place in places.into_iter().filter(|_| claim.begins_term()) {
+            contents.terms.insert((place.0.clone(), place.2.clone()), term);
+            if let (Claim::Adopt(_), Some(fence)) = (claim, contents.fences.get_mut(&place)) {
+                fence.rows = 0;
+            }
+        }
+        let (since, adopted) = (since.to_owned(), claim.is_adopted());
+        let record = OwnerRecord { table: public.clone(), owner: owner.clone(), term, since, adopted };
+        contents.owners.insert(public, record.clone());
+        Ok(Some(record))
+    }
+
+    fn misfits_in(&self, contents: &Contents) -> Vec<String> {
+        let Some((columns, _)) = contents.tables.get(&self.table.name) else { return Vec::new() };
+        let fits = |new: &&Column| match columns.iter().find(|old| old.name == new.name) {
+            Some(old) if old.role != new.role => false,
+            Some(old) => old == *new || is_wider(&old.data_type, &new.data_type, &new.role),
+            None => new.nullable && new.role != Role::Key,
+        };
+        let misfits = self.table.columns.iter().filter(|new| !fits(new));
+        misfits.map(|new| format!("table {}: column {} does not fit", self.table.name, new.name)).collect()
+    }
+
+    /// Gives the table the columns and types of this sink's; columns that it lacks are null.
+    fn adapt(&self, contents: &mut Contents) -> Result<()> {
+        let schema = self.table.schema();
+        let table = contents.tables.entry(self.table.name.clone());
+        let (columns, rows) = table.or_insert_with(|| (self.table.columns.clone(), Vec::new()));
+        let broken = |error| Error::stop("rows can't be adapted").caused_by(error);
+        for batch in rows {
+            let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
+                Some(there) => cast(there, field.data_type()),
+                None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+            };
+            let adapted = schema.fields().iter().map(column).collect::<Result<_, _>>().map_err(broken)?;
+            *batch = RecordBatch::try_new(schema.clone(), adapted).map_err(broken)?;
+        }
+        columns.clone_from(&self.table.columns);
+        Ok(())
     }
 }

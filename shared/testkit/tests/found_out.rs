@@ -39,6 +39,7 @@ enum Flaw {
     ShowsWholeTopics,
     TwoOwners,
     TermsNeverEnd,
+    AdoptsInTwoSteps,
     HidesMisfits,
     SwapLosesFences,
     SwapOfOneThatIsBehind,
@@ -121,6 +122,16 @@ impl Sink for Flawed {
 
     async fn holding(&self) -> Result<Holding> {
         self.inner.holding().await
+    }
+
+    async fn adopt(&self, owner: &Owner, record: Option<&OwnerRecord>) -> Result<Option<OwnerRecord>> {
+        if matches!(self.flaw, Flaw::AdoptsInTwoSteps) {
+            // The table is adapted whatever the record says; the record is judged afterwards.
+            let there = self.inner.holding().await?.record;
+            let adapted = self.inner.adopt(owner, there.as_ref()).await?;
+            return Ok(adapted.filter(|_| there.as_ref() == record));
+        }
+        self.inner.adopt(owner, record).await
     }
 
     async fn claim(&self, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>> {
@@ -234,6 +245,7 @@ async fn every_flaw_is_found() {
         Flaw::ShowsWholeTopics,
         Flaw::TwoOwners,
         Flaw::TermsNeverEnd,
+        Flaw::AdoptsInTwoSteps,
         Flaw::HidesMisfits,
         Flaw::SwapLosesFences,
         Flaw::SwapOfOneThatIsBehind,

@@ -148,8 +148,9 @@ impl<L: Log + Topics + ?Sized> Sink for TopicSink<L> {
         self.make(create, false).await
     }
 
-    async fn adapt(&self) -> Result<()> {
-        self.make(true, true).await
+    async fn adopt(&self, owner: &Owner, record: Option<&OwnerRecord>) -> Result<Option<OwnerRecord>> {
+        self.make(true, true).await?;
+        self.claim(owner, &Claim::Adopt(record.cloned())).await
     }
 
     async fn misfits(&self) -> Result<Vec<String>> {

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod adopts;
 mod archive;
 mod audit;
 mod audit_since;

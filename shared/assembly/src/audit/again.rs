@@ -22,7 +22,7 @@ impl Query<'_> {
         told: &mut (dyn FnMut(AuditProgress) + Send),
     ) -> Result<Again> {
         let pass = Arc::new(self.pass_by(true));
-        let whole = self.planned_for(&pass, input.alone).await?;
+        let whole = self.planned_for(&pass, input).await?;
         let wanted = doubtful.iter().map(|pair| (name_of(&pair.second), None));
         let mut again = Again { numbers: wanted.collect() };
         self.each(whole, &pass, input.clone(), told, &mut |rows| {

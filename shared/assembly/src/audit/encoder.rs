@@ -7,7 +7,7 @@ use arrow::{
     datatypes::{Field, Float64Type, Schema},
     row::{RowConverter, SortField},
 };
-use millstream_core::{Error, Result};
+use millstream_core::{Error, OddRow, Result};
 use millstream_sql::{Only, Precision, WholeColumn, one_zero};
 
 /// Encodes rows of some columns in three parts: what names the row, what must be equal, and what may be rounded. Without
@@ -90,9 +90,14 @@ impl Encoder {
         Ok(rows.map(|(row, (key, exact))| Encoded { key, exact, numbers: numbers(row) }).collect())
     }
 
-    /// Is the first row of a batch wanted?
-    pub(super) fn wants(&self, row: &RecordBatch) -> Result<bool> {
-        Ok(self.only.filter(row, &self.key.columns).map_err(internal)?.num_rows() > 0)
+    /// Is a row wanted that can't be read? It is, unless what can be read of it says that it is not.
+    pub(super) fn wants(&self, OddRow { row, unreadable }: &OddRow) -> Result<bool> {
+        let is_readable = |at: &usize| unreadable.iter().all(|(place, _)| place != at);
+        let only = Only {
+            sample: self.only.sample.filter(|_| self.key.columns.iter().all(is_readable)),
+            since: self.only.since.filter(|since| is_readable(&since.column)),
+        };
+        Ok(only.filter(row, &self.key.columns).map_err(internal)?.num_rows() > 0)
     }
 
     /// Gives the roundings of `row` to the same row in the columns at `places`, as `to` encodes them.

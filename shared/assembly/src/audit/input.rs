@@ -26,8 +26,13 @@ pub(crate) struct Input {
     /// Must each row be computed as if it were alone? `n <> 0 AND 1 / n > 0` may compute both sides for several rows at
     /// once, and a neighbour of a row that is accepted then fails.
     pub(crate) alone: bool,
+    /// Are all groups computed, though only some are wanted? The key of a record that the statement leaves out may be one that
+    /// can't be computed.
+    pub(crate) all_groups: bool,
     /// Must each record have a timestamp of its own?
     pub(crate) stamped: bool,
+    /// Does it begin in the middle of the log? What a function had sent before that isn't known then.
+    pub(crate) from_the_middle: bool,
 }
 
 /// All that is below the fences, from where the function began.

@@ -17,11 +17,11 @@ pub(super) struct OddRows {
 }
 
 impl OddRows {
-    /// Takes those of a side.
-    pub(super) fn of(columns: &[WholeColumn], side: &mut Side) -> Result<Self> {
+    /// Those of a side.
+    pub(super) fn of(columns: &[WholeColumn], side: &Side) -> Result<Self> {
         let mut rows = Self::default();
-        for OddRow { row, unreadable } in std::mem::take(&mut side.odd) {
-            let line = shown_with(columns, &row, 0, &unreadable)?;
+        for OddRow { row, unreadable } in &side.odd {
+            let line = shown_with(columns, row, 0, unreadable)?;
             let is_key = |(at, _): &(usize, String)| columns[*at].precision == Precision::Key;
             if line.key.is_empty() || unreadable.iter().any(is_key) {
                 rows.others.push(line);
@@ -37,6 +37,11 @@ impl OddRows {
         let own = self.by_key.get_mut(&expected.key)?.pop()?;
         let (stored, expected_values) = own.differing(expected, &[]);
         Some(Difference::Differs { key: own.key, stored, expected: expected_values })
+    }
+
+    /// Is there one of this key?
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.by_key.contains_key(key)
     }
 
     /// The others.

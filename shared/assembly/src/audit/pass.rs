@@ -22,7 +22,7 @@ use super::{
     input::{Input, Seen},
     judges::Judges,
     log_rows::TopicRows,
-    since::check_timestamps,
+    since::{check_resent, check_timestamps},
 };
 use crate::decode::decode;
 
@@ -97,7 +97,12 @@ impl Pass {
             let batch = self.log.read(&at.partition, at.range.clone(), limits).await?;
             let mut hops = at.hops.clone();
             let sent_first = match self.judges.hops.contains(&batch.partition().topic) {
-                true => hops.pass(&batch),
+                true => {
+                    if self.input.get().is_some_and(|input| input.from_the_middle) {
+                        check_resent(&batch)?;
+                    }
+                    hops.pass(&batch)
+                }
                 false => vec![true; batch.len()],
             };
             match self.rows(&batch, &sent_first, at.newest_us, counts).await {

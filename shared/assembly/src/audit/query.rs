@@ -7,7 +7,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use futures::StreamExt as _;
-use millstream_core::{DeadLetters, Error, Result, Source};
+use millstream_core::{DeadLetters, Error, Position, Result, Source};
 use millstream_pipeline::{Function as Declared, Pipeline, Reading};
 use millstream_sql::{Only, Whole, WholeLimits};
 
@@ -60,20 +60,21 @@ impl Query<'_> {
 
     /// The statement over what `pass` will read.
     pub(crate) async fn planned(&self, pass: &Arc<Pass>) -> Result<Whole> {
-        self.planned_for(pass, false).await
+        self.planned_for(pass, &Input::default()).await
     }
 
-    /// `alone`: see [`Input::alone`].
-    pub(super) async fn planned_for(&self, pass: &Arc<Pass>, alone: bool) -> Result<Whole> {
-        let rows_at_once = if alone { 1 } else { ROWS_AT_ONCE };
+    /// The same, as [`Input::alone`] and [`Input::all_groups`] say.
+    pub(super) async fn planned_for(&self, pass: &Arc<Pass>, input: &Input) -> Result<Whole> {
+        let rows_at_once = if input.alone { 1 } else { ROWS_AT_ONCE };
+        let only = if input.all_groups { Only::default() } else { self.only };
         let statement = statement_of(self.pipeline, self.name, self.plan)?;
         let limits = WholeLimits { memory_bytes: MEMORY_BYTES, threads: threads(), rows_at_once };
-        let whole = Whole::of(&statement, &pass.tables(), limits, self.only).await;
+        let whole = Whole::of(&statement, &pass.tables(), limits, only).await;
         whole.map_err(|error| Error::stop(error.to_string()))
     }
 
-    /// Runs it over `input`. If an expression can't be computed for some record that is no dead letter, such records are found,
-    /// noted as lost and left out, and it begins again; `pass` is then another one. Also returns what was read in the end.
+    /// Runs it over `input`, and again in another way if an expression can't be computed: see [`Query::other_way`]. `pass` is
+    /// then another one. Also returns what was read in the end.
     pub(crate) async fn run(
         &self,
         whole: Whole,
@@ -82,26 +83,42 @@ impl Query<'_> {
         encoder: &Arc<Encoder>,
         told: &mut (dyn FnMut(AuditProgress) + Send),
     ) -> Result<(Side, Input)> {
-        let mut side = Side::new(encoder);
-        match self.each(whole, pass, input.clone(), told, &mut |rows| side.add(&rows)).await {
-            Err(Error::Poison(_)) => {}
-            ran => return ran.map(|()| (side, input)),
-        }
-        let refused = find_refused(self, &input).await?;
-        let left_out = refused.iter().map(|(position, _)| position.clone()).collect();
-        // Where every record can be computed by itself, a neighbour is to blame. The function narrows down to single records,
-        // and so does this.
-        let mut input = Input { refused: left_out, alone: refused.is_empty(), ..input };
+        let (mut whole, mut input, mut refused) = (whole, input, None);
         loop {
-            *pass = self.pass();
-            let whole = self.planned_for(pass, input.alone).await?;
-            refused.iter().for_each(|(position, reason)| pass.seen().lose(position.clone(), reason.clone()));
             let mut side = Side::new(encoder);
             match self.each(whole, pass, input.clone(), told, &mut |rows| side.add(&rows)).await {
-                Err(Error::Poison(_)) if !input.alone => input.alone = true,
+                Err(Error::Poison(cause)) if !self.other_way(&mut input, &mut refused).await? => {
+                    return Err(Error::Poison(cause));
+                }
+                Err(Error::Poison(_)) => {}
                 ran => return ran.map(|()| (side, input)),
             }
+            *pass = self.pass();
+            whole = self.planned_for(pass, &input).await?;
+            for (position, reason) in refused.iter().flatten() {
+                pass.seen().lose(position.clone(), reason.clone());
+            }
         }
+    }
+
+    /// After an expression couldn't be computed: the next way to run it; false after the last one. First all groups are
+    /// computed. Then records are found that the function refuses and that are no dead letters: they are noted as lost, and left
+    /// out. Where every record can be computed by itself, a neighbour is to blame: the function narrows down to single records,
+    /// and so does this.
+    async fn other_way(&self, input: &mut Input, refused: &mut Option<Vec<(Position, String)>>) -> Result<bool> {
+        if !self.only.is_all() && !input.all_groups {
+            input.all_groups = true;
+        } else if refused.is_none() {
+            let found = find_refused(self, input).await?;
+            input.refused = found.iter().map(|(position, _)| position.clone()).collect();
+            input.alone = found.is_empty();
+            *refused = Some(found);
+        } else if !input.alone {
+            input.alone = true;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// Runs it over `input` and gives the rows to `take`.

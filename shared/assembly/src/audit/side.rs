@@ -54,7 +54,7 @@ impl Side {
 
     pub(super) fn add_odd(&mut self, odd: OddRow) -> Result<()> {
         self.given += 1;
-        if !self.encoder.wants(&odd.row)? {
+        if !self.encoder.wants(&odd)? {
             return Ok(());
         }
         self.rows += 1;

@@ -23,6 +23,8 @@ pub(super) struct Newer {
     /// Do the rows show the event time? An event may be dated after its record by `ahead`, if the record has a timestamp.
     ahead_ms: Option<i64>,
     column: String,
+    /// What went into the sink and is no longer in the log, for people.
+    gone: Vec<String>,
 }
 
 impl Newer {
@@ -67,6 +69,7 @@ impl Newer {
             from_ms: since_ms.saturating_sub(ahead_ms.unwrap_or_default()),
             ahead_ms,
             column: whole.columns[*column].name.clone(),
+            gone: Vec::new(),
         })
     }
 
@@ -75,7 +78,7 @@ impl Newer {
     /// # Errors
     /// `Stop` if the log can't tell; says why.
     pub(super) async fn ranges(
-        &self,
+        &mut self,
         log: &dyn Log,
         fences: &[(TopicPartition, Fence)],
     ) -> Result<Vec<(TopicPartition, Range<i64>)>> {
@@ -91,6 +94,9 @@ impl Newer {
                      has no older record than those that make up the rows since that time: audit since a later time",
                     fence.start_offset, held.low
                 )));
+            }
+            if is_cut {
+                self.gone.push(format!("{}..{} of {partition}", fence.start_offset, held.low));
             }
             if self.is_of_events() {
                 let looked_at = first.saturating_sub(LOOKED_AT).max(held.low).max(fence.start_offset)..first;
@@ -112,7 +118,6 @@ impl Newer {
     /// `Stop` if the time can't be shown.
     pub(super) fn note(&self, AuditReport { ranges, compared, rows, .. }: &AuditReport) -> Result<String> {
         let begins = ranges.iter().map(|(at, range)| format!("{at} from offset {}", range.start)).collect::<Vec<_>>();
-        let time: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![self.since.from_us]).with_timezone("UTC"));
         let condition = match self.ahead_ms {
             Some(ahead_ms) => format!(
                 " That is exact if each record before has a timestamp of its own, because an event is then at most {} after its \
@@ -122,14 +127,27 @@ impl Newer {
             ),
             None => String::new(),
         };
+        let gone = match self.gone.is_empty() {
+            true => String::new(),
+            false => format!(
+                " Offsets {} are no longer in the log (retention): that is exact if their records were as old as the next ones, \
+                 so before {}",
+                self.gone.join(", "),
+                text(&utc(self.from_ms.saturating_mul(1_000)), 0)?
+            ),
+        };
         Ok(format!(
             "only rows with `{}` at or after {} were compared: {compared} of {rows} in the sink. They are made of {}; what is before \
-             that was not read, so nothing is known of its rows and dead letters.{condition}",
+             that was not read, so nothing is known of its rows and dead letters.{condition}{gone}",
             self.column,
-            text(&time, 0)?,
+            text(&utc(self.since.from_us), 0)?,
             begins.join(", ")
         ))
     }
+}
+
+fn utc(us: i64) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from(vec![us]).with_timezone("UTC"))
 }
 
 /// `Stop` if a record has no timestamp: its event may be of any time.
@@ -143,6 +161,19 @@ pub(super) fn check_timestamps(batch: &Batch) -> Result<()> {
             batch.partition().at(*offset)
         ))),
     }
+}
+
+/// `Stop` if the log has stamped the records of a topic that a function writes: a record that the function has sent again after a
+/// crash may be newer than the time, and its first copy older.
+pub(super) fn check_resent(batch: &Batch) -> Result<()> {
+    if !batch.is_stamped_by_log() {
+        return Ok(());
+    }
+    Err(refused(&format!(
+        "topic {} gives records the time at which it took them (`message.timestamp.type=LogAppendTime`), and a function writes it. \
+         What that function has sent again after a crash looks newer than it is",
+        batch.partition().topic
+    )))
 }
 
 fn refused(why: &str) -> Error {

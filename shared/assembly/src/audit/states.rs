@@ -1,13 +1,17 @@
 //! Compares what readers see with the states that are stored beneath it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use millstream_core::{Column, Error, OddRow, Result, Role, Sink, Table, TakeOddRow, TakeRows};
 use millstream_sql::{Precision, WholeColumn};
 
 use super::{
     compare::{Unequal, compare as compare_sides},
-    encoder::Encoder,
+    encoder::{Encoder, internal},
+    odd::OddRows,
     report::{AuditReport, Difference},
     scan,
     side::Side,
@@ -39,10 +43,15 @@ pub(super) async fn compare(
         // Both must be read at one instant; otherwise they may differ only because of that.
         if at.len() == fences.len() && at.iter().all(|fence| fences.contains(fence)) {
             let columns = &encoder.columns;
-            broken.into_iter().for_each(|state| report.add(Difference::BrokenState(state)));
+            // What can't be read on one side is missing there, and is told of already.
+            let unreadable = OddRows::of(columns, &seen)?;
+            let broken_keys: BTreeSet<String> = broken.iter().filter_map(|state| state.key.clone()).collect();
+            broken.into_iter().for_each(|state| report.add(Difference::BrokenState(state.line)));
             compare_sides(&mut seen, &mut finished, false, &mut |unequal| {
                 let line = |row| shown(columns, row, 0);
                 report.add(match &unequal {
+                    Unequal::First(first, _) if broken_keys.contains(&line(first)?.key) => return Ok(()),
+                    Unequal::Second(second, _) if unreadable.has(&line(second)?.key) => return Ok(()),
                     Unequal::First(first, _) => Difference::Shown(line(first)?.all()),
                     Unequal::Second(second, _) => Difference::Hidden(line(second)?.all()),
                     Unequal::Both(first, second, close) => {
@@ -66,7 +75,7 @@ async fn finish(
     table: &Table,
     states: &dyn Sink,
     encoder: &Arc<Encoder>,
-) -> Result<(super::Fences, Side, Vec<String>)> {
+) -> Result<(super::Fences, Side, Vec<Broken>)> {
     let side = Arc::new(Mutex::new(Side::new(encoder)));
     let (into, combine) = (Arc::clone(&side), table.combine.clone());
     let take: TakeRows = Arc::new(move |rows| {
@@ -77,11 +86,12 @@ async fn finish(
         into.lock().unwrap_or_else(PoisonError::into_inner).add(&finished)
     });
     let broken = Arc::new(Mutex::new(Vec::new()));
-    let (found, columns) = (Arc::clone(&broken), state_columns(table));
+    let (found, columns, seen_by) = (Arc::clone(&broken), state_columns(table), encoder.columns.clone());
     let odd: TakeOddRow = Arc::new(move |OddRow { row, unreadable }| {
         let line = shown_with(&columns, &row, 0, &unreadable)?.all();
+        let key = key_of(&seen_by, &columns, &OddRow { row, unreadable })?;
         let mut broken = found.lock().unwrap_or_else(PoisonError::into_inner);
-        broken.push(line);
+        broken.push(Broken { key, line });
         match broken.len() {
             0..=MAX_BROKEN => Ok(()),
             _ => Err(Error::stop(format!(
@@ -94,6 +104,25 @@ async fn finish(
     let side = std::mem::replace(&mut *side.lock().unwrap_or_else(PoisonError::into_inner), Side::new(encoder));
     let broken = std::mem::take(&mut *broken.lock().unwrap_or_else(PoisonError::into_inner));
     Ok((fences, side, broken))
+}
+
+/// A state that can't be read.
+struct Broken {
+    /// The key of its row as readers see it, if that can be read.
+    key: Option<String>,
+    line: String,
+}
+
+/// The key of a state's row, as the rows show it that readers see in the columns `seen_by`.
+fn key_of(seen_by: &[WholeColumn], columns: &[WholeColumn], odd: &OddRow) -> Result<Option<String>> {
+    let keys: Vec<_> = seen_by.iter().filter(|column| column.precision == Precision::Key).cloned().collect();
+    let place = |key: &WholeColumn| {
+        let at = columns.iter().position(|own| own.name == key.name && own.precision == Precision::Key)?;
+        odd.unreadable.iter().all(|(place, _)| *place != at).then_some(at)
+    };
+    let Some(places) = keys.iter().map(place).collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let row = odd.row.project(&places).map_err(internal)?;
+    Ok(Some(shown(&keys, &row, 0)?.key))
 }
 
 fn state_columns(table: &Table) -> Vec<WholeColumn> {

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use arrow::datatypes::{Field, Schema};
 use millstream_pipeline::{Function, Pipeline, Reading};
 
+use super::windows::other_windows;
 use crate::type_name;
 
 /// What has changed in the pipeline file since `before`, the declaration of the plan that fills the table: one line each, for
@@ -38,6 +39,7 @@ pub(crate) fn changes(now: &Pipeline, name: &str, before: &str) -> Vec<String> {
     if words(&was_reading.sql.text) != words(&is_reading.sql.text) {
         let (was, is) = (was_reading.sql.text.trim(), is_reading.sql.text.trim());
         found.push(format!("the statement was\n{}\nand is\n{}", indented(was), indented(is)));
+        found.extend(other_windows(was, is));
     }
     found
 }

@@ -15,18 +15,25 @@ pub struct ReadRange {
     pub low: i64,
     /// One past its newest record.
     pub high: i64,
+    /// Up to where an earlier run of the rebuild has filled the new table, which this one goes on with.
+    pub filled: Option<i64>,
 }
 
 impl ReadRange {
-    /// The offsets that the log has no longer.
+    /// The offsets that the log has no longer, and the new table neither.
     pub fn gone(&self) -> Option<Range<i64>> {
-        (self.low > self.from).then_some(self.from..self.low)
+        let start = self.start();
+        (self.low > start).then_some(start..self.low)
     }
 
     /// The offsets that are read.
     pub fn read(&self) -> Range<i64> {
-        let start = self.from.max(self.low);
+        let start = self.start().max(self.low);
         start..self.high.max(start)
+    }
+
+    fn start(&self) -> i64 {
+        self.filled.unwrap_or(self.from).max(self.from)
     }
 }
 
@@ -34,12 +41,17 @@ impl Rebuild {
     /// As the log is now.
     pub(super) async fn find_ranges(&self) -> Result<Vec<ReadRange>> {
         let log = self.systems.source();
+        let earlier = self.sink().holding().await?;
+        let earlier = if self.resumes(&earlier) { earlier.fences } else { Vec::new() };
         let mut ranges = Vec::new();
         for partition in self.function.partitions(log.as_ref()).await? {
             let held = log.watermarks(&partition).await?;
             let known = self.old_start(&partition);
             let from = known.unwrap_or(if self.begins_at_the_end(&partition) { held.high } else { held.low });
-            ranges.push(ReadRange { partition, from, low: held.low, high: held.high });
+            // An earlier run that was `partial` may lack what comes before.
+            let filled = earlier.iter().find(|(at, fence)| *at == partition && fence.start_offset <= from);
+            let filled = filled.map(|(_, fence)| fence.next_offset);
+            ranges.push(ReadRange { partition, from, low: held.low, high: held.high, filled });
         }
         Ok(ranges)
     }
@@ -105,9 +117,15 @@ mod tests {
 
     #[test]
     fn what_the_log_no_longer_has_is_not_read() {
-        let range = |from, low, high| ReadRange { partition: TopicPartition::new("t", 1, 0), from, low, high };
+        let range = |from, low, high| {
+            let partition = TopicPartition::new("t", 1, 0);
+            ReadRange { partition, from, low, high, filled: None }
+        };
         assert_eq!((range(3, 0, 9).gone(), range(3, 0, 9).read()), (None, 3..9));
         assert_eq!((range(3, 5, 9).gone(), range(3, 5, 9).read()), (Some(3..5), 5..9));
+        let resumed = |filled| ReadRange { filled: Some(filled), ..range(3, 5, 9) };
+        assert_eq!((resumed(7).gone(), resumed(7).read()), (None, 7..9));
+        assert_eq!((resumed(5).gone(), resumed(5).read()), (None, 5..9));
         assert_eq!(range(9, 0, 4).read(), 9..9, "a log that ends below the fence is the runner's to judge");
     }
 }

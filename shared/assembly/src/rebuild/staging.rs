@@ -67,11 +67,7 @@ impl Rebuild {
             }
             // An empty one may be what was made just before an earlier run was killed.
             None if holding.rows == Rows::Present => return Err(self.in_the_way("no rebuild has made it")),
-            Some(record)
-                if record.owner.fingerprint == self.owner.fingerprint
-                    && holding.rows != Rows::Missing
-                    && !self.has_lost_its_place(&holding) =>
-            {
+            Some(record) if self.resumes(&holding) && !self.has_lost_its_place(&holding) => {
                 (Begun::Resumed, Some(record.clone()))
             }
             Some(_) => {
@@ -90,6 +86,14 @@ impl Rebuild {
         };
         self.sink().begin_term(record.term);
         Ok(begun)
+    }
+
+    /// Is there a table of an earlier run, by this function and plan?
+    pub(super) fn resumes(&self, holding: &Holding) -> bool {
+        let is_own = |record: &OwnerRecord| {
+            record.owner.function == self.owner.function && record.owner.fingerprint == self.owner.fingerprint
+        };
+        holding.record.as_ref().is_some_and(is_own) && holding.rows != Rows::Missing
     }
 
     /// Has retention gone past the place where an earlier run was? To go on behind it would leave a hole.

@@ -61,6 +61,21 @@ async fn overtaken(folder: &Path, rebuild: &mut Rebuild, partition: i32) -> Resu
     rebuild.carry_out(None, &mut told).await.map(drop)
 }
 
+/// Lets the rebuild read so many records, as if its process was killed then.
+async fn stopped_after(rebuild: &mut Rebuild, records: u64) {
+    let read = tokio::sync::Notify::new();
+    let mut told = |at: super::RebuildProgress| {
+        if at.read >= records {
+            read.notify_one();
+        }
+    };
+    tokio::select! {
+        biased;
+        () = read.notified() => {}
+        done = rebuild.carry_out(None, &mut told) => panic!("it was not stopped: {done:?}"),
+    }
+}
+
 async fn assert_rebuilt(systems: &Systems, pipeline: &Pipeline, folder: &Path, row: (i64, i64)) {
     let found = file(folder).query_row("SELECT a, n FROM g", [], |row| Ok((row.get(0)?, row.get(1)?)));
     assert_eq!(found, Ok(row));
@@ -89,6 +104,32 @@ async fn what_retention_has_deleted_of_this_partition_makes_the_next_run_begin_a
     rebuild.carry_out(None, &mut |_| {}).await.unwrap();
     assert!(rebuild.finish().await.unwrap());
     assert_rebuilt(&systems, &pipeline, folder.path(), (111_100, 4)).await;
+}
+
+#[tokio::test]
+async fn what_an_earlier_run_has_read_need_not_be_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (systems, pipeline) = changed(folder.path()).await;
+    let (mut rebuild, _) = begun(&systems, &pipeline, false).await;
+    stopped_after(&mut rebuild, 3).await;
+    // The first partition is in the new table.
+    delete_below(folder.path(), 0, 3);
+    let (mut rebuild, begun) = begun(&systems, &pipeline, false).await;
+    assert_eq!(begun, Begun::Resumed);
+    rebuild.carry_out(None, &mut |_| {}).await.unwrap();
+    assert!(rebuild.finish().await.unwrap());
+    assert_rebuilt(&systems, &pipeline, folder.path(), (111_111, 6)).await;
+}
+
+#[tokio::test]
+async fn a_whole_rebuild_does_not_go_on_with_a_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let (systems, pipeline) = changed(folder.path()).await;
+    delete_below(folder.path(), 0, 2);
+    let (mut rebuild, _) = begun(&systems, &pipeline, true).await;
+    stopped_after(&mut rebuild, 2).await;
+    let refused = systems.rebuild(&pipeline, "g").await.unwrap().check_log().unwrap_err().to_string();
+    assert!(refused.contains("t/1/0: offsets 0..2"), "{refused}");
 }
 
 #[tokio::test]

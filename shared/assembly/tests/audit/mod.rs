@@ -49,8 +49,19 @@ impl World {
     }
 
     async fn open(folder: &Path, text: &str) -> (Pipeline, Systems) {
+        Self::open_with(folder, text, "buyer,city\nx,Oslo\n").await
+    }
+
+    /// With these cities.
+    async fn with_cities(text: &str, cities: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (pipeline, systems) = Self::open_with(folder.path(), text, cities).await;
+        Self { folder, pipeline, systems }
+    }
+
+    async fn open_with(folder: &Path, text: &str, cities: &str) -> (Pipeline, Systems) {
         std::fs::write(folder.join("pipeline.yaml"), text).unwrap();
-        std::fs::write(folder.join("cities.csv"), "buyer,city\nx,Oslo\n").unwrap();
+        std::fs::write(folder.join("cities.csv"), cities).unwrap();
         let pipeline = Pipeline::load(folder).unwrap();
         let mut connections = Connections::read(&Env::default()).unwrap();
         connections.data_dir = folder.join("data");

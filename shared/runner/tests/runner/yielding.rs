@@ -66,6 +66,10 @@ impl<T: Sink + ?Sized> Sink for Yielding<T> {
         self.around(self.inner.holding()).await
     }
 
+    async fn adopt(&self, owner: &Owner, record: Option<&OwnerRecord>) -> Result<Option<OwnerRecord>> {
+        self.around(self.inner.adopt(owner, record)).await
+    }
+
     async fn claim(&self, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>> {
         self.around(self.inner.claim(owner, claim)).await
     }

@@ -1,9 +1,9 @@
-//! A table whose plan has changed: see [`millstream_core::Sink::adapt`].
+//! A table whose plan has changed: see [`millstream_core::Sink::adopt`].
 
 use std::sync::Arc;
 
 use arrow::{array::RecordBatch, compute::concat_batches};
-use millstream_core::{Error, Result, Role, is_wider, quote_identifier};
+use millstream_core::{Claim, Error, Owner, OwnerRecord, Result, Role, fault, is_wider, quote_identifier};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::{
@@ -36,23 +36,29 @@ impl EmbeddedSink {
         self.store.connections.read(find).await
     }
 
-    /// Adds new columns to the states, gives them wider types, and finishes every row anew. All of the table is in memory meanwhile.
-    pub(crate) async fn adapt_tables(&self) -> Result<()> {
+    /// Adds new columns to the states, gives them wider types, finishes every row anew, and makes the claim: one transaction. All
+    /// of the table is in memory meanwhile.
+    pub(crate) async fn adopt_tables(&self, owner: &Owner, claim: Claim) -> Result<Option<OwnerRecord>> {
         let (states, finished) = self.stored();
+        let (owned, owner, now) = (self.owned(), owner.clone(), self.now());
         let writing = Writing::begin(&self.store.connections).await?;
         let (of_states, of_finished) = (states.clone(), finished.clone());
         let change = move |connection: &Connection| {
             refuse_other_layout(connection, &of_states, of_finished.as_deref())?;
             of_states.adapt(connection)?;
-            match &of_finished {
-                None => Ok(None),
+            let read = match &of_finished {
+                None => None,
                 Some(finished) => {
                     finished.replace(connection)?;
-                    read_numbered(connection, &of_states).map(Some)
+                    Some(read_numbered(connection, &of_states)?)
                 }
-            }
+            };
+            fault::point("embedded.after_adapt");
+            Ok((read, owned.claim(connection, &owner, &claim, &now)?))
         };
-        let (writing, read) = writing.step(change).await?;
+        let (writing, (read, claimed)) = writing.step(change).await?;
+        // All of it is rolled back.
+        let Some(record) = claimed else { return Ok(None) };
         let shown = match (finished, read) {
             (Some(table), Some((numbers, rows))) if rows.num_rows() > 0 => {
                 let missing = || Error::stop("internal: a table of states without a way to finish them");
@@ -63,7 +69,9 @@ impl EmbeddedSink {
         };
         let work =
             move |connection: &Connection| shown.map_or(Ok(()), |(shown, numbers)| shown.put(connection, &numbers));
-        writing.commit(work, || ()).await
+        writing.commit(work, || fault::point("embedded.before_adopt_commit")).await?;
+        fault::point("embedded.after_adopt_commit");
+        Ok(Some(record))
     }
 }
 

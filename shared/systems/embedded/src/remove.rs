@@ -3,7 +3,7 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 use millstream_core::{Result, quote_identifier};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
-use crate::{Embedded, connections::Work};
+use crate::{Embedded, connections::Work, owner, replace::has_states};
 
 /// What belongs to a function (`pipeline.function`), and the column that names it.
 const OWNED: [(&str, &str); 4] = [
@@ -20,6 +20,9 @@ pub struct Removal {
     pub functions: Vec<String>,
     /// Tables, whole; those that are not there are passed over.
     pub tables: Vec<String>,
+    /// What rebuilds have left: the function that fills a table, and the table, which has states perhaps. A table that another
+    /// function fills, or nobody says who, is passed over.
+    pub rebuilds: Vec<(String, String)>,
     /// Topics with their records; those that are not there are passed over.
     pub topics: Vec<String>,
 }
@@ -69,6 +72,9 @@ impl Embedded {
     pub async fn remove(&self, removal: Removal) -> Result<()> {
         self.connections
             .write(move |connection| {
+                for (function, table) in &removal.rebuilds {
+                    remove_rebuild(connection, function, table)?;
+                }
                 removal.functions.iter().try_for_each(|function| remove_function(connection, function))?;
                 removal.tables.iter().try_for_each(|table| remove_table(connection, table))?;
                 removal.topics.iter().try_for_each(|topic| remove_topic(connection, topic))
@@ -82,6 +88,17 @@ fn remove_function(connection: &Connection, function: &str) -> Work<()> {
         connection.execute(&format!("DELETE FROM {table} WHERE {column} = ?1"), [function])?;
     }
     Ok(())
+}
+
+/// The name alone doesn't say whose a table is.
+fn remove_rebuild(connection: &Connection, function: &str, table: &str) -> Work<()> {
+    if owner::find(connection, table)?.is_none_or(|record| record.owner.function != *function) {
+        return Ok(());
+    }
+    if has_states(connection, table)? {
+        remove_table(connection, &format!("{table}_state"))?;
+    }
+    remove_table(connection, table)
 }
 
 pub(crate) fn remove_table(connection: &Connection, table: &str) -> Work<()> {

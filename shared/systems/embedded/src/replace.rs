@@ -85,7 +85,7 @@ impl EmbeddedSink {
 
 /// Does the table with the name of `public`'s states hold them? It may as well be what another function fills, or what one has
 /// filled that has left the pipeline file.
-fn has_states(connection: &Connection, public: &str) -> Work<bool> {
+pub(crate) fn has_states(connection: &Connection, public: &str) -> Work<bool> {
     let states = format!("{public}_state");
     if owner::find(connection, &states)?.is_some() {
         return Ok(false);

@@ -75,8 +75,8 @@ impl Sink for EmbeddedSink {
         if create { self.store.connections.write(prepare).await } else { self.store.connections.read(prepare).await }
     }
 
-    async fn adapt(&self) -> Result<()> {
-        self.adapt_tables().await
+    async fn adopt(&self, owner: &Owner, record: Option<&OwnerRecord>) -> Result<Option<OwnerRecord>> {
+        self.adopt_tables(owner, Claim::Adopt(record.cloned())).await
     }
 
     async fn misfits(&self) -> Result<Vec<String>> {

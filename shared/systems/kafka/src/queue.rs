@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use millstream_core::Header;
+use millstream_core::{BatchBuilder, Header};
 use rdkafka::{
     bindings as c,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
@@ -178,11 +178,21 @@ impl<'a> Record<'a> {
         self.message.offset
     }
 
-    /// Milliseconds since 1970; -1 where the log has none.
-    pub(crate) fn timestamp_ms(&self) -> i64 {
+    /// Milliseconds since 1970, -1 where the log has none; and was it the broker that has stamped the record?
+    fn timestamp_ms(&self) -> (i64, bool) {
         let mut kind = c::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: the message is valid, and `kind` outlives the call.
-        unsafe { c::rd_kafka_message_timestamp(self.message, &mut kind) }
+        let timestamp_ms = unsafe { c::rd_kafka_message_timestamp(self.message, &mut kind) };
+        (timestamp_ms, kind == c::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME)
+    }
+
+    /// Adds the record to a batch.
+    pub(crate) fn push_to(&self, builder: &mut BatchBuilder) {
+        let (timestamp_ms, by_broker) = self.timestamp_ms();
+        builder.push(self.offset(), timestamp_ms, self.key(), self.value(), self.headers());
+        if by_broker {
+            builder.stamp_by_log();
+        }
     }
 
     pub(crate) fn key(&self) -> Option<&'a [u8]> {

@@ -113,7 +113,7 @@ impl Reader {
                     // The batch ends at this record: offsets between the last one and this do not exist.
                     return Ok((offset, true));
                 }
-                builder.push(offset, record.timestamp_ms(), record.key(), record.value(), record.headers());
+                record.push_to(builder);
                 self.queue.advance();
                 end = end.max(offset + 1);
                 if end == range.end {

@@ -211,8 +211,8 @@ impl<C: ConsumerContext + 'static> Task<C> {
 
     fn push(&mut self) {
         if let Some(Ok(record)) = self.queue.peek() {
-            let (offset, timestamp_ms) = (record.offset(), record.timestamp_ms());
-            self.builder.push(offset, timestamp_ms, record.key(), record.value(), record.headers());
+            let offset = record.offset();
+            record.push_to(&mut self.builder);
             self.note_read(offset);
         }
         self.queue.advance();

@@ -88,8 +88,9 @@ impl Sink for LakeSink {
         self.prepare_by(if create { Change::Add } else { Change::None }).await
     }
 
-    async fn adapt(&self) -> Result<()> {
-        self.prepare_by(Change::Adapt).await
+    async fn adopt(&self, owner: &Owner, record: Option<&OwnerRecord>) -> Result<Option<OwnerRecord>> {
+        self.prepare_by(Change::Adapt).await?;
+        self.put_owner(owner, &Claim::Adopt(record.cloned())).await
     }
 
     async fn misfits(&self) -> Result<Vec<String>> {
@@ -190,7 +191,7 @@ impl Sink for LakeSink {
 }
 
 impl LakeSink {
-    /// See [`Sink::prepare`] and [`Sink::adapt`].
+    /// See [`Sink::prepare`] and [`Sink::adopt`].
     async fn prepare_by(&self, change: Change) -> Result<()> {
         let create = change != Change::None;
         let (layout, by) = self.layout().await?;

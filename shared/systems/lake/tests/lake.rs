@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use millstream_core::{Column, Env, Error, Fence, PartitionBy, Result, Role, Sink, Table, TopicPartition};
 use millstream_lake::{LakeSink, read_parquet};
 use millstream_testkit::{
-    PlainTransform,
+    PlainTransform, adopt,
     conformance::{SinkCheck, SinkHarness},
     rows::texts,
 };
@@ -152,7 +152,7 @@ async fn an_hour_is_a_folder_of_its_day() {
     assert_eq!(hourly().snapshot().await.unwrap().fences, [(partition(), fence)]);
     let daily = sink(&store).partition_by(PartitionBy::Date).prepare(true).await.unwrap_err();
     assert!(matches!(&daily, Error::Stop(_)) && daily.to_string().contains("begun by hour"), "{daily}");
-    sink(&store).adapt().await.unwrap();
+    adopt(&sink(&store), "test.archive").await.unwrap();
     hourly().prepare(false).await.unwrap();
     let mut hours = table();
     hours.columns[0].name = "log_hour".into();
@@ -274,13 +274,13 @@ async fn a_column_gets_a_wider_type() {
     let refused = wide.prepare(true).await.unwrap_err().to_string();
     assert!(refused.contains("is offset int not null, not offset bigint not null"), "only on request: {refused}");
     assert_eq!(wide.misfits().await.unwrap(), [""; 0]);
-    wide.adapt().await.unwrap();
+    adopt(&wide, "test.archive").await.unwrap();
     wide.prepare(false).await.unwrap();
     write(&wide, &two, 3, 0).await;
     // Files of both types are one table.
     assert_eq!(texts(&wide.snapshot().await.unwrap().rows), [["0"], ["1"], ["2"]]);
     assert_eq!(old.misfits().await.unwrap().len(), 1);
-    assert!(matches!(old.adapt().await, Err(Error::Stop(_))), "not back");
+    assert!(matches!(adopt(&old, "test.archive").await, Err(Error::Stop(_))), "not back");
 }
 
 /// A table as it was laid out when its folders were named `date=…`, though they are not the days of events.

@@ -38,6 +38,7 @@ mod schema;
 mod sink;
 mod statement;
 mod store;
+mod transaction;
 mod types;
 mod widen;
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Held while an owner changes: claims are rare, and two at once must not cross. "millsow" in ASCII.
-pub(crate) const OWNER_LOCK: i64 = 0x006d_696c_6c73_6f77;
+const OWNER_LOCK: i64 = 0x006d_696c_6c73_6f77;
 
 const RECORD: &str = "table_name, function, fingerprint, declaration, term, \
      to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS \"UTC\"'), adopted";
@@ -95,7 +95,7 @@ impl Owned<'_> {
             let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await;
             let transaction = transaction.map_err(failed)?;
             let here = Catalog { client: &*transaction, pool: self.pool, what: &what };
-            here.query("SELECT pg_advisory_xact_lock($1)", &[(&OWNER_LOCK, Type::INT8)]).await?;
+            self.lock(&here).await?;
             let claimed = self.claim_locked(&here, owner, claim).await?;
             if claimed.is_some() {
                 transaction.commit().await.map_err(failed)?;
@@ -104,6 +104,11 @@ impl Owned<'_> {
         };
         let outcome = self.pool.within(QUERY_LIMIT, &what, work).await;
         self.pool.settle(client, outcome).await
+    }
+
+    /// Makes other claims wait for the end of the transaction.
+    pub(crate) async fn lock<C: GenericClient>(&self, here: &Catalog<'_, C>) -> Result<()> {
+        here.query("SELECT pg_advisory_xact_lock($1)", &[(&OWNER_LOCK, Type::INT8)]).await.map(drop)
     }
 
     /// The record of the table. The lock makes those wait who create fences in its term.

@@ -13,19 +13,13 @@ use millstream_core::{
     CatchUp, Claim, Error, Fence, OwnerRecord, Replace, Replaced, Replacement, Result, TopicPartition, fault,
     quote_identifier, reached_text,
 };
-use tokio_postgres::{GenericClient, IsolationLevel, Transaction, types::Type};
+use tokio_postgres::{GenericClient, types::Type};
 
 pub(crate) use self::kept::Kept;
 use self::old::Old;
 use crate::{
-    PostgresSink,
-    catalog::Catalog,
-    connect::Pool,
-    definition::create_view,
-    error,
-    limits::QUERY_LIMIT,
-    owner::{OWNER_LOCK, Owned},
-    schema::{CREATE_LIMIT, LOCK_TIMEOUT},
+    PostgresSink, catalog::Catalog, connect::Pool, definition::create_view, limits::QUERY_LIMIT, owner::Owned,
+    schema::LOCK_TIMEOUT, transaction::transaction,
 };
 
 #[async_trait]
@@ -49,7 +43,7 @@ impl Replace for PostgresSink {
     async fn discard(&self) -> Result<()> {
         let (function, public) = (&self.function, self.table.public_name());
         let what = format!("removing table {public}");
-        transaction(&self.pool, &what, async |here| {
+        transaction(&self.pool, &what, QUERY_LIMIT, async |here| {
             here.run(LOCK_TIMEOUT).await?;
             let there = "SELECT to_regclass('millstream_owners') IS NOT NULL";
             let has_owners = here.query(there, &[]).await?.first().is_some_and(|row| row.get(0));
@@ -93,8 +87,8 @@ impl Step<'_> {
         let what = format!("putting table {} in its place", self.staging.table.public_name());
         let mut found = (Replaced::Changed, Vec::new());
         fault::point("postgres.before_swap");
-        transaction(self.pool, &what, async |here| {
-            here.query("SELECT pg_advisory_xact_lock($1)", &[(&OWNER_LOCK, Type::INT8)]).await?;
+        transaction(self.pool, &what, QUERY_LIMIT, async |here| {
+            self.place().lock(&here).await?;
             here.run(LOCK_TIMEOUT).await?;
             let old = Old::find(&here, self.replacement).await?;
             if let Some(catch_up) = catch_up {
@@ -204,31 +198,4 @@ impl Step<'_> {
 
 fn not_kept(lost: &[String]) -> Error {
     Error::stop(format!("with the old table would go what can't be kept: {}", lost.join("; ")))
-}
-
-/// Work in one transaction, which is rolled back when it gives nothing.
-async fn transaction<T>(
-    pool: &Pool,
-    what: &str,
-    work: impl AsyncFnOnce(Catalog<'_, Transaction<'_>>) -> Result<Option<T>>,
-) -> Result<Option<T>> {
-    let mut client = pool.client(what).await?;
-    let whole = async {
-        let failed = |error: tokio_postgres::Error| error::of_postgres(pool.doing(what), &error);
-        let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await;
-        let transaction = transaction.map_err(failed)?;
-        let done = work(Catalog { client: &transaction, pool, what }).await?;
-        match done.is_some() {
-            true => transaction.commit().await.map_err(failed)?,
-            false => transaction.rollback().await.map_err(failed)?,
-        }
-        Ok(done)
-    };
-    let limit = if what.starts_with("indexes") { CREATE_LIMIT } else { QUERY_LIMIT };
-    let outcome = pool.within(limit, what, whole).await;
-    pool.settle(client, outcome).await.map_err(|error| match error {
-        // No record is at fault.
-        Error::Poison(cause) => Error::Stop(cause),
-        other => other,
-    })
 }

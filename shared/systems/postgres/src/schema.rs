@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream_core::{Error, Result, Table, quote_identifier};
+use millstream_core::{Claim, Error, Owner, OwnerRecord, Result, Table, fault, quote_identifier};
 use tokio_postgres::{GenericClient, IsolationLevel, types::Type};
 
 use crate::{
@@ -10,6 +10,8 @@ use crate::{
     connect::Pool,
     error,
     limits::QUERY_LIMIT,
+    owner::Owned,
+    transaction::transaction,
 };
 
 /// The most time that creating tables and indexes may take: an index on an existing table is slow.
@@ -36,8 +38,9 @@ pub(crate) enum Remedies {
     Adapt,
 }
 
-/// See [`millstream_core::Sink::prepare`] and [`millstream_core::Sink::adapt`].
-pub(crate) async fn prepare(pool: &Pool, table: &Table, remedies: Remedies, term: i64) -> Result<()> {
+/// See [`millstream_core::Sink::prepare`]. Adapts nothing: see [`adopt`].
+pub(crate) async fn prepare(pool: &Pool, table: &Table, create_missing: bool, term: i64) -> Result<()> {
+    let remedies = if create_missing { Remedies::Create } else { Remedies::None };
     check_names(table)?;
     let what = format!("preparing table {}", table.name);
     let mut client = pool.client(&what).await?;
@@ -45,8 +48,8 @@ pub(crate) async fn prepare(pool: &Pool, table: &Table, remedies: Remedies, term
         let here = Catalog { client: &**client, pool, what: &what };
         here.check_server().await?;
         let mut differences = here.differences(table, remedies).await?;
-        if remedies != Remedies::None && differences.iter().any(|difference| difference.remedy.is_some()) {
-            differences = close_gap(pool, &what, &mut client, table, (remedies, term)).await?;
+        if create_missing && differences.iter().any(|difference| difference.remedy.is_some()) {
+            differences = create(pool, &what, &mut client, table, term).await?;
         }
         stop_at(&pool.doing(&what), &differences, remedies)
     };
@@ -56,6 +59,31 @@ pub(crate) async fn prepare(pool: &Pool, table: &Table, remedies: Remedies, term
         Error::Poison(cause) => Error::Stop(cause),
         other => other,
     })
+}
+
+/// See [`millstream_core::Sink::adopt`]. The table and the term of its fences change in one transaction: a writer of the old plan
+/// waits for the table, and then finds that its term has ended.
+pub(crate) async fn adopt(
+    owned: &Owned<'_>,
+    owner: &Owner,
+    record: Option<&OwnerRecord>,
+) -> Result<Option<OwnerRecord>> {
+    check_names(owned.table)?;
+    let what = format!("adopting table {}", owned.table.public_name());
+    let adopted = transaction(owned.pool, &what, CREATE_LIMIT, async |here| {
+        here.check_server().await?;
+        lock(&here).await?;
+        owned.lock(&here).await?;
+        let left = close_gap(&here, owned.table, Remedies::Adapt).await?;
+        stop_at(&owned.pool.doing(&what), &left, Remedies::Adapt)?;
+        fault::point("postgres.after_adapt");
+        let adopted = owned.claim_locked(&here, owner, &Claim::Adopt(record.cloned())).await?;
+        fault::point("postgres.before_adopt_commit");
+        Ok(adopted)
+    })
+    .await?;
+    fault::point("postgres.after_adopt_commit");
+    Ok(adopted)
 }
 
 /// See [`millstream_core::Sink::misfits`].
@@ -76,23 +104,39 @@ pub(crate) async fn columns(pool: &Pool, table: &str) -> Result<Vec<Present>> {
     Ok(rows.iter().map(Present::of).collect())
 }
 
-/// Applies all remedies under a lock, in one transaction, and returns what is still different.
-async fn close_gap(
+/// Creates what is missing under a lock, in one transaction, and returns what is still different.
+async fn create(
     pool: &Pool,
     what: &str,
     client: &mut deadpool_postgres::Object,
     table: &Table,
-    (remedies, term): (Remedies, i64),
+    term: i64,
 ) -> Result<Vec<Difference>> {
     let failed = |error: tokio_postgres::Error| error::of_postgres(pool.doing(what), &error);
     let transaction =
         client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await.map_err(failed)?;
     let here = Catalog { client: &*transaction, pool, what };
-    here.query("SELECT pg_advisory_xact_lock($1)", &[(&CREATE_LOCK, Type::INT8)]).await?;
-    here.client.batch_execute(LOCK_TIMEOUT).await.map_err(failed)?;
+    lock(&here).await?;
     if term != 0 {
         check_term(&here, table, term).await?;
     }
+    let left = close_gap(&here, table, Remedies::Create).await?;
+    transaction.commit().await.map_err(failed)?;
+    Ok(left)
+}
+
+/// Lets one process at a time change tables; whoever waits too long for another lock gives up.
+async fn lock<C: GenericClient>(here: &Catalog<'_, C>) -> Result<()> {
+    here.query("SELECT pg_advisory_xact_lock($1)", &[(&CREATE_LOCK, Type::INT8)]).await?;
+    here.run(LOCK_TIMEOUT).await
+}
+
+/// Applies all remedies in the transaction at hand, and returns what is still different.
+async fn close_gap<C: GenericClient>(
+    here: &Catalog<'_, C>,
+    table: &Table,
+    remedies: Remedies,
+) -> Result<Vec<Difference>> {
     let found = here.differences(table, remedies).await?;
     if remedies == Remedies::Adapt && found.iter().any(|difference| difference.remedy.is_none()) {
         // It can't be adopted as a whole.
@@ -103,14 +147,12 @@ async fn close_gap(
     // A view that was dropped is missing.
     let found = if kept.is_some() { here.differences(table, remedies).await? } else { found };
     for remedy in found.into_iter().filter_map(|difference| difference.remedy) {
-        here.client.batch_execute(&remedy).await.map_err(failed)?;
+        here.run(&remedy).await?;
     }
     if let Some(kept) = kept {
-        kept.put_on(&here).await?.first().map_or(Ok(()), |lost| Err(not_kept(&here, lost)))?;
+        kept.put_on(here).await?.first().map_or(Ok(()), |lost| Err(not_kept(here, lost)))?;
     }
-    let left = here.differences(table, remedies).await?;
-    transaction.commit().await.map_err(failed)?;
-    Ok(left)
+    here.differences(table, remedies).await
 }
 
 fn not_kept<C: GenericClient>(here: &Catalog<'_, C>, lost: &str) -> Error {

@@ -26,7 +26,7 @@ use crate::{
     fence::{FENCE_COLUMNS, Movement, Parameters, fence_of, has_moved, parameters, partition_and_fence},
     limits::QUERY_LIMIT,
     owner::Owned,
-    schema::{self, Remedies},
+    schema,
     statement::{SketchStatements, Statements},
 };
 
@@ -75,12 +75,11 @@ impl PostgresSink {
 #[async_trait]
 impl Sink for PostgresSink {
     async fn prepare(&self, create: bool) -> Result<()> {
-        let remedies = if create { Remedies::Create } else { Remedies::None };
-        schema::prepare(&self.pool, &self.table, remedies, self.term()).await
+        schema::prepare(&self.pool, &self.table, create, self.term()).await
     }
 
-    async fn adapt(&self) -> Result<()> {
-        schema::prepare(&self.pool, &self.table, Remedies::Adapt, 0).await
+    async fn adopt(&self, owner: &Owner, record: Option<&OwnerRecord>) -> Result<Option<OwnerRecord>> {
+        schema::adopt(&self.owned(), owner, record).await
     }
 
     async fn misfits(&self) -> Result<Vec<String>> {

@@ -38,6 +38,7 @@ mod check;
 mod harness;
 mod letters;
 mod log;
+mod merge_adopted;
 mod merge_keys;
 mod merge_states;
 mod sink_fences;

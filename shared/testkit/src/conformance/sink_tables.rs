@@ -15,7 +15,10 @@ use super::{
     SinkHarness,
     sink_fixture::{column, held, moved, open, partition, plain_rows, plain_table},
 };
-use crate::rows::{assert_columns, rows, texts};
+use crate::{
+    adopt,
+    rows::{assert_columns, rows, texts},
+};
 
 pub(super) async fn every_column_type_round_trips(harness: &dyn SinkHarness) {
     let (table, columns) = every_type();
@@ -94,7 +97,7 @@ pub(super) async fn what_keeps_a_table_from_being_adapted_is_told(harness: &dyn 
         of(|table| table.columns[1].data_type = DataType::Date32).await,
     ] {
         assert_ne!(other.misfits().await.unwrap(), [""; 0]);
-        let adapted = other.adapt().await;
+        let adapted = adopt(other.as_ref(), "suite.function").await;
         assert!(matches!(adapted, Err(Error::Stop(_))), "{adapted:?}");
     }
     assert_eq!(held(sink.as_ref()).await.len(), 2);
@@ -102,7 +105,7 @@ pub(super) async fn what_keeps_a_table_from_being_adapted_is_told(harness: &dyn 
     // A store may take it or not, but what it says is what it does.
     let more = of(|table| table.columns.push(column("more", DataType::Int64, Role::Value))).await;
     let misfits = more.misfits().await.unwrap();
-    let adapted = more.adapt().await;
+    let adapted = adopt(more.as_ref(), "suite.function").await;
     assert_eq!(misfits.is_empty(), adapted.is_ok(), "{misfits:?}, {adapted:?}");
     if adapted.is_ok() {
         assert_eq!(held(more.as_ref()).await.len(), 2);

@@ -1,8 +1,8 @@
 //! The lists of checks. A check that is in none of them is dead code, which the compiler says.
 
 use super::{
-    DeadLettersCheck, LogCheck, SinkCheck, SourceCheck, letters, log, merge_keys, merge_states, sink_fences,
-    sink_owners, sink_rebuilds, sink_tables, sink_writes, source,
+    DeadLettersCheck, LogCheck, SinkCheck, SourceCheck, letters, log, merge_adopted, merge_keys, merge_states,
+    sink_fences, sink_owners, sink_rebuilds, sink_tables, sink_writes, source,
 };
 
 /// One test for each check of the [`Sink`](millstream_core::Sink) contract; an adapter that merges also runs
@@ -74,6 +74,10 @@ macro_rules! merging_sink_tests {
                 rows_that_not_every_store_can_hold_are_poison,
                 keys_of_two_partitions_merge,
                 many_keys_in_one_write,
+            }
+            merge_adopted::{
+                a_table_that_is_not_adopted_is_not_adapted,
+                writers_of_the_old_plan_stop_where_the_new_one_begins,
             }
         }
     };

@@ -123,6 +123,7 @@ async fn what_is_removed_begins_anew_and_the_rest_stays() {
         functions: vec!["p.words".into(), "p.nothing".into()],
         tables: vec!["words".into(), "words_state".into(), "nothing".into(), "millstream_fences".into()],
         topics: vec!["t".into(), "nothing".into()],
+        ..crate::Removal::default()
     };
     store.remove(removal).await.unwrap();
     assert_eq!(store.pipelines().await.unwrap(), ["p", "r"]);

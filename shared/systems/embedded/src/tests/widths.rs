@@ -1,6 +1,6 @@
 use arrow::datatypes::DataType;
 use millstream_core::{Column, Merge, Role, Sink as _, Table};
-use millstream_testkit::{TestCombine, rows::texts};
+use millstream_testkit::{TestCombine, adopt, rows::texts};
 use std::sync::Arc;
 
 use super::open;
@@ -45,7 +45,7 @@ async fn columns_get_wider_types() {
     assert!(refused.contains("the type of `key` is int, not bigint"), "only on request: {refused}");
     assert_eq!(adapted.misfits().await.unwrap(), [""; 0]);
     for _ in 0..2 {
-        adapted.adapt().await.unwrap();
+        adopt(&adapted, "p.f").await.unwrap();
     }
     adapted.prepare(false).await.unwrap();
     let row = ["1", "7", "127", "-0.5000", "0.5"];
@@ -57,13 +57,13 @@ async fn columns_get_wider_types() {
 
     let mut scaled = wide();
     scaled.columns[1].data_type = DataType::Decimal128(13, 2);
-    let refused = sink(scaled).adapt().await.unwrap_err().to_string();
+    let refused = adopt(&sink(scaled), "p.f").await.unwrap_err().to_string();
     assert!(refused.contains("price"), "a key keeps its scale: {refused}");
 
     let back = sink(narrow());
     let misfits = back.misfits().await.unwrap();
     assert_eq!(misfits.len(), 5, "{misfits:?}");
-    let refused = back.adapt().await.unwrap_err().to_string();
+    let refused = adopt(&back, "p.f").await.unwrap_err().to_string();
     assert!(misfits.iter().all(|misfit| refused.contains(misfit)), "{refused}");
     assert_eq!(adapted.snapshot().await.unwrap().rows[0].num_rows(), 3, "nothing was changed");
 }

@@ -3,8 +3,13 @@
 use millstream_core::{Replacement, Result, quote_identifier};
 use tokio_postgres::{GenericClient, types::Type};
 
-use super::{old::Old, transaction};
-use crate::{PostgresSink, catalog::Catalog, schema::LOCK_TIMEOUT};
+use super::old::Old;
+use crate::{
+    PostgresSink,
+    catalog::Catalog,
+    schema::{CREATE_LIMIT, LOCK_TIMEOUT},
+    transaction::transaction,
+};
 
 /// The indexes of the table `$1` but `$2` and those of constraints: name, what follows the table's name
 /// in the definition, and is it unique?
@@ -30,7 +35,7 @@ impl PostgresSink {
     pub(super) async fn carry_indexes(&self, replacement: &Replacement) -> Result<Vec<String>> {
         let what = format!("indexes of table {}", self.table.name);
         let mut lost = Vec::new();
-        transaction(&self.pool, &what, async |here| {
+        transaction(&self.pool, &what, CREATE_LIMIT, async |here| {
             here.run(LOCK_TIMEOUT).await?;
             let old = Old::find(&here, replacement).await?;
             let Some(rows) = old.rows() else { return Ok(None) };

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use arrow::{array::RecordBatch, datatypes::DataType};
-use millstream_core::{Column, Combine, Fence, Merge, Role, Sink, Table, TopicPartition};
+use millstream_core::{Column, Combine, Fence, Merge, Result, Role, Sink, Table, TopicPartition};
 use millstream_postgres::{Pool, PostgresSink, pool};
 use millstream_testkit::{TestCombine, database_url};
 use tokio_postgres::NoTls;
@@ -123,6 +123,11 @@ async fn execute(url: &str, sql: &str) {
     connect(url).await.batch_execute(sql).await.unwrap();
 }
 
+/// Lets the table go on under another plan.
+pub async fn adopt(sink: &PostgresSink) -> Result<()> {
+    millstream_testkit::adopt(sink, "test.function").await
+}
+
 pub fn partition(number: i32) -> TopicPartition {
     TopicPartition::new("transaction", 1, number)
 }
@@ -159,7 +164,7 @@ pub async fn ready(sink: &PostgresSink) -> Fence {
 }
 
 /// Writes rows as one record each, to partition 0.
-pub async fn write(sink: &PostgresSink, from: &Fence, rows: &[RecordBatch]) -> millstream_core::Result<Fence> {
+pub async fn write(sink: &PostgresSink, from: &Fence, rows: &[RecordBatch]) -> Result<Fence> {
     let records: usize = rows.iter().map(RecordBatch::num_rows).sum();
     let to = moved(from, from.next_offset + records as i64);
     sink.write(&partition(0), from, &to, rows).await.map(|()| to)

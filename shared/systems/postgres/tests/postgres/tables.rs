@@ -10,7 +10,7 @@ use millstream_core::{Error, Fence, Merge, Role, Sink, Table, View};
 use millstream_postgres::{newest_rows, read_table};
 use millstream_testkit::{rows::texts, sessions};
 
-use crate::support::{Database, Way, column, connect, counts, moved, partition, ready, table, write};
+use crate::support::{Database, Way, adopt, column, connect, counts, moved, partition, ready, table, write};
 
 async fn stopped(database: &Database, table: &Table, create: bool) -> String {
     match database.sink(table).prepare(create).await {
@@ -156,7 +156,7 @@ pub async fn a_table_is_adapted_to_another_plan(way: Way) {
     let wider = Table { view, ..wider };
     assert!(stopped(&database, &wider, true).await.contains("no column top"), "only on request");
     let adapted = database.sink(&wider);
-    adapted.adapt().await.unwrap();
+    adopt(&adapted).await.unwrap();
     let rows = [one([Some(1), Some(2)]), one([Some(9), None])[..1].to_vec()].concat();
     write(&adapted, &fence, &[millstream_testkit::rows::rows(&wider, rows)]).await.unwrap();
     assert_eq!(database.ask("SELECT key || ',' || n || ',' || top FROM seen").await, "1,7,9");
@@ -168,7 +168,7 @@ pub async fn a_table_is_adapted_to_another_plan(way: Way) {
     let mut other = wider.clone();
     other.columns[1].data_type = DataType::Utf8;
     other.columns.push(column("more", DataType::Int64, Role::State(Merge::Max)));
-    let refused = database.sink(&other).adapt().await.unwrap_err().to_string();
+    let refused = adopt(&database.sink(&other)).await.unwrap_err().to_string();
     assert!(refused.contains("counts.n is bigint, not text"), "{refused}");
     assert_eq!(
         database
@@ -187,7 +187,7 @@ pub async fn results_do_not_become_states(way: Way) {
     let states = with_view("SELECT key, n FROM counts", &columns);
     let said = stopped(&database, &states, true).await;
     assert!(said.contains("seen is a table, and must be a view"), "{said}");
-    assert!(database.sink(&states).adapt().await.is_err());
+    assert!(adopt(&database.sink(&states)).await.is_err());
     database.drop().await;
 }
 
@@ -195,7 +195,7 @@ pub async fn what_would_refuse_the_rows_of_another_plan_is_found(way: Way) {
     let database = Database::create(way).await;
     let narrow = counts(false);
     ready(&database.sink(&narrow)).await;
-    let adapt = async |table: &Table| database.sink(table).adapt().await.map_err(|error| error.to_string());
+    let adapt = async |table: &Table| adopt(&database.sink(table)).await.map_err(|error| error.to_string());
     // More keys: the old index would refuse the second row of a key.
     let mut wider = narrow.clone();
     wider.columns.push(column("more", DataType::Int64, Role::Key));

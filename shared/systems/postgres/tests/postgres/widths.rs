@@ -4,7 +4,7 @@ use arrow::datatypes::DataType;
 use millstream_core::{Merge, Role, Sink as _, Table, View};
 use millstream_testkit::rows::texts;
 
-use crate::support::{Database, Way, column, table};
+use crate::support::{Database, Way, adopt, column, table};
 
 const MAX: Role = Role::State(Merge::Max);
 
@@ -59,9 +59,9 @@ pub async fn columns_get_wider_types(way: Way) {
     let refused = sink.prepare(true).await.unwrap_err().to_string();
     assert!(refused.contains("counts.key is integer, not bigint"), "only on request: {refused}");
     assert_eq!(sink.misfits().await.unwrap(), [""; 0]);
-    sink.adapt().await.unwrap();
+    adopt(&sink).await.unwrap();
     sink.prepare(false).await.unwrap();
-    sink.adapt().await.unwrap();
+    adopt(&sink).await.unwrap();
     assert_eq!(texts(&sink.snapshot().await.unwrap().rows), [["1", "2147483647", "1234567.8900", "0.5", "127", "255"]]);
     database
         .execute(
@@ -109,17 +109,17 @@ pub async fn a_view_is_made_again_over_wider_types(way: Way) {
         "{misfits}"
     );
     assert!(!misfits.contains("apart"), "it reads no column: {misfits}");
-    let refused = sink.adapt().await.unwrap_err().to_string();
+    let refused = adopt(&sink).await.unwrap_err().to_string();
     assert!(refused.contains("view over reads seen"), "{refused}");
     assert_eq!(type_of(&database, "n").await, "integer");
     database.execute("DROP VIEW over; DROP MATERIALIZED VIEW stored").await;
     // What is no view is named by the server.
     database.execute("CREATE FUNCTION of_row(seen) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'").await;
-    let refused = sink.adapt().await.unwrap_err().to_string();
+    let refused = adopt(&sink).await.unwrap_err().to_string();
     assert!(refused.contains("function of_row(seen)"), "{refused}");
     assert_eq!(database.ask("SELECT n FROM seen").await, "5", "nothing was changed");
     database.execute("DROP FUNCTION of_row").await;
-    sink.adapt().await.unwrap();
+    adopt(&sink).await.unwrap();
     sink.prepare(false).await.unwrap();
     assert_eq!(type_of(&database, "n").await, "bigint");
     assert_eq!(database.ask("SELECT n FROM seen").await, "5");
@@ -136,7 +136,7 @@ pub async fn a_view_of_somebody_else_stays_over_narrow_types(way: Way) {
     let database = Database::create(way).await;
     database.sink(&narrow()).prepare(true).await.unwrap();
     database.execute("CREATE VIEW seen AS SELECT key, n FROM counts").await;
-    let refused = database.sink(&with_view(wide())).adapt().await.unwrap_err().to_string();
+    let refused = adopt(&database.sink(&with_view(wide()))).await.unwrap_err().to_string();
     assert!(refused.contains("view seen reads"), "{refused}");
     assert_eq!(type_of(&database, "n").await, "integer");
     database.drop().await;
@@ -145,7 +145,7 @@ pub async fn a_view_of_somebody_else_stays_over_narrow_types(way: Way) {
 pub async fn narrower_types_are_refused(way: Way) {
     let database = Database::create(way).await;
     database.sink(&wide()).prepare(true).await.unwrap();
-    let refused = database.sink(&narrow()).adapt().await.unwrap_err().to_string();
+    let refused = adopt(&database.sink(&narrow())).await.unwrap_err().to_string();
     for what in
         ["counts.n is bigint, not integer", "counts.ratio is double precision, not real", "`millstream rebuild`"]
     {
