@@ -26,9 +26,15 @@ impl Bucket {
     }
 }
 
-/// The codes of an access key, or a signature made with it, that a server does not take.
-const NOT_ACCEPTED: [&str; 4] =
-    ["SignatureDoesNotMatch", "InvalidAccessKeyId", "AuthenticationFailed", "InvalidAuthenticationInfo"];
+/// The codes of an access key, or a signature made with it, that a server does not take; versitygw answers the last one with
+/// status 404.
+const NOT_ACCEPTED: [&str; 5] = [
+    "SignatureDoesNotMatch",
+    "InvalidAccessKeyId",
+    "AuthenticationFailed",
+    "InvalidAuthenticationInfo",
+    "XAdminUserNotFound",
+];
 
 /// The same error with a text that may be shown.
 fn tell(name: &str, error: StoreError) -> StoreError {
@@ -45,7 +51,7 @@ fn tell(name: &str, error: StoreError) -> StoreError {
             let source = told("; it is in another region: set AWS_REGION");
             StoreError::PermissionDenied { path: String::new(), source }
         }
-        StoreError::PermissionDenied { path, .. } if is(&NOT_ACCEPTED) => {
+        StoreError::PermissionDenied { path, .. } | StoreError::NotFound { path, .. } if is(&NOT_ACCEPTED) => {
             StoreError::PermissionDenied { path, source: told("; the credentials are not accepted") }
         }
         StoreError::PermissionDenied { path, .. } => {
