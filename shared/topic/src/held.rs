@@ -66,7 +66,8 @@ mod tests {
     fn announced(from: i64, to: i64, (term, plan): (i64, &str), keeps_rows: bool) -> Announced {
         let rows = keeps_rows.then(|| Stored { fence: Fence::starting_at(to), partition: 0, offsets: vec![from] });
         let (partition, plan) = (TopicPartition::new("in", 1, 0), plan.to_owned());
-        Announced { table: "out".into(), function: "p.f".into(), partition, from, to, term, plan, rows }
+        let (table, function) = ("out".to_owned(), "p.f".to_owned());
+        Announced { table, generation: 1, function, partition, from, to, term, plan, rows }
     }
 
     fn open(held: &Held) -> Vec<(i64, i64)> {
