@@ -25,16 +25,8 @@ pub(super) async fn dead_letters(context: &Context, command: DeadLettersCommand)
         DeadLettersCommand::List { function, limit } => {
             let store = systems.dead_letters(&pipeline);
             let ids = ids(&pipeline, function.as_deref())?;
-            let letters = match &function {
-                Some(_) => {
-                    let mut letters = Vec::new();
-                    for id in &ids {
-                        letters.extend(store.list(Some(id), limit).await?);
-                    }
-                    letters
-                }
-                None => letters::newest(store.as_ref(), |id| ids.iter().any(|ours| ours == id), limit).await?,
-            };
+            let is_wanted = |id: &str| ids.iter().any(|ours| ours == id);
+            let letters = letters::newest(store.as_ref(), is_wanted, limit).await?;
             let standings = standings(&pipeline, &systems, &letters).await;
             list(context, &letters, &standings, limit)
         }
@@ -121,7 +113,7 @@ fn list(
         grid.row([position, function, time(letter.timestamp_ms), state, printable_lines(reason)]);
     }
     grid.lines("", false).iter().try_for_each(|line| context.say(line))?;
-    if letters.len() >= limit {
+    if letters.len() == limit {
         eprintln!("the newest {}; `--limit` shows more", counted(limit as u64, "letter"));
     }
     Ok(())

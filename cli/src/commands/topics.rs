@@ -1,11 +1,16 @@
 mod peek;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+use futures::future::join_all;
 use millstream_assembly::{Systems, dead_letter_topic};
 use millstream_core::{Fence, Result, TopicPartition, Watermarks};
 use millstream_pipeline::{Function, Pipeline};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::{Failure, TopicsCommand, context::Context, grid::Grid, numbers::count};
 
@@ -43,9 +48,9 @@ async fn list(context: &Context, all: bool) -> Result<(), Failure> {
     let dead_letters = dead_letter_topic(&pipeline);
     let of_log = there.keys().filter(|name| all || **name == dead_letters);
     let names: BTreeSet<&String> = pipeline.topics.keys().chain(of_log).collect();
-    let mut standings = Vec::new();
+    let (fences, mut standings) = (fences(&pipeline, &systems).await, Vec::new());
     for name in names {
-        standings.push(standing(&pipeline, &systems, name, there.contains_key(name)).await?);
+        standings.push(standing(&pipeline, &systems, &fences, name, there.contains_key(name)).await?);
     }
     if context.json {
         return context.say_json(&Value::Array(standings.iter().map(Standing::json).collect()));
@@ -55,7 +60,35 @@ async fn list(context: &Context, all: bool) -> Result<(), Failure> {
     grid.lines("", false).iter().try_for_each(|line| context.say(line))
 }
 
-async fn standing(pipeline: &Pipeline, systems: &Systems, name: &str, there: bool) -> Result<Standing> {
+type Fences = Vec<(TopicPartition, Fence)>;
+
+/// The fences of each function. A store that doesn't answer soon is named, and its fences are left out.
+async fn fences<'a>(pipeline: &'a Pipeline, systems: &Systems) -> BTreeMap<&'a str, Fences> {
+    let of = async |name: &'a str| match timeout(STORE_LIMIT, systems.fences(pipeline, name)).await {
+        Ok(Ok(fences)) => Some((name, fences)),
+        Ok(Err(error)) => {
+            eprintln!("warning: the fences of `{name}` are not known: {error}");
+            None
+        }
+        Err(_) => {
+            eprintln!("warning: the fences of `{name}` are not known: its store doesn't answer");
+            None
+        }
+    };
+    let all = pipeline.readers().map(|(name, ..)| of(name));
+    join_all(all).await.into_iter().flatten().collect()
+}
+
+/// How long a store may take to tell its fences.
+const STORE_LIMIT: Duration = Duration::from_secs(5);
+
+async fn standing(
+    pipeline: &Pipeline,
+    systems: &Systems,
+    fences: &BTreeMap<&str, Fences>,
+    name: &str,
+    there: bool,
+) -> Result<Standing> {
     if !there {
         return Ok(Standing { name: name.to_owned(), held: None, groups: Vec::new() });
     }
@@ -69,7 +102,7 @@ async fn standing(pipeline: &Pipeline, systems: &Systems, name: &str, there: boo
     for (function, ..) in pipeline.readers().filter(|(_, _, reading)| reading.topics().any(|topic| topic == name)) {
         let id = Function::id(&pipeline.name, function);
         let committed = systems.group_offsets(&id, name, generation).await?;
-        let fences = systems.fences(pipeline, function).await.ok().map(|fences| {
+        let fences = fences.get(function.as_str()).map(|fences| {
             let next = |partition: usize| {
                 let of = |(at, _): &&(TopicPartition, Fence)| {
                     at.topic == name && at.generation == generation && usize::try_from(at.partition) == Ok(partition)

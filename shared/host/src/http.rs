@@ -25,11 +25,13 @@ use crate::{Receive, Stop};
 /// Connections at once; further ones wait in the system's queue.
 const MAX_CONNECTIONS: usize = 1_024;
 /// How long the head of a request may take. An idle connection is closed after it, too.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most bytes of a head.
+const MAX_HEAD_BYTES: usize = 16 << 10;
 /// How long a body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests that are under way may take to end, after it was asked to end.
-const DRAIN: Duration = Duration::from_secs(20);
+const DRAIN: Duration = Duration::from_secs(35);
 /// A pause after the system refused a connection, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -86,6 +88,7 @@ async fn serve(stream: TcpStream, receiver: Arc<dyn Receive>, in_flight: Arc<Sem
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     pin!(connection);
     // An error is the other side's: it has gone, or its request is no HTTP.

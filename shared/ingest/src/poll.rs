@@ -31,8 +31,8 @@ pub struct Polled {
 /// Polls an API and sends its answers until `stopping`, which is asked at least every 100 ms and also ends a poll that is under
 /// way. `sent` is called with the positions of each answer's records, once they are durable.
 ///
-/// It polls once for each multiple of the interval since 1970, as soon as that is there: a restart polls none twice, and two
-/// calls one after the other poll as one would. One that comes too late is left out. After a failure it waits as long as
+/// It polls once for each multiple of the interval since 1970, as soon as that is there, and at its start at once: two
+/// calls one after the other with one poller poll as one would. One that comes too late is left out. After a failure it waits as long as
 /// [`Poller`] says. Records are sent at least once: a send whose outcome is unknown is made again.
 ///
 /// # Errors
@@ -91,6 +91,12 @@ async fn deliver<F: Fn() -> bool + Send + Sync>(
 ) -> Result<Option<Result<u64, Failed>>> {
     if records.is_empty() {
         return Ok(Some(Ok(0)));
+    }
+    // One that is too large would be refused with those before it in the topic, which the next poll would send again.
+    if let Err(error @ (Error::Poison(_) | Error::TooLarge(_))) =
+        sender.producer.check_sizes(sender.topic, &records).await
+    {
+        return Ok(Some(Err(Failed::lasting(error.to_string()))));
     }
     match sender.send(records).await {
         Ok(Some(positions)) => {

@@ -24,8 +24,9 @@ pub const ID_HEADER: &str = "millstream-id";
 /// The header of a request that is its id.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const MAX_ID_BYTES: usize = 255;
-/// How long the topic may take to acknowledge the records of a request. The caller then doesn't know whether it has them.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the topic may take to acknowledge the records of a request. The caller then doesn't know whether it has them. It is
+/// longer than a producer tries: one that is given up earlier may write the records later, beside those of the next request.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// When a caller may try again that was refused because of load, in seconds.
 const RETRY_AFTER_S: &str = "1";
 
@@ -161,6 +162,16 @@ impl Webhook {
         if records.is_empty() {
             return Ok(Vec::new());
         }
+        // A record that is too large would be refused with those before it in the topic.
+        if let Err(error @ (Error::Poison(_) | Error::TooLarge(_))) =
+            self.producer.check_sizes(&self.topic, &records).await
+        {
+            tracing::warn!(topic = self.topic, %error, "a record is too large for the topic");
+            return Err(Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "a record is larger than the topic takes; nothing was sent",
+            ));
+        }
         match tokio::time::timeout(SEND_TIMEOUT, self.producer.send(&self.topic, records)).await {
             Ok(Ok(positions)) => Ok(positions),
             Ok(Err(error @ (Error::Poison(_) | Error::TooLarge(_)))) => {
@@ -192,18 +203,21 @@ impl Webhook {
             tracing::warn!(topic = self.topic, %error, "a request can't be decoded");
             Refusal::new(StatusCode::BAD_REQUEST, "the body can't be decoded")
         })?;
-        let (mut records, mut wrong) = (Vec::with_capacity(values.len()), Vec::new());
+        let (mut records, mut wrong, mut first) = (Vec::with_capacity(values.len()), 0, None);
         let now_ms = self.clock.now_ms();
         for ((number, value), fit) in items.values.iter().zip(judged) {
             let id = ids.as_deref().map(|id| if items.is_one { id.to_owned() } else { format!("{id}/{number}") });
             match fit.and_then(|fit| self.record(value, fit, id, now_ms)) {
                 Ok(record) => records.push(record),
-                Err(reason) => wrong.push((*number, reason)),
+                Err(reason) => {
+                    wrong += 1;
+                    first.get_or_insert((*number, reason));
+                }
             }
         }
-        match wrong.first() {
+        match &first {
             None => Ok(records),
-            Some((number, reason)) => Err(Refusal::wrong(reason, &items, *number, wrong.len())),
+            Some((number, reason)) => Err(Refusal::wrong(reason, &items, *number, wrong)),
         }
     }
 

@@ -3,6 +3,7 @@ use std::ops::Range;
 use millstream_core::{Error, Result, Start, TopicPartition, WHOLE_TOPIC};
 
 use super::Rebuild;
+use crate::patience::patiently;
 
 /// What a rebuild reads of a partition.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,17 +42,23 @@ impl Rebuild {
     /// As the log is now.
     pub(super) async fn find_ranges(&self) -> Result<Vec<ReadRange>> {
         let log = self.systems.source();
-        let earlier = self.sink().holding().await?;
+        let earlier = patiently(|| self.sink().holding()).await?;
         let earlier = if self.resumes(&earlier) { earlier.fences } else { Vec::new() };
-        let mut ranges = Vec::new();
-        for partition in self.function.partitions(log.as_ref()).await? {
-            let held = log.watermarks(&partition).await?;
+        let (mut ranges, mut has_lost_its_place) = (Vec::new(), false);
+        for partition in patiently(|| self.function.partitions(log.as_ref())).await? {
+            let held = patiently(|| log.watermarks(&partition)).await?;
+            let of_it = earlier.iter().find(|(at, _)| *at == partition);
+            has_lost_its_place |= of_it.is_some_and(|(_, fence)| fence.next_offset < held.low);
             let known = self.old_start(&partition);
             let from = known.unwrap_or(if self.begins_at_the_end(&partition) { held.high } else { held.low });
             // An earlier run that was `partial` may lack what comes before.
-            let filled = earlier.iter().find(|(at, fence)| *at == partition && fence.start_offset <= from);
+            let filled = of_it.filter(|(_, fence)| fence.start_offset <= from);
             let filled = filled.map(|(_, fence)| fence.next_offset);
             ranges.push(ReadRange { partition, from, low: held.low, high: held.high, filled });
+        }
+        if has_lost_its_place {
+            // Then it starts over, with all partitions.
+            ranges.iter_mut().for_each(|range| range.filled = None);
         }
         Ok(ranges)
     }

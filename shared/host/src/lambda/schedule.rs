@@ -6,12 +6,18 @@ use std::time::Duration;
 
 use millstream_core::{Error, Result};
 use serde::{Deserialize, Serialize};
-use tokio::{pin, select, time::sleep};
+use tokio::{
+    pin, select,
+    time::{sleep, timeout},
+};
 
 use crate::{Made, Make, Stop};
 
 /// What is left of an invocation for the records that are under way when it stops to make new ones.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// What is left of that for the answer.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// What a rule or a schedule of EventBridge hands over, as far as it matters here.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -56,7 +62,12 @@ pub async fn answer_schedule(maker: &dyn Make, event: ScheduledEvent, time: Dura
         made = &mut making => made?,
         () = sleep(time) => {
             stop.request();
-            match making.await? {
+            // A send may not end before Lambda ends the sandbox, which says nothing of the reason.
+            let Ok(made) = timeout(DRAIN - LAST_WORD, making).await else {
+                let function = maker.function();
+                return Err(Error::retry(format!("{function}: records were still under way shortly before the deadline")));
+            };
+            match made? {
                 // Lambda must count this as a failure: the alarms and the on-failure destination depend on it.
                 Made { acknowledged: 0, none_because: Some(why) } => {
                     let (function, seconds) = (maker.function(), time.as_secs());

@@ -54,6 +54,10 @@ impl Allowed {
             _ if address == Ipv4Addr::new(168, 63, 129, 16) => {
                 Some("that of Azure's own services, which are never asked")
             }
+            _ if address == Ipv4Addr::new(100, 100, 100, 200) => {
+                Some("that of a cloud's metadata, which is never asked")
+            }
+            (192, 0) if address.octets()[2] == 0 => Some("no address of a host"),
             (0 | 224..=255, _) => Some("no address of a host"),
             (127, _) => (!self.loopback).then_some("loopback, which is asked only if the URL names it"),
             (10, _) | (172, 16..=31) | (192, 168) | (100, 64..=127) => {
@@ -69,8 +73,9 @@ impl Allowed {
                 (!self.loopback).then_some("loopback, which is asked only if the URL names it")
             }
             _ if address.is_unspecified() => Some("no address of a host"),
-            _ if address == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254) => {
-                Some("that of AWS's metadata, which is never asked")
+            // The metadata of AWS, Google and Oracle, and what stands beside it.
+            _ if matches!(address.segments()[..2], [0xfd00, 0xec2 | 0xc1] | [0xfd20, 0xce]) => {
+                Some("that of a cloud's metadata, which is never asked")
             }
             0xfe80..=0xfeff => Some("link-local, which is never asked"),
             0xff00..=0xffff => Some("no address of a host"),
@@ -89,7 +94,9 @@ fn unmapped(address: IpAddr) -> IpAddr {
     };
     match v6.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => address,
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => inside(high, low),
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0 | 1, 0, 0, 0, high, low] => inside(high, low),
         [0x2002, high, low, ..] => inside(high, low),
         _ => address,
     }

@@ -85,7 +85,9 @@ impl HttpFetch {
             let response = request.send().await.map_err(failed)?;
             match response.status() {
                 StatusCode::OK => return self.read(response).await,
-                StatusCode::NOT_MODIFIED if etag.is_some() => return Ok(Answer::default()),
+                StatusCode::NOT_MODIFIED if etag.is_some() => {
+                    return Ok(Answer { body: None, etag: etag.map(str::to_owned) });
+                }
                 StatusCode::MOVED_PERMANENTLY
                 | StatusCode::FOUND
                 | StatusCode::SEE_OTHER

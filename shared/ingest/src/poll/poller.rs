@@ -90,7 +90,8 @@ impl Poller {
     /// The records of an answer are in the topic. Returns how many polls had failed before it, if any had.
     pub(super) fn answered(&mut self, etag: Option<String>) -> Option<u32> {
         if self.keeps_etag {
-            self.etag = etag.or(self.etag.take());
+            // That of the last answer in the topic: a later one without a tag may have said something else.
+            self.etag = etag;
         }
         self.not_before_ms = None;
         Some(std::mem::take(&mut self.failures)).filter(|failures| *failures > 0)

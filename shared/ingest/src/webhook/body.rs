@@ -3,6 +3,9 @@ use millstream_codec::{check_json, list_items};
 
 use super::reply::Refusal;
 
+/// The most records of a request: each takes some hundred bytes beside its text, until all are acknowledged.
+const MAX_RECORDS: usize = 10_000;
+
 /// How a body holds records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -39,7 +42,7 @@ pub(super) fn items(body: &[u8], form: Form) -> Result<Items<'_>, Refusal> {
     let text = std::str::from_utf8(body).map_err(|error| bad(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let numbered = |values: Vec<_>| values.into_iter().enumerate().map(|(at, value)| (at + 1, value)).collect();
-    Ok(match form {
+    let items = match form {
         Form::Lines => {
             let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line));
             let values = lines.filter(|(_, line)| !line.trim().is_empty()).collect();
@@ -52,7 +55,13 @@ pub(super) fn items(body: &[u8], form: Form) -> Result<Items<'_>, Refusal> {
             check_json(text).map_err(bad)?;
             Items { values: vec![(1, text.trim())], counted: "element", is_one: true }
         }
-    })
+    };
+    if items.values.len() > MAX_RECORDS {
+        let many =
+            format!("a request has at most {MAX_RECORDS} records, and this one {}: split it", items.values.len());
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, many));
+    }
+    Ok(items)
 }
 
 #[cfg(test)]
@@ -89,5 +98,7 @@ mod tests {
             (Some(1), None, None, None)
         );
         assert!(items(b"\xff", Form::Lines).is_err());
+        let many = |count| items("{}\n".repeat(count).as_bytes(), Form::Lines).map(|items| items.values.len()).ok();
+        assert_eq!((many(MAX_RECORDS), many(MAX_RECORDS + 1)), (Some(MAX_RECORDS), None));
     }
 }

@@ -38,7 +38,8 @@ const NOT_ACCEPTED: [&str; 5] = [
 
 /// The same error with a text that may be shown.
 fn tell(name: &str, error: StoreError) -> StoreError {
-    let said = summary(&error.source().map_or_else(|| error.to_string(), ToString::to_string));
+    let raw = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    let said = summary(&raw);
     let told = |hint: &str| Box::from(format!("{name} answered: {said}{hint}"));
     let is = |codes: &[&str]| codes.iter().any(|code| said.contains(code));
     match error {
@@ -46,6 +47,17 @@ fn tell(name: &str, error: StoreError) -> StoreError {
         StoreError::NotFound { path, .. } if is(&["NoSuchBucket", "ContainerNotFound"]) => {
             let source = format!("{name} does not exist ({said}): create it, or correct MILLSTREAM_LAKE_URL").into();
             StoreError::PermissionDenied { path, source }
+        }
+        // So a listing fails, whatever the reason.
+        StoreError::Generic { .. } if is(&["NoSuchBucket", "ContainerNotFound"]) => {
+            let source = format!("{name} does not exist ({said}): create it, or correct MILLSTREAM_LAKE_URL").into();
+            StoreError::PermissionDenied { path: String::new(), source }
+        }
+        StoreError::Generic { .. }
+            if is(&NOT_ACCEPTED) || ["401 Unauthorized", "403 Forbidden"].iter().any(|is| raw.contains(is)) =>
+        {
+            let hint = "; access is denied: the credentials must be right, and allowed to list the bucket, and to read and put objects";
+            StoreError::PermissionDenied { path: String::new(), source: told(hint) }
         }
         StoreError::Generic { .. } if is(&["redirect without LOCATION", "AuthorizationHeaderMalformed"]) => {
             let source = told("; it is in another region: set AWS_REGION");

@@ -70,6 +70,14 @@ pub(crate) fn s3(env: &Env, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
     if is_http(endpoint.as_deref(), "AWS_ENDPOINT_URL")? {
         builder = builder.with_allow_http(true);
     }
+    let is_hosted = builder.get_config_value(&Key::VirtualHostedStyleRequest).as_deref() == Some("true");
+    let host = endpoint.as_deref().and_then(|endpoint| endpoint.split_once("://")).map(|(_, host)| host);
+    if is_hosted && host.is_some_and(|host| !host.starts_with(&format!("{bucket}."))) {
+        return Err(Error::stop(format!(
+            "lake: with AWS_VIRTUAL_HOSTED_STYLE_REQUEST, AWS_ENDPOINT_URL must begin with the bucket of MILLSTREAM_LAKE_URL \
+             (https://{bucket}.…): objects would go elsewhere. Leave out one of them, or correct the endpoint"
+        )));
+    }
     let built = builder.with_bucket_name(bucket).build();
     Ok(Arc::new(built.map_err(|error| unusable("S3", "AWS_REGION, AWS_ACCESS_KEY_ID and so on", error))?))
 }

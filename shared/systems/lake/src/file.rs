@@ -104,7 +104,11 @@ pub async fn read_parquet(store: &dyn ObjectStore, path: &Path) -> Result<Vec<Re
     let mut files = match store.head(path).await {
         Ok(file) => vec![file],
         Err(object_store::Error::NotFound { .. }) => {
-            store.list(Some(path)).try_collect().await.map_err(|error| store_error("listing", path, error))?
+            let listed = store.list(Some(path)).try_collect().await;
+            let mut listed: Vec<_> = listed.map_err(|error| store_error("listing", path, error))?;
+            // An empty object that a console makes for a folder has the folder's own path.
+            listed.retain(|file| file.location != *path);
+            listed
         }
         Err(error) => return Err(store_error("reading", path, error)),
     };

@@ -201,7 +201,7 @@ impl LakeSink {
         let mut there = file::read_footer(&*self.store, &path).await?;
         if there.is_none() && create {
             match self.store.put_opts(&path, declare(by).await?.into(), PutMode::Create.into()).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => return self.prove_put_if_absent(&path, declare(by).await?).await,
                 Err(StoreError::AlreadyExists { .. }) => {
                     there =
                         Some(file::read_footer(&*self.store, &path).await?.ok_or_else(|| not_there_after_all(&path))?);
@@ -227,9 +227,23 @@ impl LakeSink {
         if create {
             // Written each time, changed or not: it proves that the folder can be written to before the first record is read.
             let put = self.store.put(&path, declare(by).await?.into()).await;
-            put.map_err(|error| store_error("writing the table's columns", path, error))?;
+            put.map_err(|error| store_error("writing the table's columns", &path, error))?;
+            self.prove_put_if_absent(&path, declare(by).await?).await?;
         }
         Ok(())
+    }
+
+    /// Puts an object that is there, which must fail: a store that overwrites it in spite of `If-None-Match` would let two writers
+    /// replace each other's files without a word.
+    async fn prove_put_if_absent(&self, path: &Path, bytes: Vec<u8>) -> Result<()> {
+        match self.store.put_opts(path, bytes.into(), PutMode::Create.into()).await {
+            Err(StoreError::AlreadyExists { .. }) => Ok(()),
+            Ok(_) => Err(Error::stop(format!(
+                "lake: the store has overwritten {path}, which was to be put only if nothing is there (`If-None-Match: *`): rows would be \
+                 lost there. Use a store that keeps this condition"
+            ))),
+            Err(error) => Err(store_error("putting what is there as", path, error)),
+        }
     }
 
     /// The layout of the existing table and its folders, or those of a new one if there is no table yet.
