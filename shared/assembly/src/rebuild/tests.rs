@@ -144,3 +144,20 @@ async fn a_whole_rebuild_leaves_nothing_out() {
     let refused = systems.rebuild(&pipeline, "g").await.unwrap().check_log().unwrap_err().to_string();
     assert!(refused.contains("offsets 0..2") && refused.contains("--partial"), "{refused}");
 }
+
+/// The new table would begin anew with all partitions, so that of the others which the log has lost is named too.
+#[tokio::test]
+async fn what_one_partition_has_lost_is_lost_of_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let (systems, pipeline) = changed(folder.path()).await;
+    let (mut rebuild, _) = begun(&systems, &pipeline, false).await;
+    stopped_after(&mut rebuild, 4).await;
+    delete_below(folder.path(), 0, 3);
+    delete_below(folder.path(), 1, 2);
+    let mut again = systems.rebuild(&pipeline, "g").await.unwrap();
+    let refused = again.begin(false).await.unwrap_err().to_string();
+    assert!(refused.contains("t/1/0: offsets 0..3") && refused.contains("t/1/1: offsets 0..2"), "{refused}");
+    let kept = file(folder.path()).query_row("SELECT count(*) FROM g__rebuild_state", [], |row| row.get::<_, i64>(0));
+    let kept = kept.or_else(|_| file(folder.path()).query_row("SELECT count(*) FROM g__rebuild", [], |row| row.get(0)));
+    assert_eq!(kept, Ok(1), "what the log can't give again is still there");
+}
