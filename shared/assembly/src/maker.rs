@@ -131,7 +131,7 @@ impl Count {
     }
 }
 
-/// Where a webhook listens (`MILLSTREAM_LISTEN`). Whoever can reach more than this machine needs API keys, or says that there are
+/// Where a webhook listens (`MILLSTREAM_LISTEN`). An address that other machines can reach needs API keys, or says that there are
 /// none.
 fn read_listen(env: &Env) -> Result<SocketAddr> {
     let listen = match env.find_text("MILLSTREAM_LISTEN")? {

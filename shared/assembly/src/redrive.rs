@@ -64,8 +64,8 @@ impl Systems {
     }
 
     /// Brings in the dead letters of a function that are open now, with the plan of the pipeline file, and ends there. A
-    /// record that is refused again stays one letter. Events that were late are brought in too: whoever redrives them has
-    /// decided that. What another redrive has left, or is at, it takes over: that one ends.
+    /// record that is refused again stays one letter. Events that were late are brought in too: the person who redrives
+    /// them has decided that. What another redrive has left, or is at, it takes over: that one ends.
     ///
     /// # Errors
     /// `Stop` when the pipeline file is wrong, the table is not what its plan has filled, the condition can't be computed, or a

@@ -4,7 +4,7 @@ use millstream_core::Env;
 use millstream_pipeline::SECRET_PREFIX;
 
 const PREFIX: &str = "MILLSTREAM_";
-/// Variables of tests and of whoever runs them, and those that a pipeline file names.
+/// Variables of tests and of those who run them, and those that a pipeline file names.
 const OTHERS: [&str; 4] = ["MILLSTREAM_TEST_", "MILLSTREAM_SERVICES_", "MILLSTREAM_FAULT", SECRET_PREFIX];
 
 /// All variables that millstream reads.

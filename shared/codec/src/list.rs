@@ -12,7 +12,7 @@ use crate::scan::Scanner;
 /// ```
 ///
 /// # Errors
-/// Why there is none, with a byte position and without any of the text.
+/// Why the list is missing, with a byte position and without any of the text.
 pub fn list_items<'a>(text: &'a str, path: &[&str]) -> Result<Vec<&'a str>, String> {
     let mut json = Scanner::new(text);
     let mut items = None;

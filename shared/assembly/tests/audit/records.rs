@@ -137,7 +137,7 @@ async fn what_retention_has_removed_from_the_output_is_not_said_to_be_lost() {
     assert!(said.contains("offsets 0..1 of named/1/1") && said.contains("(retention)"), "{said}");
 }
 
-/// An added field is adopted; so is the version of before, in case it has to finish something.
+/// An added field is adopted; so is the previous version, in case it has to finish something.
 #[tokio::test]
 async fn a_topic_goes_on_under_an_adopted_plan_and_back() {
     let world = world("shop,city\na,Oslo\n").await;
