@@ -131,8 +131,8 @@ impl Count {
     }
 }
 
-/// Where a webhook listens (`MILLSTREAM_LISTEN`). An address that other machines can reach needs API keys, or says that there are
-/// none.
+/// Where a webhook listens (`MILLSTREAM_LISTEN`). An address that other machines can reach needs API keys, or `none` in their
+/// place.
 fn read_listen(env: &Env) -> Result<SocketAddr> {
     let listen = match env.find_text("MILLSTREAM_LISTEN")? {
         None => DEFAULT_LISTEN,
