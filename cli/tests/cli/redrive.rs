@@ -205,6 +205,7 @@ fn what_is_redriven_into_the_lake_comes_once_whatever_dies_in_between() {
     let rows = kept.income("SELECT shop, price FROM kept ORDER BY shop");
     let rows = rows.as_array().unwrap().iter().map(|row| format!("{} {}", row["shop"], row["price"]));
     assert_eq!(rows.collect::<Vec<_>>(), ["\"a\" \"1.00\"", "\"b\" \"5.00\"", "\"c\" \"5.00\""]);
+    assert!(!kept.data.path().join("lake/kept/log_date=1970-01-01").exists());
     let audit = kept.run(&["audit", "kept"]);
     assert_eq!(audit.status.code(), Some(0), "{:?}", said(&audit));
 }

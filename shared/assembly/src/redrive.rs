@@ -189,7 +189,9 @@ impl<'a> Redrive<'a> {
                 return Ok(());
             };
             self.redrives.closing(&self.id, partition, fence.next_offset).await?;
-            let closed = Fence { next_offset: CLOSED, ..fence.clone() };
+            // A lake names the folder of this step, which holds no rows, for its time.
+            let last_timestamp_ms = fence.last_timestamp_ms.or_else(|| Some(self.systems.clock().now_ms()));
+            let closed = Fence { next_offset: CLOSED, last_timestamp_ms, ..fence.clone() };
             match sink.write(partition, &fence, &closed, &[]).await {
                 Err(Error::Fenced { .. }) => {}
                 done => return done,

@@ -324,6 +324,11 @@ impl Systems {
         })
     }
 
+    /// What tells the time.
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
     /// The log, with all that it can do.
     pub(crate) fn log_store(&self) -> Arc<dyn LogStore> {
         Arc::clone(&self.log)
