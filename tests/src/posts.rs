@@ -7,8 +7,8 @@ use millstream_core::NewRecord;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::json;
 
-/// Texts, and which of the pipeline's keywords are in them.
-const TEXTS: [(&str, &[&str]); 16] = [
+/// Texts, and which keywords the pipeline finds in them.
+const TEXTS: [(&str, &[&str]); 17] = [
     ("Rust and KAFKA, and rust again", &["rust", "kafka"]),
     ("trust me, my bike is rusty", &[]),
     ("RT @ada: notes on event  streaming", &["event streaming"]),
@@ -25,6 +25,8 @@ const TEXTS: [(&str, &[&str]); 16] = [
     ("#DataEngineering with #Postgres", &["#dataengineering", "postgres"]),
     ("Η Αθήνα το βράδυ", &["Αθήνα"]),
     ("dataengineering without the sign", &[]),
+    // Portuguese, and clearly so: none of the languages that go through.
+    ("Estamos a mudar toda a nossa plataforma de dados para Kafka, e ninguém dormiu esta semana", &[]),
 ];
 const AUTHORS: [&str; 6] = ["ada", "bjorn", "carla", "dmitri", "eleni", "fatma"];
 /// 2026-11-20T23:58:00Z: a longer log has posts before and after midnight.
@@ -84,7 +86,7 @@ impl Post {
         !self.is_broken
     }
 
-    /// Does it have a keyword?
+    /// Does it go through the filter?
     pub fn is_chosen(&self) -> bool {
         self.is_good() && !TEXTS[self.text].1.is_empty()
     }
