@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The time limit of a run.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How often PostgreSQL is polled until the first row is visible, and after it. On a small machine each query slows
 /// down the measured process, so the second interval is as long as an error of half a percent of a run allows.
@@ -119,7 +119,7 @@ pub fn median(mut runs: Vec<Run>) -> Run {
     runs[runs.len() / 2]
 }
 
-fn floor(place: &Place, topic: &str, events: u64) -> Result<Run, Failure> {
+pub fn floor(place: &Place, topic: &str, events: u64) -> Result<Run, Failure> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["floor", &place.brokers, topic, &events.to_string()]).stdout(Stdio::piped());
     let mut measured = Measured::start(&mut command)?;

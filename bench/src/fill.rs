@@ -1,8 +1,8 @@
 //! Makes and sends the transactions of `pipelines/bank`.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
-use millstream_core::{Log, Position, Producer, TopicPartition, Topics};
+use millstream_core::{Log, NewRecord, Position, Producer, TopicPartition, Topics};
 use millstream_kafka::{Kafka, KafkaSettings, Profile};
 use millstream_pipeline::Pipeline;
 
@@ -87,28 +87,43 @@ pub fn events(topic: &str, seed: u64) -> Result<Events, Failure> {
 /// Creates the topic and sends `count` transactions, 10,000 for each second of event time. One in `broken_every` is
 /// truncated.
 pub async fn topic(brokers: &str, topic: &str, count: u64, broken_every: u64) -> Result<(), Failure> {
-    let kafka = kafka(brokers)?;
-    kafka.create_topic(topic, 3, &[]).await?;
     let mut events = events(topic, 1)?;
-    let mut sent = 0;
-    let mut waiting: Option<tokio::task::JoinHandle<millstream_core::Result<Vec<Position>>>> = None;
-    while sent < count {
-        let portion = PORTION.min(count - sent);
-        let mut records = Vec::with_capacity(portion as usize);
-        for _ in 0..portion.div_ceil(1_000) {
-            let chunk = 1_000.min(portion as usize - records.len());
-            let at_us = FIRST_US + ((sent + records.len() as u64) * 1_000_000 / EVENTS_PER_S) as i64;
-            records.extend(events.next(chunk, at_us)?);
+    let make = |numbers: Range<u64>| {
+        let mut records = Vec::with_capacity(PORTION as usize);
+        for first in numbers.clone().step_by(1_000) {
+            let chunk = 1_000.min(numbers.end - first) as usize;
+            records.extend(events.next(chunk, FIRST_US + (first * 1_000_000 / EVENTS_PER_S) as i64)?);
         }
-        for (index, record) in records.iter_mut().enumerate() {
-            record.partition = Some(((sent + index as u64) % 3) as i32);
-            if is_broken(sent + index as u64, broken_every)
+        for (number, record) in numbers.zip(&mut records) {
+            if is_broken(number, broken_every)
                 && let Some(value) = &mut record.value
             {
                 value.truncate(20);
             }
         }
-        sent += portion;
+        Ok(records)
+    };
+    send(brokers, topic, count, make).await
+}
+
+/// Creates the topic with 3 partitions, and sends `count` records in turns to each. `make` makes the records with these numbers.
+pub async fn send(
+    brokers: &str,
+    topic: &str,
+    count: u64,
+    mut make: impl FnMut(Range<u64>) -> Result<Vec<NewRecord>, Failure>,
+) -> Result<(), Failure> {
+    let kafka = kafka(brokers)?;
+    kafka.create_topic(topic, 3, &[]).await?;
+    let mut sent = 0;
+    let mut waiting: Option<tokio::task::JoinHandle<millstream_core::Result<Vec<Position>>>> = None;
+    while sent < count {
+        let numbers = sent..count.min(sent + PORTION);
+        let mut records = make(numbers.clone())?;
+        for (number, record) in numbers.clone().zip(&mut records) {
+            record.partition = Some((number % 3) as i32);
+        }
+        sent = numbers.end;
         // The next portion is made while this one is being sent.
         if let Some(waiting) = waiting.take() {
             waiting.await??;

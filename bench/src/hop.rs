@@ -18,13 +18,10 @@ use rdkafka::{
 
 use crate::{
     Failure, Place,
-    drain::{Run, line, median},
+    drain::{PATIENCE, Run, line, median},
     fill,
     process::Measured,
 };
-
-/// The time limit of a run.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How often the end of the topic is asked for.
 const POLL: Duration = Duration::from_millis(20);
@@ -101,11 +98,7 @@ async fn transform(place: &Place, topic: &str, events: u64, round: usize) -> Res
 }
 
 fn process(place: &Place, folder: &Path) -> Result<Command, Failure> {
-    let binary = place.aggregate.with_file_name("transform");
-    if !binary.exists() {
-        return Err(format!("{} is missing: build it in the same profile", binary.display()).into());
-    }
-    let mut command = Command::new(binary);
+    let mut command = Command::new(place.binary("transform")?);
     command
         .env("MILLSTREAM_PIPELINE", folder)
         .env("MILLSTREAM_FUNCTION", "hop")

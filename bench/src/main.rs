@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bench/run                                  # starts a Kafka and a PostgreSQL, runs everything, stops them
-//! millstream-bench w1 --events 5000000      # one workload, on the services of MILLSTREAM_TEST_KAFKA and …_POSTGRES
+//! millstream-bench w1 --events 5000000      # one workload, on the services of MILLSTREAM_TEST_KAFKA, …_POSTGRES and …_S3
 //! ```
 //!
 //! The machine is noisy, and the broker runs on it too: compare the ratios within one run, not the figures of two runs.
@@ -10,6 +10,7 @@
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock, and a main its environment")]
 
 mod drain;
+mod files;
 mod fill;
 mod floor;
 mod hop;
@@ -45,6 +46,15 @@ enum Workload {
         /// Another build of `aggregate`, run in turns with this one: compares a new build with an old one.
         #[arg(long)]
         against: Option<PathBuf>,
+    },
+    /// A backlog of nested events in 3 partitions → flattened Parquet on an S3, compared with the floor.
+    W2 {
+        /// How many positions the backlog has.
+        #[arg(long, default_value_t = 1_000_000)]
+        events: u64,
+        /// How many times each side runs; the median counts.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
     },
     /// A backlog in 3 partitions → filtered and joined with a reference → another topic, compared with a bare loop.
     W3 {
@@ -93,6 +103,16 @@ impl Place {
             aggregate,
         })
     }
+
+    /// The binary of another function, beside that of `aggregate`.
+    fn binary(&self, name: &str) -> Result<PathBuf, Failure> {
+        let binary = self.aggregate.with_file_name(name);
+        if binary.exists() {
+            Ok(binary)
+        } else {
+            Err(format!("{} is missing: build it in the same profile", binary.display()).into())
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -119,6 +139,7 @@ async fn run(workload: Workload) -> Result<(), Failure> {
             drain::w1(&place, events, rounds, broken_every, against).await
         }
         Workload::Latency { rate, seconds } => latency::measure(&place, rate, seconds).await,
+        Workload::W2 { events, rounds } => files::w2(&place, events, rounds).await,
         Workload::W3 { events, rounds } => hop::w3(&place, events, rounds).await,
         Workload::Floor { .. } | Workload::Loop { .. } => Ok(()),
     }

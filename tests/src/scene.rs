@@ -59,16 +59,12 @@ impl Scene {
         let name = unique(setting.name);
         let topic = setting.topic.clone().unwrap_or_else(|| format!("{name}_transaction"));
         let text = pipeline_text(&name, &topic, &setting);
-        Self::with_lake(setting.lake, setting.store, topic, &text, setting.create).await
+        Self::of(setting.store, setting.lake, topic, &text, setting.create).await
     }
 
     /// The same for another pipeline, by the text of its file and the topic that the test writes to. Its name and the names
     /// of its topics are unique.
-    pub async fn of(store: Store, topic: String, text: &str, create: bool) -> Self {
-        Self::with_lake(Lake::Folder, store, topic, text, create).await
-    }
-
-    async fn with_lake(lake: Lake, store: Store, topic: String, text: &str, create: bool) -> Self {
+    pub async fn of(store: Store, lake: Lake, topic: String, text: &str, create: bool) -> Self {
         let folder = TempDir::with_prefix("millstream-scene-").unwrap();
         std::fs::write(folder.path().join("pipeline.yaml"), text).unwrap();
         let branches = ["name"].iter().chain(&bank::BRANCHES).map(|name| format!("{name}\n")).collect::<String>();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::RecordBatch;
 use millstream_core::DeadLetter;
 
 use super::{Archived, Reader, Scene, read};
@@ -61,11 +60,6 @@ impl Scene {
     /// Every record in the lake's files, as an external reader finds them.
     pub async fn archived(&self) -> Vec<Archived> {
         read::lake(&self.folder().join("lake").join("transactions")).await
-    }
-
-    /// The rows of a table in the lake, as an external reader finds them.
-    pub async fn files(&self, table: &str) -> Vec<RecordBatch> {
-        read::files(&self.folder().join("lake").join(table)).await
     }
 
     /// Panics unless the files hold each good record exactly once.

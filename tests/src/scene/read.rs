@@ -68,8 +68,7 @@ pub(super) async fn lake(folder: &Path) -> Vec<Archived> {
     archived
 }
 
-/// The rows of these files.
-pub(super) async fn files(folder: &Path) -> Vec<RecordBatch> {
+async fn files(folder: &Path) -> Vec<RecordBatch> {
     let store = millstream_lake::open(&folder.display().to_string(), &Env::default()).unwrap().store;
     let mut rows = Vec::new();
     for date in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {

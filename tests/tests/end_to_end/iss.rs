@@ -1,15 +1,15 @@
-//! From a polled API over a topic to files, with both functions killed again and again: pipelines/iss as it ships, but for its
-//! address and its pace.
+//! From a polled API over a topic to files and a table, with each function killed again and again: pipelines/iss as it ships,
+//! but for its address and its pace.
 
 use std::{
     collections::BTreeSet,
     f64::consts::TAU,
+    ops::Range,
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use arrow::{
@@ -18,8 +18,7 @@ use arrow::{
 };
 use millstream_assembly::audit;
 use millstream_core::{Clock as _, SystemClock, TopicPartition};
-use millstream_tests::{Child, PATIENCE, Scene, Store, say_goodbye, unique, until};
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use millstream_tests::{Lake, PATIENCE, Scene, Store, kill_within, number_of_kills, unique, until};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -27,7 +26,10 @@ use tokio::{
     task::JoinHandle,
 };
 
+const FUNCTIONS: [(&str, &str); 3] = [("ingest", "positions"), ("archive", "archive"), ("aggregate", "ground_speed")];
 const KILLS: usize = 10;
+/// Long enough for some polls.
+const LIFE_MS: Range<u64> = 300..1_500;
 /// One answer of so many is no JSON, and one has no position.
 const BROKEN_EVERY: u64 = 60;
 
@@ -93,7 +95,7 @@ fn answer(number: u64) -> String {
 }
 
 /// The pipeline that ships, on topics of its own, polling this address every 100 ms.
-async fn scene(store: Store, port: u16) -> Scene {
+async fn scene(store: Store, lake: Lake, port: u16) -> Scene {
     let (name, text) = (unique("iss"), std::fs::read_to_string(folder().join("pipeline.yaml")).unwrap());
     let topic = format!("{name}_project_topic");
     let text = text.split("tests:").next().unwrap();
@@ -112,22 +114,7 @@ async fn scene(store: Store, port: u16) -> Scene {
         assert!(text.contains(old), "{old} is not in the file");
         text = text.replace(old, &new);
     }
-    Scene::of(store, topic, &text, true).await
-}
-
-/// Kills a function at random moments and starts it again.
-async fn kill(scene: &Scene, (binary, name): (&str, &str), seed: u64) -> Child {
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut child = Child::start(binary, scene, name, &[]);
-    for _ in 0..KILLS {
-        tokio::time::sleep(Duration::from_millis(random.random_range(300..1_500))).await;
-        child.kill().await;
-        if scene.has_kafka() && name == "archive" {
-            say_goodbye(scene.brokers(), &scene.group(name)).await;
-        }
-        child = Child::start(binary, scene, name, &[]);
-    }
-    child
+    Scene::of(store, lake, topic, &text, true).await
 }
 
 /// The offsets and latitudes of the positions in the topic.
@@ -164,11 +151,12 @@ fn in_files(batches: &[RecordBatch]) -> Vec<(i64, String)> {
     found
 }
 
-async fn kills(store: Store, seed: u64) {
+async fn kills(store: Store, lake: Lake, seed: u64) {
     let api = Api::start().await;
-    let scene = scene(store, api.port).await;
-    let of = |function, at| kill(&scene, function, seed + at);
-    let (mut ingest, mut archive) = tokio::join!(of(("ingest", "positions"), 0), of(("archive", "archive"), 1));
+    let scene = scene(store, lake, api.port).await;
+    let kills = number_of_kills(KILLS);
+    let of = |at: usize| kill_within(LIFE_MS, &scene, FUNCTIONS[at], kills, seed + at as u64);
+    let (mut ingest, mut archive, mut speed) = tokio::join!(of(0), of(1), of(2));
     let before = in_topic(&scene).await.len();
     until(PATIENCE, "positions after the last kill", async || {
         ingest.assert_runs();
@@ -177,8 +165,10 @@ async fn kills(store: Store, seed: u64) {
     })
     .await;
     ingest.drain().await;
-    scene.until_all_in("archive", &mut [&mut archive]).await;
-    archive.drain().await;
+    for ((_, name), child) in FUNCTIONS[1..].iter().zip([&mut archive, &mut speed]) {
+        scene.until_all_in(name, &mut [child]).await;
+        child.drain().await;
+    }
 
     let answered = api.answered.load(Ordering::Relaxed);
     let expected: BTreeSet<String> = (0..answered).filter(|number| has_position(*number)).map(latitude).collect();
@@ -187,24 +177,31 @@ async fn kills(store: Store, seed: u64) {
     assert!(distinct.is_subset(&expected), "only positions that were answered are in the topic");
     // A poll is lost only if its process was killed, or asked to end, between the answer and the topic.
     let lost = expected.len() - distinct.len();
-    assert!(lost <= KILLS + 1, "{lost} of {} answers are not in the topic", expected.len());
+    assert!(lost <= kills + 1, "{lost} of {} answers are not in the topic", expected.len());
     // Sent again only where the outcome of a send was unknown: never more than once per process.
-    assert!(sent.len() - distinct.len() <= KILLS + 1, "{} records for {} positions", sent.len(), distinct.len());
+    assert!(sent.len() - distinct.len() <= kills + 1, "{} records for {} positions", sent.len(), distinct.len());
 
     let (_, batches) = scene.systems.whole_table(&scene.pipeline, "archive").await.unwrap();
     assert_eq!(in_files(&batches), sent, "each record of the topic is one row of the files");
-    let report = audit(&scene.systems, &scene.pipeline, "archive").await.unwrap();
-    assert!(report.is_clean() && report.dead_letters == 0, "{report:?}");
+    let (_, speeds) = scene.systems.whole_table(&scene.pipeline, "ground_speed").await.unwrap();
+    let counted = |batch: &RecordBatch| {
+        batch.column_by_name("records").unwrap().as_primitive::<Int64Type>().values().iter().sum::<i64>()
+    };
+    assert_eq!(speeds.iter().map(counted).sum::<i64>(), sent.len() as i64, "each position counts once");
+    for (_, name) in &FUNCTIONS[1..] {
+        let report = audit(&scene.systems, &scene.pipeline, name).await.unwrap();
+        assert!(report.is_clean() && report.dead_letters == 0, "{name}: {report:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ingest_and_archive_killed_again_and_again_on_kafka() {
-    kills(Store::services("iss").await, 80).await;
+async fn each_function_killed_again_and_again_on_kafka_postgres_and_s3() {
+    kills(Store::services("iss").await, Lake::S3, 80).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ingest_and_archive_killed_again_and_again_embedded() {
-    kills(Store::Embedded, 81).await;
+async fn each_function_killed_again_and_again_embedded() {
+    kills(Store::Embedded, Lake::Folder, 81).await;
 }
 
 /// A circular orbit over a sphere that turns: inclination 51.64°, one revolution in 92.9 minutes, one line for each 5 s of it.

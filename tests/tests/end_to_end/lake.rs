@@ -7,19 +7,13 @@ use std::{
 };
 
 use millstream_tests::{
-    Child, Flow, Lake, PATIENCE, Reader, Scene, Setting, Store, Written, say_goodbye, setting, until,
+    Child, Flow, Lake, PATIENCE, Reader, Scene, Setting, Store, Written, number_of_kills, say_goodbye, setting, until,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 const FLOW: Flow = Flow { portion: 150, every: Duration::from_millis(60), bad_every: 100 };
 
-/// `MILLSTREAM_TEST_KILLS` for more.
 const KILLS: usize = 12;
-
-#[expect(clippy::disallowed_methods, reason = "the edge of the tests")]
-fn kills() -> usize {
-    std::env::var("MILLSTREAM_TEST_KILLS").map_or(KILLS, |kills| kills.parse().unwrap())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_under_load_on_kafka_and_s3() {
@@ -51,7 +45,7 @@ async fn kill(scene: &Scene, seed: u64) -> Child {
     let mut random = StdRng::seed_from_u64(seed);
     let function = scene.function("archive").await;
     let mut frozen: Option<Child> = None;
-    for number in 0..kills() {
+    for number in 0..number_of_kills(KILLS) {
         let before = scene.brought_in(&function).await;
         let mut child = Child::start("archive", scene, "archive", &[]);
         if number % 4 != 3 {

@@ -7,12 +7,11 @@ use std::{
 };
 
 use millstream_pipeline::Pipeline;
-use millstream_tests::{Child, Flow, PATIENCE, Scene, Setting, Store, bank, postgres_client, until};
+use millstream_tests::{Child, Flow, PATIENCE, Scene, Setting, Store, bank, number_of_kills, postgres_client, until};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio_postgres::SimpleQueryMessage;
 
-/// How many kills there are if the environment doesn't say it: `MILLSTREAM_TEST_KILLS=30` for a thorough run.
-const KILLS: usize = 6;
+pub(super) const KILLS: usize = 6;
 const FLOW: Flow = Flow { portion: 100, every: Duration::from_millis(100), bad_every: 50 };
 /// Records that are there before the first rebuild.
 const BEFORE: usize = 20_000;
@@ -102,7 +101,7 @@ impl<'a> World<'a> {
 
     /// Each process of a rebuild is killed at a random moment of the time that a rebuild takes; the last one is not.
     async fn rebuild_under_kills(&mut self) {
-        let kills = number_of_kills();
+        let kills = number_of_kills(KILLS);
         while self.kills < kills {
             let limit = self.took.mul_f64(1.3).as_millis() as u64;
             let after = Duration::from_millis(self.random.random_range(0..limit));
@@ -175,11 +174,6 @@ pub(super) fn write_statement(scene: &Scene, number: usize) {
     assert!(changed.contains(window) && changed.contains(count), "{changed}");
     std::fs::create_dir_all(folder(scene, number)).unwrap();
     std::fs::write(folder(scene, number).join("pipeline.yaml"), changed).unwrap();
-}
-
-#[expect(clippy::disallowed_methods, reason = "the edge: a longer run is asked for by the environment")]
-pub(super) fn number_of_kills() -> usize {
-    std::env::var("MILLSTREAM_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
 }
 
 /// What a reader sees again and again: how many records are in the table. Every look succeeds.

@@ -5,10 +5,10 @@ use std::{
     time::Duration,
 };
 
-use millstream_tests::{Child, Flow, PATIENCE, Scene, Setting, Store, bank};
+use millstream_tests::{Child, Flow, PATIENCE, Scene, Setting, Store, bank, number_of_kills};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use crate::rebuilds::number_of_kills;
+use crate::rebuilds::KILLS;
 
 const FLOW: Flow = Flow { portion: 100, every: Duration::from_millis(60), bad_every: 50 };
 const BEFORE: usize = 3_000;
@@ -36,7 +36,7 @@ async fn killed(store: Store, seed: u64) {
     let (more, mut function) = tokio::join!(scene.write_until(&done, seed, FLOW), async {
         let mut function = start();
         scene.until_all_in("flow", &mut [&mut function]).await;
-        for _ in 0..number_of_kills() {
+        for _ in 0..number_of_kills(KILLS) {
             // Two at once: a command that was thought dead.
             let (mut first, mut second) = (redrive(), redrive());
             tokio::time::sleep(Duration::from_millis(random.random_range(0..LONGEST_MS))).await;

@@ -1,4 +1,4 @@
-//! The pipeline `tweets` on Kafka, PostgreSQL and files, each of its functions killed again and again.
+//! The pipeline `tweets` on Kafka, PostgreSQL and S3, each of its functions killed again and again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use std::{
 use arrow::{array::AsArray as _, datatypes::Int64Type};
 use millstream_assembly::audit;
 use millstream_tests::{
-    Child, Scene, Store, kill_often, postgres_client,
+    Child, Lake, Scene, Store, kill_often, number_of_kills, postgres_client,
     posts::{Counts, Post, counts, posts},
     unique,
 };
@@ -28,7 +28,7 @@ async fn every_post_counts_once_while_each_function_is_killed() {
     let scene = scene().await;
     let done = AtomicBool::new(false);
     let killing = async {
-        let of = |at: usize| kill_often(&scene, FUNCTIONS[at], KILLS, 80 + at as u64);
+        let of = |at: usize| kill_often(&scene, FUNCTIONS[at], number_of_kills(KILLS), 80 + at as u64);
         let ended = tokio::join!(of(0), of(1), of(2));
         done.store(true, Ordering::Relaxed);
         ended
@@ -64,7 +64,7 @@ async fn scene() -> Scene {
     {
         change(&into, &format!("{into}{batch}"));
     }
-    Scene::of(Store::services("tweets").await, topic, &text, true).await
+    Scene::of(Store::services("tweets").await, Lake::S3, topic, &text, true).await
 }
 
 async fn send_until(scene: &Scene, done: &AtomicBool) -> Sent {
@@ -83,7 +83,7 @@ async fn send_until(scene: &Scene, done: &AtomicBool) -> Sent {
 async fn assert_exact(scene: &Scene, sent: &Sent) {
     assert_eq!(counted(scene).await, counts(sent.values()));
 
-    let files = scene.files("tweets").await;
+    let (_, files) = scene.systems.whole_table(&scene.pipeline, "archive").await.unwrap();
     let ids = |rows: &arrow::array::RecordBatch| {
         rows.column_by_name("id").unwrap().as_primitive::<Int64Type>().values().to_vec()
     };
