@@ -165,6 +165,7 @@ fn shown(table: &Table) -> impl Iterator<Item = &millstream_core::Column> {
 fn rule(role: &Role) -> String {
     match role {
         Role::Value | Role::Carried => "appended".to_owned(),
+        Role::Entity => "appended; the newest row of each is kept".to_owned(),
         Role::Key => "key".to_owned(),
         Role::State(merge) => match merge {
             Merge::Sum => "merged by sum".to_owned(),

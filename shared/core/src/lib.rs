@@ -57,7 +57,7 @@ pub use retries::Retries;
 pub use settings::{Compression, Late, OnGap, PartitionBy, Start, Tombstones};
 pub use sink::{OddRow, Sink, Snapshot, TakeOddRow, TakeRows, WHOLE_TOPIC};
 pub use storable::MAX_KEY_BYTES;
-pub use store::{Connect, LogStore, TableStore, TextRows};
+pub use store::{Connect, Feed, LogStore, TableStore, TextRows};
 pub use table::{Column, Combine, Merge, Role, Table, View, quote_identifier};
 pub use timestamp::{EPOCH_METADATA, timestamp_type};
 pub use transform::{Bad, Decode, Decoded, Encode, META_COLUMNS, Transform, headers_type, meta};

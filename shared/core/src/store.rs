@@ -4,7 +4,8 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 
 use crate::{
-    Address, Compression, DeadLetters, Env, Error, PartitionBy, Producer, Result, Sink, Source, Table, Topics,
+    Address, Compression, DeadLetters, Encode, Env, Error, Log, PartitionBy, Producer, Result, Sink, Source, Table,
+    Topics,
 };
 
 /// How a system is opened: its crate reads the system's variables, and no other crate knows them.
@@ -100,9 +101,36 @@ pub trait TableStore: Send + Sync {
         Ok(None)
     }
 
+    /// The rows of a function's table as a log, up to the function's fence and never past it: its change feed. The partitions,
+    /// offsets and timestamps are those of the records that the rows were made of. The log answers for partitions of any
+    /// topic's name, and takes their generation for that of the topic that the function reads.
+    ///
+    /// # Errors
+    /// `Stop` from a store that doesn't keep rows by their position.
+    fn feed(&self, feed: Feed) -> Result<Arc<dyn Log>> {
+        Err(Error::stop(format!(
+            "table {} is in {}, which has no change feed: it doesn't keep where its rows come from",
+            feed.table.name,
+            self.place()
+        )))
+    }
+
     /// How a person removes the table `name` of `function` and its fences, for a new beginning. `millstream reset` says it of
     /// every store that is not embedded, and leaves the table alone.
     fn how_to_reset(&self, function: &str, name: &str) -> String;
+}
+
+/// A table that is read as a log: see [`TableStore::feed`].
+#[derive(Clone)]
+pub struct Feed {
+    /// The function that fills the table, as `pipeline.function`: its fences say how far the feed goes.
+    pub function: String,
+    /// The table.
+    pub table: Table,
+    /// The one topic that the function reads.
+    pub topic: String,
+    /// Makes the value of a record of a row, of the columns that are not carried.
+    pub encode: Arc<dyn Encode>,
 }
 
 /// Rows as text for a person.

@@ -39,6 +39,8 @@ pub struct Column {
 pub enum Role {
     /// Appended as it is.
     Value,
+    /// Appended too, and names what a row is about: an event store and a cache keep the newest row of each entity.
+    Entity,
     /// Where a row of a topic comes from: it goes along with the row, and readers don't see it.
     Carried,
     /// Part of the key by which rows merge. All keys together are unique, and null equals null.
@@ -131,6 +133,11 @@ impl Table {
     /// The columns that rows merge by, in order; none for a table that is appended to.
     pub fn keys(&self) -> impl Iterator<Item = &Column> {
         self.columns.iter().filter(|column| column.role == Role::Key)
+    }
+
+    /// The column that names what a row is about, in a table that keeps the newest row of each entity.
+    pub fn entity(&self) -> Option<&Column> {
+        self.columns.iter().find(|column| column.role == Role::Entity)
     }
 
     /// The name that the pipeline file gives: the view's where there is one.

@@ -290,6 +290,7 @@ fn placeholders(count: usize) -> String {
 fn role_name(role: &Role) -> String {
     match role {
         Role::Value | Role::Carried => "value".to_owned(),
+        Role::Entity => "entity".to_owned(),
         Role::Key => "key".to_owned(),
         Role::State(merge) => format!("{merge:?}").to_lowercase(),
     }

@@ -1,0 +1,1 @@
+//! The cache: the newest value of each entity, by position.
