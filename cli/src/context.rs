@@ -95,7 +95,7 @@ impl Context {
     }
 
     pub fn load(&self, positional: Option<&Path>) -> Result<Pipeline, Failure> {
-        Pipeline::load(&self.found(positional)?).map_err(Failure::Pipeline)
+        millstream_assembly::load(&self.found(positional)?).map_err(Failure::Pipeline)
     }
 
     /// The global arguments that name the pipeline and the data folder, as they were given.

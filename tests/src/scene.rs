@@ -80,7 +80,7 @@ impl Scene {
         };
         set("MILLSTREAM_KAFKA_BROKERS", kafka);
         set("MILLSTREAM_POSTGRES_URL", postgres);
-        let pipeline = Pipeline::load(folder.path()).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+        let pipeline = millstream_assembly::load(folder.path()).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
         let connections = Connections::read(&Env::of(environment.clone())).unwrap();
         let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();
         if create {

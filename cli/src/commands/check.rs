@@ -16,7 +16,7 @@ use crate::{Failure, context::Context, grid::Grid, numbers::counted};
 pub(super) async fn check(context: &Context, path: Option<&Path>, deployed: bool) -> Result<(), Failure> {
     let file = context.found(path)?;
     let mut starts = Vec::new();
-    let (plans, mistakes, warnings) = match Pipeline::load(&file) {
+    let (plans, mistakes, warnings) = match millstream_assembly::load(&file) {
         Ok(pipeline) => {
             context.connections.check(&pipeline)?;
             let (plans, mistakes) = plans(&pipeline).await;
@@ -165,7 +165,8 @@ fn shown(table: &Table) -> impl Iterator<Item = &millstream_core::Column> {
 fn rule(role: &Role) -> String {
     match role {
         Role::Value | Role::Carried => "appended".to_owned(),
-        Role::Entity => "appended; the newest row of each is kept".to_owned(),
+        Role::Entity => "appended; the newest of each is kept beside".to_owned(),
+        Role::Newest => "the newest of each is kept".to_owned(),
         Role::Key => "key".to_owned(),
         Role::State(merge) => match merge {
             Merge::Sum => "merged by sum".to_owned(),

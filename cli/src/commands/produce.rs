@@ -29,11 +29,12 @@ const OLD_MS: i64 = 24 * 60 * 60 * 1_000;
 /// `millstream produce TOPIC FILE`
 pub(super) async fn produce(context: &Context, args: &ProduceArgs) -> Result<(), Failure> {
     let pipeline = context.load(None)?;
-    let topic = pipeline.topics.get(&args.topic).ok_or_else(|| {
-        let names: Vec<_> = pipeline.topics.keys().cloned().collect();
-        let (name, topic, names) = (&pipeline.name, &args.topic, names.join(", "));
-        Failure::Usage(format!("pipeline {name} has no topic `{topic}`; it has {names}"))
-    })?;
+    let topic =
+        pipeline.log_topics().find(|(name, _)| **name == args.topic).map(|(_, topic)| topic).ok_or_else(|| {
+            let names: Vec<_> = pipeline.log_topics().map(|(name, _)| name.clone()).collect();
+            let (name, topic, names) = (&pipeline.name, &args.topic, names.join(", "));
+            Failure::Usage(format!("pipeline {name} has no topic `{topic}`; it has {names}"))
+        })?;
     let interrupt = interrupt::listen()?;
     // Records of a file go to the same partitions as those of the function that makes this topic's records.
     let key = args.key.clone().or_else(|| pipeline.key_of(&args.topic).map(str::to_owned));

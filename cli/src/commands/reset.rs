@@ -120,7 +120,8 @@ impl Plan {
             plan.kept.extend(into.map(|into| format!("{into} with the fences of {only}: reset the whole pipeline")));
             return Ok(plan);
         }
-        let topics: Vec<String> = pipeline.topics.keys().cloned().chain(topics_beside(pipeline)).collect();
+        let topics: Vec<String> =
+            pipeline.log_topics().map(|(name, _)| name.clone()).chain(topics_beside(pipeline)).collect();
         if !log_is_embedded {
             let log = systems.log_place();
             plan.kept.push(format!("the topics {} and the group offsets in {log}", topics.join(", ")));

@@ -47,7 +47,7 @@ async fn list(context: &Context, all: bool) -> Result<(), Failure> {
         systems.topics().topics().await?.into_iter().map(|topic| (topic.name, topic.partitions)).collect();
     let dead_letters = dead_letter_topic(&pipeline);
     let of_log = there.keys().filter(|name| all || **name == dead_letters);
-    let names: BTreeSet<&String> = pipeline.topics.keys().chain(of_log).collect();
+    let names: BTreeSet<&String> = pipeline.log_topics().map(|(name, _)| name).chain(of_log).collect();
     let (fences, mut standings) = (fences(&pipeline, &systems).await, Vec::new());
     for name in names {
         standings.push(standing(&pipeline, &systems, &fences, name, there.contains_key(name)).await?);

@@ -82,7 +82,7 @@ fn lines(
         }
     };
     let table = |(name, into): &(&String, String)| format!("{into}  ready for {name}");
-    pipeline.topics.iter().map(topic).chain(tables.iter().map(table)).collect()
+    pipeline.log_topics().map(topic).chain(tables.iter().map(table)).collect()
 }
 
 fn document(
@@ -92,7 +92,7 @@ fn document(
     differing: &[PartitionsDiffer],
 ) -> Value {
     let tables: Vec<_> = tables.iter().map(|(name, into)| json!({ "function": name, "into": into })).collect();
-    let topics: Vec<_> = pipeline.topics.keys().collect();
+    let topics: Vec<_> = pipeline.log_topics().map(|(name, _)| name).collect();
     let differ =
         |differ: &PartitionsDiffer| json!({ "topic": differ.topic, "declared": differ.declared, "held": differ.held });
     json!({

@@ -171,11 +171,13 @@ pub async fn audit_part(
 
 /// What readers see, as a read-only table.
 pub(crate) fn public(table: &Table, columns: &[WholeColumn]) -> Table {
+    // A cache finds its rows by what they are about.
+    let newest = table.entity().filter(|entity| entity.role == Role::Newest).map(|entity| &entity.name);
     let column = |column: &WholeColumn| Column {
         name: column.name.clone(),
         data_type: column.data_type.clone(),
         nullable: true,
-        role: Role::Value,
+        role: if Some(&column.name) == newest { Role::Newest } else { Role::Value },
     };
     let columns = columns.iter().map(column).collect();
     Table { name: table.public_name().to_owned(), columns, combine: None, view: None }

@@ -94,7 +94,7 @@ fn check_arguments(count: usize) -> Result<()> {
 
 async fn run(uses: Uses, settings: Settings) -> Result<()> {
     let Settings { pipeline, function, period, connections, host } = settings;
-    let pipeline = Pipeline::load(&pipeline)?;
+    let pipeline = crate::load(&pipeline)?;
     let name = function.map_or_else(|| find_only_one(&pipeline, uses), Ok)?;
     check_kind(&pipeline, &name, uses)?;
     require_said(&connections, &pipeline, &name)?;

@@ -33,7 +33,7 @@ impl Function {
     ) -> Self {
         let generation = |topic: &String| pipeline.topics.get(topic).map_or(1, |topic| topic.generation);
         let topics = reading.topics().map(|topic| (topic.clone(), generation(topic))).collect();
-        let subscription = Subscription { group, topics, limits: reading.batch };
+        let subscription = Subscription { group, topics, limits: reading.batch, every_ms: reading.every_ms };
         Self { id, runner, subscription, table, references, refreshing: JoinSet::new() }
     }
 

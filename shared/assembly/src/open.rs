@@ -43,6 +43,10 @@ pub(crate) fn find_store(system: System) -> Result<Linked<dyn TableStore>> {
             if_linked!("postgres", tables::<millstream_postgres::Postgres>("tables", StandIn::Database))
         }
         System::Lake => if_linked!("lake", tables::<millstream_lake::Lake>("lake", StandIn::Folder)),
+        System::Cassandra => {
+            if_linked!("cassandra", tables::<millstream_cassandra::Cassandra>("event store", StandIn::Database))
+        }
+        System::Redis => if_linked!("redis", tables::<millstream_redis::Redis>("cache", StandIn::Database)),
         System::Topic => Err(Error::stop("internal: topics are in the log, which is no store of tables")),
     }
 }

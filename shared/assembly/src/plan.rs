@@ -1,11 +1,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_codec::{JsonDecoder, JsonOptions, full_schema};
-use millstream_core::{Decode, meta};
+use millstream_core::{Column, Decode, meta};
 use millstream_pipeline::{Diagnostic, Format, Function, Pipeline, Reading, Topic};
 use millstream_sql::{Input, Planned, ReferenceTable, SqlError, Statement};
 
-use crate::{NotRunnable, output::find_misfit, used::joined_by};
+use crate::{NotRunnable, feeds, kept, output::find_misfit, used::joined_by};
 
 /// A function of a pipeline file, planned: all that is known of it without any service.
 pub struct FunctionPlan {
@@ -34,19 +34,26 @@ pub async fn plan_function(pipeline: &Pipeline, name: &str) -> Result<FunctionPl
         place(line, column, format!("function `{name}`: {}", error.message))
     };
     let topics = topics_of(pipeline, reading);
+    if let Some((feed, writer)) = topics.iter().find_map(|(name, topic)| feeds::unknown(name, topic)) {
+        return Err(at(refusal(&format!("it reads {feed}, and the function `{writer}`, which keeps that, is wrong"))));
+    }
     let references: Vec<_> = pipeline
         .references
         .iter()
         .map(|(name, reference)| Arc::new(ReferenceTable::new(name, Arc::clone(&reference.schema))))
         .collect();
     let statement = statement(pipeline, function, reading, references.clone());
-    let planned = millstream_sql::plan(&statement).await.map_err(at)?;
+    let mut planned = millstream_sql::plan(&statement).await.map_err(at)?;
     if planned.table.combine.is_some() {
         check_merging(function).map_err(|message| at(refusal(&message)))?;
     }
     if let Some(topic) = pipeline.topics.get(&function.into.name).filter(|_| function.into.system.is_log()) {
         let misfit = find_misfit(&function.into.name, topic, reading, &planned.table);
         misfit.map_or(Ok(()), |message| Err(at(refusal(&message))))?;
+    }
+    if function.uses.keeps_positions() {
+        kept::check(pipeline, function).map_err(|message| at(refusal(&message)))?;
+        kept::name_entity(function, reading, &mut planned.table).map_err(|message| at(refusal(&message)))?;
     }
     let mut decoders = BTreeMap::new();
     for (name, topic) in topics {
@@ -57,6 +64,13 @@ pub async fn plan_function(pipeline: &Pipeline, name: &str) -> Result<FunctionPl
     let is_joined = |table: &Arc<ReferenceTable>| joined_by(pipeline, function).any(|(name, _)| *name == table.name);
     let references = references.into_iter().filter(is_joined).collect();
     Ok(FunctionPlan { planned, decoders, references })
+}
+
+/// The columns of a function's statement, without planning how it runs; none if it is wrong.
+pub(crate) fn columns(pipeline: &Pipeline, function: &Function, reading: &Reading) -> Option<Vec<Column>> {
+    let references = pipeline.references.iter();
+    let references = references.map(|(name, of)| Arc::new(ReferenceTable::new(name, Arc::clone(&of.schema)))).collect();
+    millstream_sql::columns(&statement(pipeline, function, reading, references)).ok()
 }
 
 /// The statement of a planned function, over the rows that its references have now.
@@ -79,7 +93,11 @@ fn statement<'a>(
 ) -> Statement<'a> {
     let topics = topics_of(pipeline, reading).into_iter();
     let inputs = topics.map(|(name, topic)| Input { name: name.clone(), schema: full_schema(&topic.schema) });
-    let carried: &[&str] = if function.into.system.is_log() { &CARRIED } else { &[] };
+    let carried: &[&str] = match function.uses {
+        _ if function.into.system.is_log() => &CARRIED,
+        uses if uses.keeps_positions() => &CARRIED[..2],
+        _ => &[],
+    };
     Statement { sql: &reading.sql.text, inputs: inputs.collect(), references, into: &function.into.name, carried }
 }
 

@@ -15,6 +15,7 @@ use millstream_topic::TopicDeadLetters;
 
 use crate::{
     Connections, Function, FunctionPlan, Home, NotRunnable, Standing,
+    feeds::Feeds,
     open::{find_log, find_store},
     opened::{OpenStore, Opener},
     output::Output,
@@ -93,7 +94,12 @@ impl Systems {
         for system in used.joined {
             joined.insert(system, opener.joined(system)?);
         }
-        let (connections, log, outputs) = (connections.clone(), opener.log()?, Arc::new(Output::all_of(pipeline)));
+        let mut feeding = BTreeMap::new();
+        for system in used.fed {
+            feeding.insert(system, opener.written(system)?.store);
+        }
+        let log = Feeds::around(opener.log()?, pipeline, |keeper| feeding.get(&keeper.into.system).cloned());
+        let (connections, outputs) = (connections.clone(), Arc::new(Output::all_of(pipeline)));
         Ok(Self { connections, log, written, joined, outputs, clock })
     }
 
@@ -201,7 +207,7 @@ impl Systems {
     /// Those of the log.
     pub async fn create_topics(&self, pipeline: &Pipeline) -> Result<()> {
         let topics = self.topics();
-        for (name, topic) in &pipeline.topics {
+        for (name, topic) in pipeline.log_topics() {
             topics.create_topic(name, topic.partitions, &[]).await?;
         }
         self.prepare_dead_letters(pipeline, true).await

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use millstream_pipeline::{Function, Pipeline, Reference, ReferenceFrom, System};
+use millstream_pipeline::{Function, Pipeline, Reading, Reference, ReferenceFrom, System};
 
 /// The stores of tables that functions use.
 #[derive(Debug, Default)]
@@ -9,6 +9,8 @@ pub(crate) struct Used {
     pub written: BTreeSet<System>,
     /// By those whose SQL joins a reference from there.
     pub joined: BTreeSet<System>,
+    /// By those that read them like topics.
+    pub fed: BTreeSet<System>,
 }
 
 impl Used {
@@ -17,6 +19,9 @@ impl Used {
         let mut used = Self::default();
         for declared in functions.into_iter().filter_map(|name| pipeline.functions.get(name.as_ref())) {
             used.written.extend(written_by(declared));
+            let read = declared.reading().into_iter().flat_map(Reading::topics);
+            let keeper = |topic: &String| pipeline.functions.get(pipeline.topics.get(topic)?.feed_of.as_ref()?);
+            used.fed.extend(read.filter_map(keeper).map(|keeper| keeper.into.system));
             let joined = joined_by(pipeline, declared).filter_map(|(_, reference)| store_of(&reference.from));
             used.joined.extend(joined.map(|(system, _)| system));
         }

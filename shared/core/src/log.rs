@@ -144,6 +144,8 @@ pub struct Subscription {
     pub topics: Vec<(String, u32)>,
     /// What ends a batch.
     pub limits: Limits,
+    /// How often a log that doesn't tell of new records is looked at, in milliseconds; `None` for as often as it thinks best.
+    pub every_ms: Option<u64>,
 }
 
 impl Subscription {

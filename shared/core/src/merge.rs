@@ -34,7 +34,7 @@ pub fn merge_rows(table: &Table, rows: &[RecordBatch], sketches: MergeSketches<'
         let merged = match &column.role {
             Role::Key => groups.take(values, groups.first.iter().map(|row| Some(*row)))?,
             Role::State(merge) => groups.merge(column, merge, values, &all, sketches)?,
-            Role::Value | Role::Entity | Role::Carried => {
+            Role::Value | Role::Entity | Role::Newest | Role::Carried => {
                 return Err(Error::stop(format!("internal: table {} does not merge", table.name)));
             }
         };

@@ -39,8 +39,10 @@ pub struct Column {
 pub enum Role {
     /// Appended as it is.
     Value,
-    /// Appended too, and names what a row is about: an event store and a cache keep the newest row of each entity.
+    /// Appended too, and names what a row is about: beside all rows, an event store keeps the newest row of each entity.
     Entity,
+    /// Names what a row is about in a cache: only the newest row of each entity stays.
+    Newest,
     /// Where a row of a topic comes from: it goes along with the row, and readers don't see it.
     Carried,
     /// Part of the key by which rows merge. All keys together are unique, and null equals null.
@@ -137,7 +139,7 @@ impl Table {
 
     /// The column that names what a row is about, in a table that keeps the newest row of each entity.
     pub fn entity(&self) -> Option<&Column> {
-        self.columns.iter().find(|column| column.role == Role::Entity)
+        self.columns.iter().find(|column| matches!(column.role, Role::Entity | Role::Newest))
     }
 
     /// The name that the pipeline file gives: the view's where there is one.

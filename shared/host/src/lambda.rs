@@ -21,6 +21,7 @@
 //!     group: "bank.flow".into(),
 //!     topics: vec![("transaction".into(), 1)], // which is in its first generation
 //!     limits: Limits { max_records: 32_000, max_bytes: 16 << 20, max_wait_ms: 100 },
+//!     every_ms: None,
 //! };
 //! millstream_host::lambda::run(runner, subscription).await
 //! # }

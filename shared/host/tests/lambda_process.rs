@@ -47,7 +47,9 @@ impl Process for Odd {
 async fn function() {
     let limits = Limits { max_records: 100, max_bytes: 1 << 20, max_wait_ms: 0 };
     let topics = vec![("transaction".to_owned(), 1)];
-    lambda::run(Arc::new(Odd), Subscription { group: "bank.odd".into(), topics, limits }).await.unwrap();
+    lambda::run(Arc::new(Odd), Subscription { group: "bank.odd".into(), topics, limits, every_ms: None })
+        .await
+        .unwrap();
 }
 
 /// Killed when dropped.

@@ -21,10 +21,10 @@ impl Pipeline {
         let mut steps: BTreeMap<&str, usize> = self.topics.keys().map(|topic| (topic.as_str(), 0)).collect();
         // No function reads what it has written, so no way is longer than the number of functions.
         for _ in 0..self.functions.len() {
-            for function in self.functions.values().filter(|function| function.into.system.is_log()) {
-                let Some(reading) = function.reading() else { continue };
+            for function in self.functions.values() {
+                let (Some(reading), Some(written)) = (function.reading(), function.written_topic()) else { continue };
                 let before = reading.topics().filter_map(|topic| steps.get(topic.as_str())).max().copied().unwrap_or(0);
-                let after = steps.entry(&function.into.name).or_default();
+                let Some(after) = steps.get_mut(written.as_str()) else { continue };
                 *after = (*after).max(before + 1);
             }
         }

@@ -21,7 +21,7 @@ pub(crate) fn check(functions: &BTreeMap<String, Function>, entries: &[&Entry], 
 /// The topics from what `function` writes to what it reads.
 fn find_way_back(functions: &BTreeMap<String, Function>, function: &Function) -> Option<Vec<String>> {
     let own: Vec<&String> = function.reading()?.topics().collect();
-    let mut ways = vec![vec![written(function)?.clone()]];
+    let mut ways = vec![vec![function.written_topic()?]];
     let mut visited = Vec::new();
     while let Some(way) = ways.pop() {
         let topic = way.last()?.clone();
@@ -34,12 +34,10 @@ fn find_way_back(functions: &BTreeMap<String, Function>, function: &Function) ->
         let readers = functions
             .values()
             .filter(|other| other.reading().is_some_and(|reading| reading.topics().any(|read| *read == topic)));
-        ways.extend(readers.filter_map(written).map(|next| way.iter().chain([next]).cloned().collect()));
+        ways.extend(
+            readers.filter_map(Function::written_topic).map(|next| way.iter().cloned().chain([next]).collect()),
+        );
         visited.push(topic);
     }
     None
-}
-
-fn written(function: &Function) -> Option<&String> {
-    Some(&function.into.name).filter(|_| function.into.system.is_log())
 }

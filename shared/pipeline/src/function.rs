@@ -73,7 +73,10 @@ pub struct Reading {
     pub ahead_ms: Option<i64>,
     /// What ends a batch.
     pub batch: Limits,
-    /// For a function that writes to a topic: the field whose value is the record's key; without it, records have no key.
+    /// How often it looks for what is new, in milliseconds; none for one that is woken by its log.
+    pub every_ms: Option<u64>,
+    /// For a function that writes to a topic: the field whose value is the record's key; without it, records have no key. For one
+    /// that writes to an event store or a cache: the column that names what a row is about, of which the newest row is kept.
     pub key: Option<String>,
     /// For a function that writes to a topic: the field whose value is the record's timestamp; without it, and where it is null, a
     /// record has that of the one that it is made of.
@@ -117,6 +120,15 @@ impl Function {
         match &self.work {
             Work::Make(making) => making.key.as_deref(),
             Work::Read(reading) => reading.key.as_deref(),
+        }
+    }
+
+    /// The topic that it writes to; for one that keeps an event store, the name under which others read that.
+    pub fn written_topic(&self) -> Option<String> {
+        match self.into.system {
+            system if system.is_log() => Some(self.into.name.clone()),
+            system if system.has_feeds() => Some(self.into.to_string()),
+            _ => None,
         }
     }
 
@@ -194,7 +206,7 @@ pub(crate) static FUNCTION: Mapping = Mapping {
             name: "from",
             shape: Shape::Either(&[SOURCE, Shape::List(&SOURCE, 1..=usize::MAX)]),
             presence: Presence::Optional,
-            doc: "The topic that it reads, or a list of topics.",
+            doc: "The topic that it reads, or a list of topics; or event stores (`cassandra.TABLE`), which SQL names as they are named here.",
         },
         Field {
             name: "sql",
@@ -251,6 +263,12 @@ pub(crate) static FUNCTION: Mapping = Mapping {
             doc: "What ends a batch, whichever comes first.",
         },
         Field {
+            name: "every",
+            shape: Shape::Duration(1_000..=DAY_MS),
+            presence: Presence::Default("1m"),
+            doc: "`report`: how often it looks for what is new in its event store. On Lambda and Azure the schedule decides that calls it.",
+        },
+        Field {
             name: "generate",
             shape: Shape::Mapping(&generate::GENERATE),
             presence: Presence::Optional,
@@ -272,7 +290,7 @@ pub(crate) static FUNCTION: Mapping = Mapping {
             name: "key",
             shape: Shape::Text,
             presence: Presence::Optional,
-            doc: "The field whose value is the record's key. Without it, records have no key.",
+            doc: "The field whose value is the record's key; without it, records have no key. `store` and `cache`: the column that names what a row is about, which is never null; the newest row of each is kept. Events of one entity must be in one partition, so it should be the key of the topic.",
         },
         Field {
             name: "timestamp",
@@ -290,7 +308,7 @@ pub(crate) static FUNCTION: Mapping = Mapping {
     form: Form::Fields,
 };
 
-const SOURCE: Shape = Shape::Pattern(place::source_pattern, "TOPIC or topic.TOPIC");
+const SOURCE: Shape = Shape::Pattern(place::source_pattern, "TOPIC, topic.TOPIC or cassandra.TABLE");
 
 static BATCH: Mapping = Mapping {
     name: "Batch",

@@ -21,6 +21,12 @@ pub enum Uses {
     Aggregate,
     /// Keeps every record of its topics as rows of a table or of files.
     Archive,
+    /// Keeps the events of a topic in an event store, which other functions can read.
+    Store,
+    /// Keeps the newest row of each entity, or the last rows, in a cache.
+    Cache,
+    /// Sums an event store into a table that merges rows, on a schedule.
+    Report,
 }
 
 /// What the file can say about a kind of function.
@@ -45,6 +51,8 @@ pub(crate) struct Reads {
     pub batch: Limits,
     /// Does it judge whether an event is late, or too far ahead? Otherwise it takes every record.
     pub judges_time: bool,
+    /// How often it looks for what is new, in milliseconds; none for one that is woken by its log.
+    pub every_ms: Option<i64>,
 }
 
 /// Where a function's statement comes from.
@@ -59,7 +67,7 @@ const MIB: usize = 1 << 20;
 const MAX_TOPICS: usize = 1_000;
 
 /// All kinds, in the order in which messages list them.
-pub(crate) static KINDS: [Kind; 4] = [
+pub(crate) static KINDS: [Kind; 7] = [
     Kind {
         uses: Uses::Ingest,
         name: "ingest",
@@ -78,6 +86,7 @@ pub(crate) static KINDS: [Kind; 4] = [
             // Small, to keep latency low.
             batch: Limits { max_records: 32_000, max_bytes: 16 * MIB, max_wait_ms: 100 },
             judges_time: false,
+            every_ms: None,
         }),
     },
     Kind {
@@ -91,6 +100,7 @@ pub(crate) static KINDS: [Kind; 4] = [
             // Small, to keep latency low.
             batch: Limits { max_records: 32_000, max_bytes: 16 * MIB, max_wait_ms: 100 },
             judges_time: true,
+            every_ms: None,
         }),
     },
     Kind {
@@ -104,6 +114,47 @@ pub(crate) static KINDS: [Kind; 4] = [
             // Large, so that files are worth reading.
             batch: Limits { max_records: 100_000, max_bytes: 32 * MIB, max_wait_ms: 10_000 },
             judges_time: false,
+            every_ms: None,
+        }),
+    },
+    Kind {
+        uses: Uses::Store,
+        name: "store",
+        doc: "Keeps the events of a topic in an event store, by their positions; other functions can read it like a topic (`from: cassandra.TABLE`). Its statement joins no references and gives at most one row for each event.",
+        writes: Writes::Events,
+        reads: Some(Reads {
+            most_topics: 1,
+            sql: Sql::Default(own_fields),
+            batch: Limits { max_records: 10_000, max_bytes: 16 * MIB, max_wait_ms: 100 },
+            judges_time: false,
+            every_ms: None,
+        }),
+    },
+    Kind {
+        uses: Uses::Cache,
+        name: "cache",
+        doc: "Keeps the newest row of each entity (with `key`), or the last rows, in a cache. Its statement joins no references and gives at most one row for each event.",
+        writes: Writes::NewestRows,
+        reads: Some(Reads {
+            most_topics: 1,
+            sql: Sql::Default(own_fields),
+            // Small, to keep latency low.
+            batch: Limits { max_records: 5_000, max_bytes: 16 * MIB, max_wait_ms: 50 },
+            judges_time: false,
+            every_ms: None,
+        }),
+    },
+    Kind {
+        uses: Uses::Report,
+        name: "report",
+        doc: "Sums an event store into a table that merges rows, on a schedule (`every`).",
+        writes: Writes::MergedRows,
+        reads: Some(Reads {
+            most_topics: MAX_TOPICS,
+            sql: Sql::Required("a SELECT with GROUP BY over an event store"),
+            batch: Limits { max_records: 100_000, max_bytes: 32 * MIB, max_wait_ms: 100 },
+            judges_time: true,
+            every_ms: Some(60_000),
         }),
     },
 ];
@@ -113,10 +164,21 @@ fn every_field(topic: &str) -> String {
     format!("SELECT *, _partition, _offset, _timestamp FROM \"{}\"", topic.replace('"', "\"\""))
 }
 
+/// Every field of a topic.
+fn own_fields(topic: &str) -> String {
+    format!("SELECT * FROM \"{}\"", topic.replace('"', "\"\""))
+}
+
 impl Uses {
     /// Its name in the file.
     pub fn name(self) -> &'static str {
         self.kind().name
+    }
+
+    /// Are its rows kept by the positions of their events, and written again after a crash? Then they must be made of the events
+    /// alone.
+    pub fn keeps_positions(self) -> bool {
+        matches!(self.kind().writes, Writes::Events | Writes::NewestRows)
     }
 
     /// May its statement merge rows?
@@ -125,12 +187,15 @@ impl Uses {
     }
 
     fn kind(self) -> &'static Kind {
-        let [ingest, transform, aggregate, archive] = &KINDS;
+        let [ingest, transform, aggregate, archive, store, cache, report] = &KINDS;
         match self {
             Self::Ingest => ingest,
             Self::Transform => transform,
             Self::Aggregate => aggregate,
             Self::Archive => archive,
+            Self::Store => store,
+            Self::Cache => cache,
+            Self::Report => report,
         }
     }
 }
@@ -147,8 +212,9 @@ pub(crate) fn names() -> String {
 
 /// The fields of a function that only some kinds have. Of the first ones, a function has exactly one.
 pub(crate) const MAKING: [&str; 3] = ["generate", "poll", "webhook"];
-const WRITING_RECORDS: [&str; 3] = ["key", "timestamp", "partition"];
-const MAKING_RECORDS_OF_OTHERS: [&str; 2] = ["timestamp", "partition"];
+const NAMING: [&str; 1] = ["key"];
+const ADDRESSING: [&str; 2] = ["timestamp", "partition"];
+const SCHEDULED: [&str; 1] = ["every"];
 const READING: [&str; 5] = ["from", "sql", "start", "on_gap", "batch"];
 const WRITING_FILES: [&str; 1] = ["partition_by"];
 const JUDGING_TIME: [&str; 3] = ["late", "lateness", "ahead"];
@@ -161,11 +227,13 @@ impl Kind {
             None if READING.contains(&field) || JUDGING_TIME.contains(&field) => {
                 Some(format!("a function that uses `{name}` reads no topic"))
             }
-            None if MAKING_RECORDS_OF_OTHERS.contains(&field) => {
+            None if ADDRESSING.contains(&field) => {
                 Some(format!("a function that uses `{name}` gives its records a key, and nothing else"))
             }
             Some(_) if MAKING.contains(&field) => Some(format!("a function that uses `{name}` makes no records")),
-            _ if self.writes != Writes::Records && WRITING_RECORDS.contains(&field) => {
+            _ if matches!(self.writes, Writes::MergedRows | Writes::AppendedRows) && NAMING.contains(&field)
+                || self.writes != Writes::Records && ADDRESSING.contains(&field) =>
+            {
                 Some(format!("a function that uses `{name}` writes rows, which have no such thing"))
             }
             _ if self.writes != Writes::AppendedRows && WRITING_FILES.contains(&field) => {
@@ -173,6 +241,9 @@ impl Kind {
             }
             Some(reads) if !reads.judges_time && JUDGING_TIME.contains(&field) => {
                 Some(format!("a function that uses `{name}` keeps every record, early or late"))
+            }
+            Some(Reads { every_ms: None, .. }) | None if SCHEDULED.contains(&field) => {
+                Some(format!("a function that uses `{name}` is woken by its records"))
             }
             _ => None,
         }
@@ -211,12 +282,20 @@ mod tests {
         for kind in &KINDS {
             assert_eq!((kind.uses.name(), kind.uses.kind().uses), (kind.name, kind.uses));
         }
-        assert_eq!(names(), "ingest, transform, aggregate or archive");
+        assert_eq!(names(), "ingest, transform, aggregate, archive, store, cache or report");
     }
 
     #[test]
     fn the_fields_of_only_some_kinds_are_fields_of_a_function() {
-        for name in MAKING.iter().chain(&WRITING_RECORDS).chain(&WRITING_FILES).chain(&READING).chain(&JUDGING_TIME) {
+        for name in MAKING
+            .iter()
+            .chain(&NAMING)
+            .chain(&ADDRESSING)
+            .chain(&SCHEDULED)
+            .chain(&WRITING_FILES)
+            .chain(&READING)
+            .chain(&JUDGING_TIME)
+        {
             assert!(FUNCTION.find(name).is_some(), "{name}");
         }
     }

@@ -45,6 +45,7 @@ mod circles;
 mod declaration;
 mod diagnostic;
 mod documentation;
+mod feeds;
 mod fields;
 mod fixture;
 mod function;

@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    Diagnostic, Diagnostics, Fixture, Function, Making, Place, Reference, Topic, circles,
+    Diagnostic, Diagnostics, Fixture, Function, Making, Place, Reference, System, Topic, circles,
     diagnostic::{Mark, Report},
-    documentation,
+    documentation, feeds,
     fields::{self, Fields},
     fixture::{self, FIXTURE},
     function::{self, FUNCTION, Topics},
@@ -138,6 +138,11 @@ impl Pipeline {
         documentation::documentation()
     }
 
+    /// The topics of the log: those that the file declares, without the event stores that functions read like topics.
+    pub fn log_topics(&self) -> impl Iterator<Item = (&String, &Topic)> {
+        self.topics.iter().filter(|(_, topic)| topic.feed_of.is_none())
+    }
+
     /// The functions that make records.
     pub fn makers(&self) -> impl Iterator<Item = (&String, &Function, &Making)> {
         self.functions.iter().filter_map(|(name, function)| Some((name, function, function.making()?)))
@@ -171,13 +176,14 @@ fn read_pipeline(node: &Node, text: &str, file: &Path, report: &mut Report) -> O
     let folder = folder_of(file);
     let fields = Fields::open(node, Mark { line: 1, column: 1 }, "the pipeline".to_owned(), &PIPELINE, report)?;
     let name = read_name(&fields, report);
-    let topics: Topics = required_section(&fields, "topics", report)
+    let mut topics: Topics = required_section(&fields, "topics", report)
         .into_iter()
         .map(|entry| (entry.key.clone(), topic::read_topic(entry, report)))
         .collect();
     let mut functions = BTreeMap::new();
     let mut sinks = BTreeMap::new();
     let entries = required_section(&fields, "functions", report);
+    feeds::declare(&entries, &mut topics);
     for entry in &entries {
         if let Some((function, mark)) = function::read_function(entry, &topics, text, folder, report) {
             check_one_writer(&entry.key, &function, mark, &mut sinks, report);
@@ -239,6 +245,17 @@ fn check_one_writer(name: &str, function: &Function, mark: Mark, sinks: &mut Sin
         let why = if into.system.is_log() { "a topic that a `transform` writes to has" } else { "a table has" };
         report.at(mark, format!("`{into}` is written {writers}; {why} one writer"));
         return;
+    }
+    let is_in_database = |place: &Place| !place.system.is_log() && place.system != System::Lake;
+    let same = sinks.keys().find(|other| other.name == into.name && is_in_database(other));
+    if let Some(other) = same.filter(|_| is_in_database(into)) {
+        report.at(
+            mark,
+            format!(
+                "`{into}` and `{other}` can't have the same name: where the two systems aren't connected, the embedded store holds \
+                 both; rename one of them"
+            ),
+        );
     }
     let sibling = |name: &str| Place { system: into.system, name: name.to_owned() };
     let shorter = into.name.strip_suffix("_state").map(sibling);

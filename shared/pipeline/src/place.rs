@@ -1,7 +1,7 @@
 use std::fmt;
 
 use crate::{
-    System,
+    System, Topic,
     diagnostic::{Mark, Report, join_or, list_allowed},
     fields::{self, Fields},
     function::Topics,
@@ -36,6 +36,7 @@ pub(crate) fn sink_pattern() -> String {
 pub(crate) fn source_pattern() -> String {
     let logs: Vec<&Row> = SYSTEMS.iter().filter(|row| row.holds == Holds::Topics).collect();
     let systems: Vec<String> = logs.iter().map(|row| format!(r"{}\.", row.name)).collect();
+    // An event store, such as `cassandra.orders`, looks like a topic.
     format!("^({})?{TOPIC_PATTERN}$", systems.join("|"))
 }
 
@@ -66,11 +67,11 @@ pub(crate) fn read_sink(
         return None;
     };
     match row.holds {
-        Holds::Topics if !topics.contains_key(name) => {
+        Holds::Topics if !topics.get(name).is_some_and(is_of_log) => {
             report_unknown_topic(node.mark, &label, name, topics, report);
             return None;
         }
-        Holds::Tables if !is_table_name(name) => {
+        Holds::Tables | Holds::Events if !is_table_name(name) => {
             let rule = TABLE_NAME_RULE;
             report
                 .at(node.mark, format!("{label} names the table `{name}`, which can't be a table's name; use {rule}"));
@@ -88,6 +89,11 @@ pub(crate) fn read_sink(
         }
         _ => Some(into),
     }
+}
+
+/// Is it a topic of the log, or declared as one but wrong? An event store, which only its function writes, is none.
+fn is_of_log(topic: &Option<Topic>) -> bool {
+    topic.as_ref().is_none_or(|topic| topic.feed_of.is_none())
 }
 
 /// Reads `from`: a place or a list of places, at most `most` of them.
@@ -135,8 +141,13 @@ fn read_source(node: &Node, label: &str, topics: &Topics, report: &mut Report) -
         },
         _ => (System::Topic, text.as_str()),
     };
+    if system.has_feeds() {
+        report
+            .at(node.mark, format!("{label} is `{text}`, which no function of this file that uses `store` writes to"));
+        return None;
+    }
     if !system.is_log() {
-        let readable = Writes::Records.examples();
+        let readable = [Writes::Records.examples(), Writes::Events.examples()].join(" or ");
         report.at(node.mark, format!("{label} is `{text}`, but functions can only read {readable}"));
         return None;
     }

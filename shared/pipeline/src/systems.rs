@@ -14,6 +14,10 @@ pub enum System {
     Postgres,
     /// Parquet files in the lake.
     Lake,
+    /// An event store on the Cassandra API, or the embedded store when none is connected.
+    Cassandra,
+    /// A cache in Redis, or the embedded store when none is connected.
+    Redis,
 }
 
 /// What a file can say about a system.
@@ -35,6 +39,8 @@ pub(crate) enum Holds {
     Topics,
     /// Tables: functions can only write them.
     Tables,
+    /// Tables that keep every row by its position: functions can read them as they read a topic.
+    Events,
 }
 
 /// What a function hands to its sink.
@@ -46,10 +52,14 @@ pub(crate) enum Writes {
     MergedRows,
     /// Rows that are added.
     AppendedRows,
+    /// At most one row of each event, kept by the event's position.
+    Events,
+    /// At most one row of each event: the newest of each entity stays, or the last ones do.
+    NewestRows,
 }
 
 /// All systems, in the order in which messages list them.
-pub(crate) static SYSTEMS: [Row; 3] = [
+pub(crate) static SYSTEMS: [Row; 5] = [
     Row {
         system: System::Topic,
         name: "topic",
@@ -71,6 +81,20 @@ pub(crate) static SYSTEMS: [Row; 3] = [
         holds: Holds::Tables,
         takes: &[Writes::AppendedRows],
     },
+    Row {
+        system: System::Cassandra,
+        name: "cassandra",
+        doc: "An event store on the Cassandra API (Cassandra, Keyspaces, Cosmos DB), or in the embedded store when none is connected: every event by its position, and with `key` the newest of each entity.",
+        holds: Holds::Events,
+        takes: &[Writes::Events],
+    },
+    Row {
+        system: System::Redis,
+        name: "redis",
+        doc: "A cache in Redis, or in the embedded store when no Redis is connected: with `key` the newest row of each entity, without it the last rows.",
+        holds: Holds::Tables,
+        takes: &[Writes::NewestRows],
+    },
 ];
 
 impl System {
@@ -84,17 +108,24 @@ impl System {
         self.row().holds == Holds::Topics
     }
 
+    /// Can functions read its tables as they read a topic?
+    pub fn has_feeds(self) -> bool {
+        self.row().holds == Holds::Events
+    }
+
     /// Can it merge rows into those with the same key?
     pub fn merges(self) -> bool {
         self.row().takes.contains(&Writes::MergedRows)
     }
 
     pub(crate) fn row(self) -> &'static Row {
-        let [topic, postgres, lake] = &SYSTEMS;
+        let [topic, postgres, lake, cassandra, redis] = &SYSTEMS;
         match self {
             Self::Topic => topic,
             Self::Postgres => postgres,
             Self::Lake => lake,
+            Self::Cassandra => cassandra,
+            Self::Redis => redis,
         }
     }
 }
@@ -109,7 +140,7 @@ impl Row {
     pub fn name_pattern(&self) -> &'static str {
         match self.holds {
             Holds::Topics => TOPIC_PATTERN,
-            Holds::Tables => NAME_PATTERN,
+            Holds::Tables | Holds::Events => NAME_PATTERN,
         }
     }
 }
@@ -121,6 +152,8 @@ impl Writes {
             Self::Records => "makes records",
             Self::MergedRows => "merges rows",
             Self::AppendedRows => "appends rows",
+            Self::Events => "keeps events",
+            Self::NewestRows => "keeps the newest rows",
         }
     }
 

@@ -28,6 +28,9 @@ pub struct Topic {
     pub compression: Compression,
     /// What happens to a record without a value.
     pub tombstones: Tombstones,
+    /// The function whose event store this is, for one that is no topic of the log but is read like one: its schema is known when
+    /// that function has been planned, and empty before.
+    pub feed_of: Option<String>,
 }
 
 /// How values are encoded.
@@ -124,6 +127,7 @@ pub(crate) fn read_topic(entry: &Entry, report: &mut Report) -> Option<Topic> {
         event_time,
         compression,
         tombstones,
+        feed_of: None,
     })
 }
 

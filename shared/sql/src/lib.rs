@@ -40,6 +40,7 @@ mod casts;
 mod checked;
 mod compare;
 mod depth;
+mod dotted;
 mod error;
 mod exact;
 mod extremes;
@@ -77,7 +78,7 @@ mod window;
 
 pub use error::{Result, SqlError};
 pub use fingerprint::hash;
-pub use plan::{Planned, plan};
+pub use plan::{Planned, columns, plan};
 pub use query::{WholeTable, query, tables_read};
 pub use reference::ReferenceTable;
 pub use statement::{Input, Statement};

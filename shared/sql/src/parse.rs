@@ -16,7 +16,7 @@ use datafusion::{
 use millstream_core::META_COLUMNS;
 
 use crate::{
-    advice, casts, depth,
+    advice, casts, depth, dotted,
     error::{Result, SqlError},
     statement::Input,
 };
@@ -34,6 +34,7 @@ pub fn parse(state: &SessionState, sql: &str, inputs: &[Input]) -> Result<Result
     if !matches!(statement.as_ref(), ast::Statement::Query(_)) {
         return Ok(Err(no_select()));
     }
+    dotted::rename(statement, inputs);
     if let Err(error) = advice::check(statement) {
         return Ok(Err(error));
     }

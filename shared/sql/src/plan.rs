@@ -67,6 +67,14 @@ pub async fn plan(statement: &Statement<'_>) -> Result<Planned> {
     Ok(planned)
 }
 
+/// The columns of the statement's table, without a trial of how it runs.
+///
+/// # Errors
+/// Those of [`plan`], but for statements that would fail for every record.
+pub fn columns(statement: &Statement<'_>) -> Result<Vec<Column>> {
+    in_planner_thread(|| futures::executor::block_on(unguarded(statement))).map(|(planned, _)| planned.table.columns)
+}
+
 /// Runs `work` in a thread of its own, which has a stack for the deepest statement that is accepted. A panic of the planner
 /// fails only this statement.
 pub fn in_planner_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
@@ -172,8 +180,8 @@ fn appended(plan: &LogicalPlan) -> Vec<Column> {
 }
 
 /// Why groups can't be written where every row comes from one record.
-const AGGREGATED: &str = "a topic gets one record for each row of one event, and a group has several: its sums would change with \
-                          each batch. Leave GROUP BY and aggregates out, and sum in a function that writes a table";
+const AGGREGATED: &str = "a topic, an event store and a cache get a row for each event, and a group has several: its sums would \
+                          change with each batch. Leave GROUP BY and aggregates out, and sum in a function that writes a table";
 
 /// The plan and its columns with what goes along with every row.
 fn with_carried(

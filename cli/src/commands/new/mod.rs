@@ -118,7 +118,7 @@ async fn from_guess(folder: &Path, name: &str, file: &Path, guess: &Guess) -> Re
     write(folder, &written.given, &guess.fixture)?;
     write(folder, &written.expected, "")?;
     write(folder, "pipeline.yaml", &written.pipeline)?;
-    let pipeline = Pipeline::load(folder).map_err(Failure::Pipeline)?;
+    let pipeline = millstream_assembly::load(folder).map_err(Failure::Pipeline)?;
     let given = BTreeMap::from([(guessed::topic_of(file), given)]);
     let tables = tables_of_given(&pipeline, &given).await.map_err(|error| {
         // The fixture, which is removed again, has the same lines as the file.

@@ -116,7 +116,12 @@ fn real(start: Start) -> (MemoryLog, Arc<MemorySink>, Runner) {
 const LIMITS: Limits = Limits { max_records: 100, max_bytes: 1 << 20, max_wait_ms: 0 };
 
 fn subscription() -> Subscription {
-    Subscription { group: "bank.copy".into(), topics: vec![("transaction".to_owned(), 2)], limits: LIMITS }
+    Subscription {
+        group: "bank.copy".into(),
+        topics: vec![("transaction".to_owned(), 2)],
+        limits: LIMITS,
+        every_ms: None,
+    }
 }
 
 fn event(text: Value) -> KafkaEvent {

@@ -104,7 +104,8 @@ fn read_making(fields: &Fields<'_>, topic: Option<&Topic>, folder: &Path, report
 fn address(reading: Reading, fields: &Fields<'_>, topic: Option<&Topic>, report: &mut Report) -> Reading {
     let (is_time, is_number) =
         (|of: &DataType| matches!(of, DataType::Timestamp(..)), |of: &DataType| of.is_signed_integer());
-    let key = read_key(fields, topic, report);
+    // What is no field of a topic is a column of the statement, which is planned later.
+    let key = if topic.is_some() { read_key(fields, topic, report) } else { fields.text("key", report) };
     let timestamp = read_field(fields, "timestamp", topic, Some(("a timestamp", is_time)), report);
     let partition = read_field(fields, "partition", topic, Some(("an integer", is_number)), report);
     Reading { key, timestamp, partition, ..reading }
@@ -161,6 +162,7 @@ fn read_reading(
     };
     let (start, on_gap) = (fields.choice("start", &STARTS, report), fields.choice("on_gap", &ON_GAPS, report));
     let batch = read_batch(reads.batch, fields, report);
+    let every_ms = reads.every_ms.map(|default_ms| fields.duration_ms("every", report).unwrap_or(default_ms) as u64);
     Some(Reading {
         from: from?,
         sql: sql?,
@@ -169,6 +171,7 @@ fn read_reading(
         lateness_ms,
         ahead_ms,
         batch,
+        every_ms,
         key: None,
         timestamp: None,
         partition: None,

@@ -3,11 +3,11 @@ use std::sync::Arc;
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use millstream_core::{
-    Compression, DeadLetters, Error, Log as _, LogStore, Producer, Result, Sink, Table, TableStore, TextRows,
+    Compression, DeadLetters, Error, Feed, Log, LogStore, Producer, Result, Sink, Table, TableStore, TextRows,
     TopicPartition,
 };
 
-use crate::{Embedded, EmbeddedSink};
+use crate::{Embedded, EmbeddedSink, feed::EmbeddedFeed};
 
 /// A table with more rows is not read whole to answer a question.
 const MAX_ROWS: u64 = 5_000_000;
@@ -43,6 +43,10 @@ impl TableStore for Embedded {
 
     async fn count_rows(&self, table: &Table) -> Result<Option<u64>> {
         self.row_count(table.public_name()).await.map(Some)
+    }
+
+    fn feed(&self, feed: Feed) -> Result<Arc<dyn Log>> {
+        Ok(Arc::new(EmbeddedFeed::new(self.clone(), feed)))
     }
 
     fn how_to_reset(&self, _function: &str, _name: &str) -> String {

@@ -8,7 +8,7 @@ use millstream_core::{Error, OddRow, Result, Role, Table, quote_identifier};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
 
-use crate::{columns, connections::Work, row_reader::RowReader};
+use crate::{columns, connections::Work, positions::Positions, row_reader::RowReader};
 
 /// The number that a state row and its finished row have in common. (SQLite keeps an implicit row number only until the
 /// next VACUUM.)
@@ -25,6 +25,8 @@ pub(crate) struct Stored {
     /// What each column is for, for the comparison with the table that is there.
     roles: Vec<String>,
     has_row_column: bool,
+    /// Are its rows kept by their positions?
+    pub(crate) positions: Option<Positions>,
 }
 
 impl Stored {
@@ -43,6 +45,7 @@ impl Stored {
             keys,
             roles: table.columns.iter().map(|column| role_name(&column.role)).collect(),
             has_row_column: table.view.is_some(),
+            positions: Positions::of(table),
         }
     }
 
@@ -57,6 +60,7 @@ impl Stored {
             together: vec![],
             roles: view.columns.iter().map(|_| "value".to_owned()).collect(),
             has_row_column: true,
+            positions: None,
         })
     }
 
@@ -172,6 +176,7 @@ impl Stored {
         if self.has_row_column {
             columns.push(format!("{ROW} INTEGER PRIMARY KEY"));
         }
+        columns.extend(self.positions.into_iter().flat_map(|positions| positions.columns(self)));
         let mut sql = format!("CREATE TABLE {} ({});", quote_identifier(&self.name), columns.join(", "));
         sql += &self.key_index_sql();
         Ok(sql)
@@ -291,6 +296,7 @@ fn role_name(role: &Role) -> String {
     match role {
         Role::Value | Role::Carried => "value".to_owned(),
         Role::Entity => "entity".to_owned(),
+        Role::Newest => "newest".to_owned(),
         Role::Key => "key".to_owned(),
         Role::State(merge) => format!("{merge:?}").to_lowercase(),
     }
@@ -298,7 +304,15 @@ fn role_name(role: &Role) -> String {
 
 /// A table that is only read: `schema` says by which columns.
 pub(crate) fn with_columns(name: &str, schema: SchemaRef) -> Stored {
-    Stored { name: name.to_owned(), roles: vec![], keys: vec![], together: vec![], has_row_column: false, schema }
+    Stored {
+        name: name.to_owned(),
+        roles: vec![],
+        keys: vec![],
+        together: vec![],
+        has_row_column: false,
+        positions: None,
+        schema,
+    }
 }
 
 /// The names of a table's columns; `Stop` when the file has no such table.

@@ -51,12 +51,19 @@ impl FenceStep {
 impl Change {
     /// Inserts the rows.
     pub(crate) async fn append(self, rows: Vec<CheckedRows>) -> Result<()> {
+        if let Some(positions) = self.states.positions {
+            positions.check(&rows.iter().map(|rows| &**rows).collect::<Vec<_>>())?;
+        }
         let writing = Writing::begin(&self.connections).await?;
         let work = move |connection: &Connection| {
             self.step.apply(connection)?;
             let mut insert = connection.prepare(&self.states.insert_sql())?;
             for rows in &rows {
                 let columns = encode(rows)?;
+                if let Some(positions) = self.states.positions {
+                    positions.insert(connection, &self.states, &self.step.partition, rows, &columns)?;
+                    continue;
+                }
                 for row in 0..rows.num_rows() {
                     insert.execute(params_from_iter(columns.iter().map(|column| &column[row])))?;
                 }

@@ -101,6 +101,7 @@ async fn main() -> Result<()> {
         group: format!("drain-{}", std::process::id()),
         topics: vec![(topic.clone(), 1)],
         limits: Limits { max_records: 20_000, max_bytes: 4 << 20, max_wait_ms: 20 },
+        every_ms: None,
     };
     kafka.consume(subscription, count.clone()).await?;
     let first = count.first.get().copied().unwrap_or(begun);

@@ -145,7 +145,8 @@ mod tests {
         kafka.send("many", (0..PARTITIONS as i32).map(record).collect()).await.unwrap();
         let looking =
             Arc::new(Looking { kafka: kafka.clone(), started: AtomicUsize::new(0), handled: AtomicUsize::new(0) });
-        let subscription = Subscription { group: "g".into(), topics: vec![("many".into(), 1)], limits: LIMITS };
+        let subscription =
+            Subscription { group: "g".into(), topics: vec![("many".into(), 1)], limits: LIMITS, every_ms: None };
         let consumed = kafka.consume(subscription, looking.clone());
         tokio::time::timeout(Duration::from_secs(120), consumed).await.expect("all start in time").unwrap();
         assert_eq!(looking.started.load(Ordering::Relaxed), PARTITIONS);

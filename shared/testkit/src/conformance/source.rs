@@ -130,7 +130,7 @@ impl Handler for Keeper {
 
 fn subscription(under_test: &SourceUnderTest, topic: &str, limits: Limits) -> Subscription {
     let group = format!("{}group-{topic}", under_test.log.prefix);
-    Subscription { group, topics: vec![(topic.to_owned(), 3)], limits }
+    Subscription { group, topics: vec![(topic.to_owned(), 3)], limits, every_ms: None }
 }
 
 fn values(from: i64, to: i64) -> Records {

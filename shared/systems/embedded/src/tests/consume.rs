@@ -69,7 +69,7 @@ impl Handler for Seen {
 }
 
 async fn consume(store: &Embedded, limits: Limits, handler: Arc<Seen>) {
-    let subscription = Subscription { group: "g".into(), topics: vec![("t".into(), 1)], limits };
+    let subscription = Subscription { group: "g".into(), topics: vec![("t".into(), 1)], limits, every_ms: None };
     timeout(LIMIT, store.consume(subscription, handler)).await.unwrap().unwrap();
 }
 
