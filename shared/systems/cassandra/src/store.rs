@@ -1,0 +1,188 @@
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::{Field, Schema, SchemaRef},
+};
+use async_trait::async_trait;
+use millstream_core::{
+    Address, Connect, Env, Error, Feed, Log, Result, Sink, Table, TableStore, TakeRows, TextRows, quote_identifier,
+};
+
+use crate::{
+    client::Client,
+    feed::CassandraFeed,
+    fences::FENCES,
+    owners::OWNERS,
+    read::{PAGE_ROWS, transpose},
+    schema::reading,
+    settings::{ADDRESS, KEYSPACE, Settings},
+    sink::CassandraSink,
+    statement::Gate,
+};
+
+/// The most that is held in memory of a table that is read whole.
+const MAX_READ_BYTES: usize = 128 << 20;
+
+/// A keyspace, as a store of tables.
+#[derive(Debug)]
+pub struct Cassandra {
+    client: Arc<Client>,
+}
+
+impl Cassandra {
+    /// The same as [`Connect::open`], with a gate before every statement: for tests.
+    ///
+    /// # Errors
+    /// Those of [`Connect::open`].
+    pub fn open_behind(env: &Env, gate: Arc<dyn Gate>) -> Result<Option<Self>> {
+        let settings = Settings::find(env)?;
+        Ok(settings.map(|settings| Self { client: Arc::new(Client::new(settings, Some(gate))) }))
+    }
+}
+
+impl Connect for Cassandra {
+    const ADDRESS: Address = ADDRESS;
+
+    fn check(env: &Env) -> Result<bool> {
+        Ok(Settings::find(env)?.is_some())
+    }
+
+    fn open(env: &Env) -> Result<Option<Self>> {
+        let settings = Settings::find(env)?;
+        Ok(settings.map(|settings| Self { client: Arc::new(Client::new(settings, None)) }))
+    }
+}
+
+#[async_trait]
+impl TableStore for Cassandra {
+    fn place(&self) -> String {
+        format!("Cassandra at {}", self.client.place())
+    }
+
+    fn sink(&self, function: &str, table: Table) -> Result<Arc<dyn Sink>> {
+        Ok(Arc::new(CassandraSink::new(Arc::clone(&self.client), function, table)?))
+    }
+
+    async fn read_reference(&self, name: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+        let what = self.client.doing(&format!("reading table {name}"));
+        let there = self.client.columns(name).await?;
+        if there.is_empty() {
+            return Err(Error::stop(format!("{what}: there is no such table")));
+        }
+        let mut read = Vec::with_capacity(schema.fields().len());
+        for field in schema.fields() {
+            let Some(column) = there.iter().find(|column| column.name == *field.name()) else {
+                return Err(Error::stop(format!("{what}: it has no column {}", field.name())));
+            };
+            let reading = reading(&column.cql, field.data_type()).ok_or_else(|| {
+                Error::stop(format!(
+                    "{what}: column {} is a CQL {}, which no reference can have",
+                    column.name, column.cql
+                ))
+            });
+            read.push((field.name(), reading?));
+        }
+        let fields = read.iter().map(|(name, (_, data_type))| Field::new(*name, data_type.clone(), true));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let names: Vec<_> = read.iter().map(|(name, _)| quote_identifier(name)).collect();
+        let cql = format!("SELECT {} FROM {}", names.join(", "), self.client.table(&name.replace('"', "\"\"")));
+        let mut held = Held::new(name);
+        let take = |rows| {
+            let columns = read.iter().zip(transpose(rows, read.len()));
+            let columns = columns.map(|((name, (kind, data_type)), cells)| kind.decode(name, cells, data_type));
+            let batch = RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<_>>()?);
+            held.push(batch.map_err(|error| Error::stop(format!("{what}: internal")).caused_by(error))?)?;
+            Ok(ControlFlow::Continue(()))
+        };
+        let _all = self.client.pages(&format!("reading table {name}"), &cql, &[], PAGE_ROWS, take).await?;
+        Ok(held.batches)
+    }
+
+    async fn read_public(&self, table: &Table, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+        let name = table.public_name();
+        let owner = self.client.owner(name).await?.ok_or_else(|| {
+            Error::stop(format!("{}: no function fills it", self.client.doing(&format!("reading table {name}"))))
+        })?;
+        let held = Arc::new(Mutex::new(Held::new(name)));
+        let taken = Arc::clone(&held);
+        let take: TakeRows = Arc::new(move |rows| taken.lock().unwrap_or_else(PoisonError::into_inner).push(rows));
+        self.sink(&owner.record.owner.function, table.clone())?.scan(take).await?;
+        let rows = std::mem::take(&mut held.lock().unwrap_or_else(PoisonError::into_inner).batches);
+        rows.iter().map(|rows| project(rows, schema, name)).collect()
+    }
+
+    /// Rows are in order within a partition of the topic alone: which are the newest, only a look at all of them would tell.
+    async fn newest_rows(&self, _table: &Table, _limit: usize) -> Result<Option<TextRows>> {
+        Ok(None)
+    }
+
+    fn feed(&self, feed: Feed) -> Result<Arc<dyn Log>> {
+        Ok(Arc::new(CassandraFeed::new(Arc::clone(&self.client), feed)?))
+    }
+
+    fn how_to_reset(&self, function: &str, name: &str) -> String {
+        let function = function.replace('\'', "''");
+        format!(
+            "stop all processes of the function, and then, in the keyspace of {KEYSPACE}: DROP TABLE \"{name}\"; DROP TABLE IF \
+             EXISTS \"{name}_newest\"; DELETE FROM {FENCES} WHERE function = '{function}'; DELETE FROM {OWNERS} WHERE \
+             table_name = '{name}'"
+        )
+    }
+}
+
+fn project(rows: &RecordBatch, schema: &SchemaRef, table: &str) -> Result<RecordBatch> {
+    let misfit = |error| Error::stop(format!("Cassandra: table {table} has other columns")).caused_by(error);
+    let places = schema.fields().iter().map(|field| rows.schema().index_of(field.name()));
+    rows.project(&places.collect::<Result<Vec<_>, _>>().map_err(misfit)?).map_err(misfit)
+}
+
+/// Rows in memory, up to a bound.
+struct Held {
+    table: String,
+    batches: Vec<RecordBatch>,
+    bytes: usize,
+}
+
+impl Held {
+    fn new(table: &str) -> Self {
+        Self { table: table.to_owned(), batches: Vec::new(), bytes: 0 }
+    }
+
+    fn push(&mut self, rows: RecordBatch) -> Result<()> {
+        self.bytes += rows.get_array_memory_size();
+        if self.bytes > MAX_READ_BYTES {
+            return Err(Error::stop(format!(
+                "Cassandra: table {} has more than {} MiB, which is more than is held in memory",
+                self.table,
+                MAX_READ_BYTES >> 20
+            )));
+        }
+        self.batches.push(rows);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::PASSWORD;
+
+    #[test]
+    fn a_store_opens_without_connecting_and_tells_no_secret() {
+        assert!(Cassandra::open(&Env::default()).unwrap().is_none());
+        let env = Env::of([
+            (ADDRESS.variable, "db"),
+            (KEYSPACE, "bank"),
+            ("MILLSTREAM_CASSANDRA_USER", "me"),
+            (PASSWORD, "hunter2"),
+        ]);
+        let opened = Cassandra::open(&env).unwrap().unwrap();
+        assert_eq!(opened.place(), "Cassandra at db:9042/bank");
+        assert!(!format!("{opened:?}").contains("hunter2"));
+        assert!(opened.how_to_reset("bank.o'neill", "t").contains("function = 'bank.o''neill'"));
+    }
+}

@@ -1,0 +1,83 @@
+//! The store beside its sinks: references, what readers see, and what is wrong with a set-up.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::{DataType, Field, Int64Type, Schema, TimeUnit, TimestampMicrosecondType},
+};
+use millstream_cassandra::Cassandra;
+use millstream_core::{Claim, Connect as _, Env, Error, Owner, Rows, TableStore as _};
+
+use crate::{
+    stand_in::Service,
+    support::{FUNCTION, Keyspace, logins, partition, rows, setting, wait_for_my_turn, write},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reference_is_anybodys_table() {
+    let _turn = wait_for_my_turn().await;
+    let keyspace = Keyspace::create(Service::Cassandra).await;
+    keyspace.query("CREATE TABLE $.\"Rates\" (name text PRIMARY KEY, level int, at timestamp, tags set<text>)").await;
+    for row in ["('a', 1, 1500)", "('b', null, null)"] {
+        keyspace.query(&format!("INSERT INTO $.\"Rates\" (name, level, at) VALUES {row}")).await;
+    }
+    let field = |name: &str, data_type| Field::new(name, data_type, true);
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let schema = Schema::new(vec![field("at", time), field("level", DataType::Int32), field("name", DataType::Utf8)]);
+    let store = keyspace.store();
+    let read = store.read_reference("Rates", &Arc::new(schema)).await.unwrap();
+    let rows: usize = read.iter().map(RecordBatch::num_rows).sum();
+    assert_eq!(rows, 2);
+    let a = read[0].column(2).as_string::<i32>().iter().position(|name| name == Some("a")).unwrap();
+    assert_eq!(read[0].column(0).as_primitive::<TimestampMicrosecondType>().value(a), 1_500_000);
+    assert_eq!(read[0].column(1).as_primitive::<Int64Type>().value(a), 1);
+    let said = async |table: &str, column: &str| {
+        let schema = Schema::new(vec![field(column, DataType::Utf8)]);
+        match store.read_reference(table, &Arc::new(schema)).await {
+            Err(Error::Stop(cause)) => cause.to_string(),
+            other => panic!("must stop, got {other:?}"),
+        }
+    };
+    assert!(said("rates", "name").await.ends_with("there is no such table"));
+    assert!(said("Rates", "size").await.ends_with("it has no column size"));
+    assert!(said("Rates", "tags").await.contains("column tags is a CQL set<text>"));
+    keyspace.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_see_the_rows_below_the_fence() {
+    let _turn = wait_for_my_turn().await;
+    let keyspace = Keyspace::create(Service::Cassandra).await;
+    let (store, sink) = (keyspace.store(), keyspace.sink(&logins()));
+    sink.prepare(true).await.unwrap();
+    assert_eq!(sink.holding().await.unwrap().rows, Rows::Empty);
+    let public = Arc::new(Schema::new(vec![Field::new("user", DataType::Utf8, true)]));
+    assert!(matches!(store.read_public(&logins(), &public).await, Err(Error::Stop(_))), "nobody owns it");
+    let owner = Owner { function: FUNCTION.into(), fingerprint: "1".into(), declaration: "{}".into() };
+    sink.begin_term(sink.claim(&owner, &Claim::First).await.unwrap().unwrap().term);
+    write(sink.as_ref(), &partition(0), 0, 5, rows(&[("ann", None, 3, 1), ("bo", None, 1, 1)])).await;
+    let read = store.read_public(&logins(), &public).await.unwrap();
+    assert_eq!(read.iter().map(|rows| (rows.num_columns(), rows.num_rows())).collect::<Vec<_>>(), [(1, 2)]);
+    assert_eq!(store.newest_rows(&logins(), 5).await.unwrap(), None);
+    keyspace.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_up_that_is_wrong_says_what_to_do() {
+    let open = |points: &str, keyspace: &str| {
+        let env = [("MILLSTREAM_CASSANDRA_CONTACT_POINTS", points), ("MILLSTREAM_CASSANDRA_KEYSPACE", keyspace)];
+        Cassandra::open(&Env::of(env)).unwrap().unwrap().sink(FUNCTION, logins()).unwrap()
+    };
+    let missing = open(&setting("MILLSTREAM_TEST_CASSANDRA"), "nowhere");
+    let said = missing.prepare(true).await.unwrap_err();
+    assert!(matches!(&said, Error::Stop(_)) && said.to_string().contains("create the keyspace"), "{said}");
+    let said = missing.fence(&partition(0)).await.unwrap_err();
+    assert!(matches!(&said, Error::Stop(_)), "{said}");
+    // Nothing listens there: it may come back.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let away = open(&format!("127.0.0.1:{port}"), "nowhere").prepare(true).await.unwrap_err();
+    assert!(matches!(away, Error::Retry(_)), "{away}");
+}
