@@ -1,5 +1,5 @@
 use millstream_core::{Error, Result};
-use millstream_pipeline::Pipeline;
+use millstream_pipeline::{Pipeline, Reading};
 
 use crate::{
     Connections,
@@ -23,6 +23,12 @@ pub fn require_said(connections: &Connections, pipeline: &Pipeline, name: &str) 
     require.address(&find_log(), &does)?;
     if let Some(system) = written_by(declared) {
         require.address(&find_store(system)?, &format!("writes to {}", declared.into))?;
+    }
+    for feed in declared.reading().into_iter().flat_map(Reading::topics) {
+        let keeper = pipeline.topics.get(feed).and_then(|topic| pipeline.functions.get(topic.feed_of.as_ref()?));
+        if let Some(keeper) = keeper {
+            require.address(&find_store(keeper.into.system)?, &format!("reads {feed}"))?;
+        }
     }
     for (reference, declared) in joined_by(pipeline, declared) {
         if let Some((system, _)) = store_of(&declared.from) {

@@ -28,7 +28,7 @@ impl VisitorMut for Renames<'_> {
             let joined = parts.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join(".");
             let last = parts.last().map(|last| Ident::clone(last));
             if self.inputs.iter().any(|input| input.name == joined) {
-                let called = last.map(|name| TableAlias { explicit: true, name, columns: Vec::new() });
+                let called = last.map(|name| TableAlias { explicit: true, name, columns: Vec::new(), at: None });
                 *alias = alias.take().or(called);
                 *name = ObjectName::from(vec![Ident::with_quote('"', joined)]);
             }

@@ -6,6 +6,7 @@ mod aggregates;
 mod distinct;
 mod log_exec;
 mod log_table;
+mod newest;
 mod only;
 mod origin;
 mod rounding;
@@ -98,7 +99,8 @@ pub struct Whole {
 
 impl Whole {
     /// Plans a statement over `logs`, the rows of each topic by its name. References are joined with the rows that they
-    /// have now. Of an aggregate, groups that are not in `only` are not computed; of other statements, all rows come.
+    /// have now. Of an aggregate, groups that are not in `only` are not computed; of other statements, all rows come, or with
+    /// `newest` only the one of the highest offset for each value of that column.
     ///
     /// # Errors
     /// Those of [`crate::plan`].
@@ -107,8 +109,9 @@ impl Whole {
         logs: &BTreeMap<String, Arc<dyn LogRows>>,
         limits: WholeLimits,
         only: Only,
+        newest: Option<&str>,
     ) -> Result<Self> {
-        in_planner_thread(|| futures::executor::block_on(Self::planned(statement, logs, limits, only)))
+        in_planner_thread(|| futures::executor::block_on(Self::planned(statement, logs, limits, only, newest)))
     }
 
     async fn planned(
@@ -116,6 +119,7 @@ impl Whole {
         logs: &BTreeMap<String, Arc<dyn LogRows>>,
         limits: WholeLimits,
         only: Only,
+        newest: Option<&str>,
     ) -> Result<Self> {
         let state = over(statement, logs, limits)?;
         let logical = typed(&state, statement).await?;
@@ -127,6 +131,10 @@ impl Whole {
             None => {
                 let columns = appended(&logical)?;
                 let times = (0..columns.len()).map(|at| (at, origins.of_column(at, &logical))).collect::<Vec<_>>();
+                let logical = match newest {
+                    Some(entity) => newest::of_each(logical, entity, &is_topic)?,
+                    None => logical,
+                };
                 (logical, columns, times)
             }
             Some(aggregate) => {

@@ -7,7 +7,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use futures::StreamExt as _;
-use millstream_core::{DeadLetters, Error, Position, Result, Source};
+use millstream_core::{DeadLetters, Error, Position, Result, Role, Source};
 use millstream_pipeline::{Function as Declared, Pipeline, Reading};
 use millstream_sql::{Only, Whole, WholeLimits};
 
@@ -69,7 +69,9 @@ impl Query<'_> {
         let only = if input.all_groups { Only::default() } else { self.only };
         let statement = statement_of(self.pipeline, self.name, self.plan)?;
         let limits = WholeLimits { memory_bytes: MEMORY_BYTES, threads: threads(), rows_at_once };
-        let whole = Whole::of(&statement, &pass.tables(), limits, only).await;
+        let table = &self.plan.planned.table;
+        let newest = table.entity().filter(|entity| entity.role == Role::Newest).map(|entity| entity.name.as_str());
+        let whole = Whole::of(&statement, &pass.tables(), limits, only, newest).await;
         whole.map_err(|error| Error::stop(error.to_string()))
     }
 

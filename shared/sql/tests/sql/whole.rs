@@ -52,7 +52,7 @@ async fn only(
     };
     let logs = BTreeMap::from([("t".to_owned(), rows(partitions)), ("u".to_owned(), rows(&[Vec::new()]))]);
     let limits = WholeLimits { memory_bytes, threads: 2, rows_at_once: 8_192 };
-    let whole = Whole::of(&statement, &logs, limits, only).await.unwrap_or_else(|error| panic!("{error}\n{sql}"));
+    let whole = Whole::of(&statement, &logs, limits, only, None).await.unwrap_or_else(|error| panic!("{error}\n{sql}"));
     let columns = whole.columns.clone();
     let places: Vec<usize> = (0..columns.len()).collect();
     let rows: Vec<RecordBatch> = whole.run()?.try_collect().await?;
@@ -118,7 +118,7 @@ async fn the_columns_say_how_they_may_be_compared() {
         sum(price) / 2 AS h FROM t GROUP BY 1, 2";
     let rows = |()| -> Arc<dyn LogRows> { Arc::new(Lanes { partitions: vec![few()], fails: false }) };
     let logs = BTreeMap::from([("t".to_owned(), rows(())), ("u".to_owned(), rows(()))]);
-    let whole = Whole::of(&statement(sql), &logs, LIMITS, Only::default()).await.unwrap();
+    let whole = Whole::of(&statement(sql), &logs, LIMITS, Only::default(), None).await.unwrap();
     let found: Vec<_> = whole.columns.iter().map(|column| (column.precision, column.rounding)).collect();
     let (key, exact) = ((Precision::Key, None), (Precision::Exact, None));
     assert_eq!(found, [key, key, (Precision::Rounded, Some(6)), exact, exact, (Precision::Rounded, Some(7))]);
@@ -141,7 +141,7 @@ async fn what_fails_says_so() {
     assert!(matches!(&error, Error::Poison(_)) && error.to_string().contains("division by zero"), "{error}");
     let rows = |fails| -> Arc<dyn LogRows> { Arc::new(Lanes { partitions: vec![few()], fails }) };
     let logs = BTreeMap::from([("t".to_owned(), rows(true)), ("u".to_owned(), rows(false))]);
-    let whole = Whole::of(&statement("SELECT count FROM t"), &logs, LIMITS, Only::default()).await.unwrap();
+    let whole = Whole::of(&statement("SELECT count FROM t"), &logs, LIMITS, Only::default(), None).await.unwrap();
     assert!(whole.run().unwrap().try_collect::<Vec<_>>().await.is_err(), "a log that can't be read is not a short one");
 }
 
@@ -186,7 +186,7 @@ async fn columns_show_the_time_of_their_records() {
     let logs = BTreeMap::from([("t".to_owned(), rows(())), ("u".to_owned(), rows(()))]);
     let shows = async |sql: &str| {
         let whole =
-            Whole::of(&statement(sql), &logs, LIMITS, Only::default()).await.unwrap_or_else(|error| panic!("{error}"));
+            Whole::of(&statement(sql), &logs, LIMITS, Only::default(), None).await.unwrap_or_else(|error| panic!("{error}"));
         let of_one = |(at, origin): &(usize, Origin)| {
             let fields: Vec<_> = origin.fields.iter().map(|(topic, field)| format!("{topic}.{field}")).collect();
             format!("{}={}{:+}", whole.columns[*at].name, fields.join("|"), origin.shift_us)
