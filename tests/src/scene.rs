@@ -1,6 +1,6 @@
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -40,6 +40,22 @@ pub struct Flow {
     pub bad_every: usize,
 }
 
+/// A pipeline by the text of its file. Its name and the names of its topics are unique.
+pub struct Shipped<'a> {
+    /// The systems of its log and its tables.
+    pub store: Store,
+    /// Where its files are.
+    pub lake: Lake,
+    /// The topic that the test writes to.
+    pub topic: String,
+    /// The pipeline file.
+    pub text: &'a str,
+    /// Files that are copied beside it.
+    pub files: &'a [PathBuf],
+    /// Further variables of its processes.
+    pub variables: &'a [(&'a str, String)],
+}
+
 /// A pipeline with one topic and the functions `flow` (sums) and `archive` (files), on its own or shared systems.
 pub struct Scene {
     folder: TempDir,
@@ -59,16 +75,24 @@ impl Scene {
         let name = unique(setting.name);
         let topic = setting.topic.clone().unwrap_or_else(|| format!("{name}_transaction"));
         let text = pipeline_text(&name, &topic, &setting);
-        Self::of(setting.store, setting.lake, topic, &text, setting.create).await
+        let (store, lake) = (setting.store, setting.lake);
+        Self::with(Shipped { store, lake, topic, text: &text, files: &[], variables: &[] }, setting.create).await
     }
 
-    /// The same for another pipeline, by the text of its file and the topic that the test writes to. Its name and the names
-    /// of its topics are unique.
-    pub async fn of(store: Store, lake: Lake, topic: String, text: &str, create: bool) -> Self {
+    /// The same for another pipeline.
+    pub async fn of(shipped: Shipped<'_>) -> Self {
+        Self::with(shipped, true).await
+    }
+
+    async fn with(shipped: Shipped<'_>, create: bool) -> Self {
+        let Shipped { store, lake, topic, text, files, variables } = shipped;
         let folder = TempDir::with_prefix("millstream-scene-").unwrap();
         std::fs::write(folder.path().join("pipeline.yaml"), text).unwrap();
         let branches = ["name"].iter().chain(&bank::BRANCHES).map(|name| format!("{name}\n")).collect::<String>();
         std::fs::write(folder.path().join("branches.csv"), branches).unwrap();
+        for file in files {
+            std::fs::copy(file, folder.path().join(file.file_name().unwrap())).unwrap();
+        }
         let mut environment = BTreeMap::new();
         let mut set = |name: &str, value: String| environment.insert(name.to_owned(), value);
         set("MILLSTREAM_PIPELINE", folder.path().display().to_string());
@@ -80,6 +104,7 @@ impl Scene {
         };
         set("MILLSTREAM_KAFKA_BROKERS", kafka);
         set("MILLSTREAM_POSTGRES_URL", postgres);
+        variables.iter().for_each(|(name, value)| drop(set(name, value.clone())));
         let pipeline = millstream_assembly::load(folder.path()).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
         let connections = Connections::read(&Env::of(environment.clone())).unwrap();
         let systems = Systems::open(&pipeline, &connections, Arc::new(SystemClock)).unwrap();

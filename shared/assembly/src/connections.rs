@@ -63,7 +63,9 @@ impl Connections {
     /// `Stop` with the name of the variable that is wrong, or with what must be linked.
     pub fn check(&self, pipeline: &Pipeline) -> Result<()> {
         let Used { written, joined, fed } = Used::by(pipeline, pipeline.functions.keys());
-        (&(&written | &joined) | &fed).iter().try_for_each(|system| find_store(*system)?.is_connected(&self.env).map(drop))
+        (&(&written | &joined) | &fed)
+            .iter()
+            .try_for_each(|system| find_store(*system)?.is_connected(&self.env).map(drop))
     }
 
     /// The file of the embedded store.

@@ -18,7 +18,9 @@ use arrow::{
 };
 use millstream_assembly::audit;
 use millstream_core::{Clock as _, SystemClock, TopicPartition};
-use millstream_tests::{Lake, PATIENCE, Scene, Store, kill_within, number_of_kills, postgres_client, unique, until};
+use millstream_tests::{
+    Lake, PATIENCE, Scene, Shipped, Store, kill_within, number_of_kills, postgres_client, unique, until,
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -114,7 +116,7 @@ async fn scene(store: Store, lake: Lake, port: u16) -> Scene {
         assert!(text.contains(old), "{old} is not in the file");
         text = text.replace(old, &new);
     }
-    Scene::of(store, lake, topic, &text, true).await
+    Scene::of(Shipped { store, lake, topic, text: &text, files: &[], variables: &[] }).await
 }
 
 /// The offsets and latitudes of the positions in the topic.

@@ -18,6 +18,7 @@ mod iss;
 mod kills;
 mod lake;
 mod log;
+mod orders;
 mod outage;
 mod rebuilds;
 mod redrives;

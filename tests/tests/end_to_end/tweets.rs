@@ -10,7 +10,7 @@ use std::{
 use arrow::{array::AsArray as _, datatypes::Int64Type};
 use millstream_assembly::audit;
 use millstream_tests::{
-    Child, Lake, Scene, Store, kill_often, number_of_kills, postgres_client,
+    Child, Lake, Scene, Shipped, Store, kill_often, number_of_kills, postgres_client,
     posts::{Counts, Post, counts, posts},
     unique,
 };
@@ -64,7 +64,8 @@ async fn scene() -> Scene {
     {
         change(&into, &format!("{into}{batch}"));
     }
-    Scene::of(Store::services("tweets").await, Lake::S3, topic, &text, true).await
+    let store = Store::services("tweets").await;
+    Scene::of(Shipped { store, lake: Lake::S3, topic, text: &text, files: &[], variables: &[] }).await
 }
 
 async fn send_until(scene: &Scene, done: &AtomicBool) -> Sent {

@@ -185,8 +185,9 @@ async fn columns_show_the_time_of_their_records() {
     let rows = |()| -> Arc<dyn LogRows> { Arc::new(Lanes { partitions: vec![few()], fails: false }) };
     let logs = BTreeMap::from([("t".to_owned(), rows(())), ("u".to_owned(), rows(()))]);
     let shows = async |sql: &str| {
-        let whole =
-            Whole::of(&statement(sql), &logs, LIMITS, Only::default(), None).await.unwrap_or_else(|error| panic!("{error}"));
+        let whole = Whole::of(&statement(sql), &logs, LIMITS, Only::default(), None)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
         let of_one = |(at, origin): &(usize, Origin)| {
             let fields: Vec<_> = origin.fields.iter().map(|(topic, field)| format!("{topic}.{field}")).collect();
             format!("{}={}{:+}", whole.columns[*at].name, fields.join("|"), origin.shift_us)
