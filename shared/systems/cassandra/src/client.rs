@@ -1,6 +1,7 @@
 //! The one way to the cluster: every statement passes here.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     fmt,
     ops::ControlFlow,
@@ -78,7 +79,7 @@ impl Client {
             Judged::Send(cql) => cql,
         };
         let result = if does == Does::Define {
-            let mut statement = unprepared::Statement::new(sent);
+            let mut statement = unprepared::Statement::new(sent.into_owned());
             statement.set_is_idempotent(true);
             self.session(what).await?.query_unpaged(statement, ()).await
         } else {
@@ -131,11 +132,11 @@ impl Client {
     }
 
     /// Asks the gate, where there is one.
-    fn judge(&self, what: &str, does: Does, cql: &str, values: &[Cell]) -> Result<Judged> {
-        let Some(gate) = &self.gate else { return Ok(Judged::Send(cql.to_owned())) };
+    fn judge<'a>(&self, what: &str, does: Does, cql: &'a str, values: &[Cell]) -> Result<Judged<'a>> {
+        let Some(gate) = &self.gate else { return Ok(Judged::Send(Cow::Borrowed(cql))) };
         match gate.judge(&Statement { cql, values, does, consistency: self.consistency(does) }) {
-            Verdict::Send => Ok(Judged::Send(cql.to_owned())),
-            Verdict::SendAs(other) => Ok(Judged::Send(other)),
+            Verdict::Send => Ok(Judged::Send(Cow::Borrowed(cql))),
+            Verdict::SendAs(other) => Ok(Judged::Send(Cow::Owned(other))),
             Verdict::Answer(rows) => Ok(Judged::Answered(rows.into_iter().map(|columns| Row { columns }).collect())),
             Verdict::Refuse(refused, message) => {
                 let refused = RequestAttemptError::DbError(refused, message);
@@ -191,6 +192,7 @@ impl Client {
             .disallow_shard_aware_port(true)
             .driver_config_reporting(false)
             .auto_await_schema_agreement(profile.agrees_on_schema())
+            .refresh_metadata_on_auto_schema_agreement(false)
             .fetch_schema_metadata(false);
         if let Some((user, password)) = sign_in {
             builder = builder.user(user, password.expose());
@@ -206,8 +208,8 @@ impl Client {
     }
 }
 
-enum Judged {
-    Send(String),
+enum Judged<'a> {
+    Send(Cow<'a, str>),
     Answered(Vec<Row>),
 }
 

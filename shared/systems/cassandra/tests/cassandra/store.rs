@@ -81,3 +81,21 @@ async fn a_set_up_that_is_wrong_says_what_to_do() {
     let away = open(&format!("127.0.0.1:{port}"), "nowhere").prepare(true).await.unwrap_err();
     assert!(matches!(away, Error::Retry(_)), "{away}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_encrypted_and_certificates_checked() {
+    let _turn = wait_for_my_turn().await;
+    let keyspace = Keyspace::create(Service::Cassandra).await;
+    let prepare = async |ca: &str| {
+        let env = [
+            ("MILLSTREAM_CASSANDRA_CONTACT_POINTS", setting("MILLSTREAM_TEST_CASSANDRA")),
+            ("MILLSTREAM_CASSANDRA_KEYSPACE", keyspace.name.clone()),
+            ("MILLSTREAM_CASSANDRA_CA_FILE", setting(ca)),
+        ];
+        Cassandra::open(&Env::of(env)).unwrap().unwrap().sink(FUNCTION, logins()).unwrap().prepare(true).await
+    };
+    prepare("MILLSTREAM_TEST_CA").await.unwrap();
+    let refused = prepare("MILLSTREAM_TEST_OTHER_CA").await.unwrap_err();
+    assert!(matches!(&refused, Error::Stop(_)) && refused.to_string().contains("CA_FILE"), "{refused}");
+    keyspace.drop().await;
+}

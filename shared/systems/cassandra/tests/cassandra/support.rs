@@ -1,8 +1,11 @@
 //! Keyspaces and tables for the tests.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use arrow::{
@@ -10,9 +13,12 @@ use arrow::{
     datatypes::{DataType, TimeUnit},
 };
 use millstream_cassandra::{Cassandra, Gate};
-use millstream_core::{Column, Connect as _, Env, Fence, Role, Sink, Table, TableStore as _, TopicPartition, meta};
+use millstream_core::{
+    Clock as _, Column, Connect as _, Env, Fence, Role, Sink, SystemClock, Table, TableStore as _, TopicPartition, meta,
+};
 use scylla::{
     client::{session::Session, session_builder::SessionBuilder},
+    statement::unprepared::Statement,
     value::Row,
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -37,6 +43,7 @@ pub async fn wait_for_my_turn() -> SemaphorePermit<'static> {
 pub struct Keyspace {
     pub name: String,
     service: Service,
+    by_hand: Session,
 }
 
 impl Keyspace {
@@ -44,16 +51,20 @@ impl Keyspace {
     pub async fn create(service: Service) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let keyspace = Self { name: format!("test_{}_{number}", std::process::id()), service };
-        // An earlier run with the same process id may have left one.
-        keyspace.drop().await;
-        let cql = "WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1} AND durable_writes = true";
-        execute(&format!("CREATE KEYSPACE {} {cql}", keyspace.name)).await;
+        let name = format!("test_{}_{number}", SystemClock.now_us());
+        let by_hand = SessionBuilder::new()
+            .known_node(setting("MILLSTREAM_TEST_CASSANDRA"))
+            .fetch_schema_metadata(false)
+            .refresh_metadata_on_auto_schema_agreement(false);
+        let keyspace = Self { name, service, by_hand: by_hand.build().await.unwrap() };
+        keyspace
+            .query("CREATE KEYSPACE $ WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}")
+            .await;
         keyspace
     }
 
     pub async fn drop(&self) {
-        execute(&format!("DROP KEYSPACE IF EXISTS {}", self.name)).await;
+        self.query("DROP KEYSPACE $").await;
     }
 
     pub fn env(&self) -> Env {
@@ -83,20 +94,14 @@ impl Keyspace {
 
     /// Rows of a statement by hand, in which `$` stands for the keyspace.
     pub async fn query(&self, cql: &str) -> Vec<Row> {
-        execute(&cql.replace('$', &self.name)).await
+        let mut statement = Statement::new(cql.replace('$', &self.name));
+        statement.set_request_timeout(Some(Duration::from_secs(30)));
+        let result = self.by_hand.query_unpaged(statement, ()).await.unwrap();
+        if !result.is_rows() {
+            return Vec::new();
+        }
+        result.into_rows_result().unwrap().rows::<Row>().unwrap().map(Result::unwrap).collect()
     }
-}
-
-async fn execute(cql: &str) -> Vec<Row> {
-    let session: Session =
-        SessionBuilder::new().known_node(setting("MILLSTREAM_TEST_CASSANDRA")).build().await.unwrap();
-    let mut statement = scylla::statement::unprepared::Statement::new(cql);
-    statement.set_request_timeout(Some(std::time::Duration::from_secs(30)));
-    let result = session.query_unpaged(statement, ()).await.unwrap();
-    if !result.is_rows() {
-        return Vec::new();
-    }
-    result.into_rows_result().unwrap().rows::<Row>().unwrap().map(Result::unwrap).collect()
 }
 
 pub const FUNCTION: &str = "bank.logins";
