@@ -26,6 +26,11 @@ pub const MAX_READ_BYTES: u64 = 256 * 1024 * 1024;
 /// How many bytes at the end of a file are read first; footers of ordinary tables fit.
 const FOOTER_BYTES: u64 = 16 * 1024;
 
+/// Who writes the files, in the form of the format. There are readers that distrust the statistics of a file, and don't use
+/// them, unless they can read the version and the build.
+const CREATED_BY: &str =
+    concat!("millstream version ", env!("CARGO_PKG_VERSION"), " (build ", env!("CARGO_PKG_VERSION"), ")");
+
 /// The metadata of a file.
 pub(crate) struct Footer {
     /// Its key-value metadata.
@@ -54,7 +59,7 @@ fn encode_now(
 ) -> Result<Vec<u8>, ParquetError> {
     let marks = marks.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect();
     let properties = WriterProperties::builder()
-        .set_created_by("millstream".to_owned())
+        .set_created_by(CREATED_BY.to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_key_value_metadata(Some(marks))
         .build();
@@ -185,4 +190,25 @@ pub(crate) fn widen(rows: &RecordBatch, schema: &SchemaRef, path: &Path) -> Resu
 
 fn not_parquet(path: &Path, error: ParquetError) -> Error {
     Error::stop(format!("lake: {path} is not a readable Parquet file")).caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_says_which_version_has_written_it() {
+        let bytes = encode_now(Arc::new(Schema::empty()), &[], vec![]).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+        let by = reader.metadata().file_metadata().created_by().unwrap();
+        // What the oldest readers look for: `(.+) version (.*) \(build (.*)\)`.
+        let (application, rest) = by.split_once(" version ").unwrap();
+        let (version, build) = rest.split_once(" (build ").unwrap();
+        assert_eq!((application, version), ("millstream", env!("CARGO_PKG_VERSION")));
+        assert!(build.strip_suffix(')').is_some_and(|build| !build.is_empty()), "{by}");
+    }
 }
