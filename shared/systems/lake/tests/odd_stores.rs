@@ -1,4 +1,4 @@
-//! The declaration of a table's columns, which each start writes.
+//! Stores that don't do what a lake needs, show what isn't there, or in which another process is faster.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod around;
@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
+use futures::{StreamExt as _, stream, stream::BoxStream};
 use millstream_core::{Column, Result, Role, Sink, Table};
-use millstream_lake::LakeSink;
+use millstream_lake::{LakeSink, read_parquet};
 use object_store::{
-    ObjectStore, PutMode, PutOptions, PutPayload, PutResult, Result as StoreResult, memory::InMemory, path::Path,
+    ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, PutResult, Result as StoreResult,
+    memory::InMemory, path::Path,
 };
 
 use around::{Around, Happen};
@@ -100,4 +102,36 @@ async fn a_store_that_overwrites_in_spite_of_if_none_match_is_refused_at_each_st
         let said = stop_text(sink(store.clone(), &["a"]).prepare(true).await);
         assert!(said.contains("If-None-Match") && said.contains("Use a store that keeps"), "{start}: {said}");
     }
+}
+
+/// A store in which a console has made a folder: an empty object whose name is that of the folder and a slash. Clients list it
+/// without the slash, and don't find it.
+#[derive(Debug)]
+struct Marked {
+    store: InMemory,
+    marker: ObjectMeta,
+}
+
+#[async_trait]
+impl Happen for Marked {
+    fn inside(&self) -> &InMemory {
+        &self.store
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        stream::iter([Ok(self.marker.clone())]).chain(self.store.list(prefix)).boxed()
+    }
+}
+
+#[tokio::test]
+async fn the_marker_of_a_folder_is_no_file_of_a_reference() {
+    let store = Arc::new(InMemory::new());
+    sink(store.clone(), &["a"]).prepare(true).await.unwrap();
+    let file = store.get(&Path::from("events/_table.columns")).await.unwrap().bytes().await.unwrap();
+    let (folder, store) = (Path::from("rates.parquet"), InMemory::new());
+    store.put(&folder.clone().join("1.parquet"), file.into()).await.unwrap();
+    let there = store.head(&folder.clone().join("1.parquet")).await.unwrap();
+    let marker = ObjectMeta { location: folder.clone(), size: 0, ..there };
+    let rows = read_parquet(&Around(Marked { store, marker }), &folder).await.unwrap();
+    assert_eq!(rows.iter().map(|rows| rows.num_rows()).sum::<usize>(), 0);
 }

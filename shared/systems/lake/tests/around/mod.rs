@@ -1,4 +1,4 @@
-//! A store around another one, for tests in which something happens to puts and gets.
+//! A store around another one, for tests in which something happens to puts, gets and listings.
 
 use std::fmt;
 
@@ -15,10 +15,16 @@ pub trait Happen: fmt::Debug + Send + Sync + 'static {
     /// The store inside.
     fn inside(&self) -> &InMemory;
 
-    async fn put(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult>;
+    async fn put(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.inside().put_opts(path, payload, options).await
+    }
 
     async fn get(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         self.inside().get_opts(path, options).await
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inside().list(prefix)
     }
 }
 
@@ -50,7 +56,7 @@ impl<H: Happen> ObjectStore for Around<H> {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.0.inside().list(prefix)
+        self.0.list(prefix)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
