@@ -7,7 +7,7 @@ use arrow::{
 };
 use futures::TryStreamExt;
 use millstream_core::{Error, Result};
-use object_store::{GetResult, ObjectStore, ObjectStoreExt, path::Path};
+use object_store::{GetResult, ObjectStore, ObjectStoreExt, UpdateVersion, path::Path};
 use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder, parquet_to_arrow_schema},
     basic::{Compression, ZstdLevel},
@@ -37,6 +37,8 @@ pub(crate) struct Footer {
     pub(crate) marks: HashMap<String, String>,
     /// Its columns.
     pub(crate) schema: Schema,
+    /// Its version, or an earlier one.
+    pub(crate) version: UpdateVersion,
 }
 
 /// A Parquet file of `rows`, which have `schema`, with `marks` in its footer.
@@ -72,8 +74,8 @@ fn encode_now(
 
 /// The footer of the object at `path`; `None` when there is no such object.
 pub(crate) async fn read_footer(store: &dyn ObjectStore, path: &Path) -> Result<Option<Footer>> {
-    let size = match store.head(path).await {
-        Ok(object) => object.size,
+    let (size, version) = match store.head(path).await {
+        Ok(object) => (object.size, UpdateVersion { e_tag: object.e_tag, version: object.version }),
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(store_error("reading", path, error)),
     };
@@ -94,6 +96,7 @@ pub(crate) async fn read_footer(store: &dyn ObjectStore, path: &Path) -> Result<
     let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata());
     let marks = file.key_value_metadata().into_iter().flatten();
     Ok(Some(Footer {
+        version,
         marks: marks.filter_map(|mark| Some((mark.key.clone(), mark.value.clone()?))).collect(),
         schema: schema.map_err(|error| not_parquet(path, error))?,
     }))
