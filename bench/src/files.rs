@@ -140,7 +140,7 @@ async fn until_written(lake: &Opened, topic: &str, events: u64, mut measured: Me
     loop {
         measured.alive()?;
         // A new reader each time: one that has seen a chain remembers where it was.
-        let reader = LakeSink::new(lake.store.clone(), &lake.root, "bench", table.clone());
+        let reader = LakeSink::new(lake.store.clone(), lake.root.clone(), "bench", table.clone());
         let mut done = 0;
         for number in 0..PARTITIONS {
             let fence = reader.fence(&TopicPartition::new(topic, 1, number)).await?;
@@ -159,7 +159,7 @@ async fn until_written(lake: &Opened, topic: &str, events: u64, mut measured: Me
 
 /// The table's files; an error unless they have as many rows as there are events.
 async fn written(lake: &Opened, events: u64) -> Result<Vec<File>, Failure> {
-    let folder = millstream_lake::Path::from(lake.root.as_str()).join(TABLE);
+    let folder = lake.root.clone().join(TABLE);
     let listed = lake.store.list_with_delimiter(Some(&folder)).await?;
     let mut files = Vec::new();
     for day in listed.common_prefixes.iter().filter(|path| path.filename().is_some_and(|name| name.contains('='))) {

@@ -6,8 +6,8 @@ pub enum TopicsCommand {
     /// Show records of a topic: position, time, key, headers and value
     ///
     /// Nothing is written, and no consumer group is joined. Records of several partitions are shown in the order of their
-    /// timestamps. Bytes that are not UTF-8 text are shown as base64, and control characters as escapes such as \u{1b}. With
-    /// --json, each record is one line, whole.
+    /// timestamps. Bytes that are not UTF-8 text are shown as base64, control characters as escapes such as \u{1b}, and
+    /// a backslash as two. With --json, each record is one line, whole.
     Peek(PeekArgs),
 }
 
@@ -22,7 +22,7 @@ pub struct PeekArgs {
     /// Begin at this offset of the partition, or at the oldest record that the log still has
     #[arg(long, value_name = "OFFSET", conflicts_with_all = ["last", "since"], value_parser = clap::value_parser!(i64).range(0..))]
     pub from: Option<i64>,
-    /// Show the newest N records [default: 10, without --from and --since]
+    /// Show the newest N records, or fewer if no more fit into memory [default: 10, without --from and --since]
     #[arg(long, value_name = "N", conflicts_with = "since", value_parser = number)]
     pub last: Option<usize>,
     /// Begin with the first record that is not older than this, such as 1h, 2d or 2026-11-21T10:00:00Z

@@ -139,6 +139,7 @@ fn odd_bytes_do_not_steer_a_terminal_and_nothing_is_written() {
     assert!(out.contains("x… (5,000 bytes; --json shows all)") && out.contains("  base64 /wA="), "{out}");
     let (json, _) = log.peek(&["posts", "--json"]);
     assert!(json.contains(&long) && json.contains(r#"{"base64":"/wA="}"#) && json.lines().count() == 3, "{json}");
+    assert!(json.contains(r"[2J \u202enot json\t") && !json.contains('\u{202e}'), "{json}");
     let topics: Value = serde_json::from_slice(&log.with(&["topics", "--json"]).stdout).unwrap();
     assert_eq!(topics[0]["partitions"][0]["committed"]["p.kept"], Value::Null, "no group has read: {topics}");
 }

@@ -1,7 +1,7 @@
 //! The HTTP host: a server of plain HTTP/1.1 for functions that take requests. It stands behind whatever ends TLS.
 //!
 //! `GET /health` is answered by 200, and by 503 once it was asked to end. Everything is bounded: connections, requests at once,
-//! the size of a body, and the time that a head, a body and the end may take.
+//! the size of a body, and the time that a head, a body, an answer and the end may take.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,7 +13,8 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use millstream_core::{Error, Result};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     pin, select,
     sync::Semaphore,
     task::JoinSet,
@@ -21,6 +22,9 @@ use tokio::{
 };
 
 use crate::{Receive, Stop};
+use write_timeout::WriteTimeout;
+
+mod write_timeout;
 
 /// Connections at once; further ones wait in the system's queue.
 const MAX_CONNECTIONS: usize = 1_024;
@@ -30,6 +34,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEAD_BYTES: usize = 16 << 10;
 /// How long a body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the other side may take nothing of what it is answered.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long requests that are under way may take to end, after it was asked to end.
 const DRAIN: Duration = Duration::from_secs(35);
 /// A pause after the system refused a connection, such as for want of file descriptors.
@@ -77,7 +83,12 @@ async fn serve_on(listener: TcpListener, receiver: Arc<dyn Receive>, stop: Stop)
     }
 }
 
-async fn serve(stream: TcpStream, receiver: Arc<dyn Receive>, in_flight: Arc<Semaphore>, stop: Stop) {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    receiver: Arc<dyn Receive>,
+    in_flight: Arc<Semaphore>,
+    stop: Stop,
+) {
     let service = service_fn(|request| async {
         let mut response = answer(receiver.as_ref(), &in_flight, &stop, request).await;
         if stop.is_requested() {
@@ -89,7 +100,7 @@ async fn serve(stream: TcpStream, receiver: Arc<dyn Receive>, in_flight: Arc<Sem
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(WriteTimeout::new(stream, WRITE_TIMEOUT)), service);
     pin!(connection);
     // An error is the other side's: it has gone, or its request is no HTTP.
     select! {

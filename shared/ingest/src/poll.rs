@@ -26,6 +26,17 @@ pub struct Polled {
     pub answered: u64,
     /// Polls that failed: no answer, the wrong one, or one that is not JSON.
     pub failed: u64,
+    /// Items that the topic doesn't take, such as one above its size limit; those beside them were sent.
+    pub refused: u64,
+}
+
+/// What came of one answer.
+#[derive(Default)]
+struct Delivered {
+    acknowledged: u64,
+    refused: u64,
+    /// Why a record was refused.
+    reason: Option<String>,
 }
 
 /// Polls an API and sends its answers until `stopping`, which is asked at least every 100 ms and also ends a poll that is under
@@ -46,7 +57,7 @@ pub async fn poll(
     mut sent: impl FnMut(&[Position]) + Send,
 ) -> Result<Polled> {
     let sender = Sender { topic, producer, stopping };
-    let mut polled = Polled::default();
+    let (mut polled, mut refusing) = (Polled::default(), 0_u32);
     while !(sender.stopping)() {
         let pause = poller.pause(clock.now_ms());
         if !pause.is_zero() {
@@ -62,14 +73,20 @@ pub async fn poll(
         let outcome = match records {
             Ok((records, etag)) => match deliver(&sender, records, &mut sent).await? {
                 None => break,
-                Some(delivered) => delivered.map(|count| (count, etag)),
+                Some(delivered) => delivered.map(|delivered| (delivered, etag)),
             },
             Err(failed) => Err(failed),
         };
         match outcome {
-            Ok((count, etag)) => {
-                polled.acknowledged += count;
+            Ok((delivered, etag)) => {
+                polled.acknowledged += delivered.acknowledged;
+                polled.refused += delivered.refused;
                 polled.answered += 1;
+                refusing = if delivered.refused == 0 { 0 } else { refusing.saturating_add(1) };
+                if let Some(reason) = delivered.reason.filter(|_| Retries::is_logged(refusing)) {
+                    let (from, refused) = (poller.place(), delivered.refused);
+                    tracing::error!(topic, from, refused, reason, "items of an answer were left out; the rest is sent");
+                }
                 if let Some(failures) = poller.answered(etag) {
                     tracing::info!(topic, from = poller.place(), failures, "the API answers again");
                 }
@@ -83,31 +100,51 @@ pub async fn poll(
     Ok(polled)
 }
 
-/// Sends the records of an answer and returns how many were acknowledged. `None` when it had to stop before they were.
+/// Sends the records of an answer that the topic takes. `None` when it had to stop before they were acknowledged.
 async fn deliver<F: Fn() -> bool + Send + Sync>(
     sender: &Sender<'_, F>,
     records: Vec<NewRecord>,
     sent: &mut (impl FnMut(&[Position]) + Send),
-) -> Result<Option<Result<u64, Failed>>> {
+) -> Result<Option<Result<Delivered, Failed>>> {
+    let (records, refused, reason) = fitting(sender, records).await;
     if records.is_empty() {
-        return Ok(Some(Ok(0)));
-    }
-    // One that is too large would be refused with those before it in the topic, which the next poll would send again.
-    if let Err(error @ (Error::Poison(_) | Error::TooLarge(_))) =
-        sender.producer.check_sizes(sender.topic, &records).await
-    {
-        return Ok(Some(Err(Failed::lasting(error.to_string()))));
+        return Ok(Some(reason.map_or(Ok(Delivered::default()), |reason| Err(Failed::lasting(reason)))));
     }
     match sender.send(records).await {
         Ok(Some(positions)) => {
             sent(&positions);
-            Ok(Some(Ok(positions.len() as u64)))
+            Ok(Some(Ok(Delivered { acknowledged: positions.len() as u64, refused, reason })))
         }
         Ok(None) => Ok(None),
         // One answer that the topic doesn't take must not end the polling.
-        Err(error @ (Error::Poison(_) | Error::TooLarge(_))) => Ok(Some(Err(Failed::lasting(error.to_string())))),
+        Err(error) if is_refusal(&error) => Ok(Some(Err(Failed::lasting(error.to_string())))),
         Err(error) => Err(error),
     }
+}
+
+/// The records that are not too large, how many are, and why. One that is would be refused with those before it in the topic,
+/// which the next poll would send again.
+async fn fitting<F: Sync>(sender: &Sender<'_, F>, records: Vec<NewRecord>) -> (Vec<NewRecord>, u64, Option<String>) {
+    let reason = async |records: &[NewRecord]| {
+        let checked = sender.producer.check_sizes(sender.topic, records).await;
+        // What else it finds, the send finds as well, and tries again.
+        checked.err().filter(is_refusal).map(|error| error.to_string())
+    };
+    if reason(&records).await.is_none() {
+        return (records, 0, None);
+    }
+    let (mut fit, mut refused, mut last) = (Vec::new(), 0, None);
+    for record in records {
+        match reason(std::slice::from_ref(&record)).await {
+            None => fit.push(record),
+            reason => (refused, last) = (refused + 1, reason),
+        }
+    }
+    (fit, refused, last)
+}
+
+fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Poison(_) | Error::TooLarge(_))
 }
 
 fn tell(topic: &str, poller: &mut Poller, failed: &Failed, now_ms: i64) {

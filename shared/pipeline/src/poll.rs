@@ -57,7 +57,7 @@ const MAX_PATH: usize = 32;
 
 pub(crate) static POLL: Mapping = Mapping {
     name: "Poll",
-    doc: "An HTTP API whose answers become records. Each answer is one record, byte for byte; with `records`, each item of a list in it. An answer that is not 200 and JSON is a failed poll: it is counted and logged, and nothing of it is sent. After a failure, the pause grows from 1 s to a minute; `Retry-After` is obeyed.",
+    doc: "An HTTP API whose answers become records. Each answer is one record, byte for byte; with `records`, each item of a list in it. An answer that is not 200 and JSON is a failed poll: it is counted and logged, and nothing of it is sent. After a failure, the pause grows from 1 s to a minute; `Retry-After` is obeyed, and after a 429 or 503 without it the pause is at least `every`.",
     fields: &[
         Field {
             name: "url",

@@ -17,6 +17,7 @@ use datafusion::{
     },
 };
 
+pub(crate) use self::folding::is_of_word;
 use self::search::Keywords;
 use crate::{bound::MAX_BYTES, fault::DataFault};
 

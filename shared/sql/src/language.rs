@@ -1,5 +1,8 @@
 //! `detect_language(text)`: the language that a text is written in, by whatlang's tables.
 
+mod script;
+mod words;
+
 use std::sync::Arc;
 
 use arrow::{
@@ -55,29 +58,15 @@ impl ScalarUDFImpl for DetectLanguage {
 }
 
 /// The language of a text: its code in ISO 639-1, or in ISO 639-3 if it has none there. `None` for a text of fewer than
-/// [`LEAST_LETTERS`] letters (a sign of Han, kana or Hangul counts as three), or one that could as well be of another
-/// language. Addresses, `@names` and `#tags` don't count. The same text always gives the same answer.
+/// [`LEAST_LETTERS`] letters (a sign of Han or kana and a syllable of Hangul count as three), or one that could as well be
+/// of another language. Addresses, `@names` and `#tags` don't count. The same text always gives the same answer.
 fn language(text: &str) -> Option<&'static str> {
-    let text = words(&text[..text.floor_char_boundary(MOST_BYTES)]);
-    if text.chars().map(letters).sum::<usize>() < LEAST_LETTERS {
+    let text = script::of_most_letters(&words::words(&text[..text.floor_char_boundary(MOST_BYTES)]));
+    if script::letters(&text) < LEAST_LETTERS {
         return None;
     }
     let found = whatlang::detect(&text).filter(whatlang::Info::is_reliable)?;
     Some(code(found.lang()))
-}
-
-/// The words that are of the text's language.
-fn words(text: &str) -> String {
-    let is_name = |word: &str| word.starts_with(['@', '#']) || word.contains("://") || word.starts_with("www.");
-    let words = text.split_whitespace().filter(|word| word.contains(char::is_alphabetic) && !is_name(word));
-    words.collect::<Vec<_>>().join(" ")
-}
-
-fn letters(letter: char) -> usize {
-    match letter {
-        '\u{3040}'..='\u{30FF}' | '\u{3400}'..='\u{9FFF}' | '\u{AC00}'..='\u{D7A3}' | '\u{20000}'..='\u{3FFFF}' => 3,
-        letter => usize::from(letter.is_alphabetic()),
-    }
 }
 
 /// The codes of ISO 639-1.
@@ -103,60 +92,4 @@ fn code(language: Lang) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn clear_texts_have_a_language() {
-        for (text, code) in [
-            ("The weather is lovely today and we are going for a walk in the park", "en"),
-            ("Heute ist das Wetter schön und wir gehen im Park spazieren", "de"),
-            ("Сегодня прекрасная погода, и мы идём гулять в парк", "ru"),
-            ("Сьогодні чудова погода, і ми йдемо гуляти до парку", "uk"),
-            ("Σήμερα ο καιρός είναι υπέροχος", "el"),
-            ("الطقس جميل اليوم وسنذهب في نزهة إلى الحديقة", "ar"),
-            ("आज मौसम बहुत अच्छा है और हम सब लोग मिलकर शहर के बड़े बाग़ में घूमने के लिए जा रहे हैं", "hi"),
-            ("今天天气很好，我们去公园散步", "zh"),
-            ("今日はとても天気がいいので公園へ散歩に行きます", "ja"),
-            ("오늘은 날씨가 아주 좋아서 공원에 갑니다", "ko"),
-            ("วันนี้อากาศดีมาก เราจะไปเดินเล่นที่สวน", "th"),
-            ("Bugün hava çok güzel, arkadaşlarımla birlikte parkta yürüyoruz ve akşam yemek yiyeceğiz", "tr"),
-        ] {
-            assert_eq!(language(text), Some(code), "{text}");
-            let with_names = format!("{text} @somebody_else https://example.org/a/long/address #hashtag 🚀🚀 » «");
-            assert_eq!(language(&with_names), Some(code), "{with_names}");
-        }
-    }
-
-    #[test]
-    fn what_is_short_or_could_be_another_language_has_none() {
-        for text in [
-            "",
-            "ok",
-            "lol!!! 😂😂",
-            "1234567890",
-            "@one @two #three https://example.org/four",
-            "Ω",
-            "地震",
-            "Kafka Kafka",
-        ] {
-            assert_eq!(language(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn every_language_has_a_code_of_two_letters() {
-        for language in Lang::all() {
-            assert_eq!(code(*language).len(), 2, "{language}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_can_be_asked(text in ".*") {
-            prop_assert_eq!(language(&text), language(&text));
-        }
-    }
-}
+mod tests;

@@ -2,6 +2,8 @@
 
 mod reading;
 
+use std::fmt::Write as _;
+
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use millstream_core::Position;
 use serde_json::{Value, json};
@@ -62,8 +64,12 @@ pub(super) async fn peek(context: &Context, args: PeekArgs) -> Result<(), Failur
     };
     let limit = args.limit.unwrap_or(LIMIT);
     let Peeked { records, more } = records(log.as_ref(), (topic, generation), partitions, start, limit).await?;
+    if more && args.from.is_none() && args.since.is_none() {
+        let shown = counted(records.len() as u64, "record");
+        context.tell(&format!("only the newest {shown}: no more fit into memory; `--from` shows older ones"));
+    }
     if context.json {
-        return records.iter().try_for_each(|record| context.say(record.json().to_string()));
+        return records.iter().try_for_each(|record| context.say(quiet(&record.json().to_string())));
     }
     if records.is_empty() {
         return context.say("no records there");
@@ -78,6 +84,12 @@ pub(super) async fn peek(context: &Context, args: PeekArgs) -> Result<(), Failur
 }
 
 impl Record {
+    /// What it takes of memory, about.
+    fn bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.key.as_ref().map_or(0, Vec::len) + headers + self.value.as_ref().map_or(0, Vec::len)
+    }
+
     /// The text for people.
     fn lines(&self) -> Vec<String> {
         let key = self.key.as_deref().map_or_else(String::new, |key| format!("  key {}", shown(key)));
@@ -123,19 +135,40 @@ fn shown(bytes: &[u8]) -> String {
     if cut { text + &note } else { text }
 }
 
-/// Text from outside, on one line. It must not control the terminal, nor the direction in which it writes.
+/// Text from outside, on one line. It must not control the terminal, nor the direction in which it writes. A `\` is doubled,
+/// so that what is escaped differs from what was sent like that.
 fn escaped(text: &str) -> String {
-    let turns =
-        |letter: char| matches!(letter, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
-        if letter.is_control() || turns(letter) || matches!(letter, '\u{2028}' | '\u{2029}') {
+        if steers(letter) || letter == '\\' {
             escaped.extend(letter.escape_default());
         } else {
             escaped.push(letter);
         }
     }
     escaped
+}
+
+/// A JSON text of the same value that doesn't control the terminal.
+fn quiet(json: &str) -> String {
+    let mut quiet = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if steers(letter) {
+            // All of them have four digits, and can only be in a JSON string.
+            let _ = write!(quiet, "\\u{:04x}", u32::from(letter));
+        } else {
+            quiet.push(letter);
+        }
+    }
+    quiet
+}
+
+/// Does it control a terminal, end a line, or turn the direction of writing?
+fn steers(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter,
+            '\u{2028}' | '\u{2029}' | '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}'
+            | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -167,6 +200,23 @@ mod tests {
         );
         let none = Record { key: None, headers: vec![], value: None, timestamp_ms: -1, ..record(b"") };
         assert_eq!(none.lines(), ["t/1/2/7  -", "  no value"]);
+    }
+
+    #[test]
+    fn a_line_break_differs_from_a_backslash_and_an_n() {
+        assert_eq!(record(b"a\n").lines()[2], r"  a\n");
+        assert_eq!(record(br"a\n").lines()[2], r"  a\\n");
+        assert_eq!(record(br"a\u{1b}").lines()[2], r"  a\\u{1b}");
+    }
+
+    #[test]
+    fn json_is_the_same_value_and_does_not_control_a_terminal() {
+        let odd = "\u{1b}[2J\u{7f}\u{85}\u{9b}31m\u{2028}\u{2029}\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}\\ü\"\n😀";
+        let headers = vec![(odd.to_owned(), odd.as_bytes().to_vec())];
+        let record = Record { key: Some(odd.into()), headers, ..record(odd.as_bytes()) };
+        let text = quiet(&record.json().to_string());
+        assert!(!text.chars().any(steers) && text.contains(r"\u009b31m\u2028") && text.contains("ü"), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), record.json());
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Make for Polling {
         let mut poller = self.poller.lock().await;
         let (stopping, report) = (|| stop.is_requested(), |positions: &[Position]| count.add(positions));
         let polled = millstream_ingest::poll(&mut poller, topic, producer, clock, stopping, report).await?;
-        tracing::info!(topic, polled.acknowledged, polled.answered, polled.failed, "polled");
+        tracing::info!(topic, polled.acknowledged, polled.answered, polled.failed, polled.refused, "polled");
         // After failures it may be waiting for longer than this call: that is a failure, too.
         let is_down = polled.answered == 0 && poller.failures() > 0;
         let none_because = is_down.then(|| format!("the last {} polls failed", poller.failures()));

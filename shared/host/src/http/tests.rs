@@ -1,6 +1,7 @@
 use async_trait::async_trait;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
     sync::Notify,
     task::JoinHandle,
 };
@@ -128,4 +129,41 @@ async fn an_address_that_is_taken_is_named() {
     let server = Server::start().await;
     let error = run(server.echo.clone(), server.address, Stop::default()).await.unwrap_err().to_string();
     assert!(error.contains(&server.address.to_string()) && error.contains("another address"), "{error}");
+}
+
+/// A connection with room for few bytes, and its time is simulated.
+fn small_connection() -> (tokio::io::DuplexStream, impl Future<Output = ()>) {
+    let (client, server) = tokio::io::duplex(32);
+    let (echo, in_flight) = (Arc::new(Echo::default()), Arc::new(Semaphore::new(1)));
+    (client, serve(server, echo, in_flight, Stop::default()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_never_reads_its_answers_is_closed() {
+    let (mut client, serving) = small_connection();
+    let began = tokio::time::Instant::now();
+    let asking = async {
+        // It asks until the server ends the connection.
+        while client.write_all(post("", "x").replace("close", "keep-alive").as_bytes()).await.is_ok() {}
+    };
+    timeout(Duration::from_secs(60), async { tokio::join!(serving, asking) }).await.unwrap();
+    assert!(began.elapsed() >= WRITE_TIMEOUT && began.elapsed() < WRITE_TIMEOUT * 2, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_reads_slowly_gets_its_whole_answer() {
+    let (mut client, serving) = small_connection();
+    let reading = async {
+        client.write_all(post("", "0123456789").as_bytes()).await.unwrap();
+        let (mut answer, mut byte) = (Vec::new(), [0; 16]);
+        loop {
+            tokio::time::sleep(WRITE_TIMEOUT / 2).await;
+            match client.read(&mut byte).await.unwrap() {
+                0 => return answer,
+                read => answer.extend_from_slice(&byte[..read]),
+            }
+        }
+    };
+    let ((), answer) = tokio::join!(serving, reading);
+    assert!(answer.ends_with(b"\r\n\r\n0123456789"), "{}", String::from_utf8_lossy(&answer));
 }

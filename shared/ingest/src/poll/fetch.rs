@@ -32,6 +32,8 @@ pub struct Failed {
     pub is_lasting: bool,
     /// Before this time has passed, the API wants no further request.
     pub retry_after: Option<Duration>,
+    /// Is the API asked too often (429, 503)? Without `retry_after`, it is not asked sooner than usual then.
+    pub is_throttled: bool,
     /// What happened, without secrets and without any of the answer.
     pub reason: String,
 }
@@ -39,7 +41,7 @@ pub struct Failed {
 impl Failed {
     /// Something that may pass by itself.
     pub fn passing(reason: impl Into<String>) -> Self {
-        Self { is_lasting: false, retry_after: None, reason: reason.into() }
+        Self { is_lasting: false, retry_after: None, is_throttled: false, reason: reason.into() }
     }
 
     /// Something that a person must look at.

@@ -144,7 +144,9 @@ impl HttpFetch {
         {
             *self.headers.lock().unwrap_or_else(PoisonError::into_inner) = headers;
         }
-        Failed { is_lasting: !passes, retry_after, reason: format!("the API answers {}", status.as_u16()) }
+        let is_throttled = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let reason = format!("the API answers {}", status.as_u16());
+        Failed { is_lasting: !passes, retry_after, is_throttled, reason }
     }
 }
 

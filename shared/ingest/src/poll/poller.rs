@@ -16,7 +16,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 ///
 /// After failures in a row, it waits 1 s, 2 s, 4 s and so on up to a minute; where a person must act, 1 to 10 minutes. Up to
 /// half of each pause is taken off at random, so that many pollers don't come back at once; what `Retry-After` asks for (an
-/// hour at most) is the least.
+/// hour at most) is the least, and without it the interval is, where the API is asked too often.
 pub struct Poller {
     every_ms: i64,
     fetch: Arc<dyn Fetch>,
@@ -59,13 +59,19 @@ impl Poller {
     pub(super) fn pause(&self, now_ms: i64) -> Duration {
         let until = match (self.not_before_ms, self.last) {
             // A clock that was set back must not wait for hours.
-            (Some(not_before_ms), _) if not_before_ms - now_ms <= ms(MAX_RETRY_AFTER) => not_before_ms,
+            (Some(not_before_ms), _) if not_before_ms - now_ms <= ms(MAX_RETRY_AFTER.max(self.every())) => {
+                not_before_ms
+            }
             (None, Some(last)) if last - now_ms.div_euclid(self.every_ms) <= 1 => {
                 last.saturating_add(1).saturating_mul(self.every_ms)
             }
             _ => now_ms,
         };
         Duration::from_millis(until.saturating_sub(now_ms).max(0).unsigned_abs())
+    }
+
+    fn every(&self) -> Duration {
+        Duration::from_millis(self.every_ms.unsigned_abs())
     }
 
     /// How many polls in a row have failed.
@@ -103,7 +109,9 @@ impl Poller {
         let (first, most) = if failed.is_lasting { LASTING } else { PASSING };
         let doubled = first.saturating_mul(1 << (self.failures - 1).min(16)).min(most);
         let pause = doubled.mul_f64(self.rng.random_range(0.5..=1.0));
-        let pause = pause.max(failed.retry_after.unwrap_or_default().min(MAX_RETRY_AFTER));
+        let asked = failed.retry_after.map(|asked| asked.min(MAX_RETRY_AFTER));
+        let least = asked.unwrap_or(if failed.is_throttled { self.every() } else { Duration::ZERO });
+        let pause = pause.max(least);
         self.not_before_ms = Some(now_ms.saturating_add(ms(pause)));
         (self.failures, pause)
     }

@@ -88,7 +88,7 @@ fn times(asked: &[(u64, Option<String>)]) -> Vec<u64> {
 async fn it_polls_once_per_multiple_of_the_interval() {
     let run = run("", vec![body("{\"a\":1}"), body("{\"a\":2}"), body("{\"a\":3}")], 12).await;
     assert_eq!(times(&run.asked), [0, 5_000, 10_000]);
-    assert_eq!(run.polled, Polled { acknowledged: 3, answered: 3, failed: 0 });
+    assert_eq!(run.polled, Polled { acknowledged: 3, answered: 3, failed: 0, refused: 0 });
     let records = run.notes.records();
     assert_eq!(records[1].value.as_deref(), Some(b"{\"a\":2}".as_slice()));
     assert_eq!(records[1].timestamp_ms, Some(TokioClock::START_US / 1_000 + 5_000), "when it came");
@@ -131,13 +131,52 @@ async fn after_failures_the_pauses_grow_and_retry_after_is_obeyed() {
     assert_eq!(times[9] % 5_000, 0, "after an answer, at the multiples again");
     assert!((30_000..30_200).contains(&pauses[9]), "{pauses:?}");
     assert!((30_000..=60_100).contains(&pauses[11]), "{pauses:?}");
-    assert_eq!(run.polled, Polled { acknowledged: 3, answered: 3, failed: 10 });
+    assert_eq!(run.polled, Polled { acknowledged: 3, answered: 3, failed: 10, refused: 0 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_is_asked_too_often_is_not_asked_more_often() {
+    let throttled = || Err(Failed { is_throttled: true, ..Failed::passing("429") });
+    let run = run("", vec![throttled(), throttled(), body("{}")], 30).await;
+    let times = times(&run.asked);
+    assert!(times[1] >= 5_000 && times[2] >= times[1] + 5_000, "{times:?}");
+    assert_eq!(run.polled.answered, 1);
+}
+
+/// A topic that takes no value of more than 20 bytes.
+struct Small(Notes);
+
+#[async_trait]
+impl Producer for Small {
+    async fn send(&self, topic: &str, records: Vec<NewRecord>) -> Result<Vec<Position>> {
+        self.check_sizes(topic, &records).await?;
+        self.0.send(topic, records).await
+    }
+
+    async fn check_sizes(&self, _topic: &str, records: &[NewRecord]) -> Result<()> {
+        let is_large = |record: &NewRecord| record.value.as_ref().is_some_and(|value| value.len() > 20);
+        if records.iter().any(is_large) { Err(Error::poison("a record is too large")) } else { Ok(()) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_that_is_too_large_does_not_keep_the_others_out() {
+    let large = format!("{{\"a\":1,\"b\":\"{}\"}}", "x".repeat(20));
+    let list = || body(&format!("[{{\"a\":1}},{large},{{\"a\":2}}]"));
+    let clock = TokioClock::new();
+    let topic = Arc::new(Small(Notes::new(&clock)));
+    let (asked, polled) = run_into("records: .", vec![list(), list()], 8, &clock, topic.clone()).await;
+    let polled = polled.unwrap();
+    assert_eq!(polled, Polled { acknowledged: 4, answered: 2, failed: 0, refused: 2 });
+    assert_eq!(times(&asked), [0, 5_000], "what is too large will not pass by waiting");
+    let values: Vec<_> = topic.0.records().into_iter().filter_map(|record| record.value).collect();
+    assert_eq!(values[..2], [b"{\"a\":1}".to_vec(), b"{\"a\":2}".to_vec()]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_json_is_counted_and_never_sent() {
     let run = run("", vec![body("<html>"), body("{\"a\":1} {"), body("{\"a\":1}")], 10).await;
-    assert_eq!(run.polled, Polled { acknowledged: 1, answered: 1, failed: 2 });
+    assert_eq!(run.polled, Polled { acknowledged: 1, answered: 1, failed: 2, refused: 0 });
     assert_eq!(run.notes.records().len(), 1);
 }
 
@@ -155,7 +194,7 @@ async fn an_etag_is_sent_back_once_its_records_are_in_the_topic() {
     assert_eq!(etags(&with.asked), ["", "one", "one", "one", "two", ""], "{:?}", with.asked);
     assert_eq!(
         with.polled,
-        Polled { acknowledged: 4, answered: 5, failed: 1 },
+        Polled { acknowledged: 4, answered: 5, failed: 1, refused: 0 },
         "unchanged is an answer without records"
     );
     assert_eq!(etags(&run("", answers(), 22).await.asked), [""; 6]);

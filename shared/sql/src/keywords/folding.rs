@@ -15,6 +15,9 @@ pub fn folded(text: &str) -> String {
             if !folded.ends_with(' ') {
                 folded.push(' ');
             }
+        } else if let Some(second) = second_of_flag(letter) {
+            let is_second = folded.ends_with(|before| second_of_flag(before).is_some());
+            folded.push(if is_second { second } else { letter });
         } else if !chooses_form(letter) {
             // The upper case of `ß` is `SS`, and the lower case of `ẞ` is `ß`.
             for letter in letter.to_lowercase().flat_map(char::to_uppercase).flat_map(char::to_lowercase) {
@@ -30,9 +33,23 @@ pub fn folded(text: &str) -> String {
 
 const DOT_ABOVE: char = '\u{307}';
 
-/// Variation selectors: they turn `❤` into a picture or back.
+/// Variation selectors: they turn `❤` into a picture or back, or choose one of the forms of a sign of Han or Mongolian.
 fn chooses_form(letter: char) -> bool {
-    matches!(letter, '\u{FE00}'..='\u{FE0F}')
+    matches!(letter, '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}' | '\u{180B}'..='\u{180D}' | '\u{180F}')
+}
+
+/// A flag is two signs, so two flags have a third one between them. Here the second sign of each is another one, which no text
+/// has: a noncharacter of Unicode.
+fn second_of_flag(letter: char) -> Option<char> {
+    let place = u32::from(letter).checked_sub(u32::from('🇦'))?;
+    if place < 26 { char::from_u32(u32::from(SECOND_OF_FLAG) + place) } else { None }
+}
+
+const SECOND_OF_FLAG: char = '\u{FDD0}';
+
+/// Is it the second sign of a flag in a folded text?
+pub fn is_second_of_flag(letter: char) -> bool {
+    matches!(letter, SECOND_OF_FLAG..='\u{FDE9}')
 }
 
 /// Is it a part of words that end where another word, a blank or a sign begins? A letter, a digit, a mark on a letter, or
@@ -42,8 +59,8 @@ pub fn is_of_word(letter: char) -> bool {
 }
 
 /// Marks that belong to the letter before them and that Unicode doesn't count as alphabetic: accents, cantillation, viramas,
-/// and the signs that join and separate letters of one word in Persian and in the scripts of India.
-fn is_mark(letter: char) -> bool {
+/// and the signs that join and separate letters of one word in Persian and in the scripts of India. The frame of `1️⃣` is none.
+pub fn is_mark(letter: char) -> bool {
     match letter {
         '\u{0300}'..='\u{036F}' | '\u{0483}'..='\u{0489}' | '\u{0591}'..='\u{05BD}' | '\u{0610}'..='\u{061A}' => true,
         '\u{064B}'..='\u{065F}' | '\u{06D6}'..='\u{06DC}' | '\u{06DF}'..='\u{06E8}' | '\u{06EA}'..='\u{06ED}' => true,
@@ -51,7 +68,8 @@ fn is_mark(letter: char) -> bool {
         // Nukta and virama stand at the same place of each block of India's scripts.
         '\u{0900}'..='\u{0D7F}' if matches!(u32::from(letter) & 0x7F, 0x3B | 0x3C | 0x4D) => true,
         '\u{0951}'..='\u{0954}' | '\u{0DCA}' | '\u{135D}'..='\u{135F}' | '\u{1AB0}'..='\u{1AFF}' => true,
-        '\u{1DC0}'..='\u{1DFF}' | '\u{200C}' | '\u{200D}' | '\u{20D0}'..='\u{20F0}' | '\u{FE20}'..='\u{FE2F}' => true,
+        '\u{1DC0}'..='\u{1DFF}' | '\u{200C}' | '\u{200D}' | '\u{20D0}'..='\u{20E2}' | '\u{20E4}'..='\u{20F0}' => true,
+        '\u{FE20}'..='\u{FE2F}' => true,
         _ => false,
     }
 }

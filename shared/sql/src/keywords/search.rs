@@ -1,6 +1,9 @@
 //! Keywords, prepared once, and what a text has of them.
 
-use super::folding::{folded, is_of_word};
+use super::folding::{folded, is_mark, is_of_word, is_second_of_flag};
+
+/// As many marks on one letter as Unicode's stream-safe text has.
+const MOST_MARKS: usize = 30;
 
 /// Keywords in the order of the statement, each once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,9 +60,10 @@ impl Keyword {
         let mut from = 0;
         while let Some(at) = text.get(from..).and_then(|rest| rest.find(&self.folded)) {
             let (start, end) = (from + at, from + at + self.folded.len());
-            let goes_on_before = self.begins_word && text[..start].ends_with(is_of_word);
+            let goes_on_before = self.begins_word && ends_in_word(&text[..start]);
             let goes_on_behind = self.ends_word && text[end..].starts_with(is_of_word);
-            if !goes_on_before && !goes_on_behind {
+            let cuts_flag = text[end..].starts_with(is_second_of_flag);
+            if !goes_on_before && !goes_on_behind && !cuts_flag {
                 return true;
             }
             // The next place may overlap with this one.
@@ -67,4 +71,9 @@ impl Keyword {
         }
         false
     }
+}
+
+/// Does a text end in a letter of a word, which may have marks? Marks alone are no word.
+fn ends_in_word(text: &str) -> bool {
+    text.chars().rev().take(MOST_MARKS + 1).find(|letter| !is_mark(*letter)).is_some_and(is_of_word)
 }

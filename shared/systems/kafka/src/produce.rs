@@ -5,7 +5,7 @@ use rdkafka::{error::RDKafkaErrorCode as Code, producer::Producer as _};
 use crate::{
     Kafka,
     control::blocking,
-    sender::{Client, arrive, hand_over},
+    sender::{Client, Sender, arrive, hand_over},
     shipment::Shipment,
 };
 
@@ -58,14 +58,15 @@ impl Kafka {
             return Ok(Vec::new());
         }
         self.check_records(topic, &records).await?;
-        let client = self.sender.client()?;
+        let mut sending = Sending { sender: &self.sender, discards: self.sender.is_ordered(), client: None };
+        let client = &*sending.client.insert(self.sender.client()?);
         let (first, rest) = match self.sender.is_ordered() {
             true => client.context().1.divide(topic, &records),
             false => (Vec::new(), (0..records.len()).collect()),
         };
         let mut positions = vec![TopicPartition::new(topic, 0, -1).at(-1); records.len()];
         for part in [first, rest] {
-            match ship(&client, topic, part.iter().map(|at| &records[*at]).collect()).await {
+            match ship(client, topic, part.iter().map(|at| &records[*at]).collect()).await {
                 Ok(places) => {
                     client.context().0.mark_reachable();
                     client.context().1.meet(topic, places.iter().map(|(partition, _)| *partition));
@@ -74,13 +75,30 @@ impl Kafka {
                     }
                 }
                 Err(code) => {
-                    let error = self.send_error(&client, topic, code).await;
-                    self.sender.discard(client);
-                    return Err(error);
+                    sending.discards = true;
+                    return Err(self.send_error(client, topic, code).await);
                 }
             }
         }
+        sending.discards = false;
         Ok(positions)
+    }
+}
+
+/// A send that is under way, which discards its client unless all went well. If its future is dropped, an ordered client would
+/// write what it still holds after whatever is sent next. Any other may: sends of many callers share it, such as the requests of
+/// a webhook, and whoever drops one must not fail the others.
+struct Sending<'a> {
+    sender: &'a Sender,
+    discards: bool,
+    client: Option<Client>,
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take().filter(|_| self.discards) {
+            self.sender.discard(client);
+        }
     }
 }
 

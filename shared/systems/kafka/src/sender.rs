@@ -89,8 +89,8 @@ impl Sender {
         }
         drop(current);
         client.purge(PurgeConfig::default().queue().inflight());
-        // The last owner of a client waits for its thread.
-        drop(tokio::task::spawn_blocking(move || drop(client)));
+        // The last owner of a client waits for its thread. If no thread can be started, the client is dropped here.
+        drop(std::thread::Builder::new().spawn(move || drop(client)));
     }
 
     /// How many partitions `topic` is known to have.

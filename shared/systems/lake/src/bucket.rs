@@ -178,4 +178,23 @@ mod tests {
         let object = tell("s3://b", StoreError::NotFound { path: "k".into(), source: "404 Not Found".into() });
         assert!(matches!(object, StoreError::NotFound { .. }), "{object:?}");
     }
+
+    #[test]
+    fn a_refused_listing_is_denied_access_and_no_outage() {
+        let list = |status: &str, code: &str| {
+            let source = REFUSED.replace("403 Forbidden", status).replace("SignatureDoesNotMatch", code).into();
+            tell("s3://b", StoreError::Generic { store: "S3", source })
+        };
+        for (status, code, hint) in [
+            ("403 Forbidden", "AccessDenied", "allowed to list the bucket"),
+            ("401 Unauthorized", "NoAuthenticationInformation", "allowed to list the bucket"),
+            ("404 Not Found", "NoSuchBucket", "s3://b does not exist"),
+            ("400 Bad Request", "AuthorizationHeaderMalformed", "set AWS_REGION"),
+        ] {
+            let told = list(status, code);
+            assert!(matches!(told, StoreError::PermissionDenied { .. }), "{told:?}");
+            assert!(told.to_string().contains(hint) && !told.to_string().contains("AKIASECRET"), "{told}");
+        }
+        assert!(matches!(list("503 Slow Down", "SlowDown"), StoreError::Generic { .. }));
+    }
 }

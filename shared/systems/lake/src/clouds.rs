@@ -155,6 +155,19 @@ mod tests {
         s3(&Env::default(), "bucket").unwrap();
     }
 
+    #[cfg(feature = "s3")]
+    #[test]
+    fn a_virtual_hosted_endpoint_must_begin_with_the_bucket() {
+        let open = |endpoint| {
+            let hosted = [("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true"), ("AWS_ENDPOINT_URL", endpoint)];
+            s3(&Env::of(hosted), "bucket").map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(open("https://bucket.s3.example"), Ok(()));
+        for wrong in ["https://s3.example", "https://bucketeer.s3.example"] {
+            assert!(open(wrong).unwrap_err().contains("must begin with the bucket"), "{wrong}");
+        }
+    }
+
     #[cfg(feature = "azure")]
     #[test]
     fn an_account_is_needed_and_a_wrong_key_is_not_shown() {

@@ -7,7 +7,7 @@ use arrow::{
 };
 use futures::TryStreamExt;
 use millstream_core::{Error, Result};
-use object_store::{GetResult, ObjectStore, ObjectStoreExt, path::Path};
+use object_store::{GetResult, ObjectStore, ObjectStoreExt, UpdateVersion, path::Path};
 use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder, parquet_to_arrow_schema},
     basic::{Compression, ZstdLevel},
@@ -26,12 +26,19 @@ pub const MAX_READ_BYTES: u64 = 256 * 1024 * 1024;
 /// How many bytes at the end of a file are read first; footers of ordinary tables fit.
 const FOOTER_BYTES: u64 = 16 * 1024;
 
+/// Who writes the files, in the form of the format. There are readers that distrust the statistics of a file, and don't use
+/// them, unless they can read the version and the build.
+const CREATED_BY: &str =
+    concat!("millstream version ", env!("CARGO_PKG_VERSION"), " (build ", env!("CARGO_PKG_VERSION"), ")");
+
 /// The metadata of a file.
 pub(crate) struct Footer {
     /// Its key-value metadata.
     pub(crate) marks: HashMap<String, String>,
     /// Its columns.
     pub(crate) schema: Schema,
+    /// Its version, or an earlier one.
+    pub(crate) version: UpdateVersion,
 }
 
 /// A Parquet file of `rows`, which have `schema`, with `marks` in its footer.
@@ -54,7 +61,7 @@ fn encode_now(
 ) -> Result<Vec<u8>, ParquetError> {
     let marks = marks.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect();
     let properties = WriterProperties::builder()
-        .set_created_by("millstream".to_owned())
+        .set_created_by(CREATED_BY.to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_key_value_metadata(Some(marks))
         .build();
@@ -67,8 +74,8 @@ fn encode_now(
 
 /// The footer of the object at `path`; `None` when there is no such object.
 pub(crate) async fn read_footer(store: &dyn ObjectStore, path: &Path) -> Result<Option<Footer>> {
-    let size = match store.head(path).await {
-        Ok(object) => object.size,
+    let (size, version) = match store.head(path).await {
+        Ok(object) => (object.size, UpdateVersion { e_tag: object.e_tag, version: object.version }),
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(store_error("reading", path, error)),
     };
@@ -89,6 +96,7 @@ pub(crate) async fn read_footer(store: &dyn ObjectStore, path: &Path) -> Result<
     let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata());
     let marks = file.key_value_metadata().into_iter().flatten();
     Ok(Some(Footer {
+        version,
         marks: marks.filter_map(|mark| Some((mark.key.clone(), mark.value.clone()?))).collect(),
         schema: schema.map_err(|error| not_parquet(path, error))?,
     }))
@@ -185,4 +193,25 @@ pub(crate) fn widen(rows: &RecordBatch, schema: &SchemaRef, path: &Path) -> Resu
 
 fn not_parquet(path: &Path, error: ParquetError) -> Error {
     Error::stop(format!("lake: {path} is not a readable Parquet file")).caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_says_which_version_has_written_it() {
+        let bytes = encode_now(Arc::new(Schema::empty()), &[], vec![]).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+        let by = reader.metadata().file_metadata().created_by().unwrap();
+        // What the oldest readers look for: `(.+) version (.*) \(build (.*)\)`.
+        let (application, rest) = by.split_once(" version ").unwrap();
+        let (version, build) = rest.split_once(" (build ").unwrap();
+        assert_eq!((application, version), ("millstream", env!("CARGO_PKG_VERSION")));
+        assert!(build.strip_suffix(')').is_some_and(|build| !build.is_empty()), "{by}");
+    }
 }

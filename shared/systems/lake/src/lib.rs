@@ -12,7 +12,7 @@
 //! let amount = Column { name: "amount".into(), data_type: DataType::Int64, nullable: false, role: Role::Value };
 //! let table = Table { name: "transactions".into(), columns: vec![amount], combine: None, view: None };
 //! let lake = millstream_lake::open(&folder, &millstream_core::Env::default())?;
-//! let sink = LakeSink::new(lake.store, &lake.root, "bank.archive", table.clone());
+//! let sink = LakeSink::new(lake.store, lake.root, "bank.archive", table.clone());
 //! sink.prepare(true).await?;
 //!
 //! let partition = TopicPartition::new("transaction", 1, 0);

@@ -45,8 +45,8 @@ pub(crate) struct Names {
 
 impl Names {
     /// The names of `table` beneath `root` (empty for the store's top).
-    pub(crate) fn new(root: &str, table: &str) -> Self {
-        Self { table: Path::from(root).join(table) }
+    pub(crate) fn new(root: Path, table: &str) -> Self {
+        Self { table: root.join(table) }
     }
 
     /// The folder that readers are given.
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn names_say_which_partition_they_belong_to() {
-        let names = Names::new("lake", "orders");
+        let names = Names::new("lake".into(), "orders");
         for topic in ["orders", "orders-1-0", "a.b_c-"] {
             let partition = TopicPartition::new(topic, 3, 12);
             for layout in [Layout::Current, Layout::Dated] {

@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc};
 
 use millstream_core::{Env, Result};
-use object_store::ObjectStore;
+use object_store::{ObjectStore, path::Path};
 
 use crate::{bucket::Bucket, clouds, folder::open_folder, place::Place};
 
@@ -11,7 +11,7 @@ pub struct Opened {
     /// The store.
     pub store: Arc<dyn ObjectStore>,
     /// The folder or prefix in it that the tables are beneath; empty for its top.
-    pub root: String,
+    pub root: Path,
     /// What to call the place in front of a person.
     pub name: String,
 }
@@ -30,8 +30,8 @@ pub fn open(address: &str, env: &Env) -> Result<Opened> {
         Place::S3 { bucket: name, .. } => bucket(clouds::s3(env, name)?),
         Place::Azure { container, account, .. } => bucket(clouds::azure(env, container, account.as_ref())?),
     };
-    let root = place.root().to_owned();
-    let name = if root.is_empty() { place.name() } else { format!("{}/{root}", place.name()) };
+    let root = place.root();
+    let name = if root.as_ref().is_empty() { place.name() } else { format!("{}/{root}", place.name()) };
     Ok(Opened { store, root, name })
 }
 

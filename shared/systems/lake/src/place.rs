@@ -43,10 +43,10 @@ impl Place {
     }
 
     /// The key that all others are beneath; empty for the top.
-    pub(crate) fn root(&self) -> &str {
+    pub(crate) fn root(&self) -> Path {
         match self {
-            Self::Folder(_) => "",
-            Self::S3 { prefix, .. } | Self::Azure { prefix, .. } => prefix.as_ref(),
+            Self::Folder(_) => Path::default(),
+            Self::S3 { prefix, .. } | Self::Azure { prefix, .. } => prefix.clone(),
         }
     }
 
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(parse("abfss://box@acct.dfs.core.windows.net/a/b"), azure(at("acct", public), "a/b"));
         assert_eq!(parse("abfss://box@acct.blob.core.chinacloudapi.cn"), azure(at("acct", china), ""));
         assert_eq!(parse("abfss://box@acct.dfs.core.windows.net/a").unwrap().name(), "az://box@acct");
-        assert_eq!(parse("s3://bucket/a/b").unwrap().root(), "a/b");
+        assert_eq!(parse("s3://bucket/a/b").unwrap().root().as_ref(), "a/b");
     }
 
     #[test]

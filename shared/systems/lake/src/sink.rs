@@ -42,12 +42,15 @@ pub struct LakeSink {
 /// One write needs at most a turn marker and its file, and another writer may win either; more steps than this mean a bug.
 const MAX_STEPS: usize = 3;
 
+/// How many times a table is declared while others declare it too.
+const MAX_DECLARATIONS: usize = 5;
+
 impl LakeSink {
     /// A sink for `table` beneath the folder `root` of `store` (empty for its top), written by `function` alone.
-    pub fn new(store: Arc<dyn ObjectStore>, root: &str, function: &str, table: Table) -> Self {
+    pub fn new(store: Arc<dyn ObjectStore>, root: impl Into<Path>, function: &str, table: Table) -> Self {
         Self {
             store,
-            names: Names::new(root, &table.name),
+            names: Names::new(root.into(), &table.name),
             function: function.to_owned(),
             schema: table.schema(),
             table,
@@ -198,39 +201,56 @@ impl LakeSink {
         table::check(&self.table, layout, by)?;
         let path = self.names.declaration(layout);
         let declare = |by: PartitionBy| file::encode(&self.schema, &[], vec![(PARTITION_BY, by.name().to_owned())]);
-        let mut there = file::read_footer(&*self.store, &path).await?;
-        if there.is_none() && create {
-            match self.store.put_opts(&path, declare(by).await?.into(), PutMode::Create.into()).await {
-                Ok(_) => return self.prove_put_if_absent(&path, declare(by).await?).await,
-                Err(StoreError::AlreadyExists { .. }) => {
-                    there =
-                        Some(file::read_footer(&*self.store, &path).await?.ok_or_else(|| not_there_after_all(&path))?);
-                }
-                Err(error) => return Err(store_error("creating the table", path, error)),
+        for _ in 0..MAX_DECLARATIONS {
+            let there = file::read_footer(&*self.store, &path).await?;
+            let by = there.as_ref().map_or(by, |there| partition_by(&there.marks));
+            if let Some(there) = &there {
+                self.check_declared(there, by, change)?;
+            }
+            if !create {
+                let table = self.names.table();
+                return there.map(drop).ok_or_else(|| {
+                    Error::stop(format!(
+                        "lake: there is no table at {table}, and it may not be created here: run `millstream up`"
+                    ))
+                });
+            }
+            // Written each time, changed or not: it proves that the folder can be written to before the first record is read.
+            let mode = there.map_or(PutMode::Create, |there| PutMode::Update(there.version));
+            if self.put_declaration(&path, declare(by).await?, mode).await? {
+                return self.prove_put_if_absent(&path, declare(by).await?).await;
             }
         }
-        let Some(there) = there else {
-            return Err(Error::stop(format!(
-                "lake: there is no table at {}, and it may not be created here: run `millstream up`",
-                self.names.table()
-            )));
-        };
+        Err(Error::retry(format!("lake: others write the columns at {path} all the time")))
+    }
+
+    /// Fails unless this sink's rows fit a table that was declared so, and whose folders are `by` this.
+    fn check_declared(&self, there: &file::Footer, by: PartitionBy, change: Change) -> Result<()> {
         table::check_fit(&there.schema, &self.schema, self.names.table(), change)?;
-        let by = partition_by(&there.marks);
-        if let Some(wanted) = self.partition_by.filter(|wanted| *wanted != by) {
-            let (table, wanted, by) = (self.names.table(), wanted.name(), by.name());
-            return Err(Error::stop(format!(
-                "lake: `partition_by` is {wanted}, and the folders of the table at {table} were begun by {by}: readers can't \
-                 take both for one table; write to a table of another name, or set `partition_by: {by}`"
-            )));
+        match self.partition_by.filter(|wanted| *wanted != by) {
+            None => Ok(()),
+            Some(wanted) => {
+                let (table, wanted, by) = (self.names.table(), wanted.name(), by.name());
+                Err(Error::stop(format!(
+                    "lake: `partition_by` is {wanted}, and the folders of the table at {table} were begun by {by}: readers \
+                     can't take both for one table; write to a table of another name, or set `partition_by: {by}`"
+                )))
+            }
         }
-        if create {
-            // Written each time, changed or not: it proves that the folder can be written to before the first record is read.
-            let put = self.store.put(&path, declare(by).await?.into()).await;
-            put.map_err(|error| store_error("writing the table's columns", &path, error))?;
-            self.prove_put_if_absent(&path, declare(by).await?).await?;
+    }
+
+    /// False when another process has declared the table meanwhile. In a folder, which has no compare-and-swap, the later
+    /// declaration stays.
+    async fn put_declaration(&self, path: &Path, bytes: Vec<u8>, mode: PutMode) -> Result<bool> {
+        let mut put = self.store.put_opts(path, bytes.clone().into(), mode.into()).await;
+        if let Err(StoreError::NotImplemented { .. }) = put {
+            put = self.store.put(path, bytes.into()).await;
         }
-        Ok(())
+        match put {
+            Ok(_) => Ok(true),
+            Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => Ok(false),
+            Err(error) => Err(store_error("writing the table's columns", path, error)),
+        }
     }
 
     /// Puts an object that is there, which must fail: a store that overwrites it in spite of `If-None-Match` would let two writers

@@ -30,16 +30,16 @@ impl Lake {
     /// `Stop` when it can't be made or opened.
     pub fn at(folder: &FilePath) -> Result<Self> {
         let name = folder.display().to_string();
-        Ok(Self { at: Opened { store: open_folder(folder)?, root: String::new(), name } })
+        Ok(Self { at: Opened { store: open_folder(folder)?, root: Path::default(), name } })
     }
 
     fn table(&self, function: &str, table: Table) -> LakeSink {
-        LakeSink::new(Arc::clone(&self.at.store), &self.at.root, function, table)
+        LakeSink::new(Arc::clone(&self.at.store), self.at.root.clone(), function, table)
     }
 
     /// A file or folder beneath the lake's root.
     fn path(&self, name: &str) -> Path {
-        Path::from(format!("{}/{name}", self.at.root))
+        self.at.root.parts().chain(Path::from(name).parts()).collect()
     }
 }
 
@@ -97,6 +97,11 @@ impl TableStore for Lake {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::DataType;
+    use futures::TryStreamExt as _;
+    use millstream_core::{Column, Role};
+    use object_store::{ObjectMeta, ObjectStore as _};
+
     use super::*;
 
     #[test]
@@ -110,14 +115,30 @@ mod tests {
         assert!(check(" ").unwrap_err().starts_with("MILLSTREAM_LAKE_URL is set and empty"));
     }
 
+    fn lake_at(address: &str) -> Lake {
+        let place = Place::parse(address).unwrap();
+        let store = Arc::new(object_store::memory::InMemory::new());
+        Lake { at: Opened { store, root: place.root(), name: address.to_owned() } }
+    }
+
+    /// Keys are what the address says, byte for byte, as other tools take it.
+    #[tokio::test]
+    async fn no_prefix_is_encoded() {
+        let column = Column { name: "a".into(), data_type: DataType::Int64, nullable: true, role: Role::Value };
+        let table = Table { name: "t".into(), columns: vec![column], combine: None, view: None };
+        for prefix in ["a~b/c%20d", "größe [1]", "plain"] {
+            let lake = lake_at(&format!("s3://bucket/{prefix}"));
+            lake.sink("p.f", table.clone()).unwrap().prepare(true).await.unwrap();
+            let objects: Vec<ObjectMeta> = lake.at.store.list(None).try_collect().await.unwrap();
+            let keys: Vec<&str> = objects.iter().map(|object| object.location.as_ref()).collect();
+            assert_eq!(keys, [format!("{prefix}/t/_table.columns")]);
+            assert_eq!(lake.path("t/x.csv").as_ref(), format!("{prefix}/t/x.csv"));
+        }
+    }
+
     #[tokio::test]
     async fn tables_and_references_are_beneath_the_prefix() {
-        let at = Opened {
-            store: Arc::new(object_store::memory::InMemory::new()),
-            root: "some/where".into(),
-            name: "s3://bucket/some/where".into(),
-        };
-        let lake = Lake { at };
+        let lake = lake_at("s3://bucket/some/where");
         assert_eq!(lake.path("rates.parquet").as_ref(), "some/where/rates.parquet");
         let said = lake.read_reference("rates.parquet", &SchemaRef::new(arrow::datatypes::Schema::empty())).await;
         let said = said.unwrap_err().to_string();

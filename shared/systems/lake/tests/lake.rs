@@ -43,7 +43,7 @@ struct Prefixes(Arc<InMemory>);
 #[async_trait]
 impl SinkHarness for Prefixes {
     async fn open(&self, store: &str, function: &str, table: Table) -> Arc<dyn Sink> {
-        Arc::new(LakeSink::new(self.0.clone(), &format!("some/{store}"), function, table))
+        Arc::new(LakeSink::new(self.0.clone(), format!("some/{store}"), function, table))
     }
 
     fn has_terms(&self) -> bool {

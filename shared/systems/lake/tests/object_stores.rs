@@ -78,7 +78,7 @@ impl Remote {
 
     fn sink(&self, function: &str) -> LakeSink {
         let lake = self.open();
-        LakeSink::new(lake.store, &lake.root, function, table())
+        LakeSink::new(lake.store, lake.root, function, table())
     }
 }
 
@@ -86,7 +86,7 @@ impl Remote {
 impl SinkHarness for Remote {
     async fn open(&self, store: &str, function: &str, table: Table) -> Arc<dyn Sink> {
         let lake = Self::open(self);
-        Arc::new(LakeSink::new(lake.store, &format!("{}/{store}", lake.root), function, table))
+        Arc::new(LakeSink::new(lake.store, lake.root.join(store), function, table))
     }
 
     fn has_terms(&self) -> bool {
@@ -119,7 +119,7 @@ fn table() -> Table {
 /// version loses. The lake rests on these two.
 async fn puts_are_decided(remote: Remote) {
     let lake = remote.open();
-    let path = Path::from(format!("{}/race", lake.root));
+    let path = lake.root.clone().join("race");
     let put = |number: usize| {
         let (store, path) = (lake.store.clone(), path.clone());
         tokio::spawn(async move { store.put_opts(&path, number.to_string().into(), PutMode::Create.into()).await })

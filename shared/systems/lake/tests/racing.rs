@@ -3,8 +3,9 @@
 //! repeatable by its seed: the clock is simulated. DuckDB then counts what is in the files.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod around;
+
 use std::{
-    fmt,
     process::Command,
     sync::{
         Arc, Mutex, PoisonError,
@@ -18,15 +19,16 @@ use arrow::{
     datatypes::DataType,
 };
 use async_trait::async_trait;
-use futures::{TryStreamExt as _, future::join_all, stream::BoxStream};
+use futures::{TryStreamExt as _, future::join_all};
 use millstream_core::{Column, Error, Fence, Role, Sink, Table, TopicPartition};
 use millstream_lake::LakeSink;
 use object_store::{
-    CopyOptions, Error as StoreError, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult,
-    memory::InMemory, path::Path,
+    Error as StoreError, GetOptions, GetResult, ObjectMeta, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions,
+    PutPayload, PutResult, Result as StoreResult, memory::InMemory, path::Path,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+use around::{Around, Happen};
 
 const SEEDS: u64 = 24;
 const WRITERS: u64 = 8;
@@ -68,15 +70,13 @@ impl Unreliable {
     }
 }
 
-impl fmt::Display for Unreliable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("unreliable")
-    }
-}
-
 #[async_trait]
-impl ObjectStore for Unreliable {
-    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> StoreResult<PutResult> {
+impl Happen for Unreliable {
+    fn inside(&self) -> &InMemory {
+        &self.store
+    }
+
+    async fn put(&self, path: &Path, payload: PutPayload, options: PutOptions) -> StoreResult<PutResult> {
         self.late().await;
         let fate = self.below(16);
         match fate {
@@ -110,33 +110,13 @@ impl ObjectStore for Unreliable {
         }
     }
 
-    async fn get_opts(&self, path: &Path, options: GetOptions) -> StoreResult<GetResult> {
+    async fn get(&self, path: &Path, options: GetOptions) -> StoreResult<GetResult> {
         self.late().await;
         if self.below(24) == 0 {
             self.count(|seen| &seen.refused);
             return Err(failure("503 Slow Down"));
         }
         self.store.get_opts(path, options).await
-    }
-
-    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> StoreResult<Box<dyn MultipartUpload>> {
-        unreachable!("the lake writes whole objects")
-    }
-
-    fn delete_stream(&self, _: BoxStream<'static, StoreResult<Path>>) -> BoxStream<'static, StoreResult<Path>> {
-        unreachable!("the lake deletes nothing")
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        self.store.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> StoreResult<ListResult> {
-        self.store.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> StoreResult<()> {
-        unreachable!("the lake copies nothing")
     }
 }
 
@@ -209,7 +189,11 @@ async fn race(seed: u64, seen: &Arc<Seen>) -> Arc<InMemory> {
     let writers = (0..WRITERS).map(|writer| {
         let random = |what: u64| StdRng::seed_from_u64(seed * 1_000 + writer * 10 + what);
         let unreliable = Unreliable { store: store.clone(), random: Mutex::new(random(0)), seen: seen.clone() };
-        tokio::spawn(work(LakeSink::new(Arc::new(unreliable), "", "test.archive", table()), random(1), seen.clone()))
+        tokio::spawn(work(
+            LakeSink::new(Arc::new(Around(unreliable)), "", "test.archive", table()),
+            random(1),
+            seen.clone(),
+        ))
     });
     let told: i64 = join_all(writers).await.into_iter().map(Result::unwrap).sum();
     assert!(told <= RECORDS, "seed {seed}: two writers were told that they had written the same rows");

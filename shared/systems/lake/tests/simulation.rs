@@ -7,24 +7,28 @@
 //! the middle of a write.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+mod around;
+
+use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{
     array::{AsArray, Int64Array, RecordBatch},
     datatypes::{DataType, Int64Type},
 };
 use async_trait::async_trait;
-use futures::{TryStreamExt, stream::BoxStream};
+use futures::TryStreamExt;
 use millstream_core::{Column, Error, Fence, Role, Sink, Table, TopicPartition};
 use millstream_lake::{LakeSink, read_parquet};
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult, memory::InMemory, path::Path,
+    GetOptions, GetResult, ObjectMeta, ObjectStore, PutMode, PutOptions, PutPayload, PutResult, Result as StoreResult,
+    memory::InMemory, path::Path,
 };
 use tokio::{
     sync::{Mutex, mpsc},
     task::JoinHandle,
 };
+
+use around::{Around, Happen};
 
 const SCHEDULES: u64 = 400;
 const RECORDS: i64 = 40;
@@ -91,44 +95,22 @@ impl Gated {
     }
 }
 
-impl fmt::Display for Gated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "gate of writer {}", self.writer)
-    }
-}
-
 #[async_trait]
-impl ObjectStore for Gated {
-    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> StoreResult<PutResult> {
+impl Happen for Gated {
+    fn inside(&self) -> &InMemory {
+        &self.store
+    }
+
+    async fn put(&self, path: &Path, payload: PutPayload, options: PutOptions) -> StoreResult<PutResult> {
         if matches!(options.mode, PutMode::Update(_)) && !self.swaps {
-            let (operation, implementer) = ("update".into(), self.to_string());
+            let (operation, implementer) = ("update".into(), "a gate".into());
             return Err(object_store::Error::NotImplemented { operation, implementer });
         }
         self.pass(self.store.put_opts(path, payload, options)).await
     }
 
-    async fn get_opts(&self, path: &Path, options: GetOptions) -> StoreResult<GetResult> {
+    async fn get(&self, path: &Path, options: GetOptions) -> StoreResult<GetResult> {
         self.pass(self.store.get_opts(path, options)).await
-    }
-
-    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> StoreResult<Box<dyn MultipartUpload>> {
-        unreachable!("the lake writes whole objects")
-    }
-
-    fn delete_stream(&self, _: BoxStream<'static, StoreResult<Path>>) -> BoxStream<'static, StoreResult<Path>> {
-        unreachable!("the lake deletes nothing")
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        self.store.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> StoreResult<ListResult> {
-        self.store.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> StoreResult<()> {
-        unreachable!("the lake copies nothing")
     }
 }
 
@@ -236,7 +218,7 @@ impl World {
         let (store, waiting) = (self.store.clone(), self.waiting.0.clone());
         let gated = Gated { store, swaps: self.swaps, writer, waiting, verdicts: Mutex::new(verdicts) };
         let random = Random::new(self.random.below(1 << 30));
-        (tokio::spawn(work(sink(Arc::new(gated)), self.log.clone(), random)), verdict)
+        (tokio::spawn(work(sink(Arc::new(Around(gated))), self.log.clone(), random)), verdict)
     }
 
     /// Waits until the writer stands at its gate (true) or has ended.
@@ -345,7 +327,7 @@ async fn a_lost_answer_is_a_retry_and_the_fence_tells_the_rest() {
     let start = before.create_fence(&partition(), Fence::starting_at(0)).await.unwrap();
     let log = Log { days: vec![0; 10], compacted: BTreeSet::new() };
     let (to, rows) = log.write(&start, 5, true);
-    let under_test = sink(Arc::new(gated));
+    let under_test = sink(Arc::new(Around(gated)));
     // Read the fence, look up the table's layout (its size, then its end) and the first name, put the turn; the answer to the
     // file is lost.
     for _ in 0..5 {

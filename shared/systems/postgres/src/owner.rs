@@ -117,6 +117,18 @@ impl Owned<'_> {
         Ok(here.query(&sql, &[(&self.table.public_name(), Type::TEXT)]).await?.first().map(record))
     }
 
+    /// Is the table's record this one? Where no records are kept yet, there is none.
+    pub(crate) async fn is_record<C: GenericClient>(
+        &self,
+        here: &Catalog<'_, C>,
+        expected: Option<&OwnerRecord>,
+    ) -> Result<bool> {
+        if here.query("SELECT 1 WHERE to_regclass('millstream_owners') IS NOT NULL", &[]).await?.is_empty() {
+            return Ok(expected.is_none());
+        }
+        Ok(self.locked_record(here).await?.as_ref() == expected)
+    }
+
     pub(crate) async fn claim_locked<C: GenericClient>(
         &self,
         here: &Catalog<'_, C>,

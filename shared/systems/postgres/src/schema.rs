@@ -74,6 +74,10 @@ pub(crate) async fn adopt(
         here.check_server().await?;
         lock(&here).await?;
         owned.lock(&here).await?;
+        // First of all: to rewrite a table takes long, and keeps everybody out.
+        if !owned.is_record(&here, record).await? {
+            return Ok(None);
+        }
         let left = close_gap(&here, owned.table, Remedies::Adapt).await?;
         stop_at(&owned.pool.doing(&what), &left, Remedies::Adapt)?;
         fault::point("postgres.after_adapt");

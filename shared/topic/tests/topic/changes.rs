@@ -3,9 +3,9 @@
 //! all as they were made at one time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -15,23 +15,16 @@ use arrow::{
     datatypes::Int64Type,
 };
 use async_trait::async_trait;
-use millstream_codec::{JsonDecoder, JsonOptions, Keys, Tombstones};
-use millstream_core::{
-    Claim, Decode, Error, Limits, Log as _, ManualClock, OnGap, Owner, Result, Sink, Start, TopicPartition, Transform,
-    meta,
-};
-use millstream_runner::{Parts, Runner};
-use millstream_testkit::{MemoryDeadLetters, MemoryLog, MemorySink, PlainDecode, PlainTransform};
-use millstream_topic::{FencesTopic, Key, Shape, TopicSink};
+use millstream_core::{Claim, Error, Log as _, Owner, Result, Sink, TopicPartition, Transform};
+use millstream_runner::Runner;
+use millstream_testkit::{MemoryLog, MemorySink, PlainTransform};
+use millstream_topic::Shape;
 use proptest::{
     prelude::*,
     test_runner::{RngAlgorithm, TestRng, TestRunner},
 };
 
-use crate::{
-    hops::{Flaky, GOES_THROUGH, LATE, drain, wake},
-    sink::shape_of,
-};
+use crate::setup::{GOES_THROUGH, drain, keyed_sink, runner, wake};
 
 const FUNCTION: &str = "suite.first";
 
@@ -71,41 +64,8 @@ impl Transform for Changing {
     }
 }
 
-fn parts(log: &MemoryLog, name: &str, from: &str, sink: Arc<dyn Sink>, transform: Arc<dyn Transform>) -> Runner {
-    let decoder: Arc<dyn Decode> = if from == "in" {
-        Arc::new(PlainDecode)
-    } else {
-        let schema = Arc::new(PlainTransform::Append.table(from).schema().project(&[0]).unwrap());
-        let columns = Some(vec!["text".to_owned(), meta::OFFSET.to_owned()]);
-        let options = JsonOptions { schema, columns, event_time: None, tombstones: Tombstones::DeadLetter };
-        Arc::new(JsonDecoder::new(options).unwrap())
-    };
-    Runner::new(Parts {
-        function: name.into(),
-        decoders: BTreeMap::from([(from.to_owned(), decoder)]),
-        hops: BTreeSet::from(["first".to_owned()]),
-        transform,
-        sink,
-        dead_letters: Arc::new(MemoryDeadLetters::default()),
-        log: Arc::new(log.clone()),
-        start: Start::Earliest,
-        on_gap: OnGap::Heal,
-        timeliness: LATE,
-        stops_when_refused: true,
-        limits: Limits { max_records: 10, max_bytes: 1 << 20, max_wait_ms: 0 },
-    })
-}
-
 fn sink_of(log: &MemoryLog, failures: Vec<usize>, keeps_rows: bool) -> Arc<dyn Sink> {
-    let table = PlainTransform::Append.table("first");
-    let keys = Keys::new(table.schema().field(0)).unwrap();
-    let key = Key { column: "text".into(), texts: Arc::new(move |column| keys.texts(column)) };
-    let shape = Shape { key: Some(key), keeps_rows, ..shape_of(&table) };
-    let flaky = Arc::new(Flaky { log: log.clone(), failures: Mutex::new(failures) });
-    let clock = Arc::new(ManualClock::at_us(0));
-    let (name, outbox) = ("suite.fences".into(), "suite.outbox".into());
-    let fences = FencesTopic { name, outbox, producer: Arc::clone(&flaky) as _, clock };
-    Arc::new(TopicSink::new(Arc::new(log.clone()), flaky, fences, FUNCTION, table, shape))
+    Arc::new(keyed_sink(log, FUNCTION, "first", failures, |shape| Shape { keeps_rows, ..shape }))
 }
 
 fn owner(plan: usize) -> Owner {
@@ -186,7 +146,7 @@ async fn run(
         Some(references) => Changing { version: Arc::clone(&references.version), step: 1 },
         None => Changing { version: Arc::new(AtomicUsize::new(plan)), step: 0 },
     };
-    let runner = parts(log, FUNCTION, "in", sink, Arc::new(transform));
+    let runner = runner(log, FUNCTION, "in", sink, Arc::new(transform), 10);
     let done = drain(log, &runner, "in", max_records, &AtomicUsize::new(batches)).await;
     Some((done, runner))
 }
@@ -228,7 +188,7 @@ async fn comes_out_once(values: usize, steps: Vec<Step>, references: Option<Refe
     let (done, _) = run(&log, plan, references.as_ref(), (usize::MAX, 100), vec![]).await.unwrap();
     done.unwrap();
     let table = Arc::new(MemorySink::new("suite.out", PlainTransform::Append.table("out")));
-    let out = parts(&log, "suite.out", "first", Arc::clone(&table) as _, Arc::new(PlainTransform::Append));
+    let out = runner(&log, "suite.out", "first", Arc::clone(&table) as _, Arc::new(PlainTransform::Append), 10);
     drain(&log, &out, "first", 100, &AtomicUsize::new(usize::MAX)).await.unwrap();
     let mut rows = BTreeMap::<String, Vec<String>>::new();
     for row in table.texts().await {
@@ -297,6 +257,27 @@ async fn an_interrupted_send_is_finished_by_the_plan_that_began_it() {
     let error = sink.claim(&owner(1), &Claim::Adopt(record)).await.unwrap_err();
     assert!(matches!(error, Error::Stop(_)), "{error}");
     assert_eq!(sink.unsettled(&owner(0)).await.unwrap(), [""; 0]);
+    // The topic is deleted and created again: what was announced for the old one is gone with it.
+    let again: Arc<dyn Sink> =
+        Arc::new(keyed_sink(&log, FUNCTION, "first", vec![], |shape| Shape { generation: 2, ..shape }));
+    assert_eq!(again.unsettled(&owner(1)).await.unwrap(), [""; 0]);
     run(&log, 0, None, (1, 10), vec![]).await.unwrap().0.unwrap();
     adopt(&log, 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_old_process_sends_nothing_once_its_function_writes_to_another_topic() {
+    let log = MemoryLog::with_topic("in", 1);
+    log.recreate("first", 3);
+    log.recreate("other", 3);
+    log.append("in", 0, (0..6).map(|value| format!("value {value}")));
+    let written = || -> usize { (0..3).map(|at| log.all(&TopicPartition::new("first", 1, at)).len()).sum() };
+    let (done, old) = run(&log, 0, None, (1, 2), vec![]).await.unwrap();
+    done.unwrap();
+    let before = written();
+    let other = keyed_sink(&log, FUNCTION, "other", vec![], |shape| shape);
+    other.prepare(true).await.unwrap();
+    other.claim(&owner(1), &Claim::Adopt(None)).await.unwrap().unwrap();
+    wake(&log, &old, "in", 2).await;
+    assert!(before > 0 && written() == before, "{before} and then {}", written());
 }

@@ -5,4 +5,5 @@ mod changes;
 mod dead_letters;
 mod hops;
 mod on_kafka;
+mod setup;
 mod sink;

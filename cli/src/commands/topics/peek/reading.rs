@@ -1,7 +1,7 @@
-use std::ops::Range;
+use std::{collections::VecDeque, ops::Range};
 
 use arrow::array::Array as _;
-use millstream_core::{Batch, Limits, Log, Result, TopicPartition};
+use millstream_core::{Batch, Limits, Log, Position, Result, TopicPartition};
 
 use super::Record;
 
@@ -9,6 +9,8 @@ use super::Record;
 const MAX_BYTES: usize = 64 << 20;
 /// One request to the log.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// How many offsets are first looked at for the newest records: if these are large, little is read in vain.
+const FIRST_STEP: i64 = 16;
 
 /// Where the records begin.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +26,7 @@ pub(super) enum Start {
 /// Records of a topic, ordered by time; those of one partition stay in their order.
 pub(super) struct Peeked {
     pub records: Vec<Record>,
-    /// Are there others behind these that were asked for?
+    /// Are there others that were asked for: behind these, or before the newest ones if no more fit?
     pub more: bool,
 }
 
@@ -34,39 +36,51 @@ pub(super) struct Peeked {
 /// Those of the log.
 pub(super) async fn records(
     log: &dyn Log,
-    (topic, generation): (&str, u32),
+    topic: (&str, u32),
     partitions: Range<i32>,
     start: Start,
     limit: usize,
 ) -> Result<Peeked> {
     let room = Room { records: limit, bytes: MAX_BYTES / partitions.len().max(1) };
-    let (mut all, mut more) = (Vec::new(), false);
+    let partitions = partitions.map(|partition| TopicPartition::new(topic.0, topic.1, partition));
+    let mut parts = Vec::new();
     for partition in partitions {
-        let partition = TopicPartition::new(topic, generation, partition);
         let held = log.watermarks(&partition).await?;
-        let (found, cut) = match start {
-            Start::Last(number) => {
-                let room = Room { records: number, ..room };
-                (last(log, &partition, held.low..held.high, room).await?, false)
-            }
-            Start::Offset(offset) => first(log, &partition, offset.max(held.low)..held.high, room).await?,
+        let range = held.low..held.high;
+        parts.push(match start {
+            Start::Last(number) => last(log, &partition, range, Room { records: number, ..room }).await?,
+            Start::Offset(offset) => first(log, &partition, offset.max(range.start)..range.end, room).await?,
             Start::Time(timestamp_ms) => match log.first_since(&partition, timestamp_ms).await? {
                 None => continue,
-                Some(from) => first(log, &partition, from.max(held.low)..held.high, room).await?,
+                Some(from) => first(log, &partition, from.max(range.start)..range.end, room).await?,
             },
-        };
-        more |= cut;
-        all.push(found);
+        });
     }
-    let mut records = by_time(all);
-    match start {
-        Start::Last(number) => drop(records.drain(..records.len().saturating_sub(number))),
-        _ => {
-            more |= records.len() > limit;
-            records.truncate(limit);
-        }
-    }
-    Ok(Peeked { records, more })
+    Ok(match start {
+        Start::Last(number) => newest(parts, number),
+        _ => oldest(parts, limit),
+    })
+}
+
+/// The first `limit` records of all partitions.
+fn oldest(parts: Vec<Part>, limit: usize) -> Peeked {
+    let cut = parts.iter().any(|part| part.cut);
+    let mut records = by_time(parts);
+    let more = cut || records.len() > limit;
+    records.truncate(limit);
+    Peeked { records, more }
+}
+
+/// The last `number` records of all partitions. Those before the first one of a partition that was cut are left out: among
+/// them, others of that partition are missing.
+fn newest(parts: Vec<Part>, number: usize) -> Peeked {
+    let cut: Vec<Position> =
+        parts.iter().filter(|part| part.cut).filter_map(|part| Some(part.records.front()?.position.clone())).collect();
+    let mut records = by_time(parts);
+    let whole = records.iter().rposition(|record| cut.contains(&record.position)).unwrap_or(0);
+    records.drain(..whole.max(records.len().saturating_sub(number)));
+    let more = !cut.is_empty() && records.len() < number;
+    Peeked { records, more }
 }
 
 /// What one partition may give.
@@ -76,56 +90,71 @@ struct Room {
     bytes: usize,
 }
 
-/// The first records of a range, and whether it has others.
-async fn first(
-    log: &dyn Log,
-    partition: &TopicPartition,
-    range: Range<i64>,
-    room: Room,
-) -> Result<(Vec<Record>, bool)> {
-    let (mut records, mut bytes, mut next) = (Vec::new(), 0, range.start);
+/// Records of one partition.
+#[derive(Debug, Default)]
+struct Part {
+    records: VecDeque<Record>,
+    /// Are there others that were asked for?
+    cut: bool,
+}
+
+/// The first records of a range.
+async fn first(log: &dyn Log, partition: &TopicPartition, range: Range<i64>, room: Room) -> Result<Part> {
+    let (mut part, mut bytes, mut next) = (Part::default(), 0, range.start);
     while next < range.end {
-        if records.len() >= room.records || bytes >= room.bytes {
-            return Ok((records, true));
+        if part.records.len() >= room.records || bytes >= room.bytes {
+            part.cut = true;
+            break;
         }
-        let limits = Limits { max_records: room.records - records.len(), max_bytes: MAX_REQUEST_BYTES, max_wait_ms: 0 };
+        let max_records = room.records - part.records.len();
+        let limits = Limits { max_records, max_bytes: MAX_REQUEST_BYTES, max_wait_ms: 0 };
         let batch = log.read(partition, next..range.end, limits).await?;
         next = batch.range().end;
         bytes += batch.bytes();
-        records.extend(records_of(&batch));
+        part.records.extend(records_of(&batch));
     }
-    Ok((records, false))
+    Ok(part)
 }
 
-/// The last records of a range. Offsets may be missing in it, so it looks further back until there are enough.
-async fn last(log: &dyn Log, partition: &TopicPartition, range: Range<i64>, room: Room) -> Result<Vec<Record>> {
-    let (mut records, mut end) = (Vec::new(), range.end);
-    let mut step = i64::try_from(room.records).unwrap_or(i64::MAX);
-    while records.len() < room.records && end > range.start {
-        let from = end.saturating_sub(step).max(range.start);
-        // There are at most as many records as offsets, and at the first step no more than are wanted.
-        let mut before = Vec::new();
-        let (mut next, mut bytes) = (from, 0);
+/// The last records of a range. Offsets may be missing in it and the sizes of records aren't known, so it looks back in
+/// steps, each longer than the one before, until there are enough or no more fit.
+async fn last(log: &dyn Log, partition: &TopicPartition, range: Range<i64>, room: Room) -> Result<Part> {
+    let (mut part, mut bytes, mut end) = (Part::default(), 0, range.end);
+    let mut step = FIRST_STEP;
+    while part.records.len() < room.records && end > range.start && !part.cut {
+        let missing = room.records - part.records.len();
+        let is_dense = i64::try_from(part.records.len()).is_ok_and(|records| records == range.end - end);
+        let offsets = if is_dense { step.min(i64::try_from(missing).unwrap_or(i64::MAX)) } else { step };
+        let from = end.saturating_sub(offsets).max(range.start);
+        let (mut before, mut next) = (VecDeque::new(), from);
         while next < end {
             let limits = Limits { max_records: room.records, max_bytes: MAX_REQUEST_BYTES, max_wait_ms: 0 };
             let batch = log.read(partition, next..end, limits).await?;
             next = batch.range().end;
-            bytes += batch.bytes();
-            before.extend(records_of(&batch));
-            // Only the last ones are wanted, and only so many fit.
-            let too_many = (before.len() + records.len()).saturating_sub(room.records);
-            before.drain(..too_many.min(before.len()));
-            if bytes > room.bytes {
-                before.drain(..before.len() / 2);
-                bytes /= 2;
+            for record in records_of(&batch) {
+                bytes += record.bytes();
+                before.push_back(record);
+            }
+            // Only the newest ones are wanted, and only so many fit.
+            loop {
+                let held = before.len() + part.records.len();
+                let is_too_large = bytes > room.bytes && held > 1;
+                if held <= room.records && !is_too_large {
+                    break;
+                }
+                let Some(oldest) = before.pop_front() else { break };
+                bytes -= oldest.bytes();
+                part.cut |= is_too_large;
             }
         }
-        before.append(&mut records);
-        records = before;
+        before.append(&mut part.records);
+        part.records = before;
         end = from;
         step = step.saturating_mul(4);
     }
-    Ok(records)
+    // Those that didn't fit aren't missing if there are enough newer ones.
+    part.cut &= part.records.len() < room.records;
+    Ok(part)
 }
 
 fn records_of(batch: &Batch) -> impl Iterator<Item = Record> {
@@ -141,12 +170,14 @@ fn records_of(batch: &Batch) -> impl Iterator<Item = Record> {
 }
 
 /// Merges partitions: of their next records, the oldest comes first.
-fn by_time(partitions: Vec<Vec<Record>>) -> Vec<Record> {
-    let mut partitions: Vec<_> = partitions.into_iter().map(|records| records.into_iter().peekable()).collect();
+fn by_time(mut parts: Vec<Part>) -> Vec<Record> {
     let mut merged = Vec::new();
     loop {
-        let next = partitions.iter_mut().enumerate().filter_map(|(at, of)| Some((of.peek()?.timestamp_ms, at))).min();
-        let Some(record) = next.and_then(|(_, at)| partitions[at].next()) else { return merged };
+        let next = parts.iter().enumerate().filter_map(|(at, of)| Some((of.records.front()?.timestamp_ms, at))).min();
+        let Some(record) = next.and_then(|(_, at)| parts[at].records.pop_front()) else { return merged };
         merged.push(record);
     }
 }
+
+#[cfg(test)]
+mod tests;

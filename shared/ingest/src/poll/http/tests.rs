@@ -100,6 +100,8 @@ async fn a_status_says_whether_it_passes_and_when_to_come_again() {
     let after = |seconds| Some(Duration::from_secs(seconds));
     for (line, headers, is_lasting, retry_after) in [
         ("500 Oops", "", false, None),
+        ("429 Slow down", "", false, None),
+        ("503 Busy", "", false, None),
         ("429 Slow down", "retry-after: 17\r\n", false, after(17)),
         ("503 Busy", "retry-after: Tue, 14 Nov 2023 22:14:20 GMT\r\n", false, after(60)),
         ("503 Busy", "retry-after: Tue, 14 Nov 2023 22:00:00 GMT\r\n", false, after(0)),
@@ -111,6 +113,7 @@ async fn a_status_says_whether_it_passes_and_when_to_come_again() {
         let server = Server::start(vec![status(line, headers)]).await;
         let failed = fetch("", &server).await.unwrap_err();
         assert_eq!((failed.is_lasting, failed.retry_after), (is_lasting, retry_after), "{line} {headers}");
+        assert_eq!(failed.is_throttled, line.starts_with("429") || line.starts_with("503"), "{line}");
         assert_eq!(failed.reason, format!("the API answers {}", &line[..3]));
     }
 }

@@ -1,10 +1,12 @@
 //! No record comes after one that was refused.
 
+use std::time::Duration;
+
 use millstream_core::{
     Compression, Error, Log as _, LogStore as _, NewRecord, Producer as _, TopicPartition, Topics as _,
 };
 
-use crate::support::{address, record, stop_text, unique, with_config};
+use crate::support::{address, new_topic, record, stop_text, unique, with_config};
 
 /// Sends 50 records, of which the one at `refused` is too large for the topic, each in a request of its own. Returns how many are
 /// written.
@@ -42,6 +44,23 @@ async fn a_producer_with_several_requests_in_flight_does() {
         written += written_around_a_refused_record(0, false).await;
     }
     assert!(written > 0);
+}
+
+/// Whoever sends next must not be followed by what a send left behind that was cancelled.
+#[tokio::test]
+async fn an_ordered_producer_writes_nothing_of_a_send_that_was_cancelled() {
+    let kafka = with_config(address("MILLSTREAM_TEST_KAFKA"), &[("linger.ms", "1000")]);
+    let topic = new_topic(&kafka, "cancelled", 1).await;
+    let producer = kafka.ordered_producer(Compression::None).unwrap();
+    let end = async || kafka.watermarks(&TopicPartition::new(&topic, 1, 0)).await.unwrap().high;
+    producer.send(&topic, vec![record(0, "first")]).await.unwrap();
+    let cancelled = producer.send(&topic, vec![record(0, "cancelled"); 10]);
+    assert!(tokio::time::timeout(Duration::from_millis(300), cancelled).await.is_err(), "the client waits for more");
+    assert_eq!(end().await, 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(end().await, 1, "nothing is written later");
+    let positions = producer.send(&topic, vec![record(0, "next")]).await.unwrap();
+    assert_eq!(positions[0].offset, 1);
 }
 
 #[tokio::test]

@@ -74,6 +74,7 @@ on_both_ways! {
     widths::a_view_is_made_again_over_wider_types,
     widths::a_view_of_somebody_else_stays_over_narrow_types,
     widths::narrower_types_are_refused,
+    widths::nothing_is_rewritten_for_another_owner_than_the_judged_one,
     values::unusual_types_come_back_as_they_went,
     values::what_has_no_place_is_poison,
     values::keys_that_are_the_same_only_to_postgres_merge_in_writes_of_their_own,

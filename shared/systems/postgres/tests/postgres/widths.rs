@@ -1,10 +1,10 @@
 //! Columns get wider types when a table is adapted to another plan.
 
 use arrow::datatypes::DataType;
-use millstream_core::{Merge, Role, Sink as _, Table, View};
+use millstream_core::{Claim, Merge, Owner, OwnerRecord, Role, Sink as _, Table, View};
 use millstream_testkit::rows::texts;
 
-use crate::support::{Database, Way, adopt, column, table};
+use crate::support::{Database, Way, adopt, column, connect, table};
 
 const MAX: Role = Role::State(Merge::Max);
 
@@ -160,5 +160,22 @@ pub async fn narrower_types_are_refused(way: Way) {
     floats.columns[0].data_type = DataType::Float64;
     let misfits = database.sink(&floats).misfits().await.unwrap();
     assert_eq!(misfits, ["column floats.key is real, not double precision"]);
+    database.drop().await;
+}
+
+/// To rewrite a table takes long and keeps everybody out: here it would wait for a reader, and give up.
+pub async fn nothing_is_rewritten_for_another_owner_than_the_judged_one(way: Way) {
+    let database = Database::create(way).await;
+    database.sink(&narrow()).prepare(true).await.unwrap();
+    let sink = database.sink(&wide());
+    let owner = Owner { function: "test.function".into(), fingerprint: "a plan".into(), declaration: "{}".into() };
+    let first = database.sink(&narrow()).claim(&owner, &Claim::First).await.unwrap().unwrap();
+    let reader = connect(&database.direct_url()).await;
+    reader.batch_execute("BEGIN; SELECT * FROM counts").await.unwrap();
+    for judged in [None, Some(OwnerRecord { term: first.term + 1, ..first.clone() })] {
+        assert_eq!(sink.adopt(&owner, judged.as_ref()).await.unwrap(), None);
+    }
+    reader.batch_execute("ROLLBACK").await.unwrap();
+    assert!(sink.adopt(&owner, Some(&first)).await.unwrap().is_some());
     database.drop().await;
 }
