@@ -92,6 +92,8 @@ functions:
       FROM {topic}
       WHERE message = 'success' AND iss_position IS NOT NULL
     into: lake.{TABLE}
+    # The end of the backlog would wait for more records, ten seconds long.
+    batch: {{ max_wait: 200ms }}
 "#
     )
 }
@@ -106,7 +108,7 @@ async fn archive(place: &Place, topic: &str, events: u64, round: usize) -> Resul
     let kafka = fill::kafka(&place.brokers)?;
     millstream_core::Topics::create_topic(&kafka, &format!("{name}.dead-letters"), 1, &[]).await?;
     let measured = Measured::start(process(place, folder.path())?.envs(store))?;
-    let run = until_written(&lake, topic, events, measured).await?;
+    let run = until_written(&lake, &name, topic, events, measured).await?;
     match fill::dead_letters(place, &name).await? {
         0 => Ok((run, written(&lake, events).await?)),
         letters => Err(format!("{letters} dead letters").into()),
@@ -135,12 +137,20 @@ fn process(place: &Place, folder: &Path) -> Result<Command, Failure> {
     Ok(command)
 }
 
-async fn until_written(lake: &Opened, topic: &str, events: u64, mut measured: Measured) -> Result<Run, Failure> {
+async fn until_written(
+    lake: &Opened,
+    name: &str,
+    topic: &str,
+    events: u64,
+    mut measured: Measured,
+) -> Result<Run, Failure> {
+    // Another function finds no fences.
+    let function = format!("{name}.archive");
     let table = Table { name: TABLE.into(), columns: Vec::new(), combine: None, view: None };
     loop {
         measured.alive()?;
         // A new reader each time: one that has seen a chain remembers where it was.
-        let reader = LakeSink::new(lake.store.clone(), lake.root.clone(), "bench", table.clone());
+        let reader = LakeSink::new(lake.store.clone(), lake.root.clone(), &function, table.clone());
         let mut done = 0;
         for number in 0..PARTITIONS {
             let fence = reader.fence(&TopicPartition::new(topic, 1, number)).await?;

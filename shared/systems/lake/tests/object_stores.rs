@@ -14,7 +14,7 @@ use arrow::{
 };
 use async_trait::async_trait;
 use millstream_core::{Column, Connect as _, Env, Error, Fence, Role, Sink, Table, TableStore as _, TopicPartition};
-use millstream_lake::{Lake, LakeSink, Opened, Path, open};
+use millstream_lake::{Lake, LakeSink, Opened, open};
 use millstream_testkit::conformance::{SinkCheck, SinkHarness};
 use object_store::{ObjectStoreExt as _, PutMode};
 
