@@ -48,6 +48,12 @@ fn what_it_says(error: &RedisError) -> String {
     match error.kind() {
         ErrorKind::Io | ErrorKind::ClusterConnectionNotFound if error.is_timeout() => "no answer in time".to_owned(),
         ErrorKind::Io | ErrorKind::ClusterConnectionNotFound => format!("the server can't be reached ({error})"),
+        // OpenSSL's words: they hold no more than the names of certificates.
+        ErrorKind::Client if std::error::Error::source(error).is_some() => {
+            format!(
+                "TLS can't be set up with the server ({error}): is its certificate by MILLSTREAM_REDIS_CA_FILE or the system?"
+            )
+        }
         ErrorKind::Server(ServerErrorKind::BusyLoading) => "the server is loading its data (LOADING)".to_owned(),
         ErrorKind::Server(ServerErrorKind::ReadOnly) => {
             "the server is a replica, which takes no writes (READONLY): a failover, or the address of a replica"

@@ -59,6 +59,7 @@ impl RedisSink {
     pub(crate) async fn move_fence(&self, partition: &TopicPartition, from: &Standing, to: &Fence) -> Result<()> {
         let mut script = self.on_fence(&MOVE, partition);
         script.arg(from.next_offset).arg(to.next_offset).arg(fence_text(to)?).arg(keys::fence_field(partition));
+        script.arg(&from.created);
         let answer: Vec<String> = self.connection.run("moving a fence", &script).await?;
         match (answer.first().map(String::as_str), answer.get(1)) {
             (Some("moved"), _) => Ok(()),

@@ -39,7 +39,7 @@ async fn the_newest_row_replaces_the_whole_one() {
 async fn an_older_row_never_wins() {
     let database = Database::create().await;
     let sink = database.sink(&balances());
-    ready(&*sink).await;
+    sink.prepare(true).await.unwrap();
     let write = async |partition: &TopicPartition, amount: i64, offset: i64| {
         let from = sink.create_fence(partition, Fence::starting_at(offset)).await.unwrap();
         let from = moved(&from, offset);

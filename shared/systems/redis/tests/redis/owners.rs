@@ -76,3 +76,14 @@ fn what_a_cache_cannot_hold_is_refused() {
     assert!(refused(|table| table.columns.retain(|column| column.name != meta::OFFSET)).contains("_offset"));
     assert!(store.how_to_reset("test.function", "balance").contains("balance:{*}"));
 }
+
+#[tokio::test]
+async fn a_process_of_an_ended_term_writes_no_row() {
+    let database = Database::create().await;
+    let old = database.sink(&balances());
+    let start = ready(&*old).await;
+    adopt(&*database.sink(&balances()), "test.function").await.unwrap();
+    let written = write(&*old, &start, &OF).await;
+    assert!(matches!(written, Err(Error::Stop(_))), "{written:?}");
+    assert_eq!(database.ask::<i64>("EXISTS", &["balance:{ann}", "balance:{bob}"]).await, 0);
+}

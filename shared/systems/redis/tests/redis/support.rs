@@ -91,8 +91,10 @@ pub fn rows(of: &[Row<'_>]) -> RecordBatch {
         Arc::new(StringArray::from_iter(of.iter().map(|row| row.2))),
         Arc::new(Int64Array::from_iter_values(of.iter().map(|row| row.3))),
         Arc::new(
-            TimestampMicrosecondArray::from_iter_values(of.iter().map(|row| 1_800_000_000_000_000 + row.3 * 1_000))
-                .with_timezone("UTC"),
+            TimestampMicrosecondArray::from_iter_values(
+                of.iter().map(|row| 1_800_000_000_000_000 + row.3 % 1_000_000 * 1_000),
+            )
+            .with_timezone("UTC"),
         ),
     ];
     RecordBatch::try_new(balances().schema(), columns).unwrap()
