@@ -6,7 +6,6 @@ use std::{
 
 use millstream_assembly::tables_of_given;
 use millstream_core::Error;
-use millstream_pipeline::Pipeline;
 use serde_json::json;
 
 use crate::{

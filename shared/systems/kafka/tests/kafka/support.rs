@@ -58,7 +58,7 @@ pub async fn new_topic(kafka: &Kafka, name: &str, partitions: i32) -> String {
 }
 
 pub fn subscription(topic: &str, limits: Limits) -> Subscription {
-    Subscription { group: format!("{topic}-group"), topics: vec![(topic.to_owned(), 1)], limits }
+    Subscription { group: format!("{topic}-group"), topics: vec![(topic.to_owned(), 1)], limits, every_ms: None }
 }
 
 pub fn record(partition: i32, value: impl Into<Vec<u8>>) -> NewRecord {
