@@ -102,6 +102,9 @@ async fn run(uses: Uses, settings: Settings) -> Result<()> {
     if host == Host::Lambda && making_of.is_some_and(|making| matches!(making.origin, Origin::Webhook(_))) {
         require_keys(&connections.env)?;
     }
+    if host == Host::Lambda {
+        refuse_feeds(&pipeline, &name)?;
+    }
     let clock = Arc::new(SystemClock);
     let systems = Systems::open_for(&pipeline, &name, &connections, clock.clone())?;
     let places: Vec<_> = systems.describe().iter().map(|(what, place)| format!("{what}: {place}")).collect();
@@ -128,6 +131,18 @@ async fn run(uses: Uses, settings: Settings) -> Result<()> {
         }
     };
     millstream_host::run(host, ready.work(&systems), stop, retries).await
+}
+
+/// An event store calls nobody, and no schedule calls such a function yet.
+fn refuse_feeds(pipeline: &Pipeline, name: &str) -> Result<()> {
+    let read = pipeline.functions.get(name).and_then(|declared| declared.reading());
+    let mut read = read.into_iter().flat_map(|reading| reading.topics());
+    match read.find(|topic| pipeline.topics.get(*topic).is_some_and(|topic| topic.feed_of.is_some())) {
+        None => Ok(()),
+        Some(feed) => Err(Error::stop(format!(
+            "`{name}` reads the event store {feed}, which runs on no Lambda yet: run it as a service (a container or a process)"
+        ))),
+    }
 }
 
 /// Lambda freezes and ends its processes itself: there a signal must keep its default effect.

@@ -48,6 +48,16 @@ pub const ADOPT_POINTS: &[&str] = &[
     "embedded.after_adopt_commit",
 ];
 
+/// The points within a write to a store without transactions: its rows, and then its fence.
+pub const STEP_POINTS: &[&str] = &[
+    "cassandra.after_rows",
+    "cassandra.before_fence",
+    "cassandra.after_fence",
+    "redis.before_rows",
+    "redis.after_rows",
+    "redis.after_fence",
+];
+
 #[cfg(feature = "faults")]
 mod armed {
     use std::sync::{
@@ -61,7 +71,7 @@ mod armed {
     /// test that kills nowhere proves nothing.
     pub fn arm(setting: &str) {
         let (name, passage) = setting.split_once(':').unwrap_or((setting, "1"));
-        let points = [super::POINTS, super::SWAP_POINTS, super::ADOPT_POINTS].concat();
+        let points = [super::POINTS, super::SWAP_POINTS, super::ADOPT_POINTS, super::STEP_POINTS].concat();
         assert!(points.contains(&name), "no fault point is named {name}; there are {points:?}");
         let passage = passage.parse().unwrap_or(1);
         let _ = ARMED.set((name.to_owned(), AtomicU32::new(passage)));

@@ -266,7 +266,7 @@ pub(crate) static FUNCTION: Mapping = Mapping {
             name: "every",
             shape: Shape::Duration(1_000..=DAY_MS),
             presence: Presence::Default("1m"),
-            doc: "`report`: how often it looks for what is new in its event store. On Lambda and Azure the schedule decides that calls it.",
+            doc: "`report`: how often it looks for what is new in its event store.",
         },
         Field {
             name: "generate",

@@ -10,10 +10,11 @@ use std::{
 
 use futures::{TryStreamExt as _, future::join_all};
 use millstream_assembly::audit;
+use millstream_core::fault::STEP_POINTS;
 use millstream_tests::{
     Child, Lake, PATIENCE, Scene, Shipped, Store, kill_within, number_of_kills,
     orders::{self, Order},
-    postgres_client, setting, unique, until,
+    postgres_client, say_goodbye, setting, unique, until,
 };
 use redis::AsyncCommands as _;
 use scylla::client::{session::Session, session_builder::SessionBuilder};
@@ -49,6 +50,16 @@ async fn each_function_killed_again_and_again_on_kafka_cassandra_postgres_and_re
     scene.until_all_in("customers", &mut [&mut customers]).await;
     customers.drain().await;
 
+    let mut sent = send(&scene, 1_000).await;
+    let mut enrich = Child::start("transform", &scene, "enrich", &[]);
+    scene.until_all_in("enrich", &mut [&mut enrich]).await;
+    enrich.drain().await;
+    for point in STEP_POINTS {
+        let (binary, name) = if point.starts_with("redis.") { ("cache", "states") } else { ("store", "keep") };
+        Child::start(binary, &scene, name, &[("MILLSTREAM_FAULT", (*point).to_owned())]).dies().await;
+        say_goodbye(scene.brokers(), &scene.group(name)).await;
+    }
+
     let done = AtomicBool::new(false);
     let killing = async {
         let of = |at: usize| kill_within(LIFE_MS, &scene, FUNCTIONS[at], number_of_kills(KILLS), 90 + at as u64);
@@ -56,7 +67,8 @@ async fn each_function_killed_again_and_again_on_kafka_cassandra_postgres_and_re
         done.store(true, Ordering::Relaxed);
         children
     };
-    let (sent, mut children) = tokio::join!(send_until(&scene, &done), killing);
+    let (more, mut children) = tokio::join!(send_until(&scene, &done), killing);
+    sent.extend(more);
     for ((_, name), child) in FUNCTIONS.iter().zip(&mut children) {
         scene.until_all_in(name, &mut [child]).await;
     }
@@ -109,16 +121,21 @@ async fn scene(name: &str) -> Scene {
 }
 
 async fn send_until(scene: &Scene, done: &AtomicBool) -> Sent {
-    let producer = scene.systems.producer(&scene.pipeline.topics[&scene.topic]).unwrap();
     let (mut sent, mut portion) = (Sent::new(), 0);
     while !done.load(Ordering::Relaxed) {
         portion += 1;
-        let orders = orders::orders(portion, PORTION, 50);
-        let positions = producer.send(&scene.topic, orders.iter().map(Order::record).collect()).await.unwrap();
-        sent.extend(positions.iter().map(|position| (position.partition.partition, position.offset)).zip(orders));
+        sent.extend(send(scene, portion).await);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     sent
+}
+
+/// Sends the events of this number.
+async fn send(scene: &Scene, portion: u64) -> Sent {
+    let producer = scene.systems.producer(&scene.pipeline.topics[&scene.topic]).unwrap();
+    let orders = orders::orders(portion, PORTION, 50);
+    let positions = producer.send(&scene.topic, orders.iter().map(Order::record).collect()).await.unwrap();
+    positions.iter().map(|position| (position.partition.partition, position.offset)).zip(orders).collect()
 }
 
 /// The event store holds each event once, and the newest of each order.
