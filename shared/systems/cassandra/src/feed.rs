@@ -60,6 +60,13 @@ impl CassandraFeed {
         Ok(held.map(|held| held.fence))
     }
 
+    fn not_begun(&self) -> Error {
+        Error::retry(format!(
+            "Cassandra: {} has not begun to read the topic {}, so table {} has no change feed yet",
+            self.feed.function, self.feed.topic, self.feed.table.name
+        ))
+    }
+
     /// The records of some rows, appended to `builder` until a limit is met: then it says so.
     fn append(&self, builder: &mut Taken, rows: &RecordBatch, limits: Limits) -> Result<ControlFlow<()>> {
         let internal = |error| Error::stop("internal: a row has no value of a feed").caused_by(error);
@@ -107,19 +114,14 @@ impl Log for CassandraFeed {
         let count = own.filter(|(at, _)| Some(at.generation) == newest).map(count).max();
         match count.and_then(|count| i32::try_from(count).ok()) {
             Some(count) if count > 0 => Ok(count),
-            _ => Err(Error::retry(format!(
-                "Cassandra: {} has not begun to read the topic {}, so table {} has no change feed yet",
-                self.feed.function, self.feed.topic, self.feed.table.name
-            ))),
+            _ => Err(self.not_begun()),
         }
     }
 
     async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks> {
         let fence = self.fence(partition).await?;
-        Ok(fence.map_or(Watermarks { low: 0, high: 0 }, |fence| Watermarks {
-            low: fence.start_offset,
-            high: fence.next_offset,
-        }))
+        let held = fence.map(|fence| Watermarks { low: fence.start_offset, high: fence.next_offset });
+        held.ok_or_else(|| self.not_begun())
     }
 
     /// Reads the times of all rows up to the first one.

@@ -9,10 +9,9 @@ use arrow::{
 };
 use async_trait::async_trait;
 use millstream_core::{
-    Batch, BatchBuilder, Error, Feed, Limits, Log, Result, Role, TopicPartition, WHOLE_TOPIC, Watermarks, meta,
-    quote_identifier,
+    Batch, BatchBuilder, Error, Feed, Limits, Log, Result, Role, TopicPartition, Watermarks, meta, quote_identifier,
 };
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use crate::{Embedded, fences, row_reader::RowReader, tables::Stored};
 
@@ -91,28 +90,28 @@ impl EmbeddedFeed {
     }
 }
 
+fn not_begun(feed: &Feed) -> Error {
+    let (function, topic, table) = (&feed.function, &feed.topic, &feed.table.name);
+    Error::retry(format!("{function} has not begun to read {topic}, so table {table} has no change feed yet"))
+}
+
 #[async_trait]
 impl Log for EmbeddedFeed {
-    /// As many as the topic of its function had when that began; none before that.
+    /// Those that its function has fences of, in the newest generation.
     async fn partitions(&self, _topic: &str) -> Result<i32> {
-        let (function, source) = (self.of.function.clone(), self.of.topic.clone());
-        let select = format!(
-            "SELECT start_offset FROM millstream_fences WHERE function = ?1 AND topic = ?2 AND partition = {WHOLE_TOPIC} \
-             ORDER BY generation DESC LIMIT 1"
-        );
-        let found = self.store.connections.read(move |connection| {
-            Ok(connection.query_row(&select, params![function, source], |row| row.get::<_, i32>(0)).optional()?)
-        });
-        Ok(found.await?.unwrap_or(0))
+        let function = self.of.function.clone();
+        let fences = self.store.connections.read(move |connection| fences::list(connection, &function)).await?;
+        let own = || fences.iter().map(|(at, _)| at).filter(|at| at.topic == self.of.topic && !at.is_redrive());
+        let newest = own().map(|at| at.generation).max();
+        let count = own().filter(|at| Some(at.generation) == newest).map(|at| at.partition + 1).max();
+        count.ok_or_else(|| not_begun(&self.of))
     }
 
     async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks> {
         let (function, source) = (self.of.function.clone(), self.source(partition));
         let fence = self.store.connections.read(move |connection| fences::find(connection, &function, &source)).await?;
-        Ok(fence.map_or(Watermarks { low: 0, high: 0 }, |fence| Watermarks {
-            low: fence.start_offset,
-            high: fence.next_offset,
-        }))
+        let held = fence.map(|fence| Watermarks { low: fence.start_offset, high: fence.next_offset });
+        held.ok_or_else(|| not_begun(&self.of))
     }
 
     async fn first_since(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<Option<i64>> {

@@ -25,7 +25,7 @@ impl From<&Column> for Declared {
                 plain => plain.to_owned(),
             },
             nullable: column.nullable,
-            entity: column.role == Role::Entity,
+            entity: matches!(column.role, Role::Entity | Role::Newest),
         }
     }
 }
@@ -57,7 +57,8 @@ pub(crate) fn check(table: &Table) -> Result<(usize, Option<usize>)> {
     if let Some(column) = table.columns.iter().find(|column| reserved.contains(&column.name.as_str())) {
         return refused(format!("has the column {}, which says where a row comes from: rename it", column.name));
     }
-    let entities: Vec<_> = (0..table.columns.len()).filter(|at| table.columns[*at].role == Role::Entity).collect();
+    let entities: Vec<_> =
+        (0..table.columns.len()).filter(|at| matches!(table.columns[*at].role, Role::Entity | Role::Newest)).collect();
     if entities.len() > 1 {
         return refused("has several columns that name what a row is about".to_owned());
     }
