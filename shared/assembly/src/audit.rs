@@ -106,8 +106,10 @@ pub async fn audit_part(
     query.only = Only { sample, since };
     let whole = query.planned(&pass).await?;
     let encoder = Arc::new(Encoder::new(whole.columns.clone())?.only(query.only));
-    let public = systems.sink(&id, &declared.into, public(&table, &whole.columns))?;
-    let (fences, mut stored) = scan(public.as_ref(), &encoder, None).await?;
+    let public = public(&table, &whole.columns, declared.uses.keeps_positions());
+    let places = (public.columns.len() > whole.columns.len()).then(|| (0..whole.columns.len()).collect());
+    let public = systems.sink(&id, &declared.into, public)?;
+    let (fences, mut stored) = scan(public.as_ref(), &encoder, places).await?;
     if declared.into.system.is_log() {
         check_output(source.as_ref(), &pipeline.topics, &declared.into.name).await?;
     }
@@ -170,16 +172,22 @@ pub async fn audit_part(
 }
 
 /// What readers see, as a read-only table.
-pub(crate) fn public(table: &Table, columns: &[WholeColumn]) -> Table {
-    // A cache finds its rows by what they are about.
-    let newest = table.entity().filter(|entity| entity.role == Role::Newest).map(|entity| &entity.name);
+pub(crate) fn public(table: &Table, columns: &[WholeColumn], keeps_positions: bool) -> Table {
+    // A store that keeps positions finds its rows by them, and by what they are about.
+    let kept = |role: &Role| matches!(role, Role::Entity | Role::Newest | Role::Carried);
+    let kept_role = |name: &String| {
+        let mut own = table.columns.iter().filter(|own| keeps_positions && own.name == *name && kept(&own.role));
+        own.next().map(|own| own.role.clone())
+    };
     let column = |column: &WholeColumn| Column {
         name: column.name.clone(),
         data_type: column.data_type.clone(),
         nullable: true,
-        role: if Some(&column.name) == newest { Role::Newest } else { Role::Value },
+        role: kept_role(&column.name).unwrap_or(Role::Value),
     };
-    let columns = columns.iter().map(column).collect();
+    let carried = table.columns.iter().filter(|own| keeps_positions && own.role == Role::Carried);
+    let carried = carried.filter(|own| columns.iter().all(|column| column.name != own.name)).cloned();
+    let columns = columns.iter().map(column).chain(carried).collect();
     Table { name: table.public_name().to_owned(), columns, combine: None, view: None }
 }
 

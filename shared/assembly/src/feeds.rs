@@ -39,7 +39,8 @@ pub fn resolve(mut pipeline: Pipeline) -> Pipeline {
             field.is_ok_and(|field| !field.is_nullable() && matches!(field.data_type(), DataType::Timestamp(..)))
         };
         let event_time = event_time.filter(is_time);
-        if let Some(topic) = pipeline.topics.get_mut(&name) {
+        let topic = pipeline.topics.get_mut(&name).filter(|topic| topic.feed_of.as_ref() == Some(&keeper));
+        if let Some(topic) = topic {
             (topic.schema, topic.event_time) = (schema, event_time);
         }
     }

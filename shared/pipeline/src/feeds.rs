@@ -15,21 +15,29 @@ use crate::{
 /// Adds the event stores that functions of the file keep to the topics, by their names in `from`: with the partitions and the
 /// generation of the topic whose events they are. What is wrong with such a function is told when it is read.
 pub(crate) fn declare(functions: &[&Entry], topics: &mut Topics) {
-    for entry in functions {
-        let Value::Map(fields) = &entry.node.value else { continue };
-        let text = |name: &str| fields.iter().find(|field| field.key == name).and_then(|field| only_text(&field.node));
-        let (Some(into), Some(from)) = (text("into"), text("from")) else { continue };
-        let is_store = into
-            .split_once('.')
-            .and_then(|(system, _)| systems::find(system))
-            .is_some_and(|row| row.system.has_feeds());
-        if !is_store || topics.contains_key(&into) {
-            continue;
+    // A store may be made of another one, which stands behind it: so in rounds, each of which adds one at least.
+    for _ in 0..functions.len() {
+        let before = topics.len();
+        for (keeper, into, from) in functions.iter().filter_map(|entry| store(entry)) {
+            let source = topics.get(from.strip_prefix("topic.").unwrap_or(&from)).or_else(|| topics.get(&from));
+            if let Some(source) = source.filter(|_| !topics.contains_key(&into)) {
+                let feed = source.as_ref().map(|source| feed(source, keeper));
+                topics.insert(into, feed);
+            }
         }
-        let source = topics.get(from.strip_prefix("topic.").unwrap_or(&from)).or_else(|| topics.get(&from));
-        let feed = source.map(|source| source.as_ref().map(|source| feed(source, &entry.key)));
-        topics.insert(into, feed.unwrap_or(None));
+        if topics.len() == before {
+            return;
+        }
     }
+}
+
+/// The name of a function that keeps an event store, its table and what it reads.
+fn store<'a>(entry: &'a Entry) -> Option<(&'a str, String, String)> {
+    let Value::Map(fields) = &entry.node.value else { return None };
+    let text = |name: &str| fields.iter().find(|field| field.key == name).and_then(|field| only_text(&field.node));
+    let (into, from) = (text("into")?, text("from")?);
+    let (system, _) = into.split_once('.')?;
+    systems::find(system)?.system.has_feeds().then_some((entry.key.as_str(), into, from))
 }
 
 /// A text, or the only element of a list of texts.

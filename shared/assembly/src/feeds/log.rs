@@ -206,15 +206,12 @@ impl Follower {
     async fn run(self) -> Result<()> {
         let mut next: BTreeMap<i32, i64> = BTreeMap::new();
         loop {
-            let Some(partitions) =
-                self.retry(|| async { self.feed.log().await?.partitions(&self.topic).await }).await?
-            else {
-                return Ok(());
-            };
-            for number in 0..partitions {
+            for number in 0..self.partitions().await? {
                 let partition = TopicPartition::new(&self.topic, self.generation, number);
                 let from = match next.get(&number) {
                     Some(next) => *next,
+                    // Its keeper decides where it begins.
+                    None if !self.has_begun(&partition).await? => continue,
                     None => self.handler.start(&partition).await?,
                 };
                 let Some(reached) = self.follow(&partition, from).await? else { return Ok(()) };
@@ -231,6 +228,24 @@ impl Follower {
         }
     }
 
+    /// How many partitions the feed has now: none while its keeper hasn't begun, or the store can't be reached.
+    async fn partitions(&self) -> Result<i32> {
+        match self.feed.log().await?.partitions(&self.topic).await {
+            Err(error) if error.is_retry() => {
+                tracing::info!(feed = %self.topic, %error, "nothing to read yet");
+                Ok(0)
+            }
+            partitions => partitions,
+        }
+    }
+
+    async fn has_begun(&self, partition: &TopicPartition) -> Result<bool> {
+        match self.feed.log().await?.watermarks(partition).await {
+            Err(error) if error.is_retry() => Ok(false),
+            held => held.map(|_| true),
+        }
+    }
+
     /// Brings in what the feed holds from `next` on, and returns where it ends; `None` when it is time to stop.
     async fn follow(&self, partition: &TopicPartition, mut next: i64) -> Result<Option<i64>> {
         loop {
@@ -239,7 +254,9 @@ impl Follower {
             }
             let read = || async {
                 let log = self.feed.log().await?;
-                let high = log.watermarks(partition).await?.high;
+                let Watermarks { low, high } = log.watermarks(partition).await?;
+                // What is below has never been there: the runner sees the gap, and does what the pipeline file says.
+                let next = next.max(low);
                 if next >= high { Ok(None) } else { log.read(partition, next..high, self.limits).await.map(Some) }
             };
             match self.retry(read).await? {

@@ -31,6 +31,7 @@ impl Deployed {
         let plan = plan_function(pipeline, name).await;
         let plan = plan.map_err(|wrong| millstream_core::Error::stop(wrong.to_string()))?;
         let into = &pipeline.functions[name].into;
+        let keeps_positions = pipeline.functions[name].uses.keeps_positions();
         let id = Declared::id(&pipeline.name, name);
         let holding = systems.sink(&id, into, plan.planned.table.clone())?.holding().await?;
         let Some(record) = holding.record else {
@@ -57,7 +58,7 @@ impl Deployed {
             notes.push(format!("table {into} is not there, so there is nothing to compare with"));
             return Ok(None);
         }
-        let sink = systems.sink(function, into, public(&was.planned.table, &columns))?;
+        let sink = systems.sink(function, into, public(&was.planned.table, &columns, keeps_positions))?;
         Ok(Some(Self { columns, sink }))
     }
 

@@ -5,10 +5,15 @@ use arrow::datatypes::Int64Type;
 use millstream_core::{Error, Result, Role, Table, TopicPartition, meta, quote_identifier};
 use rusqlite::{Connection, params_from_iter, types::Value};
 
-use crate::{connections::Work, tables::Stored};
+use crate::{connections::Work, fences, tables::Stored};
 
 /// Where a row comes from, beside its own columns.
 const PLACE: [(&str, &str); 3] = [("_topic", "TEXT"), ("_generation", "INTEGER"), ("_partition", "INTEGER")];
+
+/// Is it the name of a column that the store adds?
+pub(crate) fn is_place(name: &str) -> bool {
+    PLACE.iter().any(|(place, _)| *place == name)
+}
 
 /// How the rows of a table are kept by their positions.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +57,8 @@ impl Positions {
                 let key = quote_identifier(table.schema.field(entity).name());
                 let set: Vec<_> = names.iter().map(|name| format!("{name} = excluded.{name}")).collect();
                 format!(
-                    "{insert} ON CONFLICT ({key}) DO UPDATE SET {} WHERE (excluded._generation, excluded._offset) > \
-                     ({name}._generation, {name}._offset)",
+                    "{insert} ON CONFLICT ({key}) DO UPDATE SET {} WHERE (excluded._generation, excluded._offset, excluded._partition) > \
+                     ({name}._generation, {name}._offset, {name}._partition)",
                     set.join(", ")
                 )
             }
@@ -65,20 +70,31 @@ impl Positions {
         self,
         connection: &Connection,
         table: &Stored,
-        partition: &TopicPartition,
+        (function, partition): (&str, &TopicPartition),
         rows: &RecordBatch,
         columns: &[Vec<Value>],
     ) -> Work<()> {
         let mut insert = connection.prepare(&self.insert_sql(table))?;
         let place = [
             Value::Text(partition.topic.clone()),
-            Value::Integer(partition.generation.into()),
+            Value::Integer(self.generation_of(connection, function, partition)?.into()),
             Value::Integer(partition.partition.into()),
         ];
         for row in 0..rows.num_rows() {
             insert.execute(params_from_iter(place.iter().chain(columns.iter().map(|column| &column[row]))))?;
         }
         Ok(())
+    }
+
+    /// The generation that a row's position has. Where only the newest row stays, a dead letter that is redriven is a record of the
+    /// topic as it is now, and not newer than the rows of that.
+    fn generation_of(self, connection: &Connection, function: &str, partition: &TopicPartition) -> Work<u32> {
+        if !self.newest || !partition.is_redrive() {
+            return Ok(partition.generation);
+        }
+        let fences = fences::list(connection, function)?;
+        let same = fences.iter().map(|(at, _)| at).filter(|at| at.topic == partition.topic && !at.is_redrive());
+        Ok(same.map(|at| at.generation).max().unwrap_or(1))
     }
 
     /// Checks that each row has an offset of its own, and an entity where the table has them.

@@ -99,7 +99,8 @@ impl Stored {
         let mut seen = HashSet::new();
         for field in self.schema.fields() {
             let name = field.name().to_lowercase();
-            if name == ROW || name == "_rowid_" {
+            let is_place = self.positions.is_some() && crate::positions::is_place(&name);
+            if name == ROW || name == "_rowid_" || is_place {
                 return Err(self.stop(&format!("can't have a column `{name}`: give it another name in the SQL")));
             }
             if !seen.insert(name) {
@@ -294,7 +295,8 @@ fn placeholders(count: usize) -> String {
 
 fn role_name(role: &Role) -> String {
     match role {
-        Role::Value | Role::Carried => "value".to_owned(),
+        Role::Value => "value".to_owned(),
+        Role::Carried => "carried".to_owned(),
         Role::Entity => "entity".to_owned(),
         Role::Newest => "newest".to_owned(),
         Role::Key => "key".to_owned(),

@@ -61,7 +61,8 @@ impl Change {
             for rows in &rows {
                 let columns = encode(rows)?;
                 if let Some(positions) = self.states.positions {
-                    positions.insert(connection, &self.states, &self.step.partition, rows, &columns)?;
+                    let place = (&*self.step.function, &self.step.partition);
+                    positions.insert(connection, &self.states, place, rows, &columns)?;
                     continue;
                 }
                 for row in 0..rows.num_rows() {
