@@ -16,7 +16,7 @@ use datafusion::{
 use millstream_core::META_COLUMNS;
 
 use crate::{
-    advice, casts, depth,
+    advice, beside, casts, depth,
     error::{Result, SqlError},
     statement::Input,
 };
@@ -39,6 +39,7 @@ pub fn parse(state: &SessionState, sql: &str, inputs: &[Input]) -> Result<Result
     }
     // This visitor never returns `Break`.
     let _ = statement.visit(&mut Rewrites { inputs, queries: Vec::new() });
+    beside::rename(statement);
     Ok(Ok(parsed))
 }
 
