@@ -1,6 +1,7 @@
 //! What `dev` says of the functions whose records come from outside.
 
 use millstream_core::Env;
+use millstream_ingest::KEYS_VARIABLE;
 use millstream_pipeline::{Origin, Pipeline, Poll};
 
 use crate::Failure;
@@ -32,6 +33,13 @@ pub(super) fn tell(pipeline: &Pipeline, url: Option<&str>, env: &Env) {
     }
     for (name, ..) in pipeline.makers().filter(|(_, _, making)| matches!(making.origin, Origin::Webhook(_))) {
         let listen = env.get("MILLSTREAM_LISTEN").unwrap_or_else(|| "127.0.0.1:8080".to_owned());
-        tracing::warn!("`{name}` takes records at http://{listen}/{name} (MILLSTREAM_LISTEN)");
+        let takes = format!("`{name}` takes records at http://{listen}/{name} (MILLSTREAM_LISTEN)");
+        match env.get(KEYS_VARIABLE) {
+            None => tracing::warn!("{takes} from anybody who reaches it: {KEYS_VARIABLE} is not set"),
+            Some(keys) if keys == "none" => {
+                tracing::warn!("{takes} from anybody who reaches it: {KEYS_VARIABLE} is `none`");
+            }
+            Some(_) => tracing::info!("{takes}"),
+        }
     }
 }

@@ -84,7 +84,7 @@ pub(super) struct Texts {
 impl Texts {
     pub(super) fn add(&mut self, text: &str) {
         self.count += 1;
-        self.times += usize::from(is_time(text));
+        self.times += usize::from(is_timestamp(text));
         self.dates += usize::from(is_date(text));
         if self.distinct.len() < MAX_DISTINCT {
             self.distinct.insert(text.to_owned());
@@ -103,13 +103,6 @@ impl Texts {
 /// Is it a JSON number? `007` and `+1` are texts, such as codes and telephone numbers.
 pub(super) fn is_number(text: &str) -> bool {
     matches!(serde_json::from_str(text), Ok(Value::Number(_))) && text.trim() == text
-}
-
-/// An RFC 3339 time that the decoder can read, with a zone: `2026-11-21T10:00:02.5+01:00`. Without one it may be a local
-/// time.
-pub(super) fn is_time(text: &str) -> bool {
-    let (letter, zone) = (text.get(10..11).unwrap_or_default(), text.get(19..).unwrap_or_default());
-    is_timestamp(text) && letter.eq_ignore_ascii_case("T") && zone.contains(['Z', 'z', '+', '-'])
 }
 
 /// A number as it is in `line`. serde_json makes a double of an integer beyond 64 bits, such as a long id.

@@ -259,7 +259,10 @@ impl LongRule {
             Self::Epoch { scale } => number::epoch_us(json, scale),
             Self::Timestamp => {
                 let us = time::parse_timestamp(&string(json)?);
-                time::within_us(us.ok_or(Problem::Found("a string that is not such a time"))?).ok_or_else(time::outside)
+                time::within_us(
+                    us.ok_or(Problem::Found("a string that is no RFC 3339 time (without a zone, it is UTC)"))?,
+                )
+                .ok_or_else(time::outside)
             }
             Self::Date => {
                 let days = time::parse_date(&string(json)?);

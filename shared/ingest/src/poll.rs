@@ -88,7 +88,8 @@ pub async fn poll(
                     tracing::error!(topic, from, refused, reason, "items of an answer were left out; the rest is sent");
                 }
                 if let Some(failures) = poller.answered(etag) {
-                    tracing::info!(topic, from = poller.place(), failures, "the API answers again");
+                    let (function, from) = (poller.function(), poller.place());
+                    tracing::info!(function, topic, from, failures, "the API answers again");
                 }
             }
             Err(failed) => {
@@ -152,10 +153,13 @@ fn tell(topic: &str, poller: &mut Poller, failed: &Failed, now_ms: i64) {
     if !Retries::is_logged(failures) {
         return;
     }
-    let (from, pause_ms, reason) = (poller.place(), pause.as_millis() as u64, failed.reason.as_str());
+    let (function, from) = (poller.function(), poller.place());
+    let (pause_ms, reason) = (pause.as_millis() as u64, failed.reason.as_str());
     match failed.is_lasting {
-        true => tracing::error!(topic, from, failures, pause_ms, reason, "a poll failed; a person must act"),
-        false => tracing::warn!(topic, from, failures, pause_ms, reason, "a poll failed"),
+        true => {
+            tracing::error!(function, topic, from, failures, pause_ms, reason, "a poll failed; a person must act");
+        }
+        false => tracing::warn!(function, topic, from, failures, pause_ms, reason, "a poll failed"),
     }
 }
 

@@ -155,8 +155,8 @@ fn field_types() -> String {
     let types: Vec<String> = types::TYPES.iter().map(|name| format!("`{name}`")).collect();
     format!(
         "\n## Types\n\n\
-         A field of a `schema` is {}; each also with ` not null`. A `timestamp` is RFC 3339 text, one with a unit is a number \
-         since 1970; `binary` is base64 text. A mapping of fields is an object, and a list with one type is a list. Lengths of \
+         A field of a `schema` is {}; each also with ` not null`. A `timestamp` is RFC 3339 text, in UTC if it names no zone \
+         (`2026-11-30 10:00:00`); one with a unit is a number since 1970; `binary` is base64 text. A mapping of fields is an object, and a list with one type is a list. Lengths of \
          time are a number and ms, s, m, h or d; sizes are a number of bytes, or one with KiB, MiB or GiB.\n",
         join_or(&types)
     )

@@ -177,7 +177,14 @@ pub(crate) fn find_sink(name: &str, mark: Mark, label: &str, sinks: &[&Place], r
     if found.is_none() {
         let names: Vec<String> = sinks.iter().map(ToString::to_string).collect();
         let allowed = list_allowed(name, names.iter().map(String::as_str));
-        report.at(mark, format!("{label} names `{name}`, which no function of this file writes to{allowed}"));
+        let prefix = name.split_once('.').and_then(|(prefix, _)| systems::find(prefix));
+        let why = match prefix {
+            Some(row) if row.system.is_log() => {
+                ", and a topic's records can't be compared in a test yet: name the table that its reader writes"
+            }
+            _ => ", which no function of this file writes to",
+        };
+        report.at(mark, format!("{label} names `{name}`{why}{allowed}"));
     }
     found.map(|sink| (*sink).clone())
 }

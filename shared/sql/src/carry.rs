@@ -31,6 +31,8 @@ struct Carrier<'a> {
 struct Carried {
     plan: LogicalPlan,
     from: Option<Vec<Column>>,
+    /// How many times the carried columns were renamed below.
+    height: usize,
 }
 
 impl Carrier<'_> {
@@ -39,55 +41,59 @@ impl Carrier<'_> {
             LogicalPlan::TableScan(ref scan) if (self.is_topic)(scan.table_name.table()) => {
                 let column = |name: &&str| Column::new(Some(scan.table_name.clone()), *name);
                 let from = self.names.iter().map(column).collect();
-                Ok(Carried { plan, from: Some(from) })
+                Ok(Carried { plan, from: Some(from), height: 0 })
             }
             LogicalPlan::Projection(projection) => {
                 let input = self.through(Arc::unwrap_or_clone(projection.input))?;
-                self.project(projection.expr, input)
+                let height = input.height;
+                self.project(projection.expr, input, height)
             }
             LogicalPlan::Filter(filter) => {
                 let input = self.through(Arc::unwrap_or_clone(filter.input))?;
                 let plan = LogicalPlan::Filter(Filter::try_new(filter.predicate, Arc::new(input.plan))?);
-                Ok(Carried { plan, from: input.from })
+                Ok(Carried { plan, from: input.from, height: input.height })
             }
             LogicalPlan::SubqueryAlias(alias) => {
                 let input = self.through(Arc::unwrap_or_clone(alias.input))?;
                 let named = |column: Column| Column::new(Some(alias.alias.clone()), column.name);
                 let from = input.from.map(|from| from.into_iter().map(named).collect());
                 let plan = SubqueryAlias::try_new(Arc::new(input.plan), alias.alias.clone())?;
-                Ok(Carried { plan: LogicalPlan::SubqueryAlias(plan), from })
+                Ok(Carried { plan: LogicalPlan::SubqueryAlias(plan), from, height: input.height })
             }
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(union) => self.union(union),
-            other => Ok(Carried { plan: other, from: None }),
+            other => Ok(Carried { plan: other, from: None, height: 0 }),
         }
     }
 
-    /// A projection that also passes on what its input carries, under names that no column of a statement has.
-    fn project(&self, exprs: Vec<Expr>, input: Carried) -> Result<Carried> {
-        let behind = input.from.iter().flatten().cloned().enumerate();
-        let behind = behind.map(|(at, column)| Expr::Column(column).alias(format!("{PREFIX}{at}")));
+    /// A projection that also passes on what its input carries, under names that no column of a statement has, and no column of
+    /// the input: the optimizer may put one of the input's columns beside them.
+    fn project(&self, exprs: Vec<Expr>, input: Carried, height: usize) -> Result<Carried> {
+        let renamed = self.renamed(height);
+        let behind = input.from.iter().flatten().cloned().zip(&renamed);
+        let behind = behind.map(|(column, renamed)| Expr::Column(column).alias(&renamed.name));
         let exprs = exprs.into_iter().chain(behind).collect();
         let plan = LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input.plan))?);
-        Ok(Carried { plan, from: input.from.is_some().then(|| self.renamed()) })
+        Ok(Carried { plan, from: input.from.is_some().then_some(renamed), height: height + 1 })
     }
 
-    fn renamed(&self) -> Vec<Column> {
-        (0..self.names.len()).map(|at| Column::new_unqualified(format!("{PREFIX}{at}"))).collect()
+    fn renamed(&self, height: usize) -> Vec<Column> {
+        let number = |at| height * self.names.len() + at;
+        (0..self.names.len()).map(|at| Column::new_unqualified(format!("{PREFIX}{}", number(at)))).collect()
     }
 
     fn unnest(&self, unnest: Unnest) -> Result<Carried> {
         let input = self.through(Arc::unwrap_or_clone(unnest.input))?;
         let builder = LogicalPlanBuilder::from(input.plan);
         let plan = builder.unnest_columns_with_options(unnest.exec_columns, unnest.options)?.build()?;
-        Ok(Carried { plan, from: input.from })
+        Ok(Carried { plan, from: input.from, height: input.height })
     }
 
     fn join(&self, join: Join) -> Result<Carried> {
         let (left, right) = (Arc::unwrap_or_clone(join.left), Arc::unwrap_or_clone(join.right));
         let (left, right) = (self.through(left)?, self.through(right)?);
-        let from = left.from.or(right.from);
+        let (from, height) = (left.from.or(right.from), left.height.max(right.height));
         let plan = Join::try_new(
             Arc::new(left.plan),
             Arc::new(right.plan),
@@ -98,7 +104,7 @@ impl Carrier<'_> {
             join.null_equality,
             join.null_aware,
         )?;
-        Ok(Carried { plan: LogicalPlan::Join(plan), from })
+        Ok(Carried { plan: LogicalPlan::Join(plan), from, height })
     }
 
     /// Each part gives its own columns and then the carried ones, so that the same ones stand at the same place.
@@ -106,11 +112,14 @@ impl Carrier<'_> {
         let part = |plan: Arc<LogicalPlan>| {
             let plan = Arc::unwrap_or_clone(plan);
             let own = columns_of(&plan).into_iter().map(Expr::Column).collect();
-            let input = self.through(plan)?;
-            Ok(Arc::new(self.project(own, input)?.plan))
+            Ok((own, self.through(plan)?))
         };
-        let parts = union.inputs.into_iter().map(part).collect::<Result<Vec<_>>>()?;
-        Ok(Carried { plan: LogicalPlan::Union(Union::try_new(parts)?), from: Some(self.renamed()) })
+        let parts = union.inputs.into_iter().map(part).collect::<Result<Vec<(Vec<Expr>, Carried)>>>()?;
+        let height = parts.iter().map(|(_, input)| input.height).max().unwrap_or(0);
+        let project = |(own, input)| Ok(Arc::new(self.project(own, input, height)?.plan));
+        let parts = parts.into_iter().map(project).collect::<Result<Vec<_>>>()?;
+        let plan = LogicalPlan::Union(Union::try_new(parts)?);
+        Ok(Carried { plan, from: Some(self.renamed(height)), height: height + 1 })
     }
 }
 

@@ -71,7 +71,9 @@ fn in_arrow(error: &ArrowError) -> Error {
 const OVERFLOW: &str = "a number does not fit its type (overflow)";
 
 fn of_cast(text: &str) -> String {
-    match types::last_in(&outside_quotes(text)) {
+    // Arrow names this type for any decimal that a text is read as.
+    let to = types::last_in(&outside_quotes(text));
+    match to.map(|to| if to == "decimal(38,10)" { "decimal".to_owned() } else { to }) {
         Some(to) => format!("a value can't be cast to {to} (TRY_CAST gives NULL instead)"),
         None => "a value can't be cast to the wanted type (TRY_CAST gives NULL instead)".into(),
     }
@@ -138,6 +140,12 @@ mod tests {
             (
                 arrow(ArrowError::CastError(format!("Cannot cast string '{secret}' to value of Int64 type"))),
                 "a value can't be cast to bigint (TRY_CAST gives NULL instead)",
+            ),
+            (
+                arrow(ArrowError::CastError(format!(
+                    "Cannot cast string '{secret}' to value of Decimal128(38, 10) type"
+                ))),
+                "a value can't be cast to decimal (TRY_CAST",
             ),
             (
                 arrow(ArrowError::ParseError(format!("Error parsing timestamp from '{secret}': error parsing date"))),

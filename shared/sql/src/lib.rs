@@ -33,6 +33,7 @@
 
 mod above;
 mod advice;
+mod beside;
 mod bound;
 mod calendar;
 mod carry;

@@ -16,7 +16,7 @@ use datafusion::{
 use millstream_core::META_COLUMNS;
 
 use crate::{
-    advice, casts, depth, dotted,
+    advice, beside, casts, depth, dotted,
     error::{Result, SqlError},
     statement::Input,
 };
@@ -40,6 +40,7 @@ pub fn parse(state: &SessionState, sql: &str, inputs: &[Input]) -> Result<Result
     }
     // This visitor never returns `Break`.
     let _ = statement.visit(&mut Rewrites { inputs, queries: Vec::new() });
+    beside::rename(statement);
     Ok(Ok(parsed))
 }
 

@@ -17,7 +17,7 @@ use datafusion::{
 use futures::TryStreamExt as _;
 
 use crate::{
-    advice, depth,
+    advice, beside, depth,
     error::{Result, SqlError},
     session::{config, context},
     size,
@@ -107,9 +107,10 @@ fn runtime(work_bytes: usize) -> RuntimeEnvBuilder {
 fn select(context: &SessionContext, sql: &str) -> Result<Statement> {
     let mut statement = context.state().sql_to_statement(sql, &datafusion::config::Dialect::PostgreSQL)?;
     depth::check(&mut statement)?;
-    match &statement {
+    match &mut statement {
         Statement::Statement(sql) if matches!(sql.as_ref(), ast::Statement::Query(_)) => {
             advice::check_patterns(sql)?;
+            beside::rename(sql);
             Ok(statement)
         }
         _ => Err(SqlError::new("only a SELECT can be run here")),

@@ -38,7 +38,7 @@ impl Polling {
         let poll = if stand_in.is_some() { &Poll { headers: Vec::new(), ..poll.clone() } } else { poll };
         let fetch = HttpFetch::new(poll, url.as_deref(), env, Arc::clone(&clock))?;
         // The clock is a good enough seed: two processes don't come back at the same time.
-        let poller = Poller::new(topic, poll, key, Arc::new(fetch), clock.now_us().unsigned_abs())?;
+        let poller = Poller::new(&sending.id, topic, poll, key, Arc::new(fetch), clock.now_us().unsigned_abs())?;
         Ok(Self { sending, poller: Mutex::new(poller), _stand_in: stand_in })
     }
 }
@@ -55,7 +55,15 @@ impl Make for Polling {
         let mut poller = self.poller.lock().await;
         let (stopping, report) = (|| stop.is_requested(), |positions: &[Position]| count.add(positions));
         let polled = millstream_ingest::poll(&mut poller, topic, producer, clock, stopping, report).await?;
-        tracing::info!(topic, polled.acknowledged, polled.answered, polled.failed, polled.refused, "polled");
+        tracing::info!(
+            function = self.sending.id,
+            topic,
+            polled.acknowledged,
+            polled.answered,
+            polled.failed,
+            polled.refused,
+            "polled"
+        );
         // After failures it may be waiting for longer than this call: that is a failure, too.
         let is_down = polled.answered == 0 && poller.failures() > 0;
         let none_because = is_down.then(|| format!("the last {} polls failed", poller.failures()));

@@ -21,7 +21,7 @@ fn a_value_that_its_field_cannot_hold_is_reported_with_the_field() {
         (r#""at":1700000000"#, "field `at`: expected timestamp (RFC 3339 string), found a number"),
         (
             r#""at":"yesterday""#,
-            "field `at`: expected timestamp (RFC 3339 string), found a string that is not such a time",
+            "field `at`: expected timestamp (RFC 3339 string), found a string that is no RFC 3339 time (without a zone, it is UTC)",
         ),
         (r#""seconds":"2023""#, "field `seconds`: expected timestamp (epoch s), found a string"),
         (r#""seconds":9e18"#, "field `seconds`: a time outside the years 0001 to 9999"),

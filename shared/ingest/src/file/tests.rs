@@ -82,7 +82,9 @@ fn bad_csv_lines_are_told_by_number_and_the_others_go_on() {
             bad("a.csv:4: field `amount`: more than 2 decimals"),
             bad("a.csv:5: field `amount`: expected decimal(18,2), found a string that is not a number"),
             bad("a.csv:6: 3 cells, but the header names 4 columns"),
-            bad("a.csv:7: field `at`: expected timestamp (RFC 3339 string), found a string that is not such a time"),
+            bad(
+                "a.csv:7: field `at`: expected timestamp (RFC 3339 string), found a string that is no RFC 3339 time (without a zone, it is UTC)"
+            ),
             bad("a.csv:8: field `at`: is missing"),
             bad("a.csv:9: field `count`: expected int, found a string"),
             ok("2.00", &value("Oslo", 2), "1700000000000"),

@@ -19,7 +19,7 @@ pub trait Fetch: Send + Sync {
 /// An answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// Its body; none when nothing has changed since the answer with the given `etag`.
+    /// Its body; none when there is nothing new (204), or nothing has changed since the answer with the given `etag` (304).
     pub body: Option<Vec<u8>>,
     /// What identifies this answer.
     pub etag: Option<String>,

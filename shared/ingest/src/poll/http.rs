@@ -85,7 +85,10 @@ impl HttpFetch {
             let response = request.send().await.map_err(failed)?;
             match response.status() {
                 StatusCode::OK => return self.read(response).await,
-                StatusCode::NOT_MODIFIED if etag.is_some() => {
+                // An API without a body to give has nothing new, as one whose answer is unchanged.
+                status
+                    if status == StatusCode::NO_CONTENT || (status == StatusCode::NOT_MODIFIED && etag.is_some()) =>
+                {
                     return Ok(Answer { body: None, etag: etag.map(str::to_owned) });
                 }
                 StatusCode::MOVED_PERMANENTLY

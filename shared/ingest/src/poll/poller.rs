@@ -18,6 +18,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 /// half of each pause is taken off at random, so that many pollers don't come back at once; what `Retry-After` asks for (an
 /// hour at most) is the least, and without it the interval is, where the API is asked too often.
 pub struct Poller {
+    function: String,
     every_ms: i64,
     fetch: Arc<dyn Fetch>,
     records: Records,
@@ -32,12 +33,20 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// Polls by `fetch` for `topic`. `key` is the field whose value is the record's key.
+    /// Polls by `fetch` for `topic`. `function` is its name in log lines; `key` is the field whose value is the record's key.
     ///
     /// # Errors
     /// `Stop` when `key` is not a field of the topic.
-    pub fn new(topic: &Topic, poll: &Poll, key: Option<&str>, fetch: Arc<dyn Fetch>, seed: u64) -> Result<Self> {
+    pub fn new(
+        function: &str,
+        topic: &Topic,
+        poll: &Poll,
+        key: Option<&str>,
+        fetch: Arc<dyn Fetch>,
+        seed: u64,
+    ) -> Result<Self> {
         Ok(Self {
+            function: function.to_owned(),
             every_ms: i64::try_from(poll.every_ms).unwrap_or(i64::MAX).max(1),
             fetch,
             records: Records::new(topic, poll.records.clone(), key)?,
@@ -48,6 +57,11 @@ impl Poller {
             not_before_ms: None,
             rng: StdRng::seed_from_u64(seed),
         })
+    }
+
+    /// The function that it polls for.
+    pub(super) fn function(&self) -> &str {
+        &self.function
     }
 
     /// Whom it asks.

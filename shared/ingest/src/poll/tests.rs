@@ -73,7 +73,7 @@ async fn run_into(
     let script =
         Arc::new(Script { clock: clock.clone(), answers: Mutex::new(answers.into()), asked: Mutex::default() });
     let (topic, declared) = topic(settings);
-    let mut poller = Poller::new(&topic, &declared, None, script.clone(), 7).unwrap();
+    let mut poller = Poller::new("f", &topic, &declared, None, script.clone(), 7).unwrap();
     let stopping = || clock.elapsed_ms() >= seconds * 1_000;
     let polled = poll(&mut poller, "t", producer, clock.clone(), stopping, |_| {}).await;
     let asked = script.asked.lock().unwrap().clone();
@@ -100,7 +100,7 @@ async fn two_calls_poll_as_one_and_late_polls_are_left_out() {
     let answers: VecDeque<_> = (0..9).map(|a| body(&format!("{{\"a\":{a}}}"))).collect();
     let script = Arc::new(Script { clock: clock.clone(), answers: Mutex::new(answers), asked: Mutex::default() });
     let (topic, declared) = topic("");
-    let mut poller = Poller::new(&topic, &declared, None, script.clone(), 7).unwrap();
+    let mut poller = Poller::new("f", &topic, &declared, None, script.clone(), 7).unwrap();
     let notes = Arc::new(Notes { takes_ms: 12_000, ..Notes::new(&clock) });
     for until_ms in [2_000, 4_000] {
         let (stopping, notes) = (|| clock.elapsed_ms() >= until_ms, notes.clone());
@@ -246,7 +246,7 @@ async fn a_request_to_stop_ends_a_poll_that_hangs_and_an_outage_of_the_topic() {
     let script =
         Arc::new(Script { clock: clock.clone(), answers: Mutex::new([body("{}")].into()), asked: Mutex::default() });
     let (topic, declared) = topic("");
-    let mut poller = Poller::new(&topic, &declared, None, script, 7).unwrap();
+    let mut poller = Poller::new("f", &topic, &declared, None, script, 7).unwrap();
     let stopping = || stop.load(Ordering::Relaxed);
     let (polled, ()) = tokio::join!(poll(&mut poller, "t", notes, clock.clone(), stopping, |_| {}), async {
         sleep(Duration::from_secs(20)).await;

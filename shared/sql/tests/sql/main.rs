@@ -12,6 +12,7 @@ mod numbers;
 mod refusals;
 mod splits;
 mod states;
+mod unnested;
 mod whole;
 mod windows;
 mod words;

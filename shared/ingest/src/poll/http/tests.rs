@@ -108,7 +108,7 @@ async fn a_status_says_whether_it_passes_and_when_to_come_again() {
         ("404 Gone", "retry-after: soon\r\n", true, None),
         ("401 Who", "", true, None),
         ("304 Not Modified", "", true, None),
-        ("204 Nothing", "", true, None),
+        ("205 Reset", "", true, None),
     ] {
         let server = Server::start(vec![status(line, headers)]).await;
         let failed = fetch("", &server).await.unwrap_err();
@@ -116,6 +116,15 @@ async fn a_status_says_whether_it_passes_and_when_to_come_again() {
         assert_eq!(failed.is_throttled, line.starts_with("429") || line.starts_with("503"), "{line}");
         assert_eq!(failed.reason, format!("the API answers {}", &line[..3]));
     }
+}
+
+#[tokio::test]
+async fn no_content_is_nothing_new() {
+    let server = Server::start(vec![status("204 No Content", ""), status("204 No Content", "")]).await;
+    let client = client("", &server.url(), &[]).unwrap();
+    assert_eq!(client.fetch(None).await.unwrap(), Answer::default());
+    // The tag of the answer in the topic stays.
+    assert_eq!(client.fetch(Some("v1")).await.unwrap(), Answer { body: None, etag: Some("v1".to_owned()) });
 }
 
 #[tokio::test]
