@@ -38,7 +38,7 @@ type Sent = BTreeMap<(i32, i64), Order>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_function_killed_again_and_again_on_kafka_cassandra_postgres_and_redis() {
-    let keyspace = unique("orders");
+    let keyspace = unique("shop");
     let cassandra = SessionBuilder::new().known_node(setting("MILLSTREAM_TEST_CASSANDRA")).build().await.unwrap();
     let create =
         format!("CREATE KEYSPACE {keyspace} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}");
@@ -94,12 +94,12 @@ async fn scene(name: &str) -> Scene {
         text = text.replace(from, to);
     };
     change("name: orders\n", &format!("name: {name}\n"));
-    for topic in ["customers", "orders", "enriched"] {
-        for place in [format!("\n  {topic}:\n    partitions"), format!("topic.{topic}"), format!("from: {topic}\n")] {
-            change(&place, &place.replace(topic, &format!("{name}_{topic}")));
-        }
-        if topic != "enriched" {
-            change(&format!("FROM {topic} o"), &format!("FROM {name}_{topic} o"));
+    for (topic, read) in
+        [("customers", "FROM customers\n"), ("orders", "FROM orders o\n"), ("enriched", "FROM enriched\n")]
+    {
+        let declared = format!("\n  {topic}:\n    partitions");
+        for place in [&declared, &format!("topic.{topic}"), &format!("from: {topic}\n"), read] {
+            change(place, &place.replace(topic, &format!("{name}_{topic}")));
         }
     }
     change("redis.", &format!("redis.{name}_"));
@@ -241,6 +241,9 @@ async fn dev_runs_it_with_everything_embedded() {
     })
     .await;
     dev.drain().await;
-    let audited = Child::output("millstream", &["audit", "-p", &path], &scene);
-    assert!(audited.status.success(), "{audited:?}");
+    // `enrich` has joined customers as they were known then, so its rows can't be compared with what is known now.
+    for (_, name) in FUNCTIONS.iter().filter(|(_, name)| *name != "enrich") {
+        let audited = Child::output("millstream", &["audit", name, "-p", &path], &scene);
+        assert!(audited.status.success(), "{name}: {audited:?}");
+    }
 }
