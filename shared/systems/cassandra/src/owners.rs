@@ -198,6 +198,9 @@ impl CassandraSink {
         for (partition, _) in client.fences(before).await? {
             // With the term, the process that still moves it stops; only then does it stand still.
             let Some(held) = client.raise_term(before, &partition, term, begun).await? else { continue };
+            if held.term > term {
+                return Err(Error::retry(client.doing(&format!("the fence of {partition} is of a later owner"))));
+            }
             client.create_fence(function, &partition, &held).await?;
             client.remove_fence(before, &partition, term).await?;
         }
