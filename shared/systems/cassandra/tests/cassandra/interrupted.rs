@@ -281,3 +281,34 @@ async fn a_term_is_never_lowered() {
     assert_eq!(term().await, record.term);
     keyspace.drop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_adoption_that_is_interrupted_is_finished_by_the_next_one() {
+    let _turn = wait_for_my_turn().await;
+    let keyspace = Keyspace::create(Service::Cassandra).await;
+    // The next one is a third function, or the first again. The record is written, and none, one or two of the fences.
+    for (swaps, next) in [(1, "c"), (3, "c"), (7, "c"), (1, "a")] {
+        let [a, b, c] = ["a", "b", next].map(|name| format!("bank.{name}{swaps}{next}"));
+        let table = millstream_core::Table { name: format!("logins{swaps}{next}"), ..logins() };
+        let store = keyspace.store();
+        let first = store.sink(&a, table.clone()).unwrap();
+        first.prepare(true).await.unwrap();
+        let record = first.claim(&owner(&a, "1"), &Claim::First).await.unwrap().unwrap();
+        first.begin_term(record.term);
+        for number in 0..2 {
+            write(first.as_ref(), &partition(number), 0, 5, rows(&[("ann", None, 3, 1)])).await;
+        }
+        let dying = keyspace.store_behind(DiesAfter::new(swaps)).sink(&b, table.clone()).unwrap();
+        assert!(dying.adopt(&owner(&b, "2"), Some(&record)).await.is_err());
+        let third = store.sink(&c, table).unwrap();
+        let record = dying.holding().await.unwrap().record.unwrap();
+        let adopted = third.adopt(&owner(&c, "3"), Some(&record)).await.unwrap().unwrap();
+        third.begin_term(adopted.term);
+        for number in 0..2 {
+            let fence = third.fence(&partition(number)).await.unwrap().expect("no fence is forgotten");
+            let to = Fence { next_offset: 6, ..fence.clone() };
+            third.write(&partition(number), &fence, &to, &[]).await.unwrap();
+        }
+    }
+    keyspace.drop().await;
+}
