@@ -99,7 +99,8 @@ impl Client {
         self.swap(&format!("moving the fence of {partition}"), &cql, &values).await
     }
 
-    /// Gives a fence another term, wherever it stands; `change` is what else becomes of it. None if it is gone.
+    /// Raises the term of a fence, wherever it stands; `change` is what else becomes of it then. One of this term or a higher one
+    /// stays as it is: the caller looks at which it has. None if it is gone.
     pub(crate) async fn raise_term(
         &self,
         function: &str,
@@ -109,10 +110,10 @@ impl Client {
     ) -> Result<Option<Held>> {
         for _ in 0..MAX_TRIES {
             let Some(held) = self.fence(function, partition, true).await? else { return Ok(None) };
-            let raised = Held { fence: change(held.fence.clone()), term };
-            if raised == held {
+            if held.term >= term {
                 return Ok(Some(held));
             }
+            let raised = Held { fence: change(held.fence.clone()), term };
             if self.move_fence(function, partition, (held.fence.next_offset, held.term), &raised).await? {
                 return Ok(Some(raised));
             }

@@ -122,9 +122,19 @@ impl CassandraSink {
     /// See [`millstream_core::Sink::claim`]. A claim that is interrupted leaves a record in the new term: the fences follow it
     /// with the next claim, with [`millstream_core::Sink::settle`], or one by one when they are written.
     pub(crate) async fn put_claim(&self, owner: &Owner, claim: &Claim) -> Result<Option<OwnerRecord>> {
-        let found = self.client.owner(self.layout.table.public_name()).await?;
+        let mut found = self.client.owner(self.layout.table.public_name()).await?;
         if found.as_ref().map(|stored| &stored.record) != claim.expected() {
             return Ok(None);
+        }
+        if let Some(open) = found.as_ref().filter(|stored| stored.record.owner.function != owner.function)
+            && open.takes_from.is_some()
+        {
+            // The row names one function to take from: the adoption before this one ends first, or its fences are forgotten.
+            self.begin_at_fences(&open.record, open.takes_from.as_deref(), true).await?;
+            found = self.client.owner(self.layout.table.public_name()).await?;
+            if found.as_ref().map(|stored| &stored.record) != claim.expected() {
+                return Ok(None);
+            }
         }
         let before = found.as_ref().map(|stored| stored.record.owner.function.as_str());
         let own = self.client.fences(&owner.function).await?;
@@ -135,7 +145,7 @@ impl CassandraSink {
                 }
                 Some(before)
             }
-            // An adoption before this one has not ended.
+            // An adoption by this function has not ended.
             _ => found.as_ref().and_then(|stored| stored.takes_from.as_deref()),
         };
         let term = match claim {
@@ -198,6 +208,9 @@ impl CassandraSink {
         for (partition, _) in client.fences(before).await? {
             // With the term, the process that still moves it stops; only then does it stand still.
             let Some(held) = client.raise_term(before, &partition, term, begun).await? else { continue };
+            if held.term > term {
+                return Err(Error::retry(client.doing(&format!("the fence of {partition} is of a later owner"))));
+            }
             client.create_fence(function, &partition, &held).await?;
             client.remove_fence(before, &partition, term).await?;
         }

@@ -49,15 +49,16 @@ impl CassandraSink {
     /// Is the fence where `from` says, and may this sink move it? If the claim of its term was interrupted before it came to
     /// this fence, the fence follows now.
     async fn check_fence(&self, partition: &TopicPartition, from: &Fence, held: Option<Held>) -> Result<()> {
-        let Some(held) = held else { return Err(Error::Fenced { current: None }) };
         let term = self.term();
+        let mut held = held.ok_or(Error::Fenced { current: None })?;
         if held.term != term {
             self.check_term().await?;
-            if held.term > term {
-                let record = self.client.owner(self.layout.table.public_name()).await?.map(|stored| stored.record);
-                return Err(term_ended(self.layout.table.public_name(), record.as_ref()));
-            }
-            self.client.raise_term(&self.function, partition, term, |fence| fence).await?;
+            let raised = self.client.raise_term(&self.function, partition, term, |fence| fence).await?;
+            held = raised.ok_or(Error::Fenced { current: None })?;
+        }
+        if held.term != term {
+            let record = self.client.owner(self.layout.table.public_name()).await?.map(|stored| stored.record);
+            return Err(term_ended(self.layout.table.public_name(), record.as_ref()));
         }
         if held.fence.next_offset == from.next_offset {
             return Ok(());

@@ -70,7 +70,8 @@ async fn the_feed_ends_at_the_fence_and_vouches_for_its_holes() {
     assert!(matches!(feed.partitions("logins").await, Err(Error::Retry(_))), "nobody knows yet how many");
     sink.begin_topic("login", 1, 3).await.unwrap();
     assert_eq!(feed.partitions("logins").await.unwrap(), 3);
-    assert_eq!(feed.watermarks(&fed(0)).await.unwrap(), Watermarks { low: 0, high: 0 });
+    let none = feed.watermarks(&fed(0)).await;
+    assert!(matches!(none, Err(Error::Retry(_))), "nobody knows yet where the partition begins: {none:?}");
 
     // Written in another order than that of the offsets, with holes, over two buckets, and with none at the end.
     let batch = rows(&[("bo", None, 10_000, 7), ("ann", Some("a"), 9_998, 5), ("cy", Some("c"), 9_995, 6)]);

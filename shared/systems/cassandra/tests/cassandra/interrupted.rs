@@ -1,8 +1,12 @@
 //! Processes that die in the middle, answers that are lost, and a server that comes back.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::Duration,
 };
 
 use millstream_cassandra::{Does, Gate, Statement, Verdict};
@@ -198,5 +202,113 @@ async fn a_fence_that_a_claim_did_not_come_to_follows_with_its_first_write() {
     new.write(&partition(0), &fence, &to, &[]).await.unwrap();
     let late = old.write(&partition(0), &to, &Fence { next_offset: 7, ..to.clone() }, &[]).await;
     assert!(matches!(late, Err(Error::Stop(_))), "{late:?}");
+    keyspace.drop().await;
+}
+
+/// Waits before its n-th look at a fence.
+struct WaitsAtFence {
+    looks: AtomicUsize,
+    arrived: mpsc::SyncSender<()>,
+    go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Gate for WaitsAtFence {
+    fn judge(&self, statement: &Statement<'_>) -> Verdict {
+        let is_look = statement.cql.starts_with("SELECT next_offset");
+        if is_look && self.looks.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.arrived.send(()).unwrap();
+            tokio::task::block_in_place(|| self.go_on.lock().unwrap().recv_timeout(Duration::from_secs(60))).unwrap();
+        }
+        Verdict::Send
+    }
+}
+
+/// A gate that waits, how to wait until it does, and how to let it go on.
+fn waits_at_look(number: usize) -> (Arc<WaitsAtFence>, mpsc::Receiver<()>, mpsc::SyncSender<()>) {
+    let ((arrived, arrives), (go_on, goes_on)) = (mpsc::sync_channel(1), mpsc::sync_channel(1));
+    let gate = WaitsAtFence { looks: AtomicUsize::new(number), arrived, go_on: Mutex::new(goes_on) };
+    (Arc::new(gate), arrives, go_on)
+}
+
+fn wait_for(arrives: &mpsc::Receiver<()>) {
+    tokio::task::block_in_place(|| arrives.recv_timeout(Duration::from_secs(60))).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_term_is_never_lowered() {
+    let _turn = wait_for_my_turn().await;
+    let keyspace = Keyspace::create(Service::Cassandra).await;
+    let first = keyspace.sink(&logins());
+    first.prepare(true).await.unwrap();
+    let record = first.claim(&owner(FUNCTION, "1"), &Claim::First).await.unwrap().unwrap();
+    first.begin_term(record.term);
+    let fence = write(first.as_ref(), &partition(0), 0, 5, rows(&[("ann", None, 3, 1)])).await;
+    let term = async || {
+        let held = keyspace.query("SELECT term FROM $.millstream_fences").await;
+        held[0].columns[0].as_ref().unwrap().as_bigint().unwrap()
+    };
+
+    // A claim that is overtaken by the next one.
+    let (gate, arrives, go_on) = waits_at_look(1);
+    let slow = keyspace.store_behind(gate).sink(FUNCTION, logins()).unwrap();
+    let overtaken = {
+        let (slow, record) = (Arc::clone(&slow), record.clone());
+        tokio::spawn(async move { slow.adopt(&owner(FUNCTION, "2"), Some(&record)).await })
+    };
+    wait_for(&arrives);
+    let second = keyspace.sink(&logins());
+    let record = second.holding().await.unwrap().record.unwrap();
+    let record = second.adopt(&owner(FUNCTION, "3"), Some(&record)).await.unwrap().unwrap();
+    assert_eq!(term().await, record.term);
+    go_on.send(()).unwrap();
+    overtaken.await.unwrap().unwrap();
+    assert_eq!(term().await, record.term);
+
+    // A write whose term ends while it makes the fence follow.
+    let dying = keyspace.store_behind(DiesAfter::new(1)).sink(FUNCTION, logins()).unwrap();
+    assert!(dying.adopt(&owner(FUNCTION, "4"), Some(&record)).await.is_err());
+    let record = second.holding().await.unwrap().record.unwrap();
+    let (gate, arrives, go_on) = waits_at_look(2);
+    let slow = keyspace.store_behind(gate).sink(FUNCTION, logins()).unwrap();
+    slow.begin_term(record.term);
+    let to = Fence { next_offset: 6, ..fence.clone() };
+    let overtaken = tokio::spawn(async move { slow.write(&partition(0), &fence, &to, &[]).await });
+    wait_for(&arrives);
+    let record = second.adopt(&owner(FUNCTION, "5"), Some(&record)).await.unwrap().unwrap();
+    go_on.send(()).unwrap();
+    let overtaken = overtaken.await.unwrap();
+    assert!(matches!(overtaken, Err(Error::Stop(_))), "{overtaken:?}");
+    assert_eq!(term().await, record.term);
+    keyspace.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_adoption_that_is_interrupted_is_finished_by_the_next_one() {
+    let _turn = wait_for_my_turn().await;
+    let keyspace = Keyspace::create(Service::Cassandra).await;
+    // The next one is a third function, or the first again. The record is written, and none, one or two of the fences.
+    for (swaps, next) in [(1, "c"), (3, "c"), (7, "c"), (1, "a")] {
+        let [a, b, c] = ["a", "b", next].map(|name| format!("bank.{name}{swaps}{next}"));
+        let table = millstream_core::Table { name: format!("logins{swaps}{next}"), ..logins() };
+        let store = keyspace.store();
+        let first = store.sink(&a, table.clone()).unwrap();
+        first.prepare(true).await.unwrap();
+        let record = first.claim(&owner(&a, "1"), &Claim::First).await.unwrap().unwrap();
+        first.begin_term(record.term);
+        for number in 0..2 {
+            write(first.as_ref(), &partition(number), 0, 5, rows(&[("ann", None, 3, 1)])).await;
+        }
+        let dying = keyspace.store_behind(DiesAfter::new(swaps)).sink(&b, table.clone()).unwrap();
+        assert!(dying.adopt(&owner(&b, "2"), Some(&record)).await.is_err());
+        let third = store.sink(&c, table).unwrap();
+        let record = dying.holding().await.unwrap().record.unwrap();
+        let adopted = third.adopt(&owner(&c, "3"), Some(&record)).await.unwrap().unwrap();
+        third.begin_term(adopted.term);
+        for number in 0..2 {
+            let fence = third.fence(&partition(number)).await.unwrap().expect("no fence is forgotten");
+            let to = Fence { next_offset: 6, ..fence.clone() };
+            third.write(&partition(number), &fence, &to, &[]).await.unwrap();
+        }
+    }
     keyspace.drop().await;
 }
