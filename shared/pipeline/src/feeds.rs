@@ -32,7 +32,7 @@ pub(crate) fn declare(functions: &[&Entry], topics: &mut Topics) {
 }
 
 /// The name of a function that keeps an event store, its table and what it reads.
-fn store<'a>(entry: &'a Entry) -> Option<(&'a str, String, String)> {
+fn store(entry: &Entry) -> Option<(&str, String, String)> {
     let Value::Map(fields) = &entry.node.value else { return None };
     let text = |name: &str| fields.iter().find(|field| field.key == name).and_then(|field| only_text(&field.node));
     let (into, from) = (text("into")?, text("from")?);
