@@ -319,6 +319,9 @@ pub struct ProduceArgs {
     /// The field whose value is the record's key [default: the key of the function that writes to the topic]
     #[arg(long, value_name = "FIELD")]
     pub key: Option<String>,
+    /// Go on as lines are added to the file, until Ctrl-C. JSON Lines only; each line is checked just before it is sent
+    #[arg(long, conflicts_with_all = ["pace", "dry_run"])]
+    pub follow: bool,
     /// Skip the first N records, which an earlier run has sent
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub skip: u64,

@@ -22,6 +22,8 @@ use crate::{
     patience::Patience,
 };
 
+mod follow;
+
 /// Records older than this may be beyond a topic's retention: Event Hubs keeps a day in its basic tier, Kafka a week by
 /// default.
 const OLD_MS: i64 = 24 * 60 * 60 * 1_000;
@@ -39,6 +41,9 @@ pub(super) async fn produce(context: &Context, args: &ProduceArgs) -> Result<(),
     // Records of a file go to the same partitions as those of the function that makes this topic's records.
     let key = args.key.clone().or_else(|| pipeline.key_of(&args.topic).map(str::to_owned));
     let look = if args.unchecked { Look::KeyAndTime } else { Look::Whole };
+    if args.follow {
+        return follow::follow(context, args, &pipeline, topic, (key.as_deref(), look), interrupt).await;
+    }
     let open = || millstream_ingest::from_file(&args.file, topic, key.as_deref(), look);
     let checked = if read_twice(&args.file) {
         Some(check(open()?, &interrupt, context.verbose)?)

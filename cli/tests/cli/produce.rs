@@ -143,3 +143,37 @@ fn a_wrong_header_is_reported_with_the_likely_separator() {
     let (_, _, err) = shop.produce(&[&shop.file("b.csv", "shop;price;at\na;1;2026-01-01T00:00:00Z\n")]);
     assert!(err.contains("b.csv:1: ") && err.contains("separated by `;`"), "{err}");
 }
+
+#[test]
+fn a_growing_file_is_followed() {
+    let shop = Shop::new();
+    let file = shop.file("growing.jsonl", &format!("{GOOD}\n{GOOD}\n"));
+    let of = shop.of.each_ref().map(String::as_str);
+    let args = [&["produce", "sales", &file, "--follow", "--skip-bad", "--skip", "1"], &of[..]].concat();
+    let child = millstream(&shop.data, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let until = |records| {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while shop.sent() != records {
+            assert!(std::time::Instant::now() < deadline, "{} records of {records}", shop.sent());
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    };
+    until(1);
+    let append = |text: &str| {
+        use std::io::Write as _;
+        std::fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(text.as_bytes()).unwrap();
+    };
+    // A line that is still being written is sent once it is whole.
+    let (half, rest) = GOOD.split_at(20);
+    append(&format!("{BAD}\n{GOOD}\n{half}"));
+    until(2);
+    append(&format!("{rest}\n"));
+    until(3);
+    assert!(Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let (out, err) = said(&output);
+    assert!(output.status.success(), "{err}");
+    assert!(out.contains("3 records sent to sales; --skip 4 goes on from there"), "{out}");
+    assert!(err.contains("growing.jsonl:3:") && !err.contains("\"x\""), "{err}");
+    assert_eq!(shop.sent(), 3);
+}

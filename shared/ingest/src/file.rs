@@ -8,9 +8,11 @@ use std::{
 use millstream_core::{Error, NewRecord, Result};
 use millstream_pipeline::Topic;
 
+pub use self::follow::Follow;
 use crate::judge::{Fit, Judge, PORTION_BYTES, PORTION_VALUES};
 
 mod csv;
+mod follow;
 mod jsonl;
 
 /// What of a line is checked.
@@ -117,11 +119,13 @@ fn open(path: &Path, topic: &Topic, key: Option<&str>, look: Look) -> Result<Rec
         true => Box::new(csv::Lines::new(file, path, &topic.schema)?),
         false => Box::new(jsonl::Lines::new(BufReader::new(file), path)),
     };
-    let columns = match look {
-        Look::KeyAndTime if !is_csv => Some(key.iter().map(|key| (*key).to_owned()).collect()),
-        _ => None,
-    };
+    let columns = if is_csv { None } else { key_columns(look, key) };
     Records::new(path, lines, topic, key, columns)
+}
+
+/// The only columns of JSON lines that are looked at; none for all.
+fn key_columns(look: Look, key: Option<&str>) -> Option<Vec<String>> {
+    (look == Look::KeyAndTime).then(|| key.iter().map(|key| (*key).to_owned()).collect())
 }
 
 /// The line (from 1) of the record that [`from_file`] gives after `good` others; `None` when there are no more.

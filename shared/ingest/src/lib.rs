@@ -65,7 +65,7 @@ mod testing;
 mod webhook;
 
 pub use events::Events;
-pub use file::{Checked, Look, from_file, line_of};
+pub use file::{Checked, Follow, Look, from_file, line_of};
 pub use generate::generate;
 pub use pace::Pace;
 pub use poll::{Answer, Failed, Fetch, HttpFetch, Polled, Poller, poll};

@@ -17,7 +17,12 @@ pub(super) struct Lines<R> {
 
 impl<R: BufRead> Lines<R> {
     pub(super) fn new(input: R, path: &Path) -> Self {
-        Self { input, path: path.to_owned(), number: 0 }
+        Self::after(input, path, 0)
+    }
+
+    /// The same, of the part of the file that stands behind its first `lines` lines.
+    pub(super) fn after(input: R, path: &Path, lines: u64) -> Self {
+        Self { input, path: path.to_owned(), number: lines }
     }
 
     /// The next line without its line end; `None` at the end of the file.
