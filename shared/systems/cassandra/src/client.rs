@@ -41,7 +41,7 @@ pub(crate) struct Client {
     settings: Settings,
     gate: Option<Arc<dyn Gate>>,
     session: OnceCell<Session>,
-    /// By their text: some ten for each table.
+    /// By their text: some ten for each table. How one is sent is set each time: a fence is read in two ways.
     prepared: Mutex<HashMap<String, PreparedStatement>>,
 }
 
@@ -151,14 +151,17 @@ impl Client {
 
     async fn prepare(&self, what: &str, does: Does, cql: &str) -> Result<PreparedStatement> {
         let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(cql).cloned();
-        if let Some(prepared) = known {
-            return Ok(prepared);
-        }
-        let prepared = self.session(what).await?.prepare(cql).await;
-        let mut prepared = prepared.map_err(|error| error::of_prepare(self.doing(what), &error))?;
+        let mut prepared = match known {
+            Some(prepared) => prepared,
+            None => {
+                let prepared = self.session(what).await?.prepare(cql).await;
+                let prepared = prepared.map_err(|error| error::of_prepare(self.doing(what), &error))?;
+                self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(cql.to_owned(), prepared.clone());
+                prepared
+            }
+        };
         prepared.set_consistency(self.consistency(does));
         prepared.set_is_idempotent(does != Does::Swap);
-        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(cql.to_owned(), prepared.clone());
         Ok(prepared)
     }
 

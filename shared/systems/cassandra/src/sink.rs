@@ -72,7 +72,7 @@ impl CassandraSink {
         if !partition.is_redrive() || self.layout.entity.is_none() {
             return Ok(partition.generation);
         }
-        let fences = self.client.fences(&self.function).await?;
+        let fences = self.client.fences(&self.function, true).await?;
         let of_topic = fences.iter().filter(|(at, _)| at.topic == partition.topic && !at.is_redrive());
         of_topic.map(|(at, _)| at.generation).max().ok_or_else(|| {
             Error::stop(format!("internal: {} has no fence of the topic {}", self.function, partition.topic))
@@ -155,7 +155,7 @@ impl Sink for CassandraSink {
 
     async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>> {
         // The fences first: what they stand above is there for good.
-        let fences = of_partitions(self.client.fences(&self.function).await?);
+        let fences = of_partitions(self.client.fences(&self.function, true).await?);
         let columns = self.layout.selected();
         for (partition, fence) in &fences {
             let give = |rows| {
