@@ -37,7 +37,7 @@
 //! | `MILLSTREAM_CASSANDRA_KEYSPACE` | the keyspace, which must exist: how it is replicated is for its owner to say |
 //! | `MILLSTREAM_CASSANDRA_PROFILE` | `cassandra` (the default), `cosmos` or `keyspaces` |
 //! | `MILLSTREAM_CASSANDRA_USER`, `…_PASSWORD` | both or none; for Keyspaces the service-specific credentials |
-//! | `MILLSTREAM_CASSANDRA_DATACENTER` | the data centre whose nodes are asked; all processes must have the same one |
+//! | `MILLSTREAM_CASSANDRA_DATACENTER` | the data centre whose nodes are asked; all processes must have the same one. Must be set where the cluster has several |
 //! | `MILLSTREAM_CASSANDRA_TLS` | `true` or `false`; by default true for the services, and where there is a CA |
 //! | `MILLSTREAM_CASSANDRA_CA_FILE` | PEM certificates; the system's by default. A server's certificate must be for its address, or for the name of a contact point |
 //!
