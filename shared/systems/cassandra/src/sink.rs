@@ -126,7 +126,7 @@ impl Sink for CassandraSink {
         }
         let (client, function) = (&self.client, self.function.as_str());
         self.check_fence(partition, from, client.fence(function, partition, false).await?).await?;
-        let ready = Ready::new(&self.layout, from, to, rows, client.profile().max_row_bytes())?;
+        let ready = Ready::new(&self.layout, from, to, rows, client.profile())?;
         client.write_rows(&self.layout, partition, &ready).await?;
         fault::point("cassandra.after_rows");
         let generation = self.generation_of_topic(partition).await?;
