@@ -85,6 +85,21 @@ impl Client {
         self.swap("recording the owner", &cql, &values).await
     }
 
+    /// The fences of a function, and those that it has not taken yet from the one before.
+    pub(crate) async fn fences_of(
+        &self,
+        function: &str,
+        takes_from: Option<&str>,
+    ) -> Result<Vec<(TopicPartition, Held)>> {
+        let mut fences = self.fences(function, true).await?;
+        if let Some(before) = takes_from {
+            let mut rest = self.fences(before, true).await?;
+            rest.retain(|(at, _)| !fences.iter().any(|(own, _)| own == at));
+            fences.extend(rest);
+        }
+        Ok(fences)
+    }
+
     async fn remove_owner(&self, stored: &Stored) -> Result<()> {
         let cql = format!("DELETE FROM {} WHERE table_name = ? IF record = ?", self.table(OWNERS));
         let values = [text(&stored.record.table), text(&stored.json)];
@@ -105,14 +120,9 @@ impl CassandraSink {
         let others = others.filter(|record| record.table != name && record.owner.function == self.function).collect();
         let mut fences = Vec::new();
         if has(FENCES) {
-            fences = self.client.fences(&self.function, true).await?;
             let rest = own.as_ref().filter(|stored| stored.record.owner.function == self.function);
-            if let Some(before) = rest.and_then(|stored| stored.takes_from.as_deref()) {
-                let rest = self.client.fences(before, true).await?;
-                fences.extend(
-                    rest.into_iter().filter(|(at, _)| !fences.iter().any(|(own, _)| own == at)).collect::<Vec<_>>(),
-                );
-            }
+            let before = rest.and_then(|stored| stored.takes_from.as_deref());
+            fences = self.client.fences_of(&self.function, before).await?;
         }
         let rows =
             if has(self.layout.rows()) { self.client.has_rows(self.layout.rows()).await? } else { Rows::Missing };

@@ -96,6 +96,10 @@ impl Sink for CassandraSink {
         self.client.find_misfits(&self.layout, true).await
     }
 
+    async fn unsettled(&self, owner: &Owner) -> Result<Vec<String>> {
+        self.find_unsettled(owner).await
+    }
+
     async fn settle(&self, _partition: &TopicPartition) -> Result<()> {
         self.finish_adoption().await
     }

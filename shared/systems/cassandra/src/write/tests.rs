@@ -67,7 +67,10 @@ fn what_cannot_be_stored_is_refused_before_the_first_row() {
         assert!(said.contains(&format!("the limit is {row}")), "{said}");
     }
     assert!(refusal(rows(&[(Some("a"), 5, "a\0b")])).contains("NUL"));
-    assert!(matches!(ready(&[rows(&[(Some("a"), 100, "")])], Profile::Cassandra), Err(Error::Stop(_))), "not of these records");
+    assert!(
+        matches!(ready(&[rows(&[(Some("a"), 100, "")])], Profile::Cassandra), Err(Error::Stop(_))),
+        "not of these records"
+    );
 }
 
 #[test]

@@ -47,7 +47,12 @@ struct ReadsPlainly;
 
 impl Gate for ReadsPlainly {
     fn judge(&self, statement: &Statement<'_>) -> Verdict {
-        assert_eq!((statement.does, statement.consistency), (Does::Read, Consistency::LocalQuorum), "{}", statement.cql);
+        assert_eq!(
+            (statement.does, statement.consistency),
+            (Does::Read, Consistency::LocalQuorum),
+            "{}",
+            statement.cql
+        );
         Verdict::Send
     }
 }
