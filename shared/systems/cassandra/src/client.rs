@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
     ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
@@ -27,7 +27,7 @@ use tokio::sync::OnceCell;
 use crate::{
     Profile, error,
     kind::Cell,
-    settings::Settings,
+    settings::{DATACENTER, Settings},
     statement::{Does, Gate, Statement, Verdict},
     tls,
 };
@@ -41,7 +41,7 @@ pub(crate) struct Client {
     settings: Settings,
     gate: Option<Arc<dyn Gate>>,
     session: OnceCell<Session>,
-    /// By their text: some ten for each table.
+    /// By their text: some ten for each table. How one is sent is set each time: a fence is read in two ways.
     prepared: Mutex<HashMap<String, PreparedStatement>>,
 }
 
@@ -151,14 +151,17 @@ impl Client {
 
     async fn prepare(&self, what: &str, does: Does, cql: &str) -> Result<PreparedStatement> {
         let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(cql).cloned();
-        if let Some(prepared) = known {
-            return Ok(prepared);
-        }
-        let prepared = self.session(what).await?.prepare(cql).await;
-        let mut prepared = prepared.map_err(|error| error::of_prepare(self.doing(what), &error))?;
+        let mut prepared = match known {
+            Some(prepared) => prepared,
+            None => {
+                let prepared = self.session(what).await?.prepare(cql).await;
+                let prepared = prepared.map_err(|error| error::of_prepare(self.doing(what), &error))?;
+                self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(cql.to_owned(), prepared.clone());
+                prepared
+            }
+        };
         prepared.set_consistency(self.consistency(does));
         prepared.set_is_idempotent(does != Does::Swap);
-        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(cql.to_owned(), prepared.clone());
         Ok(prepared)
     }
 
@@ -204,8 +207,25 @@ impl Client {
             let hosts = contact_points.iter().map(|(host, _)| host.clone()).collect();
             builder = builder.tls_context(Some(OpenSsl010Config::new(tls::builder(tls, hosts)?)));
         }
-        builder.build().await.map_err(|error| error::of_connecting(&error))
+        let session = builder.build().await.map_err(|error| error::of_connecting(&error))?;
+        if datacenter.is_none() {
+            let state = session.get_cluster_state();
+            check_one_datacenter(state.get_nodes_info().iter().filter_map(|node| node.datacenter.as_deref()))?;
+        }
+        Ok(session)
     }
+}
+
+/// A compare-and-swap is one order of one data centre alone: whose, a person must say where there are several.
+fn check_one_datacenter<'a>(of_nodes: impl Iterator<Item = &'a str>) -> Result<()> {
+    let all: BTreeSet<_> = of_nodes.collect();
+    if all.len() < 2 {
+        return Ok(());
+    }
+    let all = all.into_iter().collect::<Vec<_>>().join(", ");
+    Err(Error::stop(format!(
+        "the cluster has several data centres ({all}): set {DATACENTER} to the one that all processes write in"
+    )))
 }
 
 enum Judged<'a> {
@@ -216,5 +236,19 @@ enum Judged<'a> {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("place", &self.place()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_data_centres_a_person_must_name_one() {
+        check_one_datacenter(["east"; 3].into_iter()).unwrap();
+        let stopped = check_one_datacenter(["west", "east", "west"].into_iter()).unwrap_err();
+        assert!(matches!(stopped, Error::Stop(_)));
+        let said = stopped.to_string();
+        assert!(said.contains("(east, west)") && said.contains("MILLSTREAM_CASSANDRA_DATACENTER"), "{said}");
     }
 }

@@ -55,8 +55,9 @@ impl CassandraFeed {
         TopicPartition { topic: self.feed.topic.clone(), ..partition.clone() }
     }
 
+    /// As a plain read finds it: one that finishes a compare-and-swap would be in the way of the function.
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
-        let held = self.client.fence(&self.feed.function, &self.source(partition), true).await?;
+        let held = self.client.fence(&self.feed.function, &self.source(partition), false).await?;
         Ok(held.map(|held| held.fence))
     }
 
@@ -105,7 +106,7 @@ struct Taken {
 impl Log for CassandraFeed {
     /// Those of the topic when the function began to read it, and those that were added since.
     async fn partitions(&self, _topic: &str) -> Result<i32> {
-        let fences = self.client.fences(&self.feed.function).await?;
+        let fences = self.client.fences(&self.feed.function, false).await?;
         let own = fences.iter().filter(|(at, _)| at.topic == self.feed.topic && !at.is_redrive());
         let newest = own.clone().map(|(at, _)| at.generation).max();
         let count = |(at, held): &(TopicPartition, crate::fences::Held)| {

@@ -52,12 +52,13 @@ impl Client {
         rows.into_iter().next().map(|row| self.held(&what, row.columns)).transpose()
     }
 
-    /// All fences of a function, with those of whole topics.
-    pub(crate) async fn fences(&self, function: &str) -> Result<Vec<(TopicPartition, Held)>> {
+    /// All fences of a function, with those of whole topics. `settled`: as of [`Client::fence`].
+    pub(crate) async fn fences(&self, function: &str, settled: bool) -> Result<Vec<(TopicPartition, Held)>> {
         let columns = "topic, generation, partition, next_offset, term, fence";
         let cql = format!("SELECT {columns} FROM {} WHERE function = ?", self.table(FENCES));
         let what = format!("reading the fences of {function}");
-        let rows = self.run(&what, Does::ReadSwapped, &cql, &[text(function)]).await?;
+        let does = if settled { Does::ReadSwapped } else { Does::Read };
+        let rows = self.run(&what, does, &cql, &[text(function)]).await?;
         let one = |Row { mut columns }: Row| {
             let rest = columns.split_off(3.min(columns.len()));
             let partition = match columns.as_slice() {

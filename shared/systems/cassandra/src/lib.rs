@@ -37,7 +37,7 @@
 //! | `MILLSTREAM_CASSANDRA_KEYSPACE` | the keyspace, which must exist: how it is replicated is for its owner to say |
 //! | `MILLSTREAM_CASSANDRA_PROFILE` | `cassandra` (the default), `cosmos` or `keyspaces` |
 //! | `MILLSTREAM_CASSANDRA_USER`, `…_PASSWORD` | both or none; for Keyspaces the service-specific credentials |
-//! | `MILLSTREAM_CASSANDRA_DATACENTER` | the data centre whose nodes are asked; all processes must have the same one |
+//! | `MILLSTREAM_CASSANDRA_DATACENTER` | the data centre whose nodes are asked; all processes must have the same one. Must be set where the cluster has several |
 //! | `MILLSTREAM_CASSANDRA_TLS` | `true` or `false`; by default true for the services, and where there is a CA |
 //! | `MILLSTREAM_CASSANDRA_CA_FILE` | PEM certificates; the system's by default. A server's certificate must be for its address, or for the name of a contact point |
 //!
@@ -83,6 +83,9 @@
 //! # Known limits
 //! - A process of an ended term that was suspended in the middle of a write may, when it goes on, put rows of the old plan over
 //!   those of the new one; it moves no fence. End a function's processes before its table is adopted by another plan.
+//! - A write that was interrupted before the fence has left rows above it, which another plan would not write over: such a table
+//!   isn't adopted until the plan of before has moved the fence. Of rows that have not come to a majority of the replicas,
+//!   or that lie more than 20,000 offsets above the fence, nothing is seen.
 //! - Rows that were redriven are in `<name>` and `<name>_newest`, and not in the change feed.
 
 mod client;
@@ -100,6 +103,7 @@ mod sink;
 mod statement;
 mod store;
 mod tls;
+mod unsettled;
 mod write;
 
 pub use profile::Profile;

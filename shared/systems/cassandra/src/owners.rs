@@ -85,6 +85,21 @@ impl Client {
         self.swap("recording the owner", &cql, &values).await
     }
 
+    /// The fences of a function, and those that it has not taken yet from the one before.
+    pub(crate) async fn fences_of(
+        &self,
+        function: &str,
+        takes_from: Option<&str>,
+    ) -> Result<Vec<(TopicPartition, Held)>> {
+        let mut fences = self.fences(function, true).await?;
+        if let Some(before) = takes_from {
+            let mut rest = self.fences(before, true).await?;
+            rest.retain(|(at, _)| !fences.iter().any(|(own, _)| own == at));
+            fences.extend(rest);
+        }
+        Ok(fences)
+    }
+
     async fn remove_owner(&self, stored: &Stored) -> Result<()> {
         let cql = format!("DELETE FROM {} WHERE table_name = ? IF record = ?", self.table(OWNERS));
         let values = [text(&stored.record.table), text(&stored.json)];
@@ -105,14 +120,9 @@ impl CassandraSink {
         let others = others.filter(|record| record.table != name && record.owner.function == self.function).collect();
         let mut fences = Vec::new();
         if has(FENCES) {
-            fences = self.client.fences(&self.function).await?;
             let rest = own.as_ref().filter(|stored| stored.record.owner.function == self.function);
-            if let Some(before) = rest.and_then(|stored| stored.takes_from.as_deref()) {
-                let rest = self.client.fences(before).await?;
-                fences.extend(
-                    rest.into_iter().filter(|(at, _)| !fences.iter().any(|(own, _)| own == at)).collect::<Vec<_>>(),
-                );
-            }
+            let before = rest.and_then(|stored| stored.takes_from.as_deref());
+            fences = self.client.fences_of(&self.function, before).await?;
         }
         let rows =
             if has(self.layout.rows()) { self.client.has_rows(self.layout.rows()).await? } else { Rows::Missing };
@@ -137,7 +147,7 @@ impl CassandraSink {
             }
         }
         let before = found.as_ref().map(|stored| stored.record.owner.function.as_str());
-        let own = self.client.fences(&owner.function).await?;
+        let own = self.client.fences(&owner.function, true).await?;
         let takes_from = match (claim, before) {
             (Claim::Adopt(_), Some(before)) if before != owner.function => {
                 if own.iter().any(|(partition, _)| partition.partition != WHOLE_TOPIC) {
@@ -187,7 +197,7 @@ impl CassandraSink {
     async fn next_term(&self, own: &[(TopicPartition, Held)], takes_from: Option<&str>) -> Result<i64> {
         let of_owners = self.client.owners().await?.into_iter().map(|stored| stored.record.term);
         let taken = match takes_from {
-            Some(before) => self.client.fences(before).await?,
+            Some(before) => self.client.fences(before, true).await?,
             None => Vec::new(),
         };
         let of_fences = own.iter().chain(&taken).map(|(_, held)| held.term);
@@ -199,13 +209,13 @@ impl CassandraSink {
     async fn begin_at_fences(&self, record: &OwnerRecord, takes_from: Option<&str>, adopted: bool) -> Result<()> {
         let (client, function, term) = (&self.client, record.owner.function.as_str(), record.term);
         let begun = |fence: Fence| if adopted { Fence { rows: 0, ..fence } } else { fence };
-        for (partition, held) in client.fences(function).await? {
+        for (partition, held) in client.fences(function, true).await? {
             if held.term < term {
                 client.raise_term(function, &partition, term, begun).await?;
             }
         }
         let Some(before) = takes_from else { return Ok(()) };
-        for (partition, _) in client.fences(before).await? {
+        for (partition, _) in client.fences(before, true).await? {
             // With the term, the process that still moves it stops; only then does it stand still.
             let Some(held) = client.raise_term(before, &partition, term, begun).await? else { continue };
             if held.term > term {

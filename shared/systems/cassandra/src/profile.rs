@@ -72,4 +72,12 @@ impl Profile {
             Self::Keyspaces => 1_000_000,
         }
     }
+
+    /// The most bytes of a partition key, which an entity is. CQL itself has a length of two bytes for it.
+    pub(crate) fn max_key_bytes(self) -> usize {
+        match self {
+            Self::Cassandra => u16::MAX.into(),
+            Self::Cosmos | Self::Keyspaces => 2_048,
+        }
+    }
 }

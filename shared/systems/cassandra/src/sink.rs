@@ -72,7 +72,7 @@ impl CassandraSink {
         if !partition.is_redrive() || self.layout.entity.is_none() {
             return Ok(partition.generation);
         }
-        let fences = self.client.fences(&self.function).await?;
+        let fences = self.client.fences(&self.function, true).await?;
         let of_topic = fences.iter().filter(|(at, _)| at.topic == partition.topic && !at.is_redrive());
         of_topic.map(|(at, _)| at.generation).max().ok_or_else(|| {
             Error::stop(format!("internal: {} has no fence of the topic {}", self.function, partition.topic))
@@ -94,6 +94,10 @@ impl Sink for CassandraSink {
 
     async fn misfits(&self) -> Result<Vec<String>> {
         self.client.find_misfits(&self.layout, true).await
+    }
+
+    async fn unsettled(&self, owner: &Owner) -> Result<Vec<String>> {
+        self.find_unsettled(owner).await
     }
 
     async fn settle(&self, _partition: &TopicPartition) -> Result<()> {
@@ -126,7 +130,7 @@ impl Sink for CassandraSink {
         }
         let (client, function) = (&self.client, self.function.as_str());
         self.check_fence(partition, from, client.fence(function, partition, false).await?).await?;
-        let ready = Ready::new(&self.layout, from, to, rows, client.profile().max_row_bytes())?;
+        let ready = Ready::new(&self.layout, from, to, rows, client.profile())?;
         client.write_rows(&self.layout, partition, &ready).await?;
         fault::point("cassandra.after_rows");
         let generation = self.generation_of_topic(partition).await?;
@@ -155,7 +159,7 @@ impl Sink for CassandraSink {
 
     async fn scan(&self, take: TakeRows) -> Result<Vec<(TopicPartition, Fence)>> {
         // The fences first: what they stand above is there for good.
-        let fences = of_partitions(self.client.fences(&self.function).await?);
+        let fences = of_partitions(self.client.fences(&self.function, true).await?);
         let columns = self.layout.selected();
         for (partition, fence) in &fences {
             let give = |rows| {

@@ -124,12 +124,15 @@ impl TableStore for Cassandra {
         Ok(Arc::new(CassandraFeed::new(Arc::clone(&self.client), feed)?))
     }
 
+    /// By compare-and-swap, as these rows are written: plain writes are not in one order with it.
     fn how_to_reset(&self, function: &str, name: &str) -> String {
         let function = function.replace('\'', "''");
         format!(
             "stop all processes of the function, and then, in the keyspace of {KEYSPACE}: DROP TABLE \"{name}\"; DROP TABLE IF \
-             EXISTS \"{name}_newest\"; DELETE FROM {FENCES} WHERE function = '{function}'; DELETE FROM {OWNERS} WHERE \
-             table_name = '{name}'"
+             EXISTS \"{name}_newest\"; DELETE FROM {OWNERS} WHERE table_name = '{name}' IF EXISTS; and for each row of SELECT \
+             topic, generation, partition FROM {FENCES} WHERE function = '{function}': DELETE FROM {FENCES} WHERE function = \
+             '{function}' AND topic = '…' AND generation = … AND partition = … IF EXISTS. Keep each IF EXISTS: a plain DELETE \
+             has the time of this computer's clock, and deletes nothing if that is behind the cluster's"
         )
     }
 }
@@ -183,6 +186,10 @@ mod tests {
         let opened = Cassandra::open(&env).unwrap().unwrap();
         assert_eq!(opened.place(), "Cassandra at db:9042/bank");
         assert!(!format!("{opened:?}").contains("hunter2"));
-        assert!(opened.how_to_reset("bank.o'neill", "t").contains("function = 'bank.o''neill'"));
+        let how = opened.how_to_reset("bank.o'neill", "t");
+        assert!(how.contains("function = 'bank.o''neill'"), "{how}");
+        let deletes: Vec<_> = how.split("DELETE FROM ").skip(1).collect();
+        assert_eq!(deletes.len(), 2);
+        assert!(deletes.iter().all(|delete| delete.contains(" IF EXISTS")), "{how}");
     }
 }

@@ -12,6 +12,7 @@ use millstream_core::{Error, Fence, Result, TopicPartition, quote_identifier};
 use scylla::value::CqlValue;
 
 use crate::{
+    Profile,
     client::Client,
     kind::Cell,
     layout::{BUCKET, Layout, POSITION, bucket_of, insert},
@@ -20,8 +21,6 @@ use crate::{
 
 /// How many statements of one write are under way at once.
 const AT_ONCE: usize = 128;
-/// The longest key of a partition that CQL takes.
-const MAX_KEY_BYTES: usize = u16::MAX as usize;
 
 /// Rows that are ready to be written.
 #[derive(Default)]
@@ -40,7 +39,7 @@ impl Ready {
         from: &Fence,
         to: &Fence,
         batches: &[RecordBatch],
-        max_bytes: usize,
+        profile: Profile,
     ) -> Result<Self> {
         let mut ready = Self::default();
         let mut seen = HashSet::new();
@@ -79,7 +78,7 @@ impl Ready {
             }
         }
         for (_, cells) in &ready.rows {
-            check_sizes(layout, cells, max_bytes)?;
+            check_sizes(layout, cells, profile)?;
         }
         ready.newest = newest.into_values().collect();
         Ok(ready)
@@ -100,7 +99,8 @@ fn check(layout: &Layout, batch: &RecordBatch) -> Result<()> {
     layout.table.check_storable(batch)
 }
 
-fn check_sizes(layout: &Layout, cells: &[Cell], max_bytes: usize) -> Result<()> {
+fn check_sizes(layout: &Layout, cells: &[Cell], profile: Profile) -> Result<()> {
+    let (max_bytes, max_key_bytes) = (profile.max_row_bytes(), profile.max_key_bytes());
     let bytes: usize = cells.iter().map(size).sum();
     if bytes > max_bytes {
         return Err(Error::poison(format!("a row has {bytes} bytes; the limit is {max_bytes}")));
@@ -108,8 +108,8 @@ fn check_sizes(layout: &Layout, cells: &[Cell], max_bytes: usize) -> Result<()> 
     let Some(entity) = layout.entity else { return Ok(()) };
     match (size(&cells[entity]), &layout.table.columns[entity].name) {
         (0, name) => Err(Error::poison(format!("column {name} is empty, and can't be a key"))),
-        (bytes, name) if bytes > MAX_KEY_BYTES => {
-            Err(Error::poison(format!("column {name} has {bytes} bytes; a key has at most {MAX_KEY_BYTES}")))
+        (bytes, name) if bytes > max_key_bytes => {
+            Err(Error::poison(format!("column {name} has {bytes} bytes; a key has at most {max_key_bytes}")))
         }
         _ => Ok(()),
     }

@@ -27,12 +27,12 @@ fn rows(rows: &[(Option<&str>, i64, &str)]) -> RecordBatch {
     RecordBatch::try_new(layout().table.schema(), columns).unwrap()
 }
 
-fn ready(batches: &[RecordBatch], max_bytes: usize) -> Result<Ready> {
-    Ready::new(&layout(), &Fence::starting_at(0), &Fence::starting_at(100), batches, max_bytes)
+fn ready(batches: &[RecordBatch], profile: Profile) -> Result<Ready> {
+    Ready::new(&layout(), &Fence::starting_at(0), &Fence::starting_at(100), batches, profile)
 }
 
-fn refusal(batch: RecordBatch, max_bytes: usize) -> String {
-    match ready(&[batch], max_bytes) {
+fn refusal_of(batch: RecordBatch, profile: Profile) -> String {
+    match ready(&[batch], profile) {
         Err(Error::Poison(cause)) => cause.to_string(),
         other => panic!("must be Poison, got {:?}", other.map(|ready| ready.rows.len())),
     }
@@ -41,7 +41,7 @@ fn refusal(batch: RecordBatch, max_bytes: usize) -> String {
 #[test]
 fn the_newest_row_of_an_entity_is_that_of_the_highest_offset_in_whatever_order() {
     let batches = [rows(&[(Some("a"), 5, ""), (Some("b"), 4, ""), (Some("a"), 3, "")]), rows(&[(Some("b"), 9, "")])];
-    let ready = ready(&batches, 1_000).unwrap();
+    let ready = ready(&batches, Profile::Cassandra).unwrap();
     let mut newest: Vec<_> = ready.newest.iter().map(|at| ready.rows[*at].0).collect();
     newest.sort_unstable();
     assert_eq!(newest, [5, 9]);
@@ -49,15 +49,28 @@ fn the_newest_row_of_an_entity_is_that_of_the_highest_offset_in_whatever_order()
 
 #[test]
 fn what_cannot_be_stored_is_refused_before_the_first_row() {
-    let said = refusal(rows(&[(Some("a"), 5, ""), (Some("b"), 5, "")]), 1_000);
+    let refusal = |batch| refusal_of(batch, Profile::Cassandra);
+    let said = refusal(rows(&[(Some("a"), 5, ""), (Some("b"), 5, "")]));
     assert_eq!(said, "the SELECT gives two rows for one event; put the unnest into a transform before it");
-    assert_eq!(refusal(rows(&[(None, 5, "")]), 1_000), "column user must not be null");
-    assert_eq!(refusal(rows(&[(Some(""), 5, "")]), 1_000), "column user is empty, and can't be a key");
-    let long = "x".repeat(MAX_KEY_BYTES + 1);
-    assert!(refusal(rows(&[(Some(&long), 5, "")]), 1 << 20).starts_with("column user has 65536 bytes"));
-    assert!(refusal(rows(&[(Some("a"), 5, &long)]), 60_000).contains("the limit is 60000"));
-    assert!(refusal(rows(&[(Some("a"), 5, "a\0b")]), 1_000).contains("NUL"));
-    assert!(matches!(ready(&[rows(&[(Some("a"), 100, "")])], 1_000), Err(Error::Stop(_))), "not of these records");
+    assert_eq!(refusal(rows(&[(None, 5, "")])), "column user must not be null");
+    assert_eq!(refusal(rows(&[(Some(""), 5, "")])), "column user is empty, and can't be a key");
+    for (profile, key, row) in [
+        (Profile::Cassandra, 65_535, 8 << 20),
+        (Profile::Cosmos, 2_048, 2_000_000),
+        (Profile::Keyspaces, 2_048, 1_000_000),
+    ] {
+        let (longest, long, large) = ("x".repeat(key), "x".repeat(key + 1), "x".repeat(row));
+        assert!(ready(&[rows(&[(Some(&longest), 5, "")])], profile).is_ok());
+        let said = refusal_of(rows(&[(Some(&long), 5, "")]), profile);
+        assert_eq!(said, format!("column user has {} bytes; a key has at most {key}", key + 1));
+        let said = refusal_of(rows(&[(Some("a"), 5, &large)]), profile);
+        assert!(said.contains(&format!("the limit is {row}")), "{said}");
+    }
+    assert!(refusal(rows(&[(Some("a"), 5, "a\0b")])).contains("NUL"));
+    assert!(
+        matches!(ready(&[rows(&[(Some("a"), 100, "")])], Profile::Cassandra), Err(Error::Stop(_))),
+        "not of these records"
+    );
 }
 
 #[test]

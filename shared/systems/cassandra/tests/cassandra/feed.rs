@@ -6,10 +6,12 @@ use arrow::{
     array::{Array, AsArray, RecordBatch},
     util::display::{ArrayFormatter, FormatOptions},
 };
+use millstream_cassandra::{Cassandra, Does, Gate, Statement, Verdict};
 use millstream_core::{
     Batch, Encode, Error, FIRST_REDRIVE, Feed, Fence, Limits, Log, Result, Sink, TableStore as _, TopicPartition,
     Watermarks,
 };
+use scylla::statement::Consistency;
 
 use crate::{
     stand_in::Service,
@@ -32,8 +34,27 @@ impl Encode for Plain {
 const ROOMY: Limits = Limits { max_records: 100_000, max_bytes: 64 << 20, max_wait_ms: 100 };
 
 fn feed(keyspace: &Keyspace) -> Arc<dyn Log> {
+    feed_of(&keyspace.store())
+}
+
+fn feed_of(store: &Cassandra) -> Arc<dyn Log> {
     let feed = Feed { function: FUNCTION.into(), table: logins(), topic: "login".into(), encode: Arc::new(Plain) };
-    keyspace.store().feed(feed).unwrap()
+    store.feed(feed).unwrap()
+}
+
+/// A reader of a feed stays out of the way of the function's compare-and-swap.
+struct ReadsPlainly;
+
+impl Gate for ReadsPlainly {
+    fn judge(&self, statement: &Statement<'_>) -> Verdict {
+        assert_eq!(
+            (statement.does, statement.consistency),
+            (Does::Read, Consistency::LocalQuorum),
+            "{}",
+            statement.cql
+        );
+        Verdict::Send
+    }
 }
 
 /// The partition as the reader of the feed calls it.
@@ -66,7 +87,7 @@ async fn prepared(service: Service) -> (Keyspace, Arc<dyn Sink>) {
 async fn the_feed_ends_at_the_fence_and_vouches_for_its_holes() {
     let _turn = wait_for_my_turn().await;
     let (keyspace, sink) = prepared(Service::Cassandra).await;
-    let feed = feed(&keyspace);
+    let feed = feed_of(&keyspace.store_behind(Arc::new(ReadsPlainly)));
     assert!(matches!(feed.partitions("logins").await, Err(Error::Retry(_))), "nobody knows yet how many");
     sink.begin_topic("login", 1, 3).await.unwrap();
     assert_eq!(feed.partitions("logins").await.unwrap(), 3);

@@ -312,3 +312,34 @@ async fn an_adoption_that_is_interrupted_is_finished_by_the_next_one() {
     }
     keyspace.drop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_above_a_fence_are_for_the_plan_that_wrote_them() {
+    let _turn = wait_for_my_turn().await;
+    let keyspace = Keyspace::create(Service::Cassandra).await;
+    let sink = keyspace.sink(&logins());
+    assert_eq!(sink.unsettled(&owner(FUNCTION, "2")).await.unwrap(), [""; 0], "there is no table yet");
+    sink.prepare(true).await.unwrap();
+    let record = sink.claim(&owner(FUNCTION, "1"), &Claim::First).await.unwrap().unwrap();
+    sink.begin_term(record.term);
+    sink.begin_topic("login", 1, 2).await.unwrap();
+    write(sink.as_ref(), &partition(1), 0, 5, rows(&[("ann", None, 4, 1)])).await;
+    let from = write(sink.as_ref(), &partition(0), 9_990, 9_998, rows(&[("ann", None, 9_997, 1)])).await;
+    assert_eq!(sink.unsettled(&owner(FUNCTION, "2")).await.unwrap(), [""; 0]);
+    // The row that has come is in the next bucket.
+    let to = Fence { next_offset: 10_003, ..from.clone() };
+    let batch = rows(&[("bo", None, 10_002, 1)]);
+    let dying = keyspace.store_behind(Arc::new(DiesAt("UPDATE"))).sink(FUNCTION, logins()).unwrap();
+    dying.begin_term(record.term);
+    assert!(dying.write(&partition(0), &from, &to, std::slice::from_ref(&batch)).await.is_err());
+    // The next plan may have another name.
+    for next in [keyspace.sink(&logins()), keyspace.store().sink("bank.other", logins()).unwrap()] {
+        let said = next.unsettled(&owner("bank.other", "2")).await.unwrap();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("the fence is at 9998") && said[0].contains("start the plan of before"), "{said:?}");
+        assert_eq!(next.unsettled(&owner(FUNCTION, "1")).await.unwrap(), [""; 0], "it writes them again");
+    }
+    sink.write(&partition(0), &from, &to, &[batch]).await.unwrap();
+    assert_eq!(sink.unsettled(&owner(FUNCTION, "2")).await.unwrap(), [""; 0]);
+    keyspace.drop().await;
+}

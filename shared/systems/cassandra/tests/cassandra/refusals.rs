@@ -170,3 +170,33 @@ async fn a_row_that_is_larger_than_the_service_takes_is_poison() {
         keyspace.drop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entity_that_is_longer_than_a_key_of_the_service_is_poison_before_anything_is_written() {
+    let _turn = wait_for_my_turn().await;
+    for service in [Service::Keyspaces, Service::Cosmos] {
+        let keyspace = Keyspace::create(service).await;
+        let sink = keyspace.sink(&logins());
+        sink.prepare(true).await.unwrap();
+        let fence = write(sink.as_ref(), &partition(0), 0, 1, rows(&[(&"x".repeat(2_048), None, 0, 1)])).await;
+        let to = Fence { next_offset: 3, ..fence.clone() };
+        let batch = rows(&[("ann", None, 1, 1), (&"x".repeat(2_049), None, 2, 1)]);
+        let refused = sink.write(&partition(0), &fence, &to, &[batch]).await;
+        assert!(matches!(refused, Err(Error::Poison(_))), "{refused:?}");
+        assert_eq!(keyspace.query("SELECT \"_offset\" FROM $.logins").await.len(), 1);
+        keyspace.drop().await;
+    }
+}
+
+#[test]
+fn the_services_have_short_keys() {
+    let refused = |gate: &dyn Gate, cql: &str, does| {
+        let values = [Some(CqlValue::Text("x".repeat(2_049))), Some(CqlValue::Int(1))];
+        refuses(gate, cql, &values, does, Consistency::LocalQuorum).is_some_and(|said| said.contains("2048 bytes"))
+    };
+    for gate in [&Cosmos as &dyn Gate, &Keyspaces::default()] {
+        assert!(refused(gate, "INSERT INTO t (a, b) VALUES (?, ?)", Does::Write));
+        assert!(refused(gate, "UPDATE t SET b = 1 WHERE a = ? IF b < ?", Does::Swap));
+        assert!(!refused(gate, "UPDATE t SET b = ? WHERE a = ?", Does::Swap));
+    }
+}

@@ -71,7 +71,7 @@ impl Gate for Keyspaces {
             }
             return invalid("Client-side timestamps are not enabled for this table");
         }
-        if let Some(refused) = refused_batch(statement, 30) {
+        if let Some(refused) = refused_batch(statement, 30).or_else(|| refused_key(statement)) {
             return refused;
         }
         if let Some((_, condition)) = statement.cql.split_once(" IF ")
@@ -110,7 +110,7 @@ impl Gate for Cosmos {
         if [Consistency::Serial, Consistency::LocalSerial].contains(&statement.consistency) {
             return invalid("Consistency level is not supported for reads");
         }
-        if let Some(refused) = refused_batch(statement, 100) {
+        if let Some(refused) = refused_batch(statement, 100).or_else(|| refused_key(statement)) {
             return refused;
         }
         if statement.cql.starts_with("CREATE TABLE") {
@@ -134,4 +134,17 @@ impl Gate for Cosmos {
 fn refused_batch(statement: &Statement<'_>, limit: usize) -> Option<Verdict> {
     let rows = statement.cql.matches("INSERT INTO").count() + statement.cql.matches("UPDATE ").count();
     (statement.cql.starts_with("BEGIN") && rows > limit).then(|| invalid("Batch too large"))
+}
+
+/// Both services have partition keys of 2,048 bytes. An entity is one: the first value of an INSERT, and what an UPDATE looks for.
+fn refused_key(statement: &Statement<'_>) -> Option<Verdict> {
+    let at = if statement.cql.starts_with("INSERT") {
+        0
+    } else {
+        statement.cql.split_once(" WHERE ")?.0.matches('?').count()
+    };
+    match statement.values.get(at)? {
+        Some(CqlValue::Text(key)) if key.len() > 2_048 => Some(invalid("The key exceeds the limit of 2048 bytes")),
+        _ => None,
+    }
 }
