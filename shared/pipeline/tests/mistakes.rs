@@ -56,7 +56,7 @@ fn the_message_starts_with_a_place_that_can_be_clicked() {
     assert_eq!(
         found[0].to_string(),
         "bank/pipeline.yaml:17:5: unknown field `form` in function `flow`; allowed: uses, from, sql, into, \
-         partition_by, start, on_gap, late, lateness, ahead, batch, generate, poll, webhook, key, timestamp, partition (did you mean `from`?)"
+         partition_by, start, on_gap, late, lateness, ahead, batch, every, generate, poll, webhook, key, timestamp, partition (did you mean `from`?)"
     );
 }
 
@@ -98,5 +98,59 @@ fn hostile_files_end_in_an_error() {
     for text in [nested, mapped, aliases] {
         let found = mistakes(&text);
         assert!(found.len() == 1 && found[0].contains("this is not valid YAML"), "{found:?}");
+    }
+}
+
+const SHOP: &str = "
+name: shop
+topics:
+  orders: { partitions: 3, generation: 2, schema: { id: string not null, total: bigint } }
+functions:
+  again: { uses: store, from: cassandra.orders, into: cassandra.copies }
+  keep: { uses: store, from: orders, key: id, into: cassandra.orders }
+  sums: { uses: report, from: cassandra.orders, sql: 'SELECT id, sum(total) AS total FROM cassandra.orders GROUP BY 1', into: postgres.sums }
+";
+
+#[test]
+fn an_event_store_is_read_like_a_topic_of_its_source_s_partitions() {
+    let pipeline = Pipeline::parse(SHOP, Path::new("p.yaml")).unwrap();
+    for (name, keeper) in [("cassandra.orders", "keep"), ("cassandra.copies", "again")] {
+        let topic = &pipeline.topics[name];
+        assert_eq!((topic.partitions, topic.generation, topic.feed_of.as_deref()), (3, 2, Some(keeper)));
+    }
+    assert_eq!(pipeline.log_topics().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["orders"]);
+    let readers: Vec<_> = pipeline.readers().map(|(name, ..)| name.as_str()).collect();
+    assert_eq!(readers, ["keep", "again", "sums"]);
+}
+
+#[test]
+fn mistakes_with_event_stores_are_told() {
+    for (from, to, said) in [
+        (
+            "from: orders, key",
+            "from: [orders, orders2], key",
+            "names 2 topics, but this kind of function reads at most 1",
+        ),
+        (
+            "report, from: cassandra.orders",
+            "report, from: cassandra.order",
+            "which no function of this file that uses `store` writes to",
+        ),
+        ("into: cassandra.copies", "into: postgres.copies", "keeps events, so it writes to `cassandra.TABLE`"),
+        ("into: postgres.sums", "into: postgres.orders", "can't have the same name"),
+        (
+            "from: orders, key: id",
+            "from: cassandra.copies, key: id",
+            "names the topic `cassandra.copies`, which this file doesn't declare",
+        ),
+        ("into: postgres.sums", "into: topic.cassandra.orders", "which this file doesn't declare"),
+        ("key: id, into", "key: id, every: 5s, into", "is woken by its records"),
+    ] {
+        assert!(SHOP.contains(from), "{from}");
+        let text = SHOP.replace(from, to);
+        let found = Pipeline::parse(&text, Path::new("p.yaml"))
+            .map(|_| String::new())
+            .unwrap_or_else(|wrong| wrong.to_string());
+        assert!(found.contains(said), "{to}: {found}");
     }
 }
