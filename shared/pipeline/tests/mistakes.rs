@@ -141,7 +141,7 @@ fn mistakes_with_event_stores_are_told() {
         (
             "from: orders, key: id",
             "from: cassandra.copies, key: id",
-            "names the topic `cassandra.copies`, which this file doesn't declare",
+            "is `cassandra.copies`, which no function of this file that uses `store` writes to",
         ),
         ("into: postgres.sums", "into: topic.cassandra.orders", "which this file doesn't declare"),
         ("key: id, into", "key: id, every: 5s, into", "is woken by its records"),
