@@ -229,6 +229,9 @@ impl<'a> Redrive<'a> {
         let after = self.standing().await?;
         let own = after.redrives.selection(number).filter(|own| Some(own.written_at) == written_at).cloned();
         let own = own.unwrap_or(Selection { offsets: BTreeMap::new(), ..selection });
+        if !own.offsets.is_empty() {
+            self.redrives.own(&self.id, &own).await?;
+        }
         for (partition, chosen) in &own.offsets {
             let rest = offsets.entry(*partition).or_default();
             rest.retain(|offset| chosen.binary_search(offset).is_err());
@@ -245,7 +248,7 @@ impl<'a> Redrive<'a> {
         let mut tried = done.brought_in + done.refused;
         for (partition, offsets) in selection.partitions() {
             let end = offsets.last().map_or(0, |last| last + 1);
-            let mut next = patiently(|| self.runner.start(&partition)).await?;
+            let mut next = patiently(|| self.start(&partition)).await?;
             while next < end {
                 let records = self.runner.stats().records();
                 next = patiently(|| self.batch(&partition, next..end, limits)).await?;
@@ -261,6 +264,14 @@ impl<'a> Redrive<'a> {
         done.brought_in += brought_in;
         done.refused += refused;
         Ok(())
+    }
+
+    /// Where a partition of the selection is; [`CLOSED`] if another process has closed it.
+    async fn start(&self, partition: &TopicPartition) -> Result<i64> {
+        match self.runner.sink().fence(partition).await? {
+            Some(fence) if fence.next_offset == CLOSED => Ok(CLOSED),
+            _ => self.runner.start(partition).await,
+        }
     }
 
     async fn batch(&self, partition: &TopicPartition, range: Range<i64>, limits: Limits) -> Result<i64> {

@@ -83,6 +83,9 @@ impl RedrivesSaid {
             ..Redrives::default()
         };
         for said in &self.0 {
+            if let Said::Owned { number, offsets } = said {
+                redrives.owned.entry(*number).or_insert_with(|| offsets.clone());
+            }
             if let Said::Closing { number, partition, offset } = said {
                 let closed_at = redrives.closed_at.entry((*number, *partition)).or_insert(*offset);
                 *closed_at = (*offset).max(*closed_at);
@@ -125,6 +128,13 @@ enum Said {
         offset: i64,
         reason: String,
     },
+    /// The letters of a selection that its writer brings in.
+    Owned {
+        /// The selection's number.
+        number: u32,
+        /// By partition.
+        offsets: BTreeMap<i32, Vec<i64>>,
+    },
     /// A partition of the selection is about to be closed. If it was then still at this offset, which the highest one says,
     /// its letters from there on are open again.
     Closing {
@@ -151,6 +161,9 @@ pub struct Redrives {
     /// The next offsets of the selections' partitions.
     fences: HashMap<TopicPartition, i64>,
     closed_at: HashMap<(u32, i32), i64>,
+    /// The letters of each selection as its writer found them. What others find later, when an earlier selection has been closed, are
+    /// more: but the writer brings in these alone.
+    owned: HashMap<u32, BTreeMap<i32, Vec<i64>>>,
     /// Those that have fences.
     selections: BTreeMap<u32, Selection>,
     letters: HashMap<Position, Letter>,
@@ -242,8 +255,15 @@ impl Redrives {
                     return;
                 }
                 let of = selection.clone();
+                let owned = self.owned.get(&selection.number).cloned();
                 for (partition, offsets) in &mut selection.offsets {
-                    offsets.retain(|offset| self.choose(of.position(*partition, *offset), &of));
+                    match &owned {
+                        Some(owned) => {
+                            *offsets = owned.get(partition).cloned().unwrap_or_default();
+                            offsets.iter().for_each(|offset| self.give(of.position(*partition, *offset), &of));
+                        }
+                        None => offsets.retain(|offset| self.choose(of.position(*partition, *offset), &of)),
+                    }
                 }
                 selection.offsets.retain(|_, offsets| !offsets.is_empty());
                 self.selections.insert(selection.number, selection);
@@ -256,7 +276,7 @@ impl Redrives {
                     letter.refusals += 1;
                 }
             }
-            Said::Closing { .. } => {}
+            Said::Closing { .. } | Said::Owned { .. } => {}
         }
     }
 
@@ -264,11 +284,15 @@ impl Redrives {
     fn choose(&mut self, position: Position, selection: &Selection) -> bool {
         let is_open = self.find(&position) == Redriven::Open;
         if is_open {
-            let letter = self.letters.entry(position).or_default();
-            (letter.number, letter.generation) = (selection.number, selection.generation_of_fences());
-            letter.is_refused = false;
+            self.give(position, selection);
         }
         is_open
+    }
+
+    fn give(&mut self, position: Position, selection: &Selection) {
+        let letter = self.letters.entry(position).or_default();
+        (letter.number, letter.generation) = (selection.number, selection.generation_of_fences());
+        letter.is_refused = false;
     }
 }
 
@@ -335,6 +359,16 @@ impl<L: Log + Producer + ?Sized> RedrivesTopic<L> {
     pub async fn select(&self, function: &str, selection: Selection) -> Result<Option<i64>> {
         let entry = Entry { function: function.to_owned(), said: Said::Selected(selection) };
         Ok(self.put(vec![entry]).await?.first().map(|at| at.offset))
+    }
+
+    /// Says which letters of a selection its writer has found to be its own: it brings in these, and no others. To be called before
+    /// it brings in any.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub async fn own(&self, function: &str, selection: &Selection) -> Result<()> {
+        let said = Said::Owned { number: selection.number, offsets: selection.offsets.clone() };
+        self.put(vec![Entry { function: function.to_owned(), said }]).await.map(drop)
     }
 
     /// Says that a partition of a selection is about to be closed, and where its fence is.

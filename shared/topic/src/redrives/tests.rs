@@ -107,3 +107,14 @@ fn a_full_selection_fits_a_topic_with_kafkas_own_limit() {
     let read: Entry = serde_json::from_slice(&value).unwrap();
     assert_eq!(format!("{read:?}"), format!("{entry:?}"));
 }
+
+/// The second selection was written while the first was under way, and the first was closed after that.
+#[test]
+fn a_selection_has_what_its_writer_found_and_not_what_was_closed_later() {
+    let own = Said::Owned { number: 2, offsets: BTreeMap::from([(0, vec![7])]) };
+    let said = [selected(1, &[3, 5]), selected(2, &[3, 5, 7]), own, closing(1, 0)];
+    let both = redrives(&[(1, CLOSED), (2, 8)], &said);
+    assert_eq!(offsets(&both), [(1, vec![3, 5]), (2, vec![7])]);
+    let found: Vec<_> = [3, 5, 7].map(|offset| both.find(&at(offset))).into();
+    assert_eq!(found, [Redriven::Open, Redriven::Open, Redriven::Done]);
+}
