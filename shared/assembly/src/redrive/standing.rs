@@ -32,6 +32,9 @@ pub struct LetterStanding {
     newest_generations: HashMap<String, u32>,
 }
 
+/// How often topic and fences that don't fit together are looked at again.
+const MAX_LOOKS: usize = 5;
+
 impl LetterStanding {
     fn new(said: RedrivesSaid, fences: &[(TopicPartition, Fence)]) -> Result<Self> {
         let mut standing = Self { redrives: said.with(fences)?, ..Self::default() };
@@ -78,9 +81,16 @@ impl Systems {
     }
 
     pub(super) async fn standing_of(&self, pipeline: &Pipeline, name: &str, sink: &dyn Sink) -> Result<LetterStanding> {
-        let said = self.redrives_said(pipeline, &Declared::id(&pipeline.name, name)).await?;
-        // After the topic: fences are created before their selection is written.
-        LetterStanding::new(said, &sink.holding().await?.fences)
+        let mut looks = 0;
+        loop {
+            let said = self.redrives_said(pipeline, &Declared::id(&pipeline.name, name)).await?;
+            // After the topic: fences are created before their selection is written.
+            match LetterStanding::new(said, &sink.holding().await?.fences) {
+                // Another redrive may have said it between the two looks.
+                Err(_) if looks < MAX_LOOKS => looks += 1,
+                standing => return standing,
+            }
+        }
     }
 
     /// What had become of the dead letters of the function `id` when its sink had these fences, a moment ago. A letter that
