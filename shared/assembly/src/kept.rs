@@ -30,7 +30,7 @@ pub(crate) fn name_entity(function: &Function, reading: &Reading, table: &mut Ta
     let names: Vec<_> = own(&table.columns).map(|column| column.name.clone()).collect();
     let found = table.columns.iter_mut().find(|column| column.name == *key && column.role == Role::Value);
     let Some(column) = found else {
-        return Err(format!("its key is `{key}`, which is none of its columns; these are {}", names.join(", ")));
+        return Err(format!("its key is `{key}`, which is not one of its columns: {}", names.join(", ")));
     };
     if !can_name(&column.data_type) {
         let is = type_name(&column.data_type);

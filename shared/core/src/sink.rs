@@ -68,7 +68,7 @@ pub trait Sink: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// What keeps `owner`'s plan from going on where the table's plan of before was interrupted, each thing for a person. Changes
+    /// What keeps `owner`'s plan from going on where the table's previous plan was interrupted, each thing for a person. Changes
     /// nothing. Asked together with [`Sink::misfits`].
     ///
     /// # Errors

@@ -217,12 +217,12 @@ impl Kept {
     }
 }
 
-/// What a person must do about records that only the plan of before can make again.
+/// What a person must do about records that only the previous plan can make again.
 pub(crate) fn say_unsettled(announced: &Announced) -> String {
     let Announced { function, partition, from, to, table, .. } = announced;
     format!(
-        "{function} was interrupted while it wrote to topic {table} what its plan of before makes of {partition}, offsets {from} to \
-         {to}: a part of it may be there, and another plan would lose or double the rest. Start the version of before once, \
+        "{function} was interrupted while it wrote to topic {table} what its previous plan makes of {partition}, offsets {from} to \
+         {to}: a part of it may be there, and another plan would lose or double the rest. Start the previous version once, \
          let it go on past offset {to}, and stop it; then adopt the new one. If that one is adopted already, adopt the version of \
          before first"
     )

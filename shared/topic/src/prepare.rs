@@ -51,7 +51,7 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
         }
         let (columns, made) = (self.columns(), self.check_made(self.kept().await?).await?);
         let columns = match &made {
-            // A version of before, which an adopted one has added fields to, may have to finish something.
+            // A previous version, which an adopted one has added fields to, may have to finish something.
             Some(made) if only_more(&columns, &made.columns) => made.columns.clone(),
             Some(made) if !adapts || !only_more(&made.columns, &columns) => {
                 return Err(self.other_columns(&made.columns, &columns));

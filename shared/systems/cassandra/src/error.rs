@@ -57,7 +57,7 @@ fn of_server(doing: impl fmt::Display, error: &DbError, message: &str) -> Error 
             Error::stop(format!("{doing}: {}{}", first_line(message), advice(message)))
         }
         DbError::AuthenticationError => {
-            Error::stop(format!("{doing}: the server refuses to sign in; check {USER} and {PASSWORD}"))
+            Error::stop(format!("{doing}: the server refuses these credentials; check {USER} and {PASSWORD}"))
         }
         DbError::Unauthorized => {
             Error::stop(format!("{doing}: {}; GRANT the user of {USER} what it needs", first_line(message)))
@@ -81,7 +81,7 @@ pub(crate) fn of_connecting(error: &NewSessionError) -> Error {
     }
     let holds = |text: &str| said.iter().any(|said| said.contains(text));
     if holds("bad credentials") || holds("Authentication is required") {
-        return Error::stop(format!("the server refuses to sign in; check {USER} and {PASSWORD}"));
+        return Error::stop(format!("the server refuses these credentials; check {USER} and {PASSWORD}"));
     }
     if holds("certificate verify failed") {
         return Error::stop(format!(

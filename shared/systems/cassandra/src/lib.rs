@@ -84,7 +84,7 @@
 //! - A process of an ended term that was suspended in the middle of a write may, when it goes on, put rows of the old plan over
 //!   those of the new one; it moves no fence. End a function's processes before its table is adopted by another plan.
 //! - A write that was interrupted before the fence has left rows above it, which another plan would not write over: such a table
-//!   isn't adopted until the plan of before has moved the fence. Of rows that have not come to a majority of the replicas,
+//!   isn't adopted until the previous plan has moved the fence. Of rows that have not come to a majority of the replicas,
 //!   or that lie more than 20,000 offsets above the fence, nothing is seen.
 //! - Rows that were redriven are in `<name>` and `<name>_newest`, and not in the change feed.
 

@@ -15,7 +15,7 @@ use crate::{
 const BUCKETS: i64 = 3;
 
 impl CassandraSink {
-    /// See [`millstream_core::Sink::unsettled`]. Rows above a fence are of the plan of before, which would write the same ones
+    /// See [`millstream_core::Sink::unsettled`]. Rows above a fence are of the previous plan, which would write the same ones
     /// again. Another plan may give none for the same records, or others: then those of before would stay for good.
     pub(crate) async fn find_unsettled(&self, owner: &Owner) -> Result<Vec<String>> {
         let tables = self.client.tables().await?;
@@ -51,9 +51,9 @@ impl CassandraSink {
 
 fn say(partition: &TopicPartition, next_offset: i64) -> String {
     let again = if partition.is_redrive() {
-        "redrive under the plan of before once more"
+        "redrive under the previous plan once more"
     } else {
-        "start the plan of before once more"
+        "start the previous plan once more"
     };
     format!(
         "there are rows of {partition} at offset {next_offset} or above, and the fence is at {next_offset}: a write of the plan of \

@@ -240,7 +240,7 @@ fn without_an_outbox_rows_of_a_changing_reference_are_mixed() {
     assert!(found.is_err());
 }
 
-/// A plan can't be adopted while records are announced that only the plan of before can make: it has to finish them first.
+/// A plan can't be adopted while records are announced that only the previous plan can make: it has to finish them first.
 #[tokio::test]
 async fn an_interrupted_send_is_finished_by_the_plan_that_began_it() {
     let log = MemoryLog::with_topic("in", 1);
@@ -252,7 +252,7 @@ async fn an_interrupted_send_is_finished_by_the_plan_that_began_it() {
     assert!(adopt(&log, 1).await.is_none());
     let sink = sink_of(&log, vec![], false);
     let said = sink.unsettled(&owner(1)).await.unwrap().join("\n");
-    assert!(said.contains("Start the version of before once") && said.contains("in/1/0, offsets 0 to 6"), "{said}");
+    assert!(said.contains("Start the previous version once") && said.contains("in/1/0, offsets 0 to 6"), "{said}");
     let record = sink.holding().await.unwrap().record;
     let error = sink.claim(&owner(1), &Claim::Adopt(record)).await.unwrap_err();
     assert!(matches!(error, Error::Stop(_)), "{error}");

@@ -336,7 +336,7 @@ async fn rows_above_a_fence_are_for_the_plan_that_wrote_them() {
     for next in [keyspace.sink(&logins()), keyspace.store().sink("bank.other", logins()).unwrap()] {
         let said = next.unsettled(&owner("bank.other", "2")).await.unwrap();
         assert_eq!(said.len(), 1, "{said:?}");
-        assert!(said[0].contains("the fence is at 9998") && said[0].contains("start the plan of before"), "{said:?}");
+        assert!(said[0].contains("the fence is at 9998") && said[0].contains("start the previous plan"), "{said:?}");
         assert_eq!(next.unsettled(&owner(FUNCTION, "1")).await.unwrap(), [""; 0], "it writes them again");
     }
     sink.write(&partition(0), &from, &to, &[batch]).await.unwrap();
