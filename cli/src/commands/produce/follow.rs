@@ -24,6 +24,9 @@ struct Count {
     /// Records that are yet to be skipped, since an earlier run has sent them.
     to_skip: AtomicU64,
     sent: AtomicU64,
+    /// Records that the topic has refused.
+    refused: AtomicU64,
+    /// These, and bad lines.
     left_out: AtomicU64,
 }
 
@@ -58,6 +61,7 @@ pub(super) async fn follow(
                 Ok(())
             }
             Outcome::Refused(error) if args.skip_bad => {
+                count.refused.fetch_add(1, Ordering::Relaxed);
                 leave_out(&count, &error);
                 Ok(())
             }
@@ -74,7 +78,8 @@ pub(super) async fn follow(
         }
     };
     let (sent, left_out) = (count.sent.load(Ordering::Relaxed), count.left_out.load(Ordering::Relaxed));
-    let go_on = args.skip + sent;
+    // As everywhere, lines that are no records don't count.
+    let go_on = args.skip + sent + count.refused.load(Ordering::Relaxed);
     if let Err(error) = ended {
         let were = counted(sent, "record");
         return Err(error

@@ -204,9 +204,9 @@ struct Follower {
 
 impl Follower {
     async fn run(self) -> Result<()> {
-        let mut next: BTreeMap<i32, i64> = BTreeMap::new();
+        let (mut next, mut is_waiting) = (BTreeMap::<i32, i64>::new(), false);
         loop {
-            for number in 0..self.partitions().await? {
+            for number in 0..self.partitions(&mut is_waiting).await? {
                 let partition = TopicPartition::new(&self.topic, self.generation, number);
                 let from = match next.get(&number) {
                     Some(next) => *next,
@@ -228,14 +228,19 @@ impl Follower {
         }
     }
 
-    /// How many partitions the feed has now: none while its keeper hasn't begun, or the store can't be reached.
-    async fn partitions(&self) -> Result<i32> {
+    /// How many partitions the feed has now: none while its keeper hasn't begun, or the store can't be reached, which is told once.
+    async fn partitions(&self, is_waiting: &mut bool) -> Result<i32> {
         match self.feed.log().await?.partitions(&self.topic).await {
             Err(error) if error.is_retry() => {
-                tracing::info!(feed = %self.topic, %error, "nothing to read yet");
+                if !std::mem::replace(is_waiting, true) {
+                    tracing::warn!(feed = %self.topic, %error, "there is nothing to read yet: waiting");
+                }
                 Ok(0)
             }
-            partitions => partitions,
+            partitions => {
+                *is_waiting = false;
+                partitions
+            }
         }
     }
 
