@@ -91,7 +91,7 @@ pub(crate) fn read_sink(
     }
 }
 
-/// Is it a topic of the log, or declared as one but wrong? An event store, which only its function writes, is none.
+/// Is it a topic of the log (perhaps declared wrongly)? An event store isn't: only its function writes to it.
 fn is_of_log(topic: &Option<Topic>) -> bool {
     topic.as_ref().is_none_or(|topic| topic.feed_of.is_none())
 }
