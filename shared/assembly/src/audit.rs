@@ -84,7 +84,7 @@ pub async fn audit_part(
     told: &mut (dyn FnMut(AuditProgress) + Send),
 ) -> Result<AuditReport> {
     let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
-    reference::load_all(&systems.references(pipeline, &plan.references)?).await?;
+    reference::load_whole(&systems.references(pipeline, &plan.references)?).await?;
     let declared = &pipeline.functions[name];
     let reading = declared.reading().ok_or_else(|| NotRunnable { function: name.to_owned() })?;
     let id = Declared::id(&pipeline.name, name);

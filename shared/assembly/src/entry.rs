@@ -6,7 +6,7 @@ use millstream_core::{Env, Error, Result, Retries, SystemClock};
 use millstream_host::{Host, Stop, detect, shell, stop_on_signals, wait_for};
 use millstream_pipeline::{Origin, Pipeline, Uses};
 
-use crate::{Connections, Making, Systems, describe_unknown, maker::require_keys, require_said};
+use crate::{Connections, Making, Systems, describe_unknown, function::is_feed, maker::require_keys, require_said};
 
 /// The shortest period that a schedule of EventBridge can have.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(60);
@@ -103,7 +103,7 @@ async fn run(uses: Uses, settings: Settings) -> Result<()> {
         require_keys(&connections.env)?;
     }
     if host == Host::Lambda {
-        refuse_feeds(&pipeline, &name)?;
+        refuse_both(&pipeline, &name)?;
     }
     let clock = Arc::new(SystemClock);
     let systems = Systems::open_for(&pipeline, &name, &connections, clock.clone())?;
@@ -133,15 +133,17 @@ async fn run(uses: Uses, settings: Settings) -> Result<()> {
     millstream_host::run(host, ready.work(&systems), stop, retries).await
 }
 
-/// An event store calls nobody, and no schedule calls such a function yet.
-fn refuse_feeds(pipeline: &Pipeline, name: &str) -> Result<()> {
-    let read = pipeline.functions.get(name).and_then(|declared| declared.reading());
-    let mut read = read.into_iter().flat_map(|reading| reading.topics());
-    match read.find(|topic| pipeline.topics.get(*topic).is_some_and(|topic| topic.feed_of.is_some())) {
-        None => Ok(()),
-        Some(feed) => Err(Error::stop(format!(
-            "`{name}` reads the event store {feed}, which runs on no Lambda yet: run it as a service (a container or a process)"
+/// A mapping calls for topics, and a schedule for event stores: no event says which of both it is for.
+fn refuse_both(pipeline: &Pipeline, name: &str) -> Result<()> {
+    let reading = pipeline.functions.get(name).and_then(|declared| declared.reading());
+    let (feeds, topics): (Vec<_>, Vec<_>) =
+        reading.into_iter().flat_map(|reading| reading.topics()).partition(|topic| is_feed(pipeline, topic));
+    match (feeds.first(), topics.first()) {
+        (Some(feed), Some(topic)) => Err(Error::stop(format!(
+            "`{name}` reads the event store {feed} and the topic {topic}: on Lambda, a schedule calls for one and an event source \
+             mapping for the other. Make two functions of it, or run it as a service (a container or a process)"
         ))),
+        _ => Ok(()),
     }
 }
 
@@ -194,6 +196,18 @@ mod tests {
         assert!(check_kind(&pipeline, "keep", Uses::Archive).is_ok());
         let refused = check_kind(&pipeline, "keep", Uses::Aggregate).unwrap_err().to_string();
         assert_eq!(refused, "function `keep` uses `archive`: run it by the binary `archive`; this one is `aggregate`");
+    }
+
+    #[test]
+    fn on_lambda_a_function_reads_topics_or_event_stores() {
+        let text = "name: p\ntopics: { t: { partitions: 1, schema: { a: bigint } } }\nfunctions:\n  \
+                    keep: { uses: store, from: t, into: cassandra.e }\n  \
+                    one: { uses: report, from: cassandra.e, into: postgres.o, sql: SELECT a FROM cassandra.e }\n  \
+                    both: { uses: report, from: [t, cassandra.e], into: postgres.b, sql: SELECT a FROM t UNION ALL SELECT a FROM cassandra.e }\n";
+        let pipeline = Pipeline::parse(text, "p.yaml".as_ref()).unwrap();
+        assert!(refuse_both(&pipeline, "one").is_ok() && refuse_both(&pipeline, "keep").is_ok());
+        let refused = refuse_both(&pipeline, "both").unwrap_err().to_string();
+        assert!(refused.contains("the event store cassandra.e and the topic t"), "{refused}");
     }
 
     #[test]

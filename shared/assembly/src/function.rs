@@ -14,6 +14,8 @@ pub struct Function {
     pub runner: Arc<Runner>,
     /// Its consumer group, and the topics it reads with their generation.
     pub subscription: Subscription,
+    /// Does it read an event store, which calls nobody?
+    pub is_fed: bool,
     /// The table it writes.
     pub table: Table,
     /// The references that its SQL joins.
@@ -34,7 +36,8 @@ impl Function {
         let generation = |topic: &String| pipeline.topics.get(topic).map_or(1, |topic| topic.generation);
         let topics = reading.topics().map(|topic| (topic.clone(), generation(topic))).collect();
         let subscription = Subscription { group, topics, limits: reading.batch, every_ms: reading.every_ms };
-        Self { id, runner, subscription, table, references, refreshing: JoinSet::new() }
+        let is_fed = reading.topics().any(|topic| is_feed(pipeline, topic));
+        Self { id, runner, subscription, is_fed, table, references, refreshing: JoinSet::new() }
     }
 
     /// All partitions of the topics that it reads.
@@ -70,6 +73,11 @@ impl Function {
         }
         Ok(())
     }
+}
+
+/// Is it an event store that is read like a topic?
+pub(crate) fn is_feed(pipeline: &Pipeline, topic: &str) -> bool {
+    pipeline.topics.get(topic).is_some_and(|topic| topic.feed_of.is_some())
 }
 
 /// The error that a function reads no topic, so that no host can run it.

@@ -35,6 +35,7 @@ mod fixtures;
 mod function;
 mod kept;
 mod letters;
+mod lookup;
 mod maker;
 mod open;
 mod opened;

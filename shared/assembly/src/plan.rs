@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_codec::{JsonDecoder, JsonOptions, full_schema};
 use millstream_core::{Column, Decode, meta};
-use millstream_pipeline::{Diagnostic, Format, Function, Pipeline, Reading, Topic};
+use millstream_pipeline::{Diagnostic, Format, Function, Pipeline, Reading, Reference, Topic};
 use millstream_sql::{Input, Planned, ReferenceTable, SqlError, Statement};
 
 use crate::{NotRunnable, feeds, kept, output::find_misfit, used::joined_by};
@@ -37,11 +37,7 @@ pub async fn plan_function(pipeline: &Pipeline, name: &str) -> Result<FunctionPl
     if let Some((feed, writer)) = topics.iter().find_map(|(name, topic)| feeds::unknown(name, topic)) {
         return Err(at(refusal(&format!("it reads {feed}, and the function `{writer}`, which keeps that, is wrong"))));
     }
-    let references: Vec<_> = pipeline
-        .references
-        .iter()
-        .map(|(name, reference)| Arc::new(ReferenceTable::new(name, Arc::clone(&reference.schema))))
-        .collect();
+    let references = reference_tables(pipeline);
     let statement = statement(pipeline, function, reading, references.clone());
     let mut planned = millstream_sql::plan(&statement).await.map_err(at)?;
     if planned.table.combine.is_some() {
@@ -68,9 +64,16 @@ pub async fn plan_function(pipeline: &Pipeline, name: &str) -> Result<FunctionPl
 
 /// The columns of a function's statement, without planning how it runs; none if it is wrong.
 pub(crate) fn columns(pipeline: &Pipeline, function: &Function, reading: &Reading) -> Option<Vec<Column>> {
-    let references = pipeline.references.iter();
-    let references = references.map(|(name, of)| Arc::new(ReferenceTable::new(name, Arc::clone(&of.schema)))).collect();
-    millstream_sql::columns(&statement(pipeline, function, reading, references)).ok()
+    millstream_sql::columns(&statement(pipeline, function, reading, reference_tables(pipeline))).ok()
+}
+
+/// The tables of the pipeline's references, without rows.
+fn reference_tables(pipeline: &Pipeline) -> Vec<Arc<ReferenceTable>> {
+    let table = |(name, reference): (&String, &Reference)| {
+        let of = if reference.lookup { ReferenceTable::asked } else { ReferenceTable::new };
+        Arc::new(of(name.clone(), Arc::clone(&reference.schema)))
+    };
+    pipeline.references.iter().map(table).collect()
 }
 
 /// The statement of a planned function, over the rows that its references have now.

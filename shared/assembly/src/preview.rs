@@ -44,7 +44,7 @@ pub async fn preview(
     told: &mut (dyn FnMut(AuditProgress) + Send),
 ) -> Result<Preview> {
     let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
-    reference::load_all(&systems.references(pipeline, &plan.references)?).await?;
+    reference::load_whole(&systems.references(pipeline, &plan.references)?).await?;
     let reading = pipeline.functions[name].reading().ok_or_else(|| NotRunnable { function: name.to_owned() })?;
     let (source, dead_letters) = (systems.source(), systems.dead_letters(pipeline));
     let query = Query {

@@ -19,6 +19,12 @@ impl Ready {
     /// What a host runs. Keep `self` as long as the host runs it: it also keeps a reader's references fresh.
     pub fn work(&self, systems: &Systems) -> Work {
         match self {
+            Self::Reader(function) if function.is_fed => Work::CatchUp {
+                source: systems.source(),
+                subscription: function.subscription.clone(),
+                process: function.runner.clone(),
+                clock: Arc::clone(systems.clock()),
+            },
             Self::Reader(function) => Work::Read {
                 source: systems.source(),
                 subscription: function.subscription.clone(),

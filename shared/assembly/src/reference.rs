@@ -1,6 +1,6 @@
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -9,12 +9,12 @@ use arrow::{
     compute::cast,
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
-use millstream_core::{Error, Result, TableStore};
+use millstream_core::{Clock, Error, Result, TableStore};
 use millstream_pipeline::{Pipeline, ReferenceFrom, System};
 use millstream_sql::ReferenceTable;
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{csv_table::read_csv_bytes, open::open_folder, read_csv, type_name, used::store_of};
+use crate::{csv_table::read_csv_bytes, lookup::StoreLookup, open::open_folder, read_csv, type_name, used::store_of};
 
 /// How often a file that changes while it is read is read again, and how long it must have been still.
 const FILE_TRIES: usize = 20;
@@ -25,6 +25,7 @@ pub(crate) struct Reference {
     table: Arc<ReferenceTable>,
     rows: Rows,
     refresh: Option<Duration>,
+    clock: Arc<dyn Clock>,
 }
 
 /// Where the rows of a reference come from.
@@ -42,6 +43,7 @@ impl Reference {
         pipeline: &Pipeline,
         table: &Arc<ReferenceTable>,
         store: impl Fn(System) -> Option<Arc<dyn TableStore>>,
+        clock: &Arc<dyn Clock>,
     ) -> Result<Self> {
         let name = &table.name;
         let missing = || Error::stop(format!("internal: the reference `{name}` or its store is not there"));
@@ -52,7 +54,32 @@ impl Reference {
             (_, None) => return Err(missing()),
         };
         let refresh = declared.refresh_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
-        Ok(Self { table: Arc::clone(table), rows, refresh })
+        Ok(Self { table: Arc::clone(table), rows, refresh, clock: Arc::clone(clock) })
+    }
+
+    /// Loads the rows; or, of a table that is asked by key, finds out whether it can be.
+    async fn begin(&self) -> Result<()> {
+        match (&self.rows, self.table.asked_by()) {
+            (Rows::Store(store, name), Some(by)) => {
+                let lookup = StoreLookup {
+                    store: Arc::clone(store),
+                    name: name.clone(),
+                    schema: Arc::clone(&self.table.schema),
+                    by: by.to_owned(),
+                    max_age_us: self.refresh.map(|age| i64::try_from(age.as_micros()).unwrap_or(i64::MAX)),
+                    clock: Arc::clone(&self.clock),
+                    remembered: Mutex::default(),
+                };
+                lookup.check().await?;
+                self.table.ask(Arc::new(lookup));
+                Ok(())
+            }
+            _ => self.load().await,
+        }
+    }
+
+    fn of_it(&self, error: Error) -> Error {
+        error.context(format_args!("reference `{}`", self.table.name))
     }
 
     async fn load(&self) -> Result<()> {
@@ -85,11 +112,18 @@ impl Reference {
     }
 }
 
-/// Loads the rows of the references that a function joins.
+/// Loads the rows of the references that a function joins, but for those that it asks by key.
 pub(crate) async fn load_all(references: &[Reference]) -> Result<()> {
     for reference in references {
-        let loaded = reference.load().await;
-        loaded.map_err(|error| error.context(format_args!("reference `{}`", reference.table.name)))?;
+        reference.begin().await.map_err(|error| reference.of_it(error))?;
+    }
+    Ok(())
+}
+
+/// Loads the rows of all of them, for who goes through a whole log at once.
+pub(crate) async fn load_whole(references: &[Reference]) -> Result<()> {
+    for reference in references {
+        reference.load().await.map_err(|error| reference.of_it(error))?;
     }
     Ok(())
 }
@@ -98,7 +132,7 @@ pub(crate) async fn load_all(references: &[Reference]) -> Result<()> {
 pub(crate) fn keep_fresh(references: Vec<Reference>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for reference in references {
-        if let Some(every) = reference.refresh {
+        if let Some(every) = reference.refresh.filter(|_| reference.table.asked_by().is_none()) {
             tasks.spawn(reference.keep_fresh(every));
         }
     }
@@ -138,7 +172,7 @@ fn is_csv(path: &Path) -> bool {
 }
 
 /// The declared columns, by name and type: exactly as they are, or not at all.
-fn declared(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+pub(crate) fn declared(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let column = |field: &Arc<Field>| {
         let have = rows.column_by_name(field.name());
         let have = have.ok_or_else(|| Error::stop(format!("there is no column `{}`", field.name())))?;

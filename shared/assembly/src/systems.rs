@@ -331,8 +331,8 @@ impl Systems {
     }
 
     /// What tells the time.
-    pub(crate) fn clock(&self) -> &dyn Clock {
-        self.clock.as_ref()
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
     }
 
     /// The log, with all that it can do.
@@ -356,7 +356,7 @@ impl Systems {
     /// `Stop` when the store of one is not open.
     pub(crate) fn references(&self, pipeline: &Pipeline, tables: &[Arc<ReferenceTable>]) -> Result<Vec<Reference>> {
         let store = |system| self.joined.get(&system).map(|open| Arc::clone(&open.store));
-        tables.iter().map(|table| Reference::of(pipeline, table, store)).collect()
+        tables.iter().map(|table| Reference::of(pipeline, table, store, &self.clock)).collect()
     }
 }
 

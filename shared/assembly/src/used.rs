@@ -49,6 +49,7 @@ pub(crate) fn store_of(from: &ReferenceFrom) -> Option<(System, String)> {
     match from {
         ReferenceFrom::File(_) => None,
         ReferenceFrom::Postgres(table) => Some((System::Postgres, table.clone())),
+        ReferenceFrom::Cassandra(table) => Some((System::Cassandra, table.clone())),
         ReferenceFrom::Lake(path) => Some((System::Lake, path.display().to_string())),
     }
 }

@@ -181,6 +181,10 @@ pub trait Handler: Send + Sync {
     /// Asked at least every 100 ms.
     fn stopping(&self) -> bool;
 
+    /// After each look at a topic that doesn't wake its readers: all that it held is handled, or it can't be read now. For hosts
+    /// that run until there is no more.
+    fn looked(&self, _topic: &str, _outcome: Result<(), &Error>) {}
+
     /// After a commit was stored for `partition`; for metrics and fault points.
     fn acknowledged(&self, _partition: &TopicPartition, _next_offset: i64) {}
 }

@@ -1,6 +1,9 @@
 use std::sync::Arc;
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::{
+    array::{ArrayRef, RecordBatch},
+    datatypes::SchemaRef,
+};
 use async_trait::async_trait;
 
 use crate::{
@@ -68,6 +71,27 @@ pub trait TableStore: Send + Sync {
     /// `Stop` when there is nothing of this name, a column is missing, or it is more than is held in memory; `Retry` when
     /// the store can't be reached.
     async fn read_reference(&self, name: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>>;
+
+    /// The rows of `name` with one of `keys` in its column `by`, each once: what a reference with `lookup` is asked for before each
+    /// batch. At least the columns of `schema` come back, as [`TableStore::read_reference`] gives them. The keys are distinct, have
+    /// the type that `schema` has for `by`, and none is null. Without keys it checks that the table can be asked, at the start of
+    /// a function.
+    ///
+    /// # Errors
+    /// `Stop` when there is nothing of this name, a column is missing, or its rows can't be found by this column; `Retry` when
+    /// the store can't be reached: a missing answer is never a missing row. `TooLarge` for more rows than are held in memory.
+    async fn read_by_key(
+        &self,
+        name: &str,
+        _schema: &SchemaRef,
+        _by: &str,
+        _keys: &ArrayRef,
+    ) -> Result<Vec<RecordBatch>> {
+        Err(Error::stop(format!(
+            "`{name}` can't be asked by key: {} only gives it whole. Leave `lookup` out",
+            self.place()
+        )))
+    }
 
     /// The bytes of the file `name`, for a reference that is not a table: CSV.
     ///

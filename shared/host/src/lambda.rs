@@ -9,6 +9,10 @@
 //! acknowledged. Records are sent at least once: Lambda calls a failed invocation again, and a send whose outcome is unknown
 //! is made again.
 //!
+//! **A function that reads an event store** is called by a schedule too, since a store calls nobody. Each event brings in what
+//! is there, until shortly before the invocation's deadline at the latest, and the answer says how many records that were and
+//! whether it was all. Two invocations at once do no harm: the fences decide.
+//!
 //! **A function that takes records over HTTP** is called by its function URL or by an HTTP API of API Gateway. Its answers are
 //! those of a service.
 //!
@@ -27,6 +31,7 @@
 //! # }
 //! ```
 
+mod catch_up;
 mod event;
 mod schedule;
 mod url;
@@ -35,11 +40,13 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
-use millstream_core::{Clock, Error, Result, Subscription, fault};
+use millstream_core::{Clock, Error, Result, Source, Subscription, fault};
 
 use crate::{Make, Process, Receive};
+pub use catch_up::{CaughtUp, answer_catch_up};
 pub use event::{BatchItemFailure, BatchResponse, ItemIdentifier, KafkaEvent, KafkaRecord, NamedBatch};
-use schedule::{ScheduledEvent, answer_schedule, time_to_make};
+pub use schedule::ScheduledEvent;
+use schedule::{answer_schedule, time_to_make};
 use url::{UrlEvent, answer_request};
 
 /// Takes events of Kafka from Lambda and answers them until the process is ended. `subscription` holds every topic that the
@@ -68,6 +75,24 @@ pub async fn run_on_schedule(maker: Arc<dyn Make>, period: Duration, clock: Arc<
         let time = time_to_make(period, event.context.deadline, clock.now_ms());
         let maker = maker.clone();
         async move { answer_schedule(maker.as_ref(), event.payload, time).await.map_err(refused) }
+    });
+    lambda_runtime::run(handler).await.map_err(unreachable)
+}
+
+/// Takes events of a schedule from Lambda and brings in what `source` has, with each, until the process is ended.
+///
+/// # Errors
+/// `Stop` when Lambda's Runtime API can't be reached.
+pub async fn run_catching_up(
+    source: Arc<dyn Source>,
+    subscription: Subscription,
+    process: Arc<dyn Process>,
+    clock: Arc<dyn Clock>,
+) -> Result<()> {
+    let handler = service_fn(|event: LambdaEvent<ScheduledEvent>| {
+        let time = time_to_make(Duration::MAX, event.context.deadline, clock.now_ms());
+        let (source, subscription, process) = (source.clone(), &subscription, process.clone());
+        async move { answer_catch_up(source.as_ref(), subscription, process, event.payload, time).await.map_err(refused) }
     });
     lambda_runtime::run(handler).await.map_err(unreachable)
 }

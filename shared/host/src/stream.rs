@@ -30,10 +30,11 @@ pub async fn run(
     }
 }
 
-struct StreamHandler {
-    process: Arc<dyn Process>,
-    stop: Stop,
-    retries: Retries,
+/// What brings the batches of a source into a sink.
+pub(crate) struct StreamHandler {
+    pub process: Arc<dyn Process>,
+    pub stop: Stop,
+    pub retries: Retries,
 }
 
 impl StreamHandler {

@@ -16,6 +16,17 @@ pub enum Work {
         /// What brings batches into its sink.
         process: Arc<dyn Process>,
     },
+    /// It reads what calls nobody, such as an event store.
+    CatchUp {
+        /// What it reads.
+        source: Arc<dyn Source>,
+        /// Its topics.
+        subscription: Subscription,
+        /// What brings batches into its sink.
+        process: Arc<dyn Process>,
+        /// Tells how near an event's deadline is.
+        clock: Arc<dyn Clock>,
+    },
     /// It makes records.
     Make {
         /// What makes them.
@@ -45,6 +56,9 @@ pub async fn run(host: Host, work: Work, stop: Stop, retries: Retries) -> Result
     match (host, work) {
         (Host::Stream, work) => serve(work, stop, retries).await,
         (Host::Lambda, Work::Read { subscription, process, .. }) => lambda::run(process, subscription).await,
+        (Host::Lambda, Work::CatchUp { source, subscription, process, clock }) => {
+            lambda::run_catching_up(source, subscription, process, clock).await
+        }
         (Host::Lambda, Work::Make { maker, period, clock }) => lambda::run_on_schedule(maker, period, clock).await,
         (Host::Lambda, Work::Receive { receiver, clock, .. }) => lambda::run_behind_url(receiver, clock).await,
     }
@@ -56,7 +70,9 @@ pub async fn run(host: Host, work: Work, stop: Stop, retries: Retries) -> Result
 /// `Stop` when a person must act; `Retry` when something did not succeed within `retries`.
 pub async fn serve(work: Work, stop: Stop, retries: Retries) -> Result<()> {
     match work {
-        Work::Read { source, subscription, process } => stream::run(source, subscription, process, stop, retries).await,
+        Work::Read { source, subscription, process } | Work::CatchUp { source, subscription, process, .. } => {
+            stream::run(source, subscription, process, stop, retries).await
+        }
         Work::Make { maker, .. } => maker.make(&stop).await.map(drop),
         Work::Receive { receiver, listen, .. } => http::run(receiver, listen, stop).await,
     }

@@ -12,12 +12,15 @@ use crate::{
     types,
 };
 
-/// A table that SQL joins by name, held in memory.
+/// A table that SQL joins by name, held in memory or asked by key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reference {
     /// Where its rows come from.
     pub from: ReferenceFrom,
-    /// Milliseconds after which it is loaded again; none when it is loaded once, at start.
+    /// Is it asked for the keys of each batch, instead of being held in memory?
+    pub lookup: bool,
+    /// Milliseconds after which it is loaded again; none when it is loaded once, at start. With `lookup`, how long a row that was
+    /// asked for is taken again; none when each batch asks.
     pub refresh_ms: Option<i64>,
     /// Its columns, declared so that `millstream check` needs no service.
     pub schema: SchemaRef,
@@ -30,6 +33,8 @@ pub enum ReferenceFrom {
     File(PathBuf),
     /// A table in PostgreSQL.
     Postgres(String),
+    /// A table on the Cassandra API.
+    Cassandra(String),
     /// A CSV or Parquet file in the lake, relative to it.
     Lake(PathBuf),
 }
@@ -39,13 +44,13 @@ const MAX_REFRESH_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 
 pub(crate) static REFERENCE: Mapping = Mapping {
     name: "Reference",
-    doc: "A table that SQL joins by name, held in memory.",
+    doc: "A table that SQL joins by name, held in memory or, with `lookup`, asked for the keys of each batch.",
     fields: &[
         Field {
             name: "from",
             shape: Shape::Text,
             presence: Presence::Optional,
-            doc: "`postgres.TABLE`, or a file in the lake: `lake.FILE.parquet` or `lake.FILE.csv`.",
+            doc: "`postgres.TABLE` or `cassandra.TABLE`, or a file in the lake: `lake.FILE.parquet` or `lake.FILE.csv`.",
         },
         Field {
             name: "file",
@@ -57,7 +62,13 @@ pub(crate) static REFERENCE: Mapping = Mapping {
             name: "refresh",
             shape: Shape::Duration(1_000..=MAX_REFRESH_MS),
             presence: Presence::Optional,
-            doc: "How often it is loaded again. Without it, it is loaded once, at start.",
+            doc: "How often it is loaded again. Without it, it is loaded once, at start. With `lookup`: how old a row may be that is taken again from memory (64 MiB of rows at most); without it, each batch asks.",
+        },
+        Field {
+            name: "lookup",
+            shape: Shape::Boolean,
+            presence: Presence::Default("false"),
+            doc: "Of a table in a database that is too large for memory: each batch asks for the rows of its keys. SQL joins it by the equality of one column: a string, an integer or a date, with an index (the partition key on the Cassandra API; by its entity, an event store gives the newest row). A table that can't be read is tried again, and its rows are never taken for missing. The audit reads the table whole.",
         },
         Field {
             name: "schema",
@@ -81,10 +92,16 @@ pub(crate) fn read_reference(entry: &Entry, topics: &Topics, folder: &Path, repo
     let fields = Fields::open(&entry.node, entry.mark, format!("reference `{name}`"), &REFERENCE, report)?;
     let from = read_from(&fields, folder, report);
     let refresh_ms = fields.duration_ms("refresh", report);
+    let lookup = fields.boolean("lookup", report);
+    let is_file = matches!(from, Some(ReferenceFrom::File(_) | ReferenceFrom::Lake(_)));
+    if let Some(node) = fields.get("lookup").filter(|_| lookup && is_file) {
+        let message = "a file can't be asked by key: leave `lookup` out, and the file is held in memory; or put a table into postgres";
+        report.at(node.mark, format!("{}: {message}", fields.label("lookup")));
+    }
     let schema = fields
         .require("schema", "its columns and their types, such as `{ id: string, name: string }`", report)
         .and_then(|node| types::read_schema(node, &fields.place, report));
-    Some(Reference { from: from?, refresh_ms, schema: schema? })
+    Some(Reference { from: from?, lookup, refresh_ms, schema: schema? })
 }
 
 fn read_from(fields: &Fields<'_>, folder: &Path, report: &mut Report) -> Option<ReferenceFrom> {
@@ -92,11 +109,18 @@ fn read_from(fields: &Fields<'_>, folder: &Path, report: &mut Report) -> Option<
         fields.refuse(&["from"], "it has a `file`; keep one of the two", report);
         return read_path(node, &fields.label("file"), &TABLE_FILES, folder, report).map(ReferenceFrom::File);
     }
-    let hint = "`postgres.TABLE` or `lake.FILE.parquet`, or `file: PATH.csv` for one next to this file";
+    let hint =
+        "`postgres.TABLE`, `cassandra.TABLE` or `lake.FILE.parquet`, or `file: PATH.csv` for one next to this file";
     let node = fields.require("from", hint, report)?;
     let text = fields.text("from", report)?;
     match text.split_once('.') {
         Some(("postgres", table)) if is_name(table) => Some(ReferenceFrom::Postgres(table.to_owned())),
+        Some(("cassandra", table)) if is_name(table) => Some(ReferenceFrom::Cassandra(table.to_owned())),
+        Some(("redis", _)) => {
+            let why = "a cache may have lost a row, which would be taken for one that doesn't exist: read it from where its rows come from";
+            report.at(node.mark, format!("{}: {why}", fields.label("from")));
+            None
+        }
         Some(("lake", path)) if has_extension(Path::new(path), &TABLE_FILES) && is_inside(Path::new(path)) => {
             Some(ReferenceFrom::Lake(path.into()))
         }

@@ -51,6 +51,7 @@ mod finite;
 mod hop;
 mod keywords;
 mod language;
+mod lookup;
 mod merging;
 mod messages;
 mod mixed;

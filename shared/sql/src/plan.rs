@@ -24,6 +24,7 @@ use crate::{
     casts,
     error::{Result, SqlError},
     fingerprint::fingerprint,
+    lookup::key_plans,
     merging::merge,
     naming::{check_names, known},
     parse::parse,
@@ -137,8 +138,10 @@ async fn unguarded(statement: &Statement<'_>) -> Result<(Planned, SqlTransform)>
     // The references are still empty while the statement is rehearsed over made-up records.
     let joins = optimized.exists(|node| Ok(matches!(node, LogicalPlan::Join(_))))?;
     let (context, schema, references) = (state.task_ctx(), table.schema(), Vec::new());
-    let bare = SqlTransform { plan: physical, context, schema, references, joins };
-    let transform = SqlTransform { references: statement.references.clone(), ..bare.clone() };
+    let bare = SqlTransform { plan: physical, context, schema, references, lookups: Vec::new(), joins };
+    let lookups = key_plans(&state, &optimized, statement).await?;
+    lookups.iter().for_each(|keys| statement.references[keys.reference].set_asked_by(&keys.column));
+    let transform = SqlTransform { references: statement.references.clone(), lookups, ..bare.clone() };
     let fingerprint = fingerprint(&optimized, &table)?;
     Ok((Planned { table, transform: Arc::new(transform), columns, fingerprint }, bare))
 }

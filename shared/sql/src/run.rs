@@ -27,7 +27,8 @@ use crate::{
     above::{Finisher, ROW, STATES},
     fault::{DataFault, at_run_time},
     finite,
-    reference::ReferenceTable,
+    lookup::{AskedKeys, KeyPlan},
+    reference::{ReferenceTable, Rows},
     size, sketch,
     slot::fill,
     types,
@@ -49,6 +50,8 @@ pub struct SqlTransform {
     pub context: Arc<TaskContext>,
     pub schema: SchemaRef,
     pub references: Vec<Arc<ReferenceTable>>,
+    /// How the keys are found that references are asked for.
+    pub lookups: Vec<KeyPlan>,
     /// Does the plan join? One record may then become many rows at once.
     pub joins: bool,
 }
@@ -56,39 +59,77 @@ pub struct SqlTransform {
 #[async_trait]
 impl Transform for SqlTransform {
     async fn apply(&self, topic: &str, rows: RecordBatch) -> Result<Vec<RecordBatch>> {
-        let one = rows.num_rows() == 1;
-        match self.run(topic, rows).await {
-            Ok(batches) => {
-                let batches = batches.iter().filter(|batch| batch.num_rows() > 0);
-                batches.map(|batch| as_schema(batch, &self.schema)).collect()
-            }
-            Err(error) => Err(match at_run_time(&error) {
-                // A single record can't be split further.
-                Error::TooLarge(fault) if one => Error::poison(fault.to_string()),
-                other => other,
-            }),
-        }
+        let applied = async {
+            let beside = self.rows_beside(topic, &rows).await?;
+            let batches =
+                self.run_plan(&self.plan, topic, &rows, &beside).await.map_err(|error| at_run_time(&error))?;
+            let batches = batches.iter().filter(|batch| batch.num_rows() > 0);
+            batches.map(|batch| as_schema(batch, &self.schema)).collect::<Result<Vec<_>>>()
+        };
+        applied.await.map_err(|error| match error {
+            // A single record can't be split further.
+            Error::TooLarge(fault) if rows.num_rows() == 1 => Error::poison(fault.to_string()),
+            other => other,
+        })
     }
 }
 
 impl SqlTransform {
-    /// Runs the plan over rows of a topic, within the bounds of memory and output.
+    /// Runs the plan over rows of a topic and the rows that its references hold, within the bounds of memory and output.
     pub async fn run(&self, topic: &str, rows: RecordBatch) -> Result<Vec<RecordBatch>, DataFusionError> {
-        let rows = [rows];
-        let references: Vec<_> = self.references.iter().map(|reference| (reference, reference.rows())).collect();
+        self.run_plan(&self.plan, topic, &rows, &self.rows_held()).await
+    }
+
+    fn rows_held(&self) -> Vec<Arc<Rows>> {
+        self.references.iter().map(|reference| reference.rows()).collect()
+    }
+
+    /// The rows of the references for a batch: those that are held, and those of its keys.
+    async fn rows_beside(&self, topic: &str, rows: &RecordBatch) -> Result<Vec<Arc<Rows>>> {
+        let mut beside = self.rows_held();
+        let mut asked: HashMap<usize, AskedKeys> = HashMap::new();
+        for KeyPlan { reference, plan, .. } in &self.lookups {
+            let table = &self.references[*reference];
+            let Some(lookup) = table.lookup() else { continue };
+            let found = self.run_plan(plan, topic, rows, &beside).await.map_err(|error| at_run_time(&error))?;
+            let asked = asked.entry(*reference).or_insert_with(|| {
+                beside[*reference] = Arc::default();
+                AskedKeys::default()
+            });
+            if let Some(keys) = asked.first_asked(&found)? {
+                let new = lookup
+                    .rows(&keys)
+                    .await
+                    .map_err(|error| error.context(format_args!("reference `{}`", table.name)))?;
+                let before = beside[*reference].batches.iter().cloned();
+                beside[*reference] = Arc::new(Rows::of(before.chain(new).collect()));
+            }
+        }
+        Ok(beside)
+    }
+
+    async fn run_plan(
+        &self,
+        plan: &Arc<dyn ExecutionPlan>,
+        topic: &str,
+        rows: &RecordBatch,
+        beside: &[Arc<Rows>],
+    ) -> Result<Vec<RecordBatch>, DataFusionError> {
+        let rows = std::slice::from_ref(rows);
+        let references = || self.references.iter().zip(beside);
         let mut slots: HashMap<&str, &[RecordBatch]> =
-            references.iter().map(|(reference, rows)| (reference.name.as_str(), rows.batches.as_slice())).collect();
-        slots.insert(topic, &rows);
+            references().map(|(reference, rows)| (reference.name.as_str(), rows.batches.as_slice())).collect();
+        slots.insert(topic, rows);
         // A join may build a hash table over a whole reference: its size is added to the limit.
-        let of_references: usize = references.iter().map(|(_, rows)| rows.bytes).sum();
+        let of_references: usize = beside.iter().map(|rows| rows.bytes).sum();
         let limit = of_references.saturating_mul(4).saturating_add(MAX_RUN_BYTES);
-        let plan = fill(&self.plan, &slots)?;
+        let plan = fill(plan, &slots)?;
         let run = async {
             if !self.joins {
                 return within(limit, plan, &self.context).await;
             }
-            let beside: usize = references.iter().map(|(_, rows)| rows.widest_bytes).sum();
-            let widest = size::of_widest_row(&rows[0]).saturating_add(beside).max(1);
+            let widest_beside: usize = beside.iter().map(|rows| rows.widest_bytes).sum();
+            let widest = size::of_widest_row(&rows[0]).saturating_add(widest_beside).max(1);
             let rows_at_once = (JOINED_BYTES / widest).clamp(1, self.context.session_config().batch_size());
             within(limit, in_batches_of(plan, rows_at_once)?, &with_batches_of(&self.context, rows_at_once)).await
         };

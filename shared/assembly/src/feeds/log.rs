@@ -217,6 +217,9 @@ impl Follower {
                 let Some(reached) = self.follow(&partition, from).await? else { return Ok(()) };
                 next.insert(number, reached);
             }
+            if !is_waiting {
+                self.handler.looked(&self.topic, Ok(()));
+            }
             let mut waited = Duration::ZERO;
             while waited < self.look {
                 if self.handler.stopping() {
@@ -232,6 +235,7 @@ impl Follower {
     async fn partitions(&self, is_waiting: &mut bool) -> Result<i32> {
         match self.feed.log().await?.partitions(&self.topic).await {
             Err(error) if error.is_retry() => {
+                self.handler.looked(&self.topic, Err(&error));
                 if !std::mem::replace(is_waiting, true) {
                     tracing::warn!(feed = %self.topic, %error, "there is nothing to read yet: waiting");
                 }

@@ -14,10 +14,10 @@ use tokio::{
 use crate::{Made, Make, Stop};
 
 /// What is left of an invocation for the records that are under way when it stops to make new ones.
-const DRAIN: Duration = Duration::from_secs(5);
+pub const DRAIN: Duration = Duration::from_secs(5);
 
 /// What is left of that for the answer.
-const LAST_WORD: Duration = Duration::from_secs(1);
+pub const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// What a rule or a schedule of EventBridge hands over, as far as it matters here.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -25,6 +25,21 @@ pub struct ScheduledEvent {
     /// `Scheduled Event`.
     #[serde(rename = "detail-type", default)]
     pub detail_type: String,
+}
+
+impl ScheduledEvent {
+    /// # Errors
+    /// `Stop` when the event is not of a schedule.
+    pub fn check(&self, function: &str) -> Result<()> {
+        if self.detail_type == "Scheduled Event" {
+            return Ok(());
+        }
+        Err(Error::stop(format!(
+            "{function} takes events of a schedule (detail-type \"Scheduled Event\"), not {:?}: correct what calls it, such as a \
+             rule of EventBridge with its own input",
+            self.detail_type
+        )))
+    }
 }
 
 /// The answer to an event of a schedule.
@@ -47,14 +62,7 @@ pub fn time_to_make(period: Duration, deadline_ms: u64, now_ms: i64) -> Duration
 /// `Stop` when the event is not of a schedule; `Retry` when no record was acknowledged though there should have been some; what
 /// [`Make::make`] returns.
 pub async fn answer_schedule(maker: &dyn Make, event: ScheduledEvent, time: Duration) -> Result<Acknowledged> {
-    if event.detail_type != "Scheduled Event" {
-        return Err(Error::stop(format!(
-            "{} makes records and takes events of a schedule (detail-type \"Scheduled Event\"), not {:?}: correct what calls \
-             it, such as a rule of EventBridge with its own input",
-            maker.function(),
-            event.detail_type
-        )));
-    }
+    event.check(maker.function())?;
     let stop = Stop::default();
     let making = maker.make(&stop);
     pin!(making);

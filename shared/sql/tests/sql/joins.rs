@@ -11,9 +11,9 @@ use millstream_sql::{Planned, ReferenceTable, Statement, plan};
 use crate::fixture::{Event, decoded, event, lines, merged, statement};
 
 /// Rows of the reference `rates`.
-type Rates = Vec<(Option<&'static str>, i64)>;
+pub type Rates = Vec<(Option<&'static str>, i64)>;
 
-fn rates_schema() -> SchemaRef {
+pub fn rates_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("branch", DataType::Utf8, true), Field::new("rate", DataType::Int64, false)]))
 }
 
@@ -24,7 +24,7 @@ fn set(reference: &ReferenceTable, rates: &Rates) {
 }
 
 /// The expected rows of a join for one event: a line per row.
-type Expected = fn(i64, &Event, &Rates) -> Vec<String>;
+pub type Expected = fn(i64, &Event, &Rates) -> Vec<String>;
 
 fn line(offset: i64, value: Option<i64>) -> String {
     format!("{offset}|{}", value.map_or("null".into(), |value| value.to_string()))
@@ -99,7 +99,7 @@ fn if_any(offset: i64, _event: &Event, rates: &Rates) -> Vec<String> {
     kept(offset, !rates.is_empty())
 }
 
-const JOINS: [(&str, Expected); 24] = [
+pub const JOINS: [(&str, Expected); 24] = [
     ("SELECT t._offset, r.rate FROM t JOIN rates r ON r.branch = t.branch", inner),
     ("SELECT t._offset, r.rate FROM rates r JOIN t ON r.branch = t.branch", inner),
     ("SELECT t._offset, r.rate FROM t LEFT JOIN rates r ON r.branch = t.branch", outer),
@@ -143,7 +143,7 @@ async fn planned(sql: &str) -> (Arc<Planned>, Arc<ReferenceTable>) {
 }
 
 /// Batches of one partition: different events in each.
-fn batches(partition: i64) -> Vec<Vec<Event>> {
+pub fn batches(partition: i64) -> Vec<Vec<Event>> {
     let unknown = || Event { branch: None, ..event("a", 3, 1) };
     let one = |branch, count| vec![event(branch, count + partition, 0)];
     vec![
@@ -155,7 +155,7 @@ fn batches(partition: i64) -> Vec<Vec<Event>> {
     ]
 }
 
-fn rates_over_time() -> Vec<Rates> {
+pub fn rates_over_time() -> Vec<Rates> {
     vec![
         vec![(Some("a"), 10), (Some("b"), 20)],
         vec![(Some("a"), 11), (Some("a"), 12), (Some("c"), 30)],

@@ -6,6 +6,7 @@ mod above;
 mod bounds;
 mod fixture;
 mod joins;
+mod lookups;
 mod meaning;
 mod messages;
 mod numbers;

@@ -10,7 +10,7 @@ use crate::{
 /// How many offsets share a partition of the table: small enough for Cassandra, and few for a reader of a range.
 pub(crate) const BUCKET: i64 = 10_000;
 /// What follows the name of the table that holds the newest row of each entity.
-const NEWEST: &str = "_newest";
+pub(crate) const NEWEST: &str = "_newest";
 
 /// Columns that say where a row comes from, which no SELECT may give.
 pub(crate) const TOPIC: &str = "_topic";

@@ -88,6 +88,7 @@
 //!   or that lie more than 20,000 offsets above the fence, nothing is seen.
 //! - Rows that were redriven are in `<name>` and `<name>_newest`, and not in the change feed.
 
+mod by_key;
 mod client;
 mod error;
 mod feed;
@@ -98,6 +99,7 @@ mod owners;
 mod profile;
 mod read;
 mod schema;
+mod selected;
 mod settings;
 mod sink;
 mod statement;

@@ -4,21 +4,20 @@ use std::{
 };
 
 use arrow::{
-    array::RecordBatch,
-    datatypes::{Field, Schema, SchemaRef},
+    array::{ArrayRef, RecordBatch},
+    datatypes::SchemaRef,
 };
 use async_trait::async_trait;
-use millstream_core::{
-    Address, Connect, Env, Error, Feed, Log, Result, Sink, Table, TableStore, TakeRows, TextRows, quote_identifier,
-};
+use millstream_core::{Address, Connect, Env, Error, Feed, Log, Result, Sink, Table, TableStore, TakeRows, TextRows};
 
 use crate::{
+    by_key,
     client::Client,
     feed::CassandraFeed,
     fences::FENCES,
     owners::OWNERS,
-    read::{PAGE_ROWS, transpose},
-    schema::reading,
+    read::PAGE_ROWS,
+    selected::Selected,
     settings::{ADDRESS, KEYSPACE, Settings},
     sink::CassandraSink,
     statement::Gate,
@@ -68,38 +67,18 @@ impl TableStore for Cassandra {
     }
 
     async fn read_reference(&self, name: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
-        let what = self.client.doing(&format!("reading table {name}"));
-        let there = self.client.columns(name).await?;
-        if there.is_empty() {
-            return Err(Error::stop(format!("{what}: there is no such table")));
-        }
-        let mut read = Vec::with_capacity(schema.fields().len());
-        for field in schema.fields() {
-            let Some(column) = there.iter().find(|column| column.name == *field.name()) else {
-                return Err(Error::stop(format!("{what}: it has no column {}", field.name())));
-            };
-            let reading = reading(&column.cql, field.data_type()).ok_or_else(|| {
-                Error::stop(format!(
-                    "{what}: column {} is a CQL {}, which no reference can have",
-                    column.name, column.cql
-                ))
-            });
-            read.push((field.name(), reading?));
-        }
-        let fields = read.iter().map(|(name, (_, data_type))| Field::new(*name, data_type.clone(), true));
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let names: Vec<_> = read.iter().map(|(name, _)| quote_identifier(name)).collect();
-        let cql = format!("SELECT {} FROM {}", names.join(", "), self.client.table(&name.replace('"', "\"\"")));
+        let selected = Selected::of(&self.client, name, schema).await?;
         let mut held = Held::new(name);
         let take = |rows| {
-            let columns = read.iter().zip(transpose(rows, read.len()));
-            let columns = columns.map(|((name, (kind, data_type)), cells)| kind.decode(name, cells, data_type));
-            let batch = RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<_>>()?);
-            held.push(batch.map_err(|error| Error::stop(format!("{what}: internal")).caused_by(error))?)?;
+            held.push(selected.decode(rows)?)?;
             Ok(ControlFlow::Continue(()))
         };
-        let _all = self.client.pages(&format!("reading table {name}"), &cql, &[], PAGE_ROWS, take).await?;
+        let _all = self.client.pages(&selected.what, &selected.cql, &[], PAGE_ROWS, take).await?;
         Ok(held.batches)
+    }
+
+    async fn read_by_key(&self, name: &str, schema: &SchemaRef, by: &str, keys: &ArrayRef) -> Result<Vec<RecordBatch>> {
+        by_key::read(&self.client, name, schema, by, keys).await
     }
 
     async fn read_public(&self, table: &Table, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {

@@ -1,6 +1,9 @@
 use std::sync::Arc;
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::{
+    array::{ArrayRef, RecordBatch},
+    datatypes::SchemaRef,
+};
 use async_trait::async_trait;
 use millstream_core::{
     Compression, DeadLetters, Error, Feed, Log, LogStore, Producer, Result, Sink, Table, TableStore, TextRows,
@@ -24,6 +27,10 @@ impl TableStore for Embedded {
 
     async fn read_reference(&self, name: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
         self.read_table(name, Arc::clone(schema)).await
+    }
+
+    async fn read_by_key(&self, name: &str, schema: &SchemaRef, by: &str, keys: &ArrayRef) -> Result<Vec<RecordBatch>> {
+        self.read_table_by(name, Arc::clone(schema), by, keys).await
     }
 
     async fn read_public(&self, table: &Table, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {

@@ -249,6 +249,37 @@ impl Stored {
         self.scan_by(RowReader::new(self.schema.clone()), connection, take, &mut |_| Ok(()))
     }
 
+    /// The rows with one of `keys` in the column `by`; of an event store's entity, the newest one.
+    pub(crate) fn read_by(
+        &self,
+        connection: &Connection,
+        by: &str,
+        keys: &[rusqlite::types::Value],
+    ) -> Work<Vec<RecordBatch>> {
+        let mut rows = RowReader::new(self.schema.clone());
+        let of_entity = declared_columns(connection, &self.name)?
+            .iter()
+            .any(|column| column["name"].as_str() == Some(by) && column["role"] == role_name(&Role::Entity).as_str());
+        let (columns, table, by) = (self.column_list(), quote_identifier(&self.name), quote_identifier(by));
+        // Fewer than SQLite's limit of parameters.
+        for keys in keys.chunks(500) {
+            let mut sql = format!("{table} WHERE {by} IN ({})", placeholders(keys.len()));
+            if of_entity {
+                let newest_first = "_generation DESC, _offset DESC, _partition DESC";
+                sql = format!(
+                    "(SELECT *, row_number() OVER (PARTITION BY {by} ORDER BY {newest_first}) AS _age FROM {sql}) WHERE _age = 1"
+                );
+            }
+            let sql = format!("SELECT {columns} FROM {sql}");
+            let mut select = connection.prepare(&sql)?;
+            let mut found = select.query(rusqlite::params_from_iter(keys))?;
+            while let Some(row) = found.next()? {
+                rows.push(row, 0)?;
+            }
+        }
+        Ok(rows.finish()?)
+    }
+
     fn scan_by(
         &self,
         mut rows: RowReader,
@@ -319,6 +350,12 @@ pub(crate) fn with_columns(name: &str, schema: SchemaRef) -> Stored {
 
 /// The names of a table's columns; `Stop` when the file has no such table.
 pub(crate) fn column_names(connection: &Connection, table: &str) -> Work<Vec<String>> {
+    let declared = declared_columns(connection, table)?;
+    Ok(declared.iter().filter_map(|column| column["name"].as_str()).map(str::to_owned).collect())
+}
+
+/// A table's columns as they were declared; `Stop` when the file has no such table.
+fn declared_columns(connection: &Connection, table: &str) -> Work<Vec<serde_json::Value>> {
     let select = "SELECT schema FROM millstream_tables WHERE name = ?1";
     let missing = || {
         Error::stop(format!(
@@ -327,7 +364,5 @@ pub(crate) fn column_names(connection: &Connection, table: &str) -> Work<Vec<Str
         ))
     };
     let declared: String = connection.query_row(select, [table], |row| row.get(0)).optional()?.ok_or_else(missing)?;
-    let declared: serde_json::Value = serde_json::from_str(&declared).unwrap_or_default();
-    let names = declared.as_array().into_iter().flatten().filter_map(|column| column["name"].as_str());
-    Ok(names.map(str::to_owned).collect())
+    Ok(serde_json::from_str(&declared).unwrap_or_default())
 }

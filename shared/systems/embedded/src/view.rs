@@ -1,10 +1,14 @@
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::{
+    array::{ArrayRef, RecordBatch},
+    datatypes::SchemaRef,
+};
 use millstream_core::{Result, quote_identifier};
-use rusqlite::types::ValueRef;
+use rusqlite::{Connection, types::ValueRef};
 
 use crate::{
-    Embedded,
-    tables::{column_names, with_columns},
+    Embedded, columns,
+    connections::Work,
+    tables::{Stored, column_names, with_columns},
 };
 
 /// Bytes of a binary value that are shown.
@@ -43,16 +47,23 @@ impl Embedded {
     /// now.
     pub async fn read_table(&self, table: &str, schema: SchemaRef) -> Result<Vec<RecordBatch>> {
         let table = table.to_owned();
+        self.connections.read(move |connection| checked(connection, &table, schema)?.read_all(connection)).await
+    }
+
+    /// The same for the rows with one of `keys` in the column `by`.
+    ///
+    /// # Errors
+    /// Those of [`Embedded::read_table`].
+    pub(crate) async fn read_table_by(
+        &self,
+        table: &str,
+        schema: SchemaRef,
+        by: &str,
+        keys: &ArrayRef,
+    ) -> Result<Vec<RecordBatch>> {
+        let (table, by, keys) = (table.to_owned(), by.to_owned(), columns::encode(keys)?);
         self.connections
-            .read(move |connection| {
-                let names = column_names(connection, &table)?;
-                if let Some(field) = schema.fields().iter().find(|field| !names.contains(field.name())) {
-                    let (field, names) = (field.name(), names.join("`, `"));
-                    let missing = format!("table `{table}` has no column `{field}`, its columns are `{names}`");
-                    return Err(millstream_core::Error::stop(missing).into());
-                }
-                with_columns(&table, schema).read_all(connection)
-            })
+            .read(move |connection| checked(connection, &table, schema)?.read_by(connection, &by, &keys))
             .await
     }
 
@@ -70,6 +81,17 @@ impl Embedded {
             })
             .await
     }
+}
+
+/// A table that has the columns of `schema`.
+fn checked(connection: &Connection, table: &str, schema: SchemaRef) -> Work<Stored> {
+    let names = column_names(connection, table)?;
+    if let Some(field) = schema.fields().iter().find(|field| !names.contains(field.name())) {
+        let (field, names) = (field.name(), names.join("`, `"));
+        let missing = format!("table `{table}` has no column `{field}`, its columns are `{names}`");
+        return Err(millstream_core::Error::stop(missing).into());
+    }
+    Ok(with_columns(table, schema))
 }
 
 fn cell_text(value: ValueRef<'_>) -> String {

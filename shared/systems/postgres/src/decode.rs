@@ -19,8 +19,9 @@ use tokio_postgres::{
 };
 
 use crate::{
+    catalog::Present,
     connect::Pool,
-    encode::{EPOCH_DAYS, EPOCH_US, cast, retyped},
+    encode::{EPOCH_DAYS, EPOCH_US, Parameter, cast, retyped},
     error,
     limits::QUERY_LIMIT,
     numeric,
@@ -39,9 +40,32 @@ const CHUNK_ROWS: usize = 8_192;
 /// `Stop` when the table or a column is missing, or a value does not fit its type. `Retry` as for every call.
 pub async fn read_table(pool: &Pool, name: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let what = format!("reading table {name}");
+    let (sql, _) = select_checked(pool, &what, name, schema).await?;
+    let client = pool.client(&what).await?;
+    let mut rows = Vec::new();
+    let mut take = |batch| {
+        rows.push(batch);
+        Ok(())
+    };
+    let done = read(pool, &what, &**client, (&sql, None), schema, &mut take).await;
+    let rows = done.map(|()| rows);
+    // After an error rows may still be under way: such a connection is not used again.
+    if rows.is_err() {
+        drop(deadpool_postgres::Object::take(client));
+    }
+    rows
+}
+
+/// The statement of [`select`] for a table or view that has the columns of `schema`, and all columns that it has.
+pub(crate) async fn select_checked(
+    pool: &Pool,
+    what: &str,
+    name: &str,
+    schema: &SchemaRef,
+) -> Result<(String, Vec<Present>)> {
     let have = crate::schema::columns(pool, name).await?;
     if have.is_empty() {
-        return Err(Error::stop(format!("{}: there is no such table or view", pool.doing(&what))));
+        return Err(Error::stop(format!("{}: there is no such table or view", pool.doing(what))));
     }
     let missing: Vec<&str> = schema
         .fields()
@@ -50,24 +74,12 @@ pub async fn read_table(pool: &Pool, name: &str, schema: &SchemaRef) -> Result<V
         .filter(|name| !have.iter().any(|column| column.name == *name))
         .collect();
     if !missing.is_empty() {
-        return Err(Error::stop(format!("{}: it has no column {}", pool.doing(&what), missing.join(", "))));
+        return Err(Error::stop(format!("{}: it has no column {}", pool.doing(what), missing.join(", "))));
     }
     let zoneless =
         |name: &str| have.iter().any(|column| column.name == name && column.sql_type.ends_with("without time zone"));
     let sql = select(name, schema, zoneless)?;
-    let client = pool.client(&what).await?;
-    let mut rows = Vec::new();
-    let mut take = |batch| {
-        rows.push(batch);
-        Ok(())
-    };
-    let done = read(pool, &what, &**client, &sql, schema, &mut take).await;
-    let rows = done.map(|()| rows);
-    // After an error rows may still be under way: such a connection is not used again.
-    if rows.is_err() {
-        drop(deadpool_postgres::Object::take(client));
-    }
-    rows
+    Ok((sql, have))
 }
 
 /// The statement that reads the columns of `schema`, each in the type that [`read`] expects.
@@ -82,16 +94,16 @@ pub(crate) fn select(table: &str, schema: &SchemaRef, zoneless: impl Fn(&str) ->
     Ok(format!("SELECT {} FROM {}", columns.join(", "), quote_identifier(table)))
 }
 
-/// Runs a statement of [`select`] and gives its rows to `take`. Every wait for more rows has the limit of a statement.
+/// Runs a statement of [`select`], with keys for its parameter if it has one, and gives its rows to `take`. Every wait for more rows has the limit of a statement.
 pub(crate) async fn read(
     pool: &Pool,
     what: &str,
     client: &impl GenericClient,
-    sql: &str,
+    (sql, keys): (&str, Option<&Parameter>),
     schema: &SchemaRef,
     take: &mut (dyn FnMut(RecordBatch) -> Result<()> + Send),
 ) -> Result<()> {
-    read_with_odd(pool, what, client, sql, schema, take, None).await
+    read_with_odd(pool, what, client, (sql, keys), schema, take, None).await
 }
 
 /// What takes rows that can't be read, if they are no error.
@@ -102,15 +114,15 @@ pub(crate) async fn read_with_odd(
     pool: &Pool,
     what: &str,
     client: &impl GenericClient,
-    sql: &str,
+    (sql, keys): (&str, Option<&Parameter>),
     schema: &SchemaRef,
     take: &mut (dyn FnMut(RecordBatch) -> Result<()> + Send),
     mut odd: Odd<'_>,
 ) -> Result<()> {
     let failed = |error: tokio_postgres::Error| error::of_postgres(pool.doing(what), &error);
     let slow = |_| Error::retry(format!("{}: no rows within {} s", pool.doing(what), QUERY_LIMIT.as_secs()));
-    let none: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 0] = [];
-    let start = tokio::time::timeout(QUERY_LIMIT, client.query_typed_raw(sql, none)).await;
+    let keys = keys.map(|keys| (keys, keys.sql_type()));
+    let start = tokio::time::timeout(QUERY_LIMIT, client.query_typed_raw(sql, keys)).await;
     let mut rows = pin!(start.map_err(slow)?.map_err(failed)?);
     let (mut chunk, mut rows_before) = (Vec::with_capacity(CHUNK_ROWS), 0);
     loop {

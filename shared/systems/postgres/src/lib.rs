@@ -21,6 +21,7 @@
 //!
 //! What this crate does not do: it alters no table that a person has not adopted for another plan, and it knows no SQL but its own.
 
+mod by_key;
 mod catalog;
 mod connect;
 mod decode;

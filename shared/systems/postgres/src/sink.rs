@@ -198,7 +198,8 @@ impl PostgresSink {
             let mut take = |rows| take(rows);
             let mut take_odd = odd.map(|odd| move |row| odd(row));
             let odd = take_odd.as_mut().map(|odd| odd as &mut (dyn FnMut(OddRow) -> Result<()> + Send));
-            decode::read_with_odd(&self.pool, &what, &*transaction, &read_rows, &schema, &mut take, odd).await?;
+            decode::read_with_odd(&self.pool, &what, &*transaction, (&read_rows, None), &schema, &mut take, odd)
+                .await?;
             transaction.commit().await.map_err(failed)?;
             Ok(fences)
         };

@@ -1,10 +1,13 @@
 use std::sync::Arc;
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::{
+    array::{ArrayRef, RecordBatch},
+    datatypes::SchemaRef,
+};
 use async_trait::async_trait;
 use millstream_core::{Address, Connect, Env, Error, Result, Sink, Table, TableStore, TextRows};
 
-use crate::{Pool, PostgresSink, newest_rows, pool, read_table};
+use crate::{Pool, PostgresSink, by_key::ByKey, newest_rows, pool, read_table};
 
 /// Says where the database is.
 const ADDRESS: Address = Address { variable: "MILLSTREAM_POSTGRES_URL", example: "postgres://…" };
@@ -16,6 +19,7 @@ const MAX_CONNECTIONS: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Postgres {
     pool: Pool,
+    by_key: Arc<ByKey>,
 }
 
 impl Connect for Postgres {
@@ -34,7 +38,7 @@ impl Connect for Postgres {
                 ADDRESS.variable
             )));
         }
-        Ok(Some(Self { pool: pool(url.expose(), MAX_CONNECTIONS)? }))
+        Ok(Some(Self { pool: pool(url.expose(), MAX_CONNECTIONS)?, by_key: Arc::default() }))
     }
 }
 
@@ -50,6 +54,10 @@ impl TableStore for Postgres {
 
     async fn read_reference(&self, name: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
         read_table(&self.pool, name, schema).await
+    }
+
+    async fn read_by_key(&self, name: &str, schema: &SchemaRef, by: &str, keys: &ArrayRef) -> Result<Vec<RecordBatch>> {
+        self.by_key.read(&self.pool, name, schema, by, keys).await
     }
 
     async fn read_public(&self, table: &Table, _schema: &SchemaRef) -> Result<Vec<RecordBatch>> {

@@ -46,6 +46,47 @@ async fn a_reference_is_anybodys_table() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reference_is_asked_by_its_partition_key_and_an_event_store_by_its_entity() {
+    let _turn = wait_for_my_turn().await;
+    let keyspace = Keyspace::create(Service::Cassandra).await;
+    keyspace.query("CREATE TABLE $.\"Rates\" (id int, part int, level int, PRIMARY KEY (id, part))").await;
+    for row in ["(1, 1, 10)", "(1, 2, 20)", "(2, 1, 30)"] {
+        keyspace.query(&format!("INSERT INTO $.\"Rates\" (id, part, level) VALUES {row}")).await;
+    }
+    let store = keyspace.store();
+    let numbers = Arc::new(Schema::new(["id", "level"].map(|name| Field::new(name, DataType::Int64, true)).to_vec()));
+    let ask = async |by: &str, keys: Vec<i64>| {
+        let keys: arrow::array::ArrayRef = Arc::new(arrow::array::Int64Array::from(keys));
+        let rows = store.read_by_key("Rates", &numbers, by, &keys).await?;
+        let levels = rows.iter().flat_map(|rows| rows.column(1).as_primitive::<Int64Type>().values().iter().copied());
+        let mut levels: Vec<i64> = levels.collect();
+        levels.sort_unstable();
+        Ok::<_, Error>(levels)
+    };
+    // One of the keys is beyond what the column holds.
+    assert_eq!(ask("id", vec![1, 3, i64::MAX]).await.unwrap(), [10, 20]);
+    assert_eq!(ask("id", (0..1_000).collect()).await.unwrap(), [10, 20, 30]);
+    assert_eq!(ask("id", vec![]).await.unwrap(), [0; 0]);
+    let said = ask("level", vec![10]).await.unwrap_err();
+    assert!(matches!(&said, Error::Stop(_)) && said.to_string().contains("is not its partition key"), "{said}");
+
+    let sink = keyspace.sink(&logins());
+    sink.prepare(true).await.unwrap();
+    let owner = Owner { function: FUNCTION.into(), fingerprint: "1".into(), declaration: "{}".into() };
+    sink.begin_term(sink.claim(&owner, &Claim::First).await.unwrap().unwrap().term);
+    let logged_in = rows(&[("ann", Some("first"), 1, 1), ("bo", None, 2, 1), ("ann", Some("second"), 3, 1)]);
+    write(sink.as_ref(), &partition(0), 0, 5, logged_in).await;
+    let users = Arc::new(Schema::new(["user", "note"].map(|name| Field::new(name, DataType::Utf8, true)).to_vec()));
+    let keys: arrow::array::ArrayRef = Arc::new(arrow::array::StringArray::from(vec!["ann", "bo", "cy"]));
+    let found = store.read_by_key("logins", &users, "user", &keys).await.unwrap();
+    let notes = found.iter().flat_map(|rows| rows.column(1).as_string::<i32>().iter());
+    let mut notes: Vec<_> = notes.map(|note| note.unwrap_or("none")).collect();
+    notes.sort_unstable();
+    assert_eq!(notes, ["none", "second"], "the newest row of each");
+    keyspace.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_see_the_rows_below_the_fence() {
     let _turn = wait_for_my_turn().await;
     let keyspace = Keyspace::create(Service::Cassandra).await;

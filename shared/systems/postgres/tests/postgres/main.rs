@@ -4,6 +4,7 @@
 mod concurrency;
 mod conformance;
 mod faults;
+mod lookups;
 mod neighbours;
 mod rebuilds;
 mod support;
@@ -69,6 +70,7 @@ on_both_ways! {
     tables::sessions_join_in_a_view,
     tables::the_newest_rows_are_those_of_the_latest_window,
     tables::a_view_of_somebody_else_is_left_alone,
+    lookups::references_are_asked_by_key,
     tables::references_are_read,
     widths::columns_get_wider_types,
     widths::a_view_is_made_again_over_wider_types,

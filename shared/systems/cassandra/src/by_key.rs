@@ -1,0 +1,106 @@
+//! Rows by key: what references with `lookup` are asked for.
+
+use std::ops::ControlFlow;
+
+use arrow::{
+    array::{ArrayRef, RecordBatch},
+    datatypes::{DataType, SchemaRef},
+};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use millstream_core::{Error, Result, quote_identifier};
+
+use crate::{
+    client::Client,
+    kind::{Cell, Kind},
+    layout::{NEWEST, Part},
+    read::PAGE_ROWS,
+    selected::Selected,
+};
+
+/// How many keys are asked for at once: a statement for each key is answered by the nodes that have it, and one for many keys
+/// would all go through one node.
+const AT_ONCE: usize = 128;
+/// The most that is held of the answer.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// See [`millstream_core::TableStore::read_by_key`]. In an event store, an entity is asked for its newest row.
+pub(crate) async fn read(
+    client: &Client,
+    name: &str,
+    schema: &SchemaRef,
+    by: &str,
+    keys: &ArrayRef,
+) -> Result<Vec<RecordBatch>> {
+    let table = table_by(client, name, by).await?;
+    let selected = Selected::of(client, &table, schema).await?;
+    let cql = format!("{} WHERE {} = ?", selected.cql, quote_identifier(by));
+    let column = selected.there.iter().find(|column| column.name == by);
+    let kind = match column.map_or("", |column| column.cql.as_str()) {
+        "tinyint" => Kind::TinyInt,
+        "smallint" => Kind::SmallInt,
+        "int" => Kind::Int,
+        "bigint" => Kind::BigInt,
+        "date" => Kind::Date,
+        "text" | "varchar" | "ascii" => Kind::Text,
+        cql => {
+            return Err(Error::stop(format!(
+                "{}: its key {by} is a CQL {cql}, and a reference is asked by a text, an integer or a date",
+                client.doing(&selected.what)
+            )));
+        }
+    };
+    let selected = &selected;
+    let one = |key: Cell| {
+        let cql = &cql;
+        async move {
+            let (mut rows, key) = (Vec::new(), [key]);
+            let take = |page| {
+                rows.push(selected.decode(page)?);
+                Ok(ControlFlow::Continue(()))
+            };
+            let _all = client.pages(&selected.what, cql, &key, PAGE_ROWS, take).await?;
+            Ok::<_, Error>(rows)
+        }
+    };
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let mut found = stream::iter(possible(kind, by, keys)?.into_iter().map(one)).buffer_unordered(AT_ONCE);
+    while let Some(new) = found.try_next().await? {
+        bytes += new.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+        if bytes > MAX_ANSWER_BYTES {
+            return Err(Error::too_large(format!("more than {} MiB of {name} at once", MAX_ANSWER_BYTES >> 20)));
+        }
+        rows.extend(new);
+    }
+    Ok(rows)
+}
+
+/// The table whose partition key the column is.
+async fn table_by(client: &Client, name: &str, by: &str) -> Result<String> {
+    for table in [name.to_owned(), format!("{name}{NEWEST}")] {
+        let columns = client.columns(&table).await?;
+        let mut keys = columns.iter().filter(|column| column.part == Part::PartitionKey);
+        if keys.next().is_some_and(|key| key.name == by) && keys.next().is_none() {
+            return Ok(table);
+        }
+    }
+    Err(Error::stop(format!(
+        "{}: its rows can't be found by {by}, which is not its partition key (nor what an event store has the newest rows by): \
+         join it by that, or leave `lookup` out",
+        client.doing(&format!("reading table {name}"))
+    )))
+}
+
+/// The keys that the column can hold: no row has another.
+fn possible(kind: Kind, by: &str, keys: &ArrayRef) -> Result<Vec<Cell>> {
+    let narrow = match kind {
+        Kind::TinyInt => DataType::Int8,
+        Kind::SmallInt => DataType::Int16,
+        Kind::Int => DataType::Int32,
+        Kind::BigInt => DataType::Int64,
+        _ => keys.data_type().clone(),
+    };
+    // A number that is too large becomes null.
+    let keys = arrow::compute::cast(keys, &narrow);
+    let keys = keys.map_err(|error| Error::stop(format!("the key {by} has another type")).caused_by(error))?;
+    Ok(kind.encode(by, &keys)?.into_iter().filter(Option::is_some).collect())
+}
