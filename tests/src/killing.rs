@@ -13,6 +13,12 @@ pub fn number_of_kills(default: usize) -> usize {
     std::env::var("MILLSTREAM_TEST_KILLS").map_or(default, |kills| kills.parse().unwrap())
 }
 
+/// How many records a test sends at least while it kills: `default`, or what `MILLSTREAM_TEST_RECORDS` says for a thorough run.
+#[expect(clippy::disallowed_methods, reason = "the edge: a longer run is asked for by the environment")]
+pub fn number_of_records(default: usize) -> usize {
+    std::env::var("MILLSTREAM_TEST_RECORDS").map_or(default, |records| records.parse().unwrap())
+}
+
 /// Kills a function at random moments and starts it again, `kills` times. Returns the process that runs then.
 pub async fn kill_often(scene: &Scene, function: (&str, &str), kills: usize, seed: u64) -> Child {
     kill_within(LIFE_MS, scene, function, kills, seed).await

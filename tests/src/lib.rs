@@ -35,7 +35,7 @@ pub use bank::Record;
 pub use child::Child;
 pub use clients::{delete_records, delete_topic, kafka, new_database, postgres_client, setting, unique};
 pub use group::say_goodbye;
-pub use killing::{kill_often, kill_within, number_of_kills};
+pub use killing::{kill_often, kill_within, number_of_kills, number_of_records};
 pub use scene::{Archived, Flow, Reader, Scene, Shipped};
 pub use services::OwnServices;
 pub use setting::{Lake, Setting, Store};

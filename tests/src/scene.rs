@@ -17,6 +17,7 @@ use crate::{
     bank::{self, Record},
     clients::unique,
     setting::{Lake, Setting, Store, pipeline_text},
+    wait::{PATIENCE, until},
     written::Written,
 };
 
@@ -187,7 +188,12 @@ impl Scene {
 
     /// A function in the test's own process, to read its sink. Creates its table if it is missing.
     pub async fn function(&self, name: &str) -> Function {
-        self.systems.function(&self.pipeline, name).await.unwrap()
+        // A store that was away has left a connection that doesn't know it yet.
+        until(PATIENCE, name, async || match self.systems.function(&self.pipeline, name).await {
+            Err(error) if error.is_retry() => Err(error.to_string()),
+            function => Ok(function.unwrap()),
+        })
+        .await
     }
 
     /// A partition of the topic.

@@ -32,6 +32,11 @@ impl OwnServices {
         self.env["MILLSTREAM_TEST_POSTGRES"].clone()
     }
 
+    /// What one of the services is called by, such as `MILLSTREAM_TEST_REDIS`.
+    pub fn setting(&self, name: &str) -> String {
+        self.env[name].clone()
+    }
+
     /// Kills a service.
     pub async fn take_away(&self, name: &str) {
         run(vec!["kill-one".into(), name.into()], self.env.clone()).await;

@@ -19,6 +19,7 @@ mod kills;
 mod lake;
 mod log;
 mod orders;
+mod orders_trouble;
 mod outage;
 mod rebuilds;
 mod redrives;
