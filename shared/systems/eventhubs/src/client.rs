@@ -80,7 +80,11 @@ impl Client {
 
     async fn describe(&self, hub: &str, kind: &str, partition: Option<i32>, doing: &str) -> Result<Value> {
         let connection = self.connection(hub, doing).await?;
-        let told = connection.describe(hub, kind, partition).await;
+        let mut told = connection.describe(hub, kind, partition).await;
+        if told.as_ref().is_err_and(Failure::is_unauthorized) {
+            connection.forget(hub).await;
+            told = connection.describe(hub, kind, partition).await;
+        }
         self.judge(&connection, told, doing)
     }
 

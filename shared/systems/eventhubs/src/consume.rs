@@ -12,8 +12,8 @@ use crate::{
     worker::{TICK, Worker, rest},
 };
 
-/// How often it is asked whether an event hub has more partitions.
-const LOOK: Duration = Duration::from_secs(60);
+/// How often it is asked whether an event hub has more partitions, unless a test says otherwise.
+pub(crate) const LOOK: Duration = Duration::from_secs(60);
 
 /// There is no group to join: the service hands no partitions out, and keeps no offsets. A process reads the partitions of its
 /// setting, each from the sink's fence. Two that read the same one do the same work, and the fences let one of them win each
@@ -60,9 +60,6 @@ impl Source for EventHubs {
 }
 
 impl EventHubs {
-    /// How often an event hub is looked at for new partitions; for tests.
-    pub(crate) const LOOK: Duration = LOOK;
-
     /// Begins with the partitions of each event hub that are there, are this process's, and are not begun yet.
     async fn begin(
         &self,

@@ -13,7 +13,7 @@ use fe2o3_amqp::{
 };
 use millstream_core::Error;
 
-/// How long a caller waits after "server busy": what Microsoft's clients wait (`ServerBusyBaseSleepTime`).
+/// How long a caller waits after "server busy": what Microsoft's clients wait (`ServerBusyBaseSleepTimeInSecs` of the one for .NET).
 const BUSY: Duration = Duration::from_secs(4);
 
 /// A service's text is cut to this: it may be long, with identifiers for Microsoft's support at its end.
@@ -52,8 +52,13 @@ impl Failure {
         matches!(self, Self::Lost(_))
     }
 
+    /// Did the service want another token?
     pub fn is_unauthorized(&self) -> bool {
-        matches!(self, Self::Refused { condition, .. } if condition == "amqp:unauthorized-access")
+        match self {
+            Self::Refused { condition, .. } => condition == "amqp:unauthorized-access",
+            Self::Status { code, .. } => matches!(code, 401 | 403),
+            Self::Lost(_) => false,
+        }
     }
 
     /// The error for the caller. `doing` says what was tried, and with which event hub.
@@ -83,7 +88,7 @@ fn refusal(condition: &str, what: String) -> Error {
         "message-size-exceeded" => Error::poison(what),
         "server-busy" => Error::retry(what).not_before(BUSY),
         "resource-limit-exceeded" => Error::retry(format!(
-            "{what}. At most five receivers may read one partition in one consumer group: end the others"
+            "{what}. Five receivers may read one partition in one consumer group: end the others if there are more"
         ))
         .not_before(BUSY),
         _ => Error::retry(what),

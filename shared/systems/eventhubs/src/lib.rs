@@ -58,7 +58,7 @@ pub struct EventHubs {
 impl EventHubs {
     /// A namespace by its settings. Connects when it is first asked for something.
     pub fn new(settings: EventHubsSettings) -> Self {
-        Self { client: Client::new(settings), idle: Idle::default(), look: Self::LOOK }
+        Self { client: Client::new(settings), idle: Idle::default(), look: consume::LOOK }
     }
 
     /// Sets how often [`consume`](millstream_core::Source::consume) looks for new partitions: once a minute by default.

@@ -147,3 +147,22 @@ async fn nobody_there_is_worth_another_try() {
         other => panic!("must be Retry, got {other:?}"),
     }
 }
+
+#[tokio::test]
+async fn the_namespace_is_spoken_to_in_tls_from_the_first_byte() {
+    let double = EventHubsDouble::start();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("amqps://localhost:{}", listener.local_addr().unwrap().port());
+    let env = env_with(&double, &[("MILLSTREAM_EVENTHUBS_ENDPOINT", &endpoint)]);
+    let hubs = EventHubs::open(&env).unwrap().unwrap();
+    let heard = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut hello = [0; 512];
+        let length = tokio::io::AsyncReadExt::read(&mut stream, &mut hello).await.unwrap();
+        hello[..length].to_vec()
+    };
+    let (asked, hello) = within_limit(async { tokio::join!(hubs.partitions(HUB), heard) }).await;
+    assert!(asked.is_err_and(|error| error.is_retry()));
+    assert_eq!(hello[..2], [0x16, 3], "a handshake record of TLS, and no header of AMQP");
+    assert!(hello.windows(9).any(|bytes| bytes == b"localhost"), "it says which host it wants");
+}
