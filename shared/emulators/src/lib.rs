@@ -11,9 +11,12 @@
 //! ```
 //!
 //! [`LambdaRuntimeApi`] is AWS Lambda's side of a function process, [`kafka_event`] the event that its mapping sends.
+//! With the feature `event-hubs`, `event_hubs` is a namespace of Azure Event Hubs as its clients of AMQP see it.
 //! Everything panics instead of returning errors: it runs in tests only.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this crate is test code: a panic is how a test fails")]
 
+#[cfg(feature = "event-hubs")]
+pub mod event_hubs;
 mod kafka_event;
 mod lambda_runtime_api;
 

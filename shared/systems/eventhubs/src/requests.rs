@@ -1,0 +1,94 @@
+//! Requests to a node of the service, each with its reply: `$cbs` takes tokens, `$management` tells of event hubs.
+
+use std::time::Duration;
+
+use fe2o3_amqp::{
+    Receiver, Sender,
+    link::delivery::Sendable,
+    session::SessionHandle,
+    types::{
+        messaging::{AmqpValue, ApplicationProperties, Body, Message, MessageId, Properties},
+        primitives::{OrderedMap, SimpleValue, Value},
+    },
+};
+
+use tokio::time::timeout;
+
+use crate::failure::Failure;
+
+/// After so long, a request is sent again. A sender of fe2o3-amqp 0.14 waits for ever when it looks for a credit at the very
+/// moment at which it is given one by another thread (`SenderFlowState::consume`), as it is right after its attachment. No request
+/// changes anything when it comes twice.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// A link to the node and a link back.
+pub(crate) struct Requests {
+    to: Sender,
+    back: Receiver,
+    /// Where replies go: the name of this end of the link back.
+    reply_to: String,
+    sent: u64,
+}
+
+impl Requests {
+    pub async fn attach(session: &mut SessionHandle<()>, node: &str) -> Result<Self, Failure> {
+        let reply_to = format!("millstream-{}", node.trim_start_matches('$'));
+        let to = Sender::attach(session, format!("{reply_to}-requests"), node).await?;
+        let back = Receiver::builder()
+            .name(format!("{reply_to}-replies"))
+            .source(node)
+            .target(reply_to.clone())
+            .auto_accept(true)
+            .attach(session)
+            .await?;
+        Ok(Self { to, back, reply_to, sent: 0 })
+    }
+
+    /// Sends one request and waits for its reply. The caller limits the time; after a time-out, the connection must not be used
+    /// any more.
+    pub async fn call(
+        &mut self,
+        properties: impl IntoIterator<Item = (&'static str, SimpleValue)>,
+        body: Value,
+    ) -> Result<Value, Failure> {
+        self.sent += 1;
+        let id = format!("{}-{}", self.reply_to, self.sent);
+        let properties = properties.into_iter().map(|(name, value)| (name.to_owned(), value));
+        let request = Message::builder()
+            .properties(Properties::builder().message_id(id.clone()).reply_to(self.reply_to.clone()).build())
+            .application_properties(ApplicationProperties(properties.collect::<OrderedMap<_, _>>()))
+            .body(AmqpValue(body))
+            .build();
+        let request = Sendable::from(request);
+        let outcome = loop {
+            match timeout(AGAIN, self.to.send_ref(&request)).await {
+                Ok(sent) => break sent?,
+                Err(_) => continue,
+            }
+        };
+        if !outcome.is_accepted() {
+            return Err(Failure::lost("the service did not accept a request"));
+        }
+        loop {
+            let reply = self.back.recv::<Body<Value>>().await?.into_message();
+            let answers = reply.properties.as_ref().and_then(|properties| properties.correlation_id.as_ref());
+            if answers != Some(&MessageId::String(id.clone())) {
+                continue;
+            }
+            let told = reply.application_properties.as_ref();
+            let find = |names: [&str; 2]| told.and_then(|told| names.iter().find_map(|name| told.0.get(*name)));
+            let text = match find(["status-description", "statusDescription"]) {
+                Some(SimpleValue::String(text)) => text.clone(),
+                _ => String::new(),
+            };
+            return match find(["status-code", "statusCode"]) {
+                Some(SimpleValue::Int(200..=299)) => Ok(match reply.body {
+                    Body::Value(AmqpValue(value)) => value,
+                    _ => Value::Null,
+                }),
+                Some(SimpleValue::Int(code)) => Err(Failure::Status { code: *code, text }),
+                _ => Err(Failure::lost("a reply of the service has no status")),
+            };
+        }
+    }
+}
