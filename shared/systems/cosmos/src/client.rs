@@ -254,7 +254,8 @@ impl Client {
         let Settings { endpoint, key, database, .. } = &self.settings;
         let http =
             self.transport.as_ref().map_or_else(|| new_http_client(None), |transport| Arc::clone(&transport.http));
-        account::check(http.as_ref(), endpoint, key, &doing).await?;
+        let checked = tokio::time::timeout(REQUEST_LIMIT, account::check(http.as_ref(), endpoint, key, &doing)).await;
+        checked.map_err(|_| Error::retry(format!("{doing}: no answer within {} s", REQUEST_LIMIT.as_secs())))??;
         let mut builder = CosmosClient::builder().with_default_operation_options(options());
         if let Some(transport) = &self.transport {
             builder = builder.with_runtime(transport.runtime.clone());

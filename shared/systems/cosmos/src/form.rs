@@ -23,9 +23,9 @@ use arrow::{
     datatypes::{DataType, Field, Float64Type, Int64Type, TimeUnit, UInt64Type},
     error::ArrowError,
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, NaiveDateTime};
 use millstream_core::{Error, Result, type_name};
+use openssl::base64;
 use serde_json::{Number, Value};
 
 use crate::json;
@@ -98,7 +98,7 @@ impl Form {
             Self::Float => each(to(DataType::Float64)?.as_primitive::<Float64Type>(), float),
             Self::Decimal | Self::Calendar | Self::Text => each(to(DataType::Utf8)?.as_string::<i32>(), Value::from),
             Self::Bytes => {
-                each(to(DataType::Binary)?.as_binary::<i32>(), |bytes: &[u8]| Value::from(STANDARD.encode(bytes)))
+                each(to(DataType::Binary)?.as_binary::<i32>(), |bytes: &[u8]| Value::from(base64::encode_block(bytes)))
             }
             Self::Timestamp(unit) => {
                 let text = |value: Option<i64>| match value {
@@ -148,7 +148,7 @@ impl Form {
             }
             Self::Calendar | Self::Text => Arc::new(StringArray::from(all(values, text).ok_or_else(foreign)?)),
             Self::Bytes => {
-                let read = |value| STANDARD.decode(text(value)?).ok();
+                let read = |value| base64::decode_block(&text(value)?).ok();
                 Arc::new(BinaryArray::from_iter(all(values, read).ok_or_else(foreign)?))
             }
             Self::Timestamp(unit) => {
