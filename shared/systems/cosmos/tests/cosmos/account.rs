@@ -10,7 +10,7 @@ use azure_data_cosmos::{
     models::ContainerProperties,
 };
 use azure_data_cosmos_driver::in_memory_emulator::{ConsistencyLevel, WriteMode};
-use millstream_core::{Env, Error, Fence, TableStore as _};
+use millstream_core::{Error, Fence, TableStore as _};
 
 use crate::support::{Account, DATABASE, FUNCTION, KEY, logins, partition, rows, write};
 
@@ -44,15 +44,27 @@ async fn a_set_up_that_is_wrong_says_what_to_do() {
     for said in [missing.prepare(false).await.unwrap_err(), missing.fence(&partition(0)).await.unwrap_err()] {
         assert!(matches!(&said, Error::Stop(_)) && said.to_string().contains("run `millstream up`"), "{said}");
     }
-    let nowhere = Env::of([
-        ("MILLSTREAM_COSMOS_ENDPOINT", "https://eastus.emulator.local"),
-        ("MILLSTREAM_COSMOS_DATABASE", "nowhere"),
-        ("MILLSTREAM_COSMOS_KEY", KEY),
-    ]);
+    let nowhere = account.env_with(&[("MILLSTREAM_COSMOS_DATABASE", "nowhere")]);
     let said =
         account.open(&nowhere, Vec::new()).await.sink(FUNCTION, logins()).unwrap().prepare(true).await.unwrap_err();
     assert!(matches!(&said, Error::Stop(_)) && said.to_string().contains("MILLSTREAM_COSMOS_DATABASE"), "{said}");
     assert!(!format!("{said} {said:?}").contains(KEY));
+    // Nothing answers there: it may come back.
+    let env = account.env_with(&[("MILLSTREAM_COSMOS_ENDPOINT", "https://away.emulator.local")]);
+    let away = account.open(&env, Vec::new()).await.sink(FUNCTION, logins()).unwrap().prepare(true).await.unwrap_err();
+    assert!(matches!(away, Error::Retry(_)) && !format!("{away} {away:?}").contains(KEY), "{away:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_scale_up_to_what_is_asked_for() {
+    let account = Account::create();
+    account.sink(&logins()).await.prepare(true).await.unwrap();
+    assert_eq!(account.autoscaled(), [""; 0], "a serverless account takes no such thing");
+    let account = Account::create();
+    let env = account.env_with(&[("MILLSTREAM_COSMOS_MAX_RU", "4000")]);
+    account.open(&env, Vec::new()).await.sink(FUNCTION, logins()).unwrap().prepare(true).await.unwrap();
+    let asked = account.autoscaled();
+    assert!(asked.len() == 4 && asked.iter().all(|asked| asked.contains("4000")), "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

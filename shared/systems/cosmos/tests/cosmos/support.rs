@@ -53,11 +53,16 @@ impl HttpClient for Direct {
 struct Writes {
     left: AtomicI64,
     then: Mutex<Vec<Arc<FaultInjectionRule>>>,
+    /// What was asked for of the containers that were created, which the emulator itself doesn't keep.
+    autoscaled: Mutex<Vec<String>>,
 }
 
 impl RequestObserver for Writes {
     fn on_request(&self, request: &Request) {
         let path = request.url().path();
+        let autoscale =
+            request.headers().iter().find(|(name, _)| name.as_str() == "x-ms-cosmos-offer-autopilot-settings");
+        self.autoscaled.lock().unwrap().extend(autoscale.map(|(_, value)| value.as_str().to_owned()));
         let is_query = request.headers().iter().any(|(name, value)| {
             name.as_str().starts_with("x-ms-documentdb-")
                 && name.as_str().ends_with("query")
@@ -124,12 +129,22 @@ impl Account {
         self.emulator.store().create_container_with_config(DATABASE, container, "/pk".into(), config);
     }
 
+    pub fn autoscaled(&self) -> Vec<String> {
+        self.writes.autoscaled.lock().unwrap().clone()
+    }
+
     pub fn env(&self) -> Env {
-        Env::of([
+        self.env_with(&[])
+    }
+
+    pub fn env_with(&self, changes: &[(&str, &str)]) -> Env {
+        let all = [
             ("MILLSTREAM_COSMOS_ENDPOINT", REGIONS[0].1),
             ("MILLSTREAM_COSMOS_DATABASE", DATABASE),
             ("MILLSTREAM_COSMOS_KEY", KEY),
-        ])
+        ];
+        let kept = all.into_iter().filter(|(name, _)| !changes.iter().any(|(changed, _)| changed == name));
+        Env::of(kept.chain(changes.iter().copied()))
     }
 
     /// With connections of its own, as another process has.
