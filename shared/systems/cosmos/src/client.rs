@@ -1,0 +1,287 @@
+//! The one way to the service: every request passes here.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    num::NonZeroU32,
+    ops::ControlFlow,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use azure_core::http::{Etag, HttpClient, new_http_client};
+use azure_data_cosmos::{
+    AccountReference, ContainerClient, CosmosClient, CosmosError, CosmosRuntime, DatabaseClient, FeedScope, Query,
+    RoutingStrategy, TransactionalBatch,
+    models::{ContainerProperties, IndexingMode, IndexingPolicy, ThroughputProperties},
+    options::{
+        CreateContainerOptions, EndToEndOperationLatencyPolicy, FeedOptions, ItemWriteOptions, MaxItemCountHint,
+        OperationOptions, Precondition, QueryOptions, ReadConsistencyStrategy, ThrottlingRetryOptionsBuilder,
+    },
+};
+use futures::StreamExt;
+use millstream_core::{Error, Result};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::OnceCell;
+
+use crate::{
+    account,
+    error::{self, Status},
+    layout::{Key, PARTITION_KEY},
+    settings::Settings,
+};
+
+/// How long a request may take.
+const REQUEST_LIMIT: Duration = Duration::from_secs(20);
+/// More physical partitions than a container of rows has: asking all of them is meant.
+const MAX_FAN_OUT: u32 = 100_000;
+
+/// What a client is opened with other than the network: for tests.
+pub(crate) struct Transport {
+    pub(crate) runtime: CosmosRuntime,
+    pub(crate) http: Arc<dyn HttpClient>,
+}
+
+/// An account's database, which is connected to when it is first asked.
+pub(crate) struct Client {
+    settings: Settings,
+    transport: Option<Transport>,
+    database: OnceCell<DatabaseClient>,
+    /// By name: some three for each table.
+    containers: Mutex<HashMap<String, ContainerClient>>,
+}
+
+impl Client {
+    pub(crate) fn new(settings: Settings, transport: Option<Transport>) -> Self {
+        Self { settings, transport, database: OnceCell::new(), containers: Mutex::default() }
+    }
+
+    pub(crate) fn place(&self) -> String {
+        self.settings.place()
+    }
+
+    /// Where this is and what is being done, as the start of a message.
+    pub(crate) fn doing(&self, what: &str) -> String {
+        format!("Cosmos {}: {what}", self.place())
+    }
+
+    fn failed(&self, what: &str, error: &CosmosError) -> Error {
+        error::of(self.doing(what), error)
+    }
+
+    /// The names of the database's containers, each with the paths of its partition key.
+    pub(crate) async fn list_containers(&self) -> Result<HashMap<String, String>> {
+        let what = "listing the containers";
+        let failed = |error: CosmosError| self.failed(what, &error);
+        let mut found = self.database(what).await?.query_containers("SELECT * FROM c", None).await.map_err(failed)?;
+        let mut containers = HashMap::new();
+        while let Some(container) = found.next().await {
+            let container: ContainerProperties = container.map_err(failed)?;
+            let paths: Vec<_> = container.partition_key.paths().iter().map(ToString::to_string).collect();
+            containers.insert(container.id.into_owned(), paths.join(", "));
+        }
+        Ok(containers)
+    }
+
+    /// Creates a container if it is missing. Only keys are indexed: every other index is paid for by each write. (`id` is one of
+    /// the properties that are indexed always.)
+    pub(crate) async fn create_container(&self, name: &str) -> Result<()> {
+        let what = format!("creating container {name}");
+        let mut indexed = IndexingPolicy::default()
+            .with_indexing_mode(IndexingMode::Consistent)
+            .with_included_path(format!("{PARTITION_KEY}/?"))
+            .with_excluded_path("/*");
+        indexed.automatic = true;
+        let container = ContainerProperties::new(name.to_owned(), PARTITION_KEY.into()).with_indexing_policy(indexed);
+        let mut options = CreateContainerOptions::default();
+        if let Some(max_ru) = self.settings.max_ru {
+            options = options.with_throughput(ThroughputProperties::autoscale(max_ru, None));
+        }
+        match self.database(&what).await?.create_container(container, Some(options)).await {
+            Err(error) if !Status::of(&error).is_conflict() => Err(self.failed(&what, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// An item as it is now, with what tells whether it has changed since.
+    pub(crate) async fn read<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        container: &str,
+        key: &Key,
+    ) -> Result<Option<(T, Etag)>> {
+        let container = self.container(what, container).await?;
+        let response = match container.read_item(key.pk.clone(), &key.id, None).await {
+            Ok(response) => response,
+            Err(error) if Status::of(&error).is_no_item() => return Ok(None),
+            Err(error) => return Err(self.failed(what, &error)),
+        };
+        let etag = response.headers().etag().cloned();
+        let etag = etag.ok_or_else(|| Error::stop(format!("{}: the service gives no ETag", self.doing(what))))?;
+        let item = response.into_model().map_err(|error| {
+            Error::stop(format!("{}: the item {} is damaged: put back its last good copy", self.doing(what), key.id))
+                .caused_by(error.status().to_string())
+        });
+        Ok(Some((item?, etag)))
+    }
+
+    /// False if there is one of this name.
+    pub(crate) async fn create(&self, what: &str, container: &str, key: &Key, item: impl Serialize) -> Result<bool> {
+        let container = self.container(what, container).await?;
+        match container.create_item(key.pk.clone(), &key.id, item, None).await {
+            Ok(_) => Ok(true),
+            Err(error) if Status::of(&error).is_conflict() => Ok(false),
+            Err(error) => Err(self.failed(what, &error)),
+        }
+    }
+
+    /// Puts another item in the place of what was read; false if that is no longer what is there.
+    pub(crate) async fn replace(
+        &self,
+        what: &str,
+        container: &str,
+        key: &Key,
+        item: impl Serialize,
+        read: &Etag,
+    ) -> Result<bool> {
+        let container = self.container(what, container).await?;
+        let options = ItemWriteOptions::default().with_precondition(Precondition::if_match(read.clone()));
+        self.is_made(what, container.replace_item(key.pk.clone(), &key.id, item, Some(options)).await)
+    }
+
+    /// Removes what was read; false if that is no longer what is there.
+    pub(crate) async fn remove(&self, what: &str, container: &str, key: &Key, read: &Etag) -> Result<bool> {
+        let container = self.container(what, container).await?;
+        let options = ItemWriteOptions::default().with_precondition(Precondition::if_match(read.clone()));
+        self.is_made(what, container.delete_item(key.pk.clone(), &key.id, Some(options)).await)
+    }
+
+    fn is_made<T>(&self, what: &str, answer: Result<T, CosmosError>) -> Result<bool> {
+        match answer {
+            Ok(_) => Ok(true),
+            Err(error) if Status::of(&error).is_changed() || Status::of(&error).is_no_item() => Ok(false),
+            Err(error) => Err(self.failed(what, &error)),
+        }
+    }
+
+    /// Writes items of one logical partition, in one transaction: they are there, all of them.
+    pub(crate) async fn upsert(
+        &self,
+        what: &str,
+        container: &str,
+        pk: &str,
+        mut items: Vec<(Key, serde_json::Value)>,
+    ) -> Result<()> {
+        let container = self.container(what, container).await?;
+        let failed = |error: CosmosError| self.failed(what, &error);
+        if items.len() == 1 {
+            // An item of the largest size doesn't fit into a batch.
+            let Some((key, item)) = items.pop() else { return Ok(()) };
+            return container.upsert_item(key.pk, &key.id, item, None).await.map(|_| ()).map_err(failed);
+        }
+        let mut batch = TransactionalBatch::new(pk.to_owned());
+        for (_, item) in items {
+            batch = batch.upsert_item(item, None).map_err(failed)?;
+        }
+        let response = container.execute_transactional_batch(batch, None).await.map_err(failed)?;
+        let results = response.into_model().map_err(failed)?;
+        // Of a batch that has failed, one item has the reason, and the others have 424.
+        let refused = results.results().iter().filter(|result| !result.is_success());
+        match refused.min_by_key(|result| result.status_code() == 424) {
+            None => Ok(()),
+            Some(refused) => {
+                let sub = refused.substatus_code().and_then(|sub| u16::try_from(sub).ok()).unwrap_or_default();
+                let status = Status { code: refused.status_code(), sub, retry_after: refused.retry_after() };
+                Err(error::of_status(self.doing(what), status))
+            }
+        }
+    }
+
+    /// What a query gives, `page_items` at a time, until `take` has enough. `pk`: of this logical partition alone.
+    pub(crate) async fn query<T: DeserializeOwned + Send + 'static>(
+        &self,
+        what: &str,
+        container: &str,
+        pk: Option<&str>,
+        query: Query,
+        page_items: usize,
+        mut take: impl FnMut(Vec<T>) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let container = self.container(what, container).await?;
+        let failed = |error: CosmosError| self.failed(what, &error);
+        let scope = pk.map_or_else(FeedScope::full_container, |pk| FeedScope::partition(pk.to_owned()));
+        let limit = u32::try_from(page_items).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+        let feed =
+            FeedOptions::default().with_max_item_count(MaxItemCountHint::Limit(limit)).with_max_fan_out(MAX_FAN_OUT);
+        let options = QueryOptions::default().with_feed_options(feed);
+        let found = container.query_items::<T>(query, scope, Some(options)).await.map_err(failed)?;
+        let mut pages = found.into_pages();
+        while let Some(page) = pages.next().await {
+            let items = page.map_err(failed)?.into_items();
+            if !items.is_empty() && take(items)?.is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn container(&self, what: &str, name: &str) -> Result<ContainerClient> {
+        let known = self.containers.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        if let Some(container) = known {
+            return Ok(container);
+        }
+        let container = match self.database(what).await?.container_client(name.to_owned(), None).await {
+            Ok(container) => container,
+            Err(error) if Status::of(&error).is_no_container() => return Err(self.missing(name)),
+            Err(error) => return Err(self.failed(what, &error)),
+        };
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), container.clone());
+        Ok(container)
+    }
+
+    pub(crate) fn missing(&self, container: &str) -> Error {
+        Error::stop(format!(
+            "Cosmos {}: there is no table {container} (a container), and it may not be created here: run `millstream up`",
+            self.place()
+        ))
+    }
+
+    async fn database(&self, what: &str) -> Result<&DatabaseClient> {
+        self.database.get_or_try_init(|| self.connect(self.doing(what))).await
+    }
+
+    async fn connect(&self, doing: String) -> Result<DatabaseClient> {
+        let Settings { endpoint, key, database, .. } = &self.settings;
+        let http =
+            self.transport.as_ref().map_or_else(|| new_http_client(None), |transport| Arc::clone(&transport.http));
+        let checked = tokio::time::timeout(REQUEST_LIMIT, account::check(http.as_ref(), endpoint, key, &doing)).await;
+        checked.map_err(|_| Error::retry(format!("{doing}: no answer within {} s", REQUEST_LIMIT.as_secs())))??;
+        let mut builder = CosmosClient::builder().with_default_operation_options(options());
+        if let Some(transport) = &self.transport {
+            builder = builder.with_runtime(transport.runtime.clone());
+        }
+        let account = AccountReference::with_authentication_key(endpoint.clone().into(), key.expose().to_owned());
+        // Regions as the account orders them: the one that is written to is the first.
+        let client = builder.build(account, RoutingStrategy::PreferredRegions(Vec::new())).await;
+        Ok(client.map_err(|error| error::of(doing, &error))?.database_client(database.clone()))
+    }
+}
+
+/// Throttled requests are retried by the runner, which waits before it does. What the client still asks twice (a lost connection, 410,
+/// 449) does no harm: rows are the same when they are written twice, and a fence that has moved has another ETag. Reads are as
+/// consistent as the account, whatever the environment of the process says.
+fn options() -> OperationOptions {
+    let mut options = OperationOptions::default();
+    options.read_consistency_strategy = Some(ReadConsistencyStrategy::Default);
+    options.throttling_retry_options = Some(ThrottlingRetryOptionsBuilder::new().with_max_retry_count(0).build());
+    options.max_failover_retry_count = Some(0);
+    options.hedging_enabled = Some(false);
+    options.end_to_end_latency_policy = Some(EndToEndOperationLatencyPolicy::new(REQUEST_LIMIT));
+    options
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("place", &self.place()).finish_non_exhaustive()
+    }
+}
