@@ -43,7 +43,7 @@ impl Connections {
             create: env.find_choice("MILLSTREAM_CREATE", &["true", "false"])? != Some("false"),
             embed_tables: false,
             group_prefix: String::new(),
-            log_is_connected: find_log().is_connected(env)?,
+            log_is_connected: find_log(env)?.is_connected(env)?,
         })
     }
 
@@ -101,6 +101,8 @@ mod tests {
         assert_eq!(connections.database_file(), PathBuf::from(".millstream/millstream.db"));
         assert!(read(&[("KAFKA_BROKERS", "k:9092")]).unwrap().log_is_connected());
         assert!(!read(&[("KAFKA_BROKERS", "embedded"), ("CREATE", "false")]).unwrap().create);
+        let two = [("KAFKA_BROKERS", "k:9092"), ("EVENTHUBS_CONNECTION", "embedded")];
+        assert!(read(&two).unwrap_err().contains("name two logs"));
     }
 
     #[test]

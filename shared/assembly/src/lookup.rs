@@ -18,6 +18,8 @@ use crate::reference::declared;
 
 /// How many keys a store is asked for at once.
 const KEYS_AT_ONCE: usize = 10_000;
+/// How many bytes of rows a batch may need.
+const MAX_BATCH_BYTES: usize = 64 << 20;
 /// How many bytes of rows are remembered; then the older half is forgotten.
 const MAX_REMEMBERED_BYTES: usize = 64 << 20;
 /// What an entry takes besides its keys and rows, roughly.
@@ -58,11 +60,15 @@ impl Lookup for StoreLookup {
 impl StoreLookup {
     /// Asks the store, for rows of exactly the declared types.
     async fn ask(&self, keys: &ArrayRef) -> Result<Vec<RecordBatch>> {
-        let mut rows = Vec::new();
+        let (mut rows, mut bytes) = (Vec::new(), 0);
         for from in (0..keys.len()).step_by(KEYS_AT_ONCE) {
             let some = keys.slice(from, KEYS_AT_ONCE.min(keys.len() - from));
             let found = self.store.read_by_key(&self.name, &self.schema, &self.by, &some).await?;
             rows.extend(found.iter().map(|rows| declared(rows, &self.schema)).collect::<Result<Vec<_>>>()?);
+            bytes += found.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+            if bytes > MAX_BATCH_BYTES {
+                return Err(Error::too_large(format!("a batch needs more than {} MiB of it", MAX_BATCH_BYTES >> 20)));
+            }
         }
         Ok(rows)
     }
@@ -147,6 +153,9 @@ impl Remembered {
     }
 
     fn put(&mut self, key: OwnedRow, answer: Answer) {
+        if answer.bytes > MAX_REMEMBERED_BYTES / 8 {
+            return;
+        }
         if self.new_bytes + answer.bytes > MAX_REMEMBERED_BYTES / 2 {
             self.old = std::mem::take(&mut self.new);
             self.new_bytes = 0;

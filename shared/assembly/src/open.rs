@@ -46,13 +46,33 @@ pub(crate) fn find_store(system: System) -> Result<Linked<dyn TableStore>> {
         System::Cassandra => {
             if_linked!("cassandra", tables::<millstream_cassandra::Cassandra>("event store", StandIn::Database))
         }
+        System::Cosmos => if_linked!("cosmos", tables::<millstream_cosmos::Cosmos>("event store", StandIn::Database)),
         System::Redis => if_linked!("redis", tables::<millstream_redis::Redis>("cache", StandIn::Database)),
         System::Topic => Err(Error::stop("internal: topics are in the log, which is no store of tables")),
     }
 }
 
+/// Where the log is that is read over AMQP.
+const EVENT_HUBS: &str = "MILLSTREAM_EVENTHUBS_CONNECTION";
+
 /// The log of this process.
-pub(crate) fn find_log() -> Linked<dyn LogStore> {
+///
+/// # Errors
+/// `Stop` when the environment names two, or one that is not linked.
+pub(crate) fn find_log(env: &Env) -> Result<Linked<dyn LogStore>> {
+    if !env.is_set(EVENT_HUBS) {
+        return Ok(kafka());
+    }
+    if kafka().is_connected(env)? {
+        let kafka = kafka().address.variable;
+        return Err(Error::stop(format!(
+            "{kafka} and {EVENT_HUBS} name two logs: a process reads one, so leave one of them out"
+        )));
+    }
+    if_linked!("eventhubs", log::<millstream_eventhubs::EventHubs>())
+}
+
+fn kafka() -> Linked<dyn LogStore> {
     #[cfg(feature = "kafka")]
     {
         log::<millstream_kafka::Kafka>()

@@ -54,7 +54,7 @@ impl<'a> Opener<'a> {
 
     /// The log.
     pub fn log(&mut self) -> Result<Arc<dyn LogStore>> {
-        match find_log().open(&self.connections.env)? {
+        match find_log(&self.connections.env)?.open(&self.connections.env)? {
             Some(log) => Ok(log),
             None => Ok(self.database()?.log),
         }

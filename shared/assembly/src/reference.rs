@@ -89,7 +89,10 @@ impl Reference {
             Rows::Store(store, name) if is_csv(Path::new(name)) => {
                 vec![read_csv_bytes(name, store.read_file(name).await?, schema)?]
             }
-            Rows::Store(store, name) => store.read_reference(name, schema).await?,
+            Rows::Store(store, name) => match self.table.asked_by() {
+                Some(by) => store.read_all_by_key(name, schema, by).await?,
+                None => store.read_reference(name, schema).await?,
+            },
         };
         self.table.set(rows.iter().map(|rows| declared(rows, schema)).collect::<Result<_>>()?);
         Ok(())

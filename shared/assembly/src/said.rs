@@ -20,7 +20,7 @@ pub fn require_said(connections: &Connections, pipeline: &Pipeline, name: &str) 
         None => format!("writes to {}", declared.into),
         Some(reading) => format!("reads {}", reading.topics().cloned().collect::<Vec<_>>().join(", ")),
     };
-    require.address(&find_log(), &does)?;
+    require.address(&find_log(&connections.env)?, &does)?;
     if let Some(system) = written_by(declared) {
         require.address(&find_store(system)?, &format!("writes to {}", declared.into))?;
     }

@@ -251,7 +251,7 @@ impl Systems {
             return Ok(None);
         }
         if system.is_log() {
-            return Ok(Some(Trial::RealTable { variable: find_log().address.variable }));
+            return Ok(Some(Trial::RealTable { variable: find_log(&self.connections.env)?.address.variable }));
         }
         Ok(Some(match self.home(system) {
             Some(Home::Connected) => Trial::RealTable { variable: find_store(system)?.address.variable },

@@ -60,6 +60,15 @@ pub trait Log: Send + Sync {
     /// `Retry` when the log can't be reached.
     async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks>;
 
+    /// Is there anything to be read of a partition yet? Only an event store's partitions begin later than they are known: when the
+    /// function that keeps it begins. Until then, the other calls for the partition are `Retry`.
+    ///
+    /// # Errors
+    /// `Retry` when the log can't be reached.
+    async fn has_begun(&self, _partition: &TopicPartition) -> Result<bool> {
+        Ok(true)
+    }
+
     /// The smallest offset below which every record that the log still has is older than `timestamp_ms` (in milliseconds
     /// since 1970): that of the first record whose timestamp is not before it, in whatever order the timestamps are. `None`
     /// if there is no such record. Called by audits and previews that read only a part of the log.

@@ -45,8 +45,8 @@ use millstream_core::{Clock, Error, Result, Source, Subscription, fault};
 use crate::{Make, Process, Receive};
 pub use catch_up::{CaughtUp, answer_catch_up};
 pub use event::{BatchItemFailure, BatchResponse, ItemIdentifier, KafkaEvent, KafkaRecord, NamedBatch};
-pub use schedule::ScheduledEvent;
-use schedule::{answer_schedule, time_to_make};
+pub use schedule::{ScheduledEvent, Times};
+use schedule::{answer_schedule, times};
 use url::{UrlEvent, answer_request};
 
 /// Takes events of Kafka from Lambda and answers them until the process is ended. `subscription` holds every topic that the
@@ -72,9 +72,9 @@ pub async fn run(process: Arc<dyn Process>, subscription: Subscription) -> Resul
 /// `Stop` when Lambda's Runtime API can't be reached.
 pub async fn run_on_schedule(maker: Arc<dyn Make>, period: Duration, clock: Arc<dyn Clock>) -> Result<()> {
     let handler = service_fn(|event: LambdaEvent<ScheduledEvent>| {
-        let time = time_to_make(period, event.context.deadline, clock.now_ms());
+        let times = times(period, event.context.deadline, clock.now_ms());
         let maker = maker.clone();
-        async move { answer_schedule(maker.as_ref(), event.payload, time).await.map_err(refused) }
+        async move { answer_schedule(maker.as_ref(), event.payload, times).await.map_err(refused) }
     });
     lambda_runtime::run(handler).await.map_err(unreachable)
 }
@@ -90,9 +90,9 @@ pub async fn run_catching_up(
     clock: Arc<dyn Clock>,
 ) -> Result<()> {
     let handler = service_fn(|event: LambdaEvent<ScheduledEvent>| {
-        let time = time_to_make(Duration::MAX, event.context.deadline, clock.now_ms());
+        let times = times(Duration::MAX, event.context.deadline, clock.now_ms());
         let (source, subscription, process) = (source.clone(), &subscription, process.clone());
-        async move { answer_catch_up(source.as_ref(), subscription, process, event.payload, time).await.map_err(refused) }
+        async move { answer_catch_up(source.as_ref(), subscription, process, event.payload, times).await.map_err(refused) }
     });
     lambda_runtime::run(handler).await.map_err(unreachable)
 }

@@ -16,6 +16,8 @@ pub enum System {
     Lake,
     /// An event store on the Cassandra API, or the embedded store when none is connected.
     Cassandra,
+    /// An event store in Cosmos DB for NoSQL, or the embedded store when none is connected.
+    Cosmos,
     /// A cache in Redis, or the embedded store when none is connected.
     Redis,
 }
@@ -59,7 +61,7 @@ pub(crate) enum Writes {
 }
 
 /// All systems, in the order in which messages list them.
-pub(crate) static SYSTEMS: [Row; 5] = [
+pub(crate) static SYSTEMS: [Row; 6] = [
     Row {
         system: System::Topic,
         name: "topic",
@@ -85,6 +87,13 @@ pub(crate) static SYSTEMS: [Row; 5] = [
         system: System::Cassandra,
         name: "cassandra",
         doc: "An event store on the Cassandra API (Cassandra, Keyspaces, Cosmos DB), or in the embedded store when none is connected: every event by its position, and with `key` the newest of each entity.",
+        holds: Holds::Events,
+        takes: &[Writes::Events],
+    },
+    Row {
+        system: System::Cosmos,
+        name: "cosmos",
+        doc: "The same in Cosmos DB for NoSQL, or in the embedded store when none is connected.",
         holds: Holds::Events,
         takes: &[Writes::Events],
     },
@@ -119,12 +128,13 @@ impl System {
     }
 
     pub(crate) fn row(self) -> &'static Row {
-        let [topic, postgres, lake, cassandra, redis] = &SYSTEMS;
+        let [topic, postgres, lake, cassandra, cosmos, redis] = &SYSTEMS;
         match self {
             Self::Topic => topic,
             Self::Postgres => postgres,
             Self::Lake => lake,
             Self::Cassandra => cassandra,
+            Self::Cosmos => cosmos,
             Self::Redis => redis,
         }
     }

@@ -4,10 +4,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, RecordBatch},
+    array::{Array as _, ArrayRef, RecordBatch},
     compute::{concat, filter},
     datatypes::DataType,
-    row::{OwnedRow, RowConverter, SortField},
+    row::{OwnedRow, Row, RowConverter, SortField},
 };
 use datafusion::{
     common::{
@@ -33,7 +33,7 @@ pub struct KeyPlan {
     pub reference: usize,
     /// The column that it is asked by.
     pub column: String,
-    /// Gives the keys as its one column, each once and none null.
+    /// Gives the keys as its one column, each once and perhaps a null.
     pub plan: Arc<dyn ExecutionPlan>,
 }
 
@@ -127,6 +127,7 @@ fn asked_in(join: &Join, statement: &Statement<'_>, right: bool) -> Result<Optio
     if !reads_topic {
         return Ok(None);
     }
+    let mut unfit = None;
     for (left, on_right) in &join.on {
         let (of_side, key) = if right { (on_right, left) } else { (left, on_right) };
         let of_cast = if let Expr::Cast(cast) = of_side { cast.expr.as_ref() } else { of_side };
@@ -138,20 +139,22 @@ fn asked_in(join: &Join, statement: &Statement<'_>, right: bool) -> Result<Optio
         let is_key = data_type.is_integer() || matches!(data_type, DataType::Utf8 | DataType::Date32);
         if of_cast != of_side || of_key != data_type || !is_key {
             let name = &statement.references[reference].name;
-            return Err(SqlError::new(format!(
+            let unfit_here = SqlError::new(format!(
                 "the reference `{name}` has `lookup`, and its column `{column}` of type {} is compared with one of type {}: the key of a lookup \
                  is a string, an integer or a date, of the same type on both sides. Declare the type that the topic's field has, \
                  or CAST that field",
                 types::name(&data_type),
                 types::name(&uncast(key, other).unwrap_or(of_key)),
-            ))
-            .at(place_of(of_side)));
+            ));
+            unfit.get_or_insert(unfit_here.at(place_of(of_side)));
+            continue;
         }
-        let keys = LogicalPlanBuilder::from(other.as_ref().clone()).filter(key.clone().is_not_null())?;
+        // Not filtered: a filter would be pushed down, and compute keys of rows that the statement has dropped by then.
+        let keys = LogicalPlanBuilder::from(other.as_ref().clone());
         let keys = keys.project([key.clone().alias("key")])?.distinct()?.build()?;
         return Ok(Some(Asked { reference, column, keys }));
     }
-    Ok(None)
+    unfit.map_or(Ok(None), Err)
 }
 
 /// The type of what a cast is over.
@@ -202,7 +205,8 @@ impl AskedKeys {
         let keys = concat(&columns).map_err(internal)?;
         let converter = RowConverter::new(vec![SortField::new(keys.data_type().clone())]).map_err(internal)?;
         let rows = converter.convert_columns(std::slice::from_ref(&keys)).map_err(internal)?;
-        let new: Vec<bool> = rows.iter().map(|row| self.0.insert(row.owned())).collect();
+        let first = |(at, row): (usize, Row<'_>)| keys.is_valid(at) && self.0.insert(row.owned());
+        let new: Vec<bool> = rows.iter().enumerate().map(first).collect();
         let keys = filter(&keys, &new.into()).map_err(internal)?;
         Ok((!keys.is_empty()).then_some(keys))
     }

@@ -90,6 +90,10 @@ impl Log for Feeds {
         self.of(&partition.topic).await?.watermarks(partition).await
     }
 
+    async fn has_begun(&self, partition: &TopicPartition) -> Result<bool> {
+        self.of(&partition.topic).await?.has_begun(partition).await
+    }
+
     async fn first_since(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<Option<i64>> {
         self.of(&partition.topic).await?.first_since(partition, timestamp_ms).await
     }
@@ -211,8 +215,11 @@ impl Follower {
                 let from = match next.get(&number) {
                     Some(next) => *next,
                     // Its keeper decides where it begins.
-                    None if !self.has_begun(&partition).await? => continue,
-                    None => self.handler.start(&partition).await?,
+                    None => match self.retry(|| async { self.feed.log().await?.has_begun(&partition).await }).await? {
+                        None => return Ok(()),
+                        Some(false) => continue,
+                        Some(true) => self.handler.start(&partition).await?,
+                    },
                 };
                 let Some(reached) = self.follow(&partition, from).await? else { return Ok(()) };
                 next.insert(number, reached);
@@ -248,13 +255,6 @@ impl Follower {
         }
     }
 
-    async fn has_begun(&self, partition: &TopicPartition) -> Result<bool> {
-        match self.feed.log().await?.watermarks(partition).await {
-            Err(error) if error.is_retry() => Ok(false),
-            held => held.map(|_| true),
-        }
-    }
-
     /// Brings in what the feed holds from `next` on, and returns where it ends; `None` when it is time to stop.
     async fn follow(&self, partition: &TopicPartition, mut next: i64) -> Result<Option<i64>> {
         loop {
@@ -284,6 +284,7 @@ impl Follower {
     async fn retry<T, F: Future<Output = Result<T>>>(&self, call: impl FnMut() -> F) -> Result<Option<T>> {
         let wait = |_, error: &Error, pause| {
             tracing::warn!(feed = %self.topic, %error, "the event store can't be read now");
+            self.handler.looked(&self.topic, Err(error));
             async move {
                 sleep(pause).await;
                 !self.handler.stopping()

@@ -6,7 +6,6 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -17,7 +16,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::schedule::{DRAIN, LAST_WORD, ScheduledEvent};
+use super::schedule::{ScheduledEvent, Times};
 use crate::{Process, Stop, stream::StreamHandler};
 
 /// The answer to an event of a schedule.
@@ -29,17 +28,17 @@ pub struct CaughtUp {
     pub caught_up: bool,
 }
 
-/// Brings in what the source has, for `time` at most, and drains.
+/// Brings in what the source has, for as long as `times` says at most, and drains.
 ///
 /// # Errors
-/// `Stop` when the event is not of a schedule, or a person must act; `Retry` when the source can't be read, or nothing was
-/// brought in although there is something.
+/// `Stop` when the event is not of a schedule, or a person must act; `Retry` when the source can't be read or a batch can't be
+/// written, whatever else was brought in.
 pub async fn answer_catch_up(
     source: &dyn Source,
     subscription: &Subscription,
     process: Arc<dyn Process>,
     event: ScheduledEvent,
-    time: Duration,
+    times: Times,
 ) -> Result<CaughtUp> {
     let function = process.function().to_owned();
     event.check(&function)?;
@@ -54,24 +53,21 @@ pub async fn answer_catch_up(
     pin!(reading);
     let read = select! {
         read = &mut reading => read,
-        () = sleep(time) => {
+        () = sleep(times.work) => {
             stop.request();
-            // A write may not end before Lambda ends the sandbox, which says nothing of the reason.
             let late = |_| Err(Error::retry(format!("{function}: a batch was still under way shortly before the deadline")));
-            timeout(DRAIN - LAST_WORD, reading).await.unwrap_or_else(late)
+            timeout(times.drain, reading).await.unwrap_or_else(late)
         }
     };
     let unreadable = handler.unreadable.lock().unwrap_or_else(PoisonError::into_inner).take();
     let (records, caught_up) = (handler.records.load(Ordering::Relaxed), handler.behind().is_empty());
-    match (read, unreadable) {
-        // Asked to end in the middle of an outage.
-        (Err(error), _) if !(error.is_retry() && records > 0) => return Err(error),
-        (_, Some(why)) => return Err(Error::retry(format!("{function}: {why}"))),
-        (Err(error), _) => tracing::warn!(function, %error, "the next event goes on"),
-        (Ok(()), None) => {}
+    read?;
+    // Whatever else was brought in: who looks at the function must see that it can't go on.
+    if let Some(why) = unreadable {
+        return Err(Error::retry(format!("{function}: {why}")));
     }
     if records == 0 && !caught_up {
-        let seconds = time.as_secs();
+        let seconds = times.work.as_secs();
         return Err(Error::retry(format!(
             "{function}: nothing was brought in within {seconds} s, and there is something"
         )));
@@ -132,3 +128,6 @@ impl Handler for CatchingUp {
         self.inner.acknowledged(partition, next_offset);
     }
 }
+
+#[cfg(test)]
+mod tests;

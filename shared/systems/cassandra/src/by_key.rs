@@ -1,6 +1,9 @@
 //! Rows by key: what references with `lookup` are asked for.
 
-use std::ops::ControlFlow;
+use std::{
+    ops::ControlFlow,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use arrow::{
     array::{ArrayRef, RecordBatch},
@@ -8,6 +11,7 @@ use arrow::{
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use millstream_core::{Error, Result, quote_identifier};
+use scylla::value::CqlValue;
 
 use crate::{
     client::Client,
@@ -20,6 +24,8 @@ use crate::{
 /// How many keys are asked for at once: a statement for each key is answered by the nodes that have it, and one for many keys
 /// would all go through one node.
 const AT_ONCE: usize = 128;
+/// The longest key of Cassandra.
+const MAX_KEY_BYTES: usize = 65_535;
 /// The most that is held of the answer.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
@@ -35,7 +41,8 @@ pub(crate) async fn read(
     let selected = Selected::of(client, &table, schema).await?;
     let cql = format!("{} WHERE {} = ?", selected.cql, quote_identifier(by));
     let column = selected.there.iter().find(|column| column.name == by);
-    let kind = match column.map_or("", |column| column.cql.as_str()) {
+    let cql_type = column.map_or("", |column| column.cql.as_str());
+    let kind = match cql_type {
         "tinyint" => Kind::TinyInt,
         "smallint" => Kind::SmallInt,
         "int" => Kind::Int,
@@ -49,33 +56,37 @@ pub(crate) async fn read(
             )));
         }
     };
-    let selected = &selected;
+    // Of all keys together, as the pages come.
+    let bytes = AtomicUsize::new(0);
+    let (selected, bytes) = (&selected, &bytes);
     let one = |key: Cell| {
         let cql = &cql;
         async move {
             let (mut rows, key) = (Vec::new(), [key]);
             let take = |page| {
-                rows.push(selected.decode(page)?);
+                let page = selected.decode(page)?;
+                let more = page.get_array_memory_size();
+                if bytes.fetch_add(more, Ordering::Relaxed) + more > MAX_ANSWER_BYTES {
+                    return Err(Error::too_large(format!(
+                        "more than {} MiB of {name} at once",
+                        MAX_ANSWER_BYTES >> 20
+                    )));
+                }
+                rows.push(page);
                 Ok(ControlFlow::Continue(()))
             };
             let _all = client.pages(&selected.what, cql, &key, PAGE_ROWS, take).await?;
             Ok::<_, Error>(rows)
         }
     };
-    let (mut rows, mut bytes) = (Vec::new(), 0);
-    let mut found = stream::iter(possible(kind, by, keys)?.into_iter().map(one)).buffer_unordered(AT_ONCE);
-    while let Some(new) = found.try_next().await? {
-        bytes += new.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
-        if bytes > MAX_ANSWER_BYTES {
-            return Err(Error::too_large(format!("more than {} MiB of {name} at once", MAX_ANSWER_BYTES >> 20)));
-        }
-        rows.extend(new);
-    }
-    Ok(rows)
+    let keys = possible((kind, cql_type), by, keys)?;
+    let found: Vec<Vec<RecordBatch>> =
+        stream::iter(keys.into_iter().map(one)).buffer_unordered(AT_ONCE).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// The table whose partition key the column is.
-async fn table_by(client: &Client, name: &str, by: &str) -> Result<String> {
+pub(crate) async fn table_by(client: &Client, name: &str, by: &str) -> Result<String> {
     for table in [name.to_owned(), format!("{name}{NEWEST}")] {
         let columns = client.columns(&table).await?;
         let mut keys = columns.iter().filter(|column| column.part == Part::PartitionKey);
@@ -90,8 +101,8 @@ async fn table_by(client: &Client, name: &str, by: &str) -> Result<String> {
     )))
 }
 
-/// The keys that the column can hold: no row has another.
-fn possible(kind: Kind, by: &str, keys: &ArrayRef) -> Result<Vec<Cell>> {
+/// The keys that a row can have: the server refuses others, where the answer is that there is none.
+fn possible((kind, cql_type): (Kind, &str), by: &str, keys: &ArrayRef) -> Result<Vec<Cell>> {
     let narrow = match kind {
         Kind::TinyInt => DataType::Int8,
         Kind::SmallInt => DataType::Int16,
@@ -102,5 +113,12 @@ fn possible(kind: Kind, by: &str, keys: &ArrayRef) -> Result<Vec<Cell>> {
     // A number that is too large becomes null.
     let keys = arrow::compute::cast(keys, &narrow);
     let keys = keys.map_err(|error| Error::stop(format!("the key {by} has another type")).caused_by(error))?;
-    Ok(kind.encode(by, &keys)?.into_iter().filter(Option::is_some).collect())
+    let is_possible = |key: &Cell| match key {
+        None => false,
+        Some(CqlValue::Text(text)) => {
+            (1..=MAX_KEY_BYTES).contains(&text.len()) && (cql_type != "ascii" || text.is_ascii())
+        }
+        Some(_) => true,
+    };
+    Ok(kind.encode(by, &keys)?.into_iter().filter(is_possible).collect())
 }

@@ -119,6 +119,10 @@ impl Log for CassandraFeed {
         }
     }
 
+    async fn has_begun(&self, partition: &TopicPartition) -> Result<bool> {
+        Ok(self.fence(partition).await?.is_some())
+    }
+
     async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks> {
         let fence = self.fence(partition).await?;
         let held = fence.map(|fence| Watermarks { low: fence.start_offset, high: fence.next_offset });

@@ -43,6 +43,19 @@ impl Cassandra {
     }
 }
 
+impl Cassandra {
+    async fn read_whole(&self, name: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+        let selected = Selected::of(&self.client, name, schema).await?;
+        let mut held = Held::new(name);
+        let take = |rows| {
+            held.push(selected.decode(rows)?)?;
+            Ok(ControlFlow::Continue(()))
+        };
+        let _all = self.client.pages(&selected.what, &selected.cql, &[], PAGE_ROWS, take).await?;
+        Ok(held.batches)
+    }
+}
+
 impl Connect for Cassandra {
     const ADDRESS: Address = ADDRESS;
 
@@ -67,14 +80,11 @@ impl TableStore for Cassandra {
     }
 
     async fn read_reference(&self, name: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
-        let selected = Selected::of(&self.client, name, schema).await?;
-        let mut held = Held::new(name);
-        let take = |rows| {
-            held.push(selected.decode(rows)?)?;
-            Ok(ControlFlow::Continue(()))
-        };
-        let _all = self.client.pages(&selected.what, &selected.cql, &[], PAGE_ROWS, take).await?;
-        Ok(held.batches)
+        self.read_whole(name, schema).await
+    }
+
+    async fn read_all_by_key(&self, name: &str, schema: &SchemaRef, by: &str) -> Result<Vec<RecordBatch>> {
+        self.read_whole(&by_key::table_by(&self.client, name, by).await?, schema).await
     }
 
     async fn read_by_key(&self, name: &str, schema: &SchemaRef, by: &str, keys: &ArrayRef) -> Result<Vec<RecordBatch>> {

@@ -9,7 +9,8 @@ use arrow::{
 };
 use async_trait::async_trait;
 use millstream_core::{
-    Batch, BatchBuilder, Error, Feed, Limits, Log, Result, Role, TopicPartition, Watermarks, meta, quote_identifier,
+    Batch, BatchBuilder, Error, Feed, Fence, Limits, Log, Result, Role, TopicPartition, Watermarks, meta,
+    quote_identifier,
 };
 use rusqlite::params;
 
@@ -32,6 +33,11 @@ impl EmbeddedFeed {
     }
 
     /// The partition of the topic that the table's rows come from.
+    async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
+        let (function, source) = (self.of.function.clone(), self.source(partition));
+        self.store.connections.read(move |connection| fences::find(connection, &function, &source)).await
+    }
+
     fn source(&self, partition: &TopicPartition) -> TopicPartition {
         TopicPartition::new(&self.of.topic, partition.generation, partition.partition)
     }
@@ -107,10 +113,13 @@ impl Log for EmbeddedFeed {
         count.ok_or_else(|| not_begun(&self.of))
     }
 
+    async fn has_begun(&self, partition: &TopicPartition) -> Result<bool> {
+        Ok(self.fence(partition).await?.is_some())
+    }
+
     async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks> {
-        let (function, source) = (self.of.function.clone(), self.source(partition));
-        let fence = self.store.connections.read(move |connection| fences::find(connection, &function, &source)).await?;
-        let held = fence.map(|fence| Watermarks { low: fence.start_offset, high: fence.next_offset });
+        let held =
+            self.fence(partition).await?.map(|fence| Watermarks { low: fence.start_offset, high: fence.next_offset });
         held.ok_or_else(|| not_begun(&self.of))
     }
 

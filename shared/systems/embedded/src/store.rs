@@ -33,6 +33,10 @@ impl TableStore for Embedded {
         self.read_table_by(name, Arc::clone(schema), by, keys).await
     }
 
+    async fn read_all_by_key(&self, name: &str, schema: &SchemaRef, by: &str) -> Result<Vec<RecordBatch>> {
+        self.read_all_by(name, Arc::clone(schema), by).await
+    }
+
     async fn read_public(&self, table: &Table, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
         let name = table.public_name();
         match self.row_count(name).await? {

@@ -257,20 +257,11 @@ impl Stored {
         keys: &[rusqlite::types::Value],
     ) -> Work<Vec<RecordBatch>> {
         let mut rows = RowReader::new(self.schema.clone());
-        let of_entity = declared_columns(connection, &self.name)?
-            .iter()
-            .any(|column| column["name"].as_str() == Some(by) && column["role"] == role_name(&Role::Entity).as_str());
-        let (columns, table, by) = (self.column_list(), quote_identifier(&self.name), quote_identifier(by));
+        let (source, by) = (self.newest_by(connection, by)?, quote_identifier(by));
         // Fewer than SQLite's limit of parameters.
         for keys in keys.chunks(500) {
-            let mut sql = format!("{table} WHERE {by} IN ({})", placeholders(keys.len()));
-            if of_entity {
-                let newest_first = "_generation DESC, _offset DESC, _partition DESC";
-                sql = format!(
-                    "(SELECT *, row_number() OVER (PARTITION BY {by} ORDER BY {newest_first}) AS _age FROM {sql}) WHERE _age = 1"
-                );
-            }
-            let sql = format!("SELECT {columns} FROM {sql}");
+            let sql =
+                format!("SELECT {} FROM {source} WHERE {by} IN ({})", self.column_list(), placeholders(keys.len()));
             let mut select = connection.prepare(&sql)?;
             let mut found = select.query(rusqlite::params_from_iter(keys))?;
             while let Some(row) = found.next()? {
@@ -278,6 +269,38 @@ impl Stored {
             }
         }
         Ok(rows.finish()?)
+    }
+
+    /// All rows that [`Stored::read_by`] finds by some key.
+    pub(crate) fn read_all_by(&self, connection: &Connection, by: &str) -> Work<Vec<RecordBatch>> {
+        let mut rows = RowReader::new(self.schema.clone());
+        let sql = format!("SELECT {} FROM {}", self.column_list(), self.newest_by(connection, by)?);
+        let mut select = connection.prepare(&sql)?;
+        let mut found = select.query([])?;
+        while let Some(row) = found.next()? {
+            rows.push(row, 0)?;
+        }
+        Ok(rows.finish()?)
+    }
+
+    /// What is selected from when rows are found by the column `by`: of an event store's entity, the newest row.
+    fn newest_by(&self, connection: &Connection, by: &str) -> Work<String> {
+        let columns = declared_columns(connection, &self.name)?;
+        let table = quote_identifier(&self.name);
+        let Some(entity) = columns.iter().find(|column| column["role"] == role_name(&Role::Entity).as_str()) else {
+            return Ok(table);
+        };
+        let entity = entity["name"].as_str().unwrap_or_default();
+        if entity != by {
+            let name = &self.name;
+            return Err(Error::stop(format!("the rows of `{name}` can't be found by {by}: join it by {entity}")).into());
+        }
+        let by = quote_identifier(by);
+        let newest_first = "_generation DESC, _offset DESC, _partition DESC";
+        Ok(format!(
+            "(SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY {by} ORDER BY {newest_first}) AS \"millstream age\" FROM \
+             {table}) WHERE \"millstream age\" = 1)"
+        ))
     }
 
     fn scan_by(

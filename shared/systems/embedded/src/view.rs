@@ -94,6 +94,17 @@ fn checked(connection: &Connection, table: &str, schema: SchemaRef) -> Work<Stor
     Ok(with_columns(table, schema))
 }
 
+impl Embedded {
+    /// All rows that [`Embedded::read_table_by`] finds by some key.
+    ///
+    /// # Errors
+    /// Those of [`Embedded::read_table`].
+    pub(crate) async fn read_all_by(&self, table: &str, schema: SchemaRef, by: &str) -> Result<Vec<RecordBatch>> {
+        let (table, by) = (table.to_owned(), by.to_owned());
+        self.connections.read(move |connection| checked(connection, &table, schema)?.read_all_by(connection, &by)).await
+    }
+}
+
 fn cell_text(value: ValueRef<'_>) -> String {
     match value {
         ValueRef::Null => "null".to_owned(),

@@ -6,15 +6,15 @@ use std::{
 };
 
 use arrow::{
-    array::{Array as _, ArrayRef, AsArray as _, RecordBatch, StringArray},
-    datatypes::{DataType, SchemaRef},
+    array::{Array as _, ArrayRef, AsArray as _, Date32Array, RecordBatch, StringArray},
+    datatypes::{DataType, Date32Type, SchemaRef},
 };
 use millstream_core::{Column, Error, Result, Role, quote_identifier};
 
 use crate::{
     connect::Pool,
-    decode::{read, select_checked},
-    encode::Parameter,
+    decode::{as_found, not_at_fault, read, select_checked},
+    encode::{FIRST_DAY, Parameter},
     types::Kind,
 };
 
@@ -32,6 +32,8 @@ pub(crate) struct ByKey {
 #[derive(Debug)]
 struct Statement {
     sql: String,
+    /// The columns that it gives.
+    schema: SchemaRef,
     /// Are the keys texts that are compared with a `uuid`?
     of_uuids: bool,
 }
@@ -57,7 +59,7 @@ impl ByKey {
                 statement
             }
         };
-        let answer = ask(pool, name, schema, (by, keys), &statement).await;
+        let answer = ask(pool, name, (by, keys), &statement).await;
         if matches!(answer, Err(Error::Stop(_))) {
             // The table may have changed meanwhile.
             statements().remove(&at);
@@ -69,6 +71,7 @@ impl ByKey {
 async fn prepare(pool: &Pool, name: &str, schema: &SchemaRef, by: &str) -> Result<Statement> {
     let what = format!("reading table {name}");
     let (select, have) = select_checked(pool, &what, name, schema).await?;
+    let found = as_found(schema, &have);
     let is = have.iter().find(|column| column.name == by).map_or("", |column| column.sql_type.as_str());
     let field = schema.field_with_name(by);
     let field = field.map_err(|error| Error::stop(format!("internal: {by}")).caused_by(error))?;
@@ -83,26 +86,39 @@ async fn prepare(pool: &Pool, name: &str, schema: &SchemaRef, by: &str) -> Resul
         (Kind::Text, is) if is == "text" || is.starts_with("character varying") => {
             (false, format!("{column} = {KEY} AND {column} COLLATE \"C\" = {KEY} COLLATE \"C\""))
         }
+        // Blanks at the end count for nothing there, and in the join they do.
+        (Kind::Text, is) if is.starts_with("character(") => {
+            let key = format!("{KEY} COLLATE \"C\"");
+            (false, format!("{column} = {KEY}::bpchar AND {column}::text COLLATE \"C\" = {key}"))
+        }
         (Kind::Text, _) => (false, format!("{column}::text COLLATE \"C\" = {KEY} COLLATE \"C\"")),
-        (_, "smallint" | "integer" | "bigint") if kind != Kind::Date => (false, format!("{column} = {KEY}")),
-        _ if is == kind.base() || (is.starts_with("numeric") && kind != Kind::Date) => {
+        (Kind::Date, "date") => (false, format!("{column} = {KEY}")),
+        (Kind::SmallInt | Kind::Integer | Kind::BigInt | Kind::Numeric { .. }, is)
+            if matches!(is, "smallint" | "integer" | "bigint") || is.starts_with("numeric") =>
+        {
             (false, format!("{column} = {KEY}"))
         }
-        _ => (false, format!("{column}::{} = {KEY}", kind.base())),
+        _ => {
+            return Err(Error::stop(format!(
+                "{}: column {by} is a {is}, and it is asked for a {}: as a key, it must have the type that is declared for it",
+                pool.doing(&what),
+                kind.base()
+            )));
+        }
     };
     let (alias, key) = KEY.split_once('.').unwrap_or((KEY, KEY));
-    Ok(Statement { sql: format!("{select} JOIN unnest($1) AS {alias}({key}) ON {condition}"), of_uuids })
+    Ok(Statement { sql: format!("{select} JOIN unnest($1) AS {alias}({key}) ON {condition}"), schema: found, of_uuids })
 }
 
 async fn ask(
     pool: &Pool,
     name: &str,
-    schema: &SchemaRef,
     (by, keys): (&str, &ArrayRef),
     statement: &Statement,
 ) -> Result<Vec<RecordBatch>> {
     let what = format!("reading rows of table {name}");
     let keys = possible(keys, statement.of_uuids);
+    let keys = if *keys.data_type() == DataType::Date32 { known_days(&keys) } else { keys };
     let column =
         Column { name: by.to_owned(), data_type: keys.data_type().clone(), nullable: false, role: Role::Value };
     let parameter = Parameter::new(&column, &keys)?;
@@ -116,8 +132,9 @@ async fn ask(
         }
         Ok(())
     };
+    let schema = &statement.schema;
     let done = read(pool, &what, &**client, (&statement.sql, Some(&parameter)), schema, &mut take).await;
-    let rows = done.map(|()| rows);
+    let rows = done.map(|()| rows).map_err(not_at_fault);
     // After an error rows may still be under way: such a connection is not used again.
     if rows.is_err() {
         drop(deadpool_postgres::Object::take(client));
@@ -132,6 +149,12 @@ fn possible(keys: &ArrayRef, of_uuids: bool) -> ArrayRef {
     }
     let possible = |text: &&str| !text.contains('\0') && (!of_uuids || is_uuid(text));
     Arc::new(StringArray::from_iter_values(keys.as_string::<i32>().iter().flatten().filter(possible)))
+}
+
+/// The days that PostgreSQL knows: it has no row of another.
+fn known_days(keys: &ArrayRef) -> ArrayRef {
+    let days = keys.as_primitive::<Date32Type>().values().iter().copied();
+    Arc::new(Date32Array::from_iter_values(days.filter(|day| *day >= FIRST_DAY)))
 }
 
 /// Is it a UUID as PostgreSQL writes one? The join compares it with that text, so no other spelling can match.

@@ -40,7 +40,8 @@ const CHUNK_ROWS: usize = 8_192;
 /// `Stop` when the table or a column is missing, or a value does not fit its type. `Retry` as for every call.
 pub async fn read_table(pool: &Pool, name: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let what = format!("reading table {name}");
-    let (sql, _) = select_checked(pool, &what, name, schema).await?;
+    let (sql, have) = select_checked(pool, &what, name, schema).await?;
+    let schema = &as_found(schema, &have);
     let client = pool.client(&what).await?;
     let mut rows = Vec::new();
     let mut take = |batch| {
@@ -48,7 +49,7 @@ pub async fn read_table(pool: &Pool, name: &str, schema: &SchemaRef) -> Result<V
         Ok(())
     };
     let done = read(pool, &what, &**client, (&sql, None), schema, &mut take).await;
-    let rows = done.map(|()| rows);
+    let rows = done.map(|()| rows).map_err(not_at_fault);
     // After an error rows may still be under way: such a connection is not used again.
     if rows.is_err() {
         drop(deadpool_postgres::Object::take(client));
@@ -78,8 +79,36 @@ pub(crate) async fn select_checked(
     }
     let zoneless =
         |name: &str| have.iter().any(|column| column.name == name && column.sql_type.ends_with("without time zone"));
-    let sql = select(name, schema, zoneless)?;
+    let sql = select(name, &as_found(schema, &have), zoneless)?;
     Ok((sql, have))
+}
+
+/// The schema in which a table is read: where PostgreSQL's cast to the declared type would round or cut, the column comes as it
+/// is, and whoever asked for the declared type finds out whether it fits.
+pub(crate) fn as_found(schema: &SchemaRef, have: &[Present]) -> SchemaRef {
+    let found = |field: &Arc<Field>| {
+        let is = have.iter().find(|column| column.name == *field.name()).map_or("", |column| column.sql_type.as_str());
+        let declared = Kind::of(field.data_type());
+        let exact = match declared {
+            Some(Kind::SmallInt | Kind::Integer | Kind::BigInt) => match Kind::parse(is) {
+                Some(kind @ (Kind::Numeric { .. } | Kind::Real | Kind::Double)) => Some(kind.carrier()),
+                _ if is == "numeric" => Some(DataType::Decimal128(38, 9)),
+                _ => None,
+            },
+            Some(Kind::Date) if is.starts_with("timestamp") => Some(Kind::Timestamp.carrier()),
+            _ => None,
+        };
+        exact.map_or_else(|| Arc::clone(field), |exact| Arc::new(field.as_ref().clone().with_data_type(exact)))
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(found).collect::<Vec<_>>()))
+}
+
+/// What PostgreSQL says of a value of a table that is only read: no record is at fault.
+pub(crate) fn not_at_fault(error: Error) -> Error {
+    match error {
+        Error::Poison(cause) => Error::stop(cause.to_string()),
+        other => other,
+    }
 }
 
 /// The statement that reads the columns of `schema`, each in the type that [`read`] expects.

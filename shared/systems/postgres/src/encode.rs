@@ -22,7 +22,7 @@ use crate::{numeric, types::Kind};
 pub(crate) const EPOCH_DAYS: i32 = 10_957;
 pub(crate) const EPOCH_US: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
 /// 4714-11-24 BC, the first day that PostgreSQL knows, in days since 1970.
-const FIRST_DAY: i32 = -2_440_588;
+pub(crate) const FIRST_DAY: i32 = -2_440_588;
 
 /// A column's values as one array parameter: `unnest` makes rows of several.
 pub(crate) struct Parameter {

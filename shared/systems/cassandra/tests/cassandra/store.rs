@@ -77,12 +77,16 @@ async fn a_reference_is_asked_by_its_partition_key_and_an_event_store_by_its_ent
     let logged_in = rows(&[("ann", Some("first"), 1, 1), ("bo", None, 2, 1), ("ann", Some("second"), 3, 1)]);
     write(sink.as_ref(), &partition(0), 0, 5, logged_in).await;
     let users = Arc::new(Schema::new(["user", "note"].map(|name| Field::new(name, DataType::Utf8, true)).to_vec()));
-    let keys: arrow::array::ArrayRef = Arc::new(arrow::array::StringArray::from(vec!["ann", "bo", "cy"]));
+    let too_long = "x".repeat(70_000);
+    let keys: arrow::array::ArrayRef =
+        Arc::new(arrow::array::StringArray::from(vec!["ann", "bo", "cy", "", "\u{e9}", &too_long]));
     let found = store.read_by_key("logins", &users, "user", &keys).await.unwrap();
     let notes = found.iter().flat_map(|rows| rows.column(1).as_string::<i32>().iter());
     let mut notes: Vec<_> = notes.map(|note| note.unwrap_or("none")).collect();
     notes.sort_unstable();
     assert_eq!(notes, ["none", "second"], "the newest row of each");
+    let all = store.read_all_by_key("logins", &users, "user").await.unwrap();
+    assert_eq!(all.iter().map(RecordBatch::num_rows).sum::<usize>(), 2, "what an audit joins");
     keyspace.drop().await;
 }
 

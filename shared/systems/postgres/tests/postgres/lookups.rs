@@ -56,13 +56,28 @@ pub async fn references_are_asked_by_key(way: Way) {
     let uuids = texts(&["0f8fad5b-d9cb-469f-a165-70867728950e", "7C9E6679-7425-40DE-944B-E07FC1F90AE7", "no uuid"]);
     assert_eq!(ask("id", uuids).await.unwrap(), [1]);
     assert_eq!(ask("day", Arc::new(Date32Array::from(vec![20_778]))).await.unwrap(), [1]);
-    assert_eq!(ask("at", Arc::new(Date32Array::from(vec![20_778]))).await.unwrap(), [1]);
+    assert_eq!(ask("day", Arc::new(Date32Array::from(vec![-3_000_000]))).await.unwrap(), [0; 0], "before all days");
+    let refused = ask("at", Arc::new(Date32Array::from(vec![20_778]))).await.unwrap_err();
+    assert!(matches!(&refused, Error::Stop(_)) && refused.to_string().contains("is a timestamp"), "{refused}");
     assert_eq!(ask("flag", texts(&["true"])).await.unwrap(), [1]);
     assert_eq!(ask("i", new_empty_array(&DataType::Int32)).await.unwrap(), [0; 0]);
     let many: ArrayRef = Arc::new(Int64Array::from_iter_values(0..10_000));
     assert_eq!(ask("i", many).await.unwrap().len(), 9_003);
 
     let key: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    // A value that doesn't fit is no record's fault, and never rounded.
+    let whole = Arc::new(Schema::new(vec![
+        Field::new("n", DataType::Int64, true),
+        Field::new("amount", DataType::Int32, true),
+    ]));
+    let rows = store.read_by_key("item", &whole, "n", &(Arc::new(Int64Array::from(vec![2])) as _)).await.unwrap();
+    assert_eq!(rows[0].column(1).data_type(), &DataType::Decimal128(12, 2), "as it is, for who asked to find out");
+    database.execute("UPDATE item SET n = 3000000000 WHERE n = 2").await;
+    let narrow =
+        Arc::new(Schema::new(vec![Field::new("i", DataType::Int32, true), Field::new("n", DataType::Int32, true)]));
+    let error = store.read_by_key("item", &narrow, "i", &(Arc::new(Int32Array::from(vec![2])) as _)).await.unwrap_err();
+    assert!(matches!(&error, Error::Stop(_)), "{error:?}");
+    database.execute("UPDATE item SET n = 2 WHERE n = 3000000000").await;
     for (table, by, says) in [("nowhere", "i", "no such table"), ("item", "j", "no column j")] {
         let error = store.read_by_key(table, &schema(by, DataType::Int64), by, &key).await.unwrap_err();
         assert!(matches!(&error, Error::Stop(_)) && error.to_string().contains(says), "{error}");
