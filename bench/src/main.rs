@@ -9,11 +9,13 @@
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock, and a main its environment")]
 
+mod cached;
 mod drain;
 mod files;
 mod fill;
 mod floor;
 mod hop;
+mod keep;
 mod latency;
 mod process;
 
@@ -65,6 +67,24 @@ enum Workload {
         #[arg(long, default_value_t = 3)]
         rounds: usize,
     },
+    /// A backlog in 3 partitions → an event store in Cassandra, compared with a bare driver's inserts.
+    W4 {
+        /// How many transactions the backlog has.
+        #[arg(long, default_value_t = 300_000)]
+        events: u64,
+        /// How many times each side runs; the median counts.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
+    /// The time from produce through a topic to the cache, at a steady rate.
+    CacheLatency {
+        /// Orders per second.
+        #[arg(long, default_value_t = 500)]
+        rate: u64,
+        /// The duration in seconds.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
     /// The time from produce to visible row, at a steady rate.
     Latency {
         /// Transactions per second.
@@ -77,6 +97,9 @@ enum Workload {
     /// Only the floor: reads records of a topic and drops them.
     #[command(hide = true)]
     Floor { brokers: String, topic: String, records: u64 },
+    /// Only the bare driver: inserts rows.
+    #[command(hide = true)]
+    Inserts { cassandra: String, keyspace: String, rows: u64 },
     /// Only the bare loop: reads records of a topic and writes them to another one.
     #[command(hide = true)]
     Loop { brokers: String, from: String, into: String, records: u64 },
@@ -90,9 +113,12 @@ struct Place {
     aggregate: PathBuf,
 }
 
+fn needed(name: &str) -> Result<String, Failure> {
+    Ok(std::env::var(name).map_err(|_| format!("{name} is not set: run bench/run"))?)
+}
+
 impl Place {
     fn find() -> Result<Self, Failure> {
-        let needed = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set: run bench/run"));
         let aggregate = std::env::current_exe()?.with_file_name("aggregate");
         if !aggregate.exists() {
             return Err(format!("{} is missing: build it in the same profile", aggregate.display()).into());
@@ -133,14 +159,23 @@ fn main() -> ExitCode {
 }
 
 async fn run(workload: Workload) -> Result<(), Failure> {
+    if let Workload::Inserts { cassandra, keyspace, rows } = &workload {
+        return keep::insert(cassandra, keyspace, *rows).await;
+    }
     let place = Place::find()?;
     match workload {
+        Workload::W4 { events, rounds } => {
+            keep::w4(&place, &needed("MILLSTREAM_TEST_CASSANDRA")?, events, rounds).await
+        }
+        Workload::CacheLatency { rate, seconds } => {
+            cached::measure(&place, &needed("MILLSTREAM_TEST_REDIS")?, rate, seconds).await
+        }
         Workload::W1 { events, rounds, broken_every, against } => {
             drain::w1(&place, events, rounds, broken_every, against).await
         }
         Workload::Latency { rate, seconds } => latency::measure(&place, rate, seconds).await,
         Workload::W2 { events, rounds } => files::w2(&place, events, rounds).await,
         Workload::W3 { events, rounds } => hop::w3(&place, events, rounds).await,
-        Workload::Floor { .. } | Workload::Loop { .. } => Ok(()),
+        Workload::Floor { .. } | Workload::Loop { .. } | Workload::Inserts { .. } => Ok(()),
     }
 }

@@ -46,7 +46,8 @@ impl Lookup for Asked {
 
 async fn asking(sql: &str) -> Result<(Planned, Arc<Asked>), String> {
     let (rates, asked) = (Arc::new(ReferenceTable::asked("rates", rates_schema())), Arc::new(Asked::default()));
-    let statement = Statement { references: vec![Arc::clone(&rates)], ..statement(sql) };
+    let mut statement = statement(sql);
+    statement.references.push(Arc::clone(&rates));
     let planned = plan(&statement).await.map_err(|error| error.to_string())?;
     assert_eq!(rates.asked_by(), Some("branch"));
     rates.ask(Arc::clone(&asked) as _);
@@ -112,6 +113,23 @@ async fn only_what_the_batch_needs_is_asked_for_and_each_key_once() {
     let (asked, rows) = calls(sql, rates(), &events).await;
     assert_eq!(asked, ["a,b"]);
     assert!(rows.iter().any(|row| row.contains("a|2|20")), "{rows:?}");
+}
+
+/// A key is not computed of a record that the statement has dropped by then: it might fail.
+#[tokio::test]
+async fn a_key_is_computed_where_the_statement_computes_it() {
+    let events = [event("nowhere", 5, 0), event("b", 4, 0), event("a", 15, 1)];
+    let key = "CAST(10 / (t.count - 5) AS VARCHAR)";
+    let sql = format!(
+        "SELECT t._offset, r.rate FROM t JOIN branches b ON b.name = t.branch LEFT JOIN rates r ON r.branch = {key}"
+    );
+    let (asked, rows) = calls(&sql, vec![(Some("1"), 10)], &events).await;
+    assert_eq!((asked.join(" "), rows.join(" ")), ("-10,1".into(), "1|null 2|10".into()));
+    let sql = format!("SELECT t._offset, r.rate FROM t JOIN rates r ON r.branch = {key} WHERE t.branch <> 'nowhere'");
+    assert_eq!(calls(&sql, vec![(Some("1"), 10)], &events).await.1, ["2|10"]);
+    // The first pair that is a key counts.
+    let sql = "SELECT t._offset, r.rate FROM t JOIN rates r ON r.rate = t.price AND r.branch = t.branch";
+    assert_eq!(calls(sql, vec![(Some("a"), 15)], &events).await.0, ["a,b,nowhere"]);
 }
 
 #[tokio::test]
