@@ -11,6 +11,7 @@ mod archive;
 mod audit;
 mod audit_since;
 mod differential;
+mod event_hubs;
 mod faults;
 mod hops;
 mod hosts;
