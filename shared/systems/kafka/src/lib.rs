@@ -24,6 +24,7 @@ mod consume;
 mod control;
 mod environment;
 mod group;
+mod gzip;
 mod known;
 mod link;
 mod member;
@@ -50,6 +51,7 @@ use std::{
 use millstream_core::{Compression, Result};
 
 use crate::{control::Control, readers::Readers, sender::Sender};
+pub use gzip::gzip_batches;
 pub use settings::{KafkaSettings, Profile};
 
 /// By compression, and whether they are ordered.
@@ -72,6 +74,7 @@ impl Kafka {
     /// # Errors
     /// `Stop` when a setting is unknown or wrong; names it, and no value.
     pub fn new(settings: KafkaSettings) -> Result<Self> {
+        gzip::allow(settings.config.get("receive.message.max.bytes").map(String::as_str));
         let control = Control::new(&settings)?;
         let settings = Arc::new(settings);
         let sender = Arc::new(Sender::new(settings.clone(), false));
