@@ -15,11 +15,12 @@
 //! ```
 //!
 //! [`Kafka`] is the only door. As a [`Source`](millstream_core::Source) it is a member of a consumer group that reads each
-//! partition on a thread of its own, from the sink's fence; as a [`Log`](millstream_core::Log) it reads ranges outside every
+//! partition from the sink's fence, on at most 16 threads; as a [`Log`](millstream_core::Log) it reads ranges outside every
 //! group; as a [`Producer`](millstream_core::Producer) it is idempotent and in order.
 //!
 //! The offsets that it commits to the group trail the fences and are for display only: nothing depends on them.
 
+mod bell;
 mod consume;
 mod control;
 mod environment;
@@ -37,6 +38,7 @@ mod sender;
 mod settings;
 mod shipment;
 mod store;
+mod task;
 mod topic_id;
 mod topics;
 mod unreadable;
