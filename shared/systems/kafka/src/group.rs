@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::{
     member::Member,
     queue::Queue,
-    worker::{Order, Worker},
+    worker::{self, Assigned, Order, Worker},
 };
 
 /// How long the member waits for something from the group before it checks whether it must stop.
@@ -110,10 +110,11 @@ impl Group {
             .assign(partitions)
             .map_err(|error| Error::retry("the partitions handed out were not taken").caused_by(error))?;
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((one, start), queue) in wanted.into_iter().zip(starts).zip(queues) {
-            tracing::info!(partition = %one, offset = start, "partition taken");
-            workers.push(Worker::spawn(self.member.clone(), queue, one, start, limits)?);
-        }
+        let assigned = wanted.into_iter().zip(starts).zip(queues).map(|((partition, start), queue)| {
+            tracing::info!(%partition, offset = start, "partition taken");
+            Assigned { partition, start, queue }
+        });
+        worker::spawn(&self.member, assigned.collect(), limits, &mut workers)?;
         self.member.link().mark_reachable();
         Ok(())
     }

@@ -15,15 +15,17 @@
 //! ```
 //!
 //! [`Kafka`] is the only door. As a [`Source`](millstream_core::Source) it is a member of a consumer group that reads each
-//! partition on a thread of its own, from the sink's fence; as a [`Log`](millstream_core::Log) it reads ranges outside every
+//! partition from the sink's fence, on at most 16 threads; as a [`Log`](millstream_core::Log) it reads ranges outside every
 //! group; as a [`Producer`](millstream_core::Producer) it is idempotent and in order.
 //!
 //! The offsets that it commits to the group trail the fences and are for display only: nothing depends on them.
 
+mod bell;
 mod consume;
 mod control;
 mod environment;
 mod group;
+mod gzip;
 mod known;
 mod link;
 mod member;
@@ -36,6 +38,7 @@ mod sender;
 mod settings;
 mod shipment;
 mod store;
+mod task;
 mod topic_id;
 mod topics;
 mod unreadable;
@@ -50,6 +53,7 @@ use std::{
 use millstream_core::{Compression, Result};
 
 use crate::{control::Control, readers::Readers, sender::Sender};
+pub use gzip::gzip_batches;
 pub use settings::{KafkaSettings, Profile};
 
 /// By compression, and whether they are ordered.
@@ -72,6 +76,7 @@ impl Kafka {
     /// # Errors
     /// `Stop` when a setting is unknown or wrong; names it, and no value.
     pub fn new(settings: KafkaSettings) -> Result<Self> {
+        gzip::allow(settings.config.get("receive.message.max.bytes").map(String::as_str));
         let control = Control::new(&settings)?;
         let settings = Arc::new(settings);
         let sender = Arc::new(Sender::new(settings.clone(), false));

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "records are read in place from librdkafka's memory; each block says why it may")]
 
 use std::{
-    ffi::{CStr, CString},
+    ffi::{CStr, CString, c_void},
     ptr, slice,
     sync::Arc,
     time::Duration,
@@ -16,6 +16,8 @@ use rdkafka::{
     error::RDKafkaErrorCode,
 };
 
+use crate::bell::Bell;
+
 /// Records taken from librdkafka's queue per call.
 const CHUNK: usize = 1_000;
 
@@ -26,6 +28,8 @@ pub(crate) struct Queue<C: ConsumerContext + 'static> {
     started: Option<(*mut c::rd_kafka_topic_t, i32)>,
     taken: Vec<*mut c::rd_kafka_message_t>,
     next: usize,
+    /// What librdkafka rings when the queue is no longer empty.
+    bell: Option<Arc<Bell>>,
     /// Last, so that the client outlives everything above.
     consumer: Arc<BaseConsumer<C>>,
 }
@@ -58,7 +62,15 @@ impl<C: ConsumerContext> Queue<C> {
     }
 
     fn of(queue: *mut c::rd_kafka_queue_t, consumer: &Arc<BaseConsumer<C>>) -> Self {
-        Self { queue, started: None, taken: Vec::with_capacity(CHUNK), next: 0, consumer: consumer.clone() }
+        Self { queue, started: None, taken: Vec::with_capacity(CHUNK), next: 0, bell: None, consumer: consumer.clone() }
+    }
+
+    /// Has `bell` rung when records come into the empty queue.
+    pub(crate) fn ring(&mut self, bell: Arc<Bell>) {
+        let opaque = Arc::as_ptr(&bell).cast_mut().cast();
+        // SAFETY: librdkafka calls while it holds the queue's lock, which `drop` takes before the bell is gone.
+        unsafe { c::rd_kafka_queue_cb_event_enable(self.queue, Some(ring), opaque) };
+        self.bell = Some(bell);
     }
 
     /// The client that fills this queue.
@@ -154,9 +166,19 @@ impl<C: ConsumerContext> Queue<C> {
 impl<C: ConsumerContext> Drop for Queue<C> {
     fn drop(&mut self) {
         self.stop();
+        if self.bell.is_some() {
+            // SAFETY: the queue is valid, and no call is under way when this returns.
+            unsafe { c::rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut()) };
+        }
         // SAFETY: the handle is ours, all its messages are gone, and the client still lives.
         unsafe { c::rd_kafka_queue_destroy(self.queue) };
     }
+}
+
+/// What librdkafka calls when a queue is no longer empty.
+unsafe extern "C" fn ring(_: *mut c::rd_kafka_t, bell: *mut c_void) {
+    // SAFETY: `Queue::ring` has passed a bell, which lives until the queue has been told to ring no more.
+    unsafe { &*bell.cast::<Bell>() }.ring();
 }
 
 /// An event in a queue that is not a record.

@@ -38,7 +38,8 @@ pub(crate) fn find_damage(code: Code) -> Option<&'static str> {
     match code {
         Code::BadMessage | Code::InvalidMessage => Some("the broker gives out a record batch that is damaged"),
         Code::BadCompression => Some(
-            "the broker gives out a record batch that can't be decompressed: it is damaged, or of an unknown codec",
+            "the broker gives out a record batch that can't be decompressed: it is damaged, of an unknown codec, or larger \
+             than the client takes (100 MB, or its `receive.message.max.bytes`); the log says which of these a gzip batch is",
         ),
         Code::NotImplemented => Some("the broker gives out a record batch of a version that this client does not know"),
         _ => None,

@@ -17,7 +17,7 @@ use crate::{
 
 /// Of a record batch on disk (magic 2): where its checksum, its attributes and its records begin.
 const CHECKSUM: usize = 17;
-const ATTRIBUTES: usize = 21;
+pub const ATTRIBUTES: usize = 21;
 const RECORDS: usize = 61;
 /// In the attributes: a codec that does not exist.
 const UNKNOWN_CODEC: u8 = 7;
@@ -39,7 +39,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 /// Changes the batch that begins at `offset` in the broker's file, under its hands: it serves what stands there.
-fn damage(topic: &str, offset: i64, change: impl Fn(&mut [u8])) {
+pub fn damage(topic: &str, offset: i64, change: impl Fn(&mut [u8])) {
     let file = File::options().read(true).write(true).open(log_file(topic)).unwrap();
     let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
     file.read_exact_at(&mut bytes, 0).unwrap();
@@ -58,6 +58,11 @@ fn flip_a_byte(batch: &mut [u8]) {
 
 fn name_an_unknown_codec(batch: &mut [u8]) {
     batch[ATTRIBUTES + 1] |= UNKNOWN_CODEC;
+    set_checksum(batch);
+}
+
+/// Makes the checksum of a changed batch right.
+pub fn set_checksum(batch: &mut [u8]) {
     let checksum = crc32c(&batch[ATTRIBUTES..]);
     batch[CHECKSUM..ATTRIBUTES].copy_from_slice(&checksum.to_be_bytes());
 }

@@ -8,6 +8,7 @@ mod authentication;
 mod conformance;
 mod corrupt;
 mod gaps;
+mod gzip;
 mod holes;
 mod members;
 mod recreated;
