@@ -98,8 +98,9 @@ impl Client {
             options = options.with_throughput(ThroughputProperties::autoscale(max_ru, None));
         }
         match self.database(&what).await?.create_container(container, Some(options)).await {
-            Err(error) if !Status::of(&error).is_conflict() => Err(self.failed(&what, &error)),
-            _ => Ok(()),
+            Ok(_) => Ok(()),
+            Err(error) if Status::of(&error).is_conflict() => Ok(()),
+            Err(error) => Err(error::of_creation(self.doing(&what), Status::of(&error), self.settings.max_ru)),
         }
     }
 
@@ -164,35 +165,41 @@ impl Client {
         }
     }
 
-    /// Writes items of one logical partition, in one transaction: they are there, all of them.
+    /// Writes items of one logical partition, in one transaction: they are there, all of them. False if the service had no time for
+    /// it, or the answer came too late: whether they are there is unknown.
     pub(crate) async fn upsert(
         &self,
         what: &str,
         container: &str,
         pk: &str,
-        mut items: Vec<(Key, serde_json::Value)>,
-    ) -> Result<()> {
+        items: &[(Key, serde_json::Value)],
+    ) -> Result<bool> {
         let container = self.container(what, container).await?;
         let failed = |error: CosmosError| self.failed(what, &error);
-        if items.len() == 1 {
+        if let [(key, item)] = items {
             // An item of the largest size doesn't fit into a batch.
-            let Some((key, item)) = items.pop() else { return Ok(()) };
-            return container.upsert_item(key.pk, &key.id, item, None).await.map(|_| ()).map_err(failed);
+            return match container.upsert_item(key.pk.clone(), &key.id, item, None).await {
+                Err(error) if !Status::of(&error).is_late() => Err(failed(error)),
+                answer => Ok(answer.is_ok()),
+            };
         }
         let mut batch = TransactionalBatch::new(pk.to_owned());
         for (_, item) in items {
             batch = batch.upsert_item(item, None).map_err(failed)?;
         }
-        let response = container.execute_transactional_batch(batch, None).await.map_err(failed)?;
+        let response = match container.execute_transactional_batch(batch, None).await {
+            Err(error) if Status::of(&error).is_late() => return Ok(false),
+            answer => answer.map_err(failed)?,
+        };
         let results = response.into_model().map_err(failed)?;
         // Of a batch that has failed, one item has the reason, and the others have 424.
         let refused = results.results().iter().filter(|result| !result.is_success());
         match refused.min_by_key(|result| result.status_code() == 424) {
-            None => Ok(()),
+            None => Ok(true),
             Some(refused) => {
                 let sub = refused.substatus_code().and_then(|sub| u16::try_from(sub).ok()).unwrap_or_default();
                 let status = Status { code: refused.status_code(), sub, retry_after: refused.retry_after() };
-                Err(error::of_status(self.doing(what), status))
+                if status.is_late() { Ok(false) } else { Err(error::of_status(self.doing(what), status)) }
             }
         }
     }
@@ -207,7 +214,7 @@ impl Client {
         page_items: usize,
         mut take: impl FnMut(Vec<T>) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let container = self.container(what, container).await?;
+        let (name, container) = (container, self.container(what, container).await?);
         let failed = |error: CosmosError| self.failed(what, &error);
         let scope = pk.map_or_else(FeedScope::full_container, |pk| FeedScope::partition(pk.to_owned()));
         let limit = u32::try_from(page_items).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
@@ -217,7 +224,14 @@ impl Client {
         let found = container.query_items::<T>(query, scope, Some(options)).await.map_err(failed)?;
         let mut pages = found.into_pages();
         while let Some(page) = pages.next().await {
-            let items = page.map_err(failed)?.into_items();
+            let page = page.map_err(|error| match Status::of(&error).is_unreadable() {
+                true => Error::stop(format!(
+                    "{}: an item of {name} is damaged: put back its last good copy, or remove it if it is another program's",
+                    self.doing(what)
+                )),
+                false => failed(error),
+            });
+            let items = page?.into_items();
             if !items.is_empty() && take(items)?.is_break() {
                 return Ok(());
             }
@@ -247,15 +261,19 @@ impl Client {
     }
 
     async fn database(&self, what: &str) -> Result<&DatabaseClient> {
-        self.database.get_or_try_init(|| self.connect(self.doing(what))).await
+        let connected = self.database.get_or_try_init(|| self.connect(self.doing(what)));
+        // With the time that others take who have come before: each of them tries for as long.
+        let connected = tokio::time::timeout(REQUEST_LIMIT, connected).await;
+        connected.map_err(|_| {
+            Error::retry(format!("{}: no answer within {} s", self.doing(what), REQUEST_LIMIT.as_secs()))
+        })?
     }
 
     async fn connect(&self, doing: String) -> Result<DatabaseClient> {
         let Settings { endpoint, key, database, .. } = &self.settings;
         let http =
             self.transport.as_ref().map_or_else(|| new_http_client(None), |transport| Arc::clone(&transport.http));
-        let checked = tokio::time::timeout(REQUEST_LIMIT, account::check(http.as_ref(), endpoint, key, &doing)).await;
-        checked.map_err(|_| Error::retry(format!("{doing}: no answer within {} s", REQUEST_LIMIT.as_secs())))??;
+        account::check(http.as_ref(), endpoint, key, &doing).await?;
         let mut builder = CosmosClient::builder().with_default_operation_options(options());
         if let Some(transport) = &self.transport {
             builder = builder.with_runtime(transport.runtime.clone());
@@ -267,7 +285,7 @@ impl Client {
     }
 }
 
-/// Throttled requests are retried by the runner, which waits before it does. What the client still asks twice (a lost connection, 410,
+/// Throttled requests are sent again by `Pace`, or by the runner, which waits before it does. What the client still asks twice (a lost connection, 410,
 /// 449) does no harm: rows are the same when they are written twice, and a fence that has moved has another ETag. Reads are as
 /// consistent as the account, whatever the environment of the process says.
 fn options() -> OperationOptions {

@@ -42,8 +42,9 @@ struct Item {
     generation: u32,
     partition: i32,
     term: i64,
-    /// For people.
-    next_offset: i64,
+    /// For people: what the service makes of a number beyond 2^53 is not read.
+    #[serde(skip_deserializing)]
+    next_offset: String,
     /// A text, in which all integers are exact.
     fence: String,
 }
@@ -64,7 +65,7 @@ impl Item {
             generation: partition.generation,
             partition: partition.partition,
             term: held.term,
-            next_offset: held.fence.next_offset,
+            next_offset: held.fence.next_offset.to_string(),
             fence,
         })
     }

@@ -13,7 +13,10 @@ use crate::{
 /// How many offsets share a logical partition, which holds 20 GB at most: as many rows of the largest size.
 pub(crate) const BUCKET: i64 = 10_000;
 /// What follows the name of the container that holds the newest row of each entity.
-const NEWEST: &str = "_newest";
+pub(crate) const NEWEST: &str = "_newest";
+/// The key of the item that holds the columns, both parts. No rows are under it: their keys have colons, and an entity of this
+/// text is hashed.
+pub(crate) const COLUMNS: &str = "_columns";
 /// The property that every container is partitioned by.
 pub(crate) const PARTITION_KEY: &str = "/pk";
 /// The most bytes of an id
@@ -59,10 +62,11 @@ impl Layout {
                     .to_owned(),
             );
         }
-        if !is_name(&table.name) || table.name.len() + NEWEST.len() > MAX_NAME || table.name.starts_with("millstream_")
-        {
+        let is_taken = table.name.starts_with("millstream_") || table.name.ends_with(NEWEST);
+        if !is_name(&table.name) || table.name.len() + NEWEST.len() > MAX_NAME || is_taken {
             return stop(format!(
-                "its name must be letters, digits and `_`, at most {} of them, and not begin with `millstream_`",
+                "its name must be letters, digits and `_`, at most {} of them, and not begin with `millstream_` or end with \
+                 `{NEWEST}`: those are containers of this store",
                 MAX_NAME - NEWEST.len()
             ));
         }
@@ -109,10 +113,14 @@ impl Layout {
 
     /// The key of the newest row of an entity. A point read finds it by the entity's own text, where a key can have that text.
     pub(crate) fn newest_key(&self, row: &Map<String, Value>) -> Option<Key> {
-        let value = row.get(&self.table.columns[self.entity?].name)?;
-        let key = to_key(&value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        Some(Key::new(key.clone(), key))
+        row.get(&self.table.columns[self.entity?].name).map(entity_key)
     }
+}
+
+/// The key of the newest row of an entity, of which this is how it is stored.
+pub(crate) fn entity_key(entity: &Value) -> Key {
+    let key = to_key(&entity.as_str().map_or_else(|| entity.to_string(), str::to_owned));
+    Key::new(key.clone(), key)
 }
 
 /// The logical partition of the rows of a partition's bucket.
@@ -126,10 +134,11 @@ pub(crate) fn offset_id(offset: i64) -> String {
 }
 
 /// A text as an id. Those that the service forbids (`/ \ ? #`), that clients are known to trip over (all but printable ASCII, and
-/// `%`), or that are too long, are a hash.
+/// `%`; `.` and `..`, which they take for parts of the path), that are too long, or that mean something else here, are a hash.
 pub(crate) fn to_key(text: &str) -> String {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/\\?#%+".contains(&byte));
-    if is_plain && !text.is_empty() && text.len() <= MAX_ID_BYTES && !text.starts_with(HASHED) {
+    let is_taken = ["", ".", "..", COLUMNS].contains(&text) || text.starts_with(HASHED);
+    if is_plain && text.len() <= MAX_ID_BYTES && !is_taken {
         return text.to_owned();
     }
     let digits: String = sha256(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -158,14 +167,28 @@ mod tests {
         for text in ["ann", "17", "login:1:0:3", "2024-05-01", "a=b&c;'\"", &"x".repeat(MAX_ID_BYTES)] {
             assert_eq!(to_key(text), text);
         }
-        let mut hashed: Vec<_> =
-            ["", "a/b", "a\\b", "a?b", "a#b", "a%b", "a b", "Zürich", "\n", "sha256:x", &"x".repeat(MAX_ID_BYTES + 1)]
-                .map(to_key)
-                .to_vec();
+        let mut hashed: Vec<_> = [
+            "",
+            ".",
+            "..",
+            COLUMNS,
+            "a/b",
+            "a\\b",
+            "a?b",
+            "a#b",
+            "a%b",
+            "a b",
+            "Zürich",
+            "\n",
+            "sha256:x",
+            &"x".repeat(MAX_ID_BYTES + 1),
+        ]
+        .map(to_key)
+        .to_vec();
         assert!(hashed.iter().all(|key| key.starts_with(HASHED) && key.len() == HASHED.len() + 64), "{hashed:?}");
         hashed.sort();
         hashed.dedup();
-        assert_eq!(hashed.len(), 11, "no two are the same");
+        assert_eq!(hashed.len(), 14, "no two are the same");
         assert_eq!(to_key(&to_key("")), to_key(&to_key("")));
         assert_ne!(to_key(&to_key("")), to_key(""), "an entity that looks like a hash is none");
     }
@@ -187,5 +210,8 @@ mod tests {
         let mut long = table(&[offset()]);
         long.name = "x".repeat(249);
         assert!(Layout::new(long).unwrap_err().to_string().contains("at most 248"));
+        let mut taken = table(&[offset()]);
+        taken.name = "logins_newest".into();
+        assert!(Layout::new(taken).unwrap_err().to_string().contains("end with `_newest`"));
     }
 }

@@ -50,11 +50,13 @@
 //! | `<name>` | `topic:generation:partition:bucket` | the offset, 19 digits | all rows, each in `row`; the bucket is the offset / 10,000 |
 //! | `<name>` | `_columns` | `_columns` | the columns of the table |
 //! | `<name>_newest` | the entity | the entity | the newest row of each, in `row`, where a column is the entity |
+//! | `<name>_newest` | `_columns` | `_columns` | the columns of the table, as in `<name>` |
 //! | `millstream_fences` | the function | `topic:generation:partition` | the fences |
 //! | `millstream_owners` | `owners` | the table | the function that fills a table, and its plan |
 //!
 //! A key that the service would refuse, or that clients are known to trip over, is `sha256:` and the hash of its text: one with any
-//! other character than printable ASCII, with one of `/ \ ? # % +`, or with more than 1,023 bytes. The text itself is in the item.
+//! other character than printable ASCII, with one of `/ \ ? # % +`, or with more than 1,023 bytes; `.` and `..`; and `_columns`. The
+//! text itself is in the item.
 //!
 //! # How it is exactly once
 //! There is no transaction over several containers. A write reads the fence, writes the rows (in transactional batches of one bucket)
@@ -105,13 +107,19 @@
 //! | lists, objects | a text: their JSON, in which numbers stay exact |
 //!
 //! As a reference, any container can be read: an item with an object `row` has the columns in it, and another one has its own properties.
+//! A reference with `lookup` is asked for the newest rows of entities, by the entity alone: a text, an integer or a date.
 //!
 //! # Limits of the service
 //! From <https://learn.microsoft.com/azure/cosmos-db/concepts-limits>: an item has at most 2 MB, so a row of more than 2,000,000
 //! bytes as JSON is a dead letter; a transactional batch has at most 100 operations, 2 MB and 5 s; an id has at most 1,023 bytes; a
 //! logical partition has at most 20 GB, which a bucket of 10,000 rows of that size just fits into; a physical partition gives 10,000
 //! request units a second. A write to `<name>` goes to one logical partition for 10,000 offsets, so a topic's partition is written
-//! as fast as one physical partition takes it. Throttling (status 429) is a `Retry` that waits as long as the service says.
+//! as fast as one physical partition takes it.
+//!
+//! What the service refuses because of its throughput (status 429) is sent again within the write, when the service says, for up to
+//! 30 s; fewer requests are under way at once meanwhile. Then it is `TooLarge`, and the runner tries fewer records. Batches that the
+//! service has no time for (408) are sent again as smaller ones. Other requests that are throttled are a `Retry` that waits as long
+//! as the service says.
 //!
 //! # Never tried
 //! No test has met the service. They run on the emulator that comes with Microsoft's client, in the process of the test: its keys,
@@ -129,6 +137,7 @@
 //! - A column can't get a wider type.
 
 mod account;
+mod by_key;
 mod client;
 mod error;
 mod feed;
@@ -137,8 +146,10 @@ mod form;
 mod json;
 mod layout;
 mod owners;
+mod pace;
 mod read;
 mod schema;
+mod selected;
 mod settings;
 mod sink;
 mod store;

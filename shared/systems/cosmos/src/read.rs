@@ -22,10 +22,10 @@ pub(crate) const PAGE_ROWS: usize = 1_000;
 /// A row as it is stored.
 pub(crate) type Row = Map<String, Value>;
 
-/// An item of the container of all rows.
+/// An item of a container of rows.
 #[derive(Deserialize)]
-struct Item {
-    row: Row,
+pub(crate) struct Item {
+    pub(crate) row: Row,
 }
 
 const ROWS: &str = "SELECT * FROM c WHERE c.id >= @from AND c.id < @to ORDER BY c.id";

@@ -10,12 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::Client,
     fences::FENCES,
-    layout::{Key, Layout, PARTITION_KEY},
+    layout::{COLUMNS, Key, Layout, PARTITION_KEY},
     owners::OWNERS,
 };
 
-/// The key of the item that holds the columns, both parts. No rows are under it: their keys have colons.
-pub(crate) const COLUMNS: &str = "_columns";
 /// How many times the columns are looked at again that others keep changing.
 const MAX_TRIES: usize = 20;
 
@@ -27,13 +25,21 @@ struct Declaration {
     columns: Vec<Declared>,
 }
 
+/// A column as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Declared {
-    name: String,
+pub(crate) struct Declared {
+    pub(crate) name: String,
     #[serde(rename = "type")]
-    data_type: String,
+    pub(crate) data_type: String,
+    /// May a row have a null in it, or lack it?
     nullable: bool,
-    entity: bool,
+    pub(crate) entity: bool,
+}
+
+/// What tells items apart.
+#[derive(Deserialize)]
+struct Id {
+    id: String,
 }
 
 impl From<&Column> for Declared {
@@ -72,14 +78,14 @@ impl Client {
     /// Has an existing container rows?
     pub(crate) async fn has_rows(&self, container: &str) -> Result<Rows> {
         let (what, mut rows) = (format!("looking into table {container}"), Rows::Empty);
-        let take = |keys: Vec<Key>| {
-            if keys.iter().all(|key| key.id == COLUMNS) {
+        let take = |ids: Vec<Id>| {
+            if ids.iter().all(|found| found.id == COLUMNS) {
                 return Ok(ControlFlow::Continue(()));
             }
             rows = Rows::Present;
             Ok(ControlFlow::Break(()))
         };
-        self.query(&what, container, None, Query::from("SELECT c.id, c.pk FROM c"), 2, take).await?;
+        self.query(&what, container, None, Query::from("SELECT c.id FROM c"), 2, take).await?;
         Ok(rows)
     }
 
@@ -117,40 +123,80 @@ impl Client {
                 false if create => self.create_container(&container).await?,
                 false => return Err(self.missing(&container)),
             }
+            self.declare(layout, &container, create, adapt).await?;
         }
-        self.declare(layout, create, adapt).await
+        Ok(())
+    }
+
+    /// The columns that a container was declared with.
+    pub(crate) async fn columns(&self, container: &str) -> Result<Option<Vec<Declared>>> {
+        let what = format!("reading the columns of table {container}");
+        let found = self.read::<Declaration>(&what, container, &columns_key()).await?;
+        Ok(found.map(|(declaration, _)| declaration.columns))
     }
 
     /// Notes the columns where there are none yet, and with `adapt` those that are new.
-    async fn declare(&self, layout: &Layout, create: bool, adapt: bool) -> Result<()> {
-        let (what, key) = (format!("noting the columns of table {}", layout.rows()), columns_key());
-        for _ in 0..MAX_TRIES {
-            let Some((there, etag)) = self.read::<Declaration>(&what, layout.rows(), &key).await? else {
-                if !create {
-                    return Err(self.missing(layout.rows()));
-                }
-                let declaration = Declaration { key: key.clone(), columns: layout.declared() };
-                if self.create(&what, layout.rows(), &key, declaration).await? {
-                    return Ok(());
-                }
-                continue;
+    async fn declare(&self, layout: &Layout, container: &str, create: bool, adapt: bool) -> Result<()> {
+        let what = format!("noting the columns of table {container}");
+        self.change_columns(&what, container, |there| {
+            let Some(there) = there else {
+                return if create { Ok(Some(layout.declared())) } else { Err(self.missing(container)) };
             };
             // Another process may have noted others since they were compared.
-            let misfits = differences(layout, &there.columns, adapt);
+            let misfits = differences(layout, container, there, adapt);
             if !misfits.is_empty() {
                 return Err(Error::retry(format!("{}: {}", self.doing(&what), misfits.join("; "))));
             }
-            let is_new = |column: &Declared| !there.columns.iter().any(|there| there.name == column.name);
+            let is_new = |column: &Declared| !there.iter().any(|there| there.name == column.name);
             let new: Vec<_> = layout.declared().into_iter().filter(is_new).collect();
-            if new.is_empty() {
+            Ok((!new.is_empty()).then(|| [there, &new].concat()))
+        })
+        .await
+    }
+
+    /// Notes which columns may be null from now on in what this plan writes: those that it doesn't have, too. A plan that needs them
+    /// in all rows doesn't fit any more.
+    pub(crate) async fn widen(&self, layout: &Layout) -> Result<()> {
+        let may_be_null = |name: &str| {
+            let column = layout.table.columns.iter().find(|column| column.name == name);
+            column.is_none_or(|column| column.nullable)
+        };
+        for container in [layout.newest(), Some(layout.rows().to_owned())].into_iter().flatten() {
+            let what = format!("noting the columns of table {container}");
+            self.change_columns(&what, &container, |there| {
+                let Some(there) = there else { return Ok(None) };
+                let mut columns = there.to_vec();
+                columns.iter_mut().for_each(|column| column.nullable |= may_be_null(&column.name));
+                Ok((columns != there).then_some(columns))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Puts other columns in the place of those that are noted; `change` gives none if they are to stay.
+    async fn change_columns(
+        &self,
+        what: &str,
+        container: &str,
+        change: impl Fn(Option<&[Declared]>) -> Result<Option<Vec<Declared>>>,
+    ) -> Result<()> {
+        let key = columns_key();
+        for _ in 0..MAX_TRIES {
+            let found = self.read::<Declaration>(what, container, &key).await?;
+            let Some(columns) = change(found.as_ref().map(|(there, _)| there.columns.as_slice()))? else {
                 return Ok(());
-            }
-            let declaration = Declaration { key: key.clone(), columns: [there.columns, new].concat() };
-            if self.replace(&what, layout.rows(), &key, declaration, &etag).await? {
+            };
+            let declaration = Declaration { key: key.clone(), columns };
+            let is_made = match &found {
+                None => self.create(what, container, &key, declaration).await?,
+                Some((_, etag)) => self.replace(what, container, &key, declaration, etag).await?,
+            };
+            if is_made {
                 return Ok(());
             }
         }
-        Err(Error::retry(format!("{}: others keep changing them", self.doing(&what))))
+        Err(Error::retry(format!("{}: others keep changing them", self.doing(what))))
     }
 
     /// What keeps the containers from holding what the layout says. `adapt`: where columns may be added.
@@ -167,30 +213,40 @@ impl Client {
                     .push(format!("container {container} is partitioned by {paths}, and must be by {PARTITION_KEY}"));
             }
         }
-        if !there.contains_key(rows) || !misfits.is_empty() {
+        if !misfits.is_empty() {
             return Ok(misfits);
         }
-        let what = format!("reading the columns of table {rows}");
-        match self.read::<Declaration>(&what, rows, &columns_key()).await? {
-            Some((declaration, _)) => misfits.extend(differences(layout, &declaration.columns, adapt)),
-            None if self.has_rows(rows).await? == Rows::Present => {
-                misfits.push(format!("container {rows} has items that no function has written"));
+        let mut is_declared = false;
+        for container in [Some(rows), newest.as_deref()].into_iter().flatten() {
+            // What is wrong with all rows is not said once more of the newest ones.
+            if !there.contains_key(container) || !misfits.is_empty() {
+                continue;
             }
-            None => {}
+            let columns = self.columns(container).await?;
+            is_declared = columns.is_some();
+            match columns {
+                Some(columns) => misfits.extend(differences(layout, container, &columns, adapt)),
+                None if self.has_rows(container).await? == Rows::Present => {
+                    misfits.push(format!("container {container} has items that no function has written"));
+                }
+                None => {}
+            }
         }
-        if let Some(newest) = newest.filter(|newest| misfits.is_empty() && !there.contains_key(newest))
+        if let Some(newest) = newest.filter(|newest| misfits.is_empty() && !(there.contains_key(newest) && is_declared))
+            && there.contains_key(rows)
             && self.has_rows(rows).await? == Rows::Present
         {
             misfits.push(format!(
-                "table {rows} has rows and no table {newest}, which would hold those entities only that come from now on"
+                "table {rows} has rows and no table {newest} of this store, which would hold those entities only that come from now on"
             ));
         }
         Ok(misfits)
     }
 }
 
-fn differences(layout: &Layout, there: &[Declared], adapt: bool) -> Vec<String> {
-    let (table, mut misfits) = (layout.rows(), Vec::new());
+/// `table` is the container that has the columns.
+fn differences(layout: &Layout, table: &str, there: &[Declared], adapt: bool) -> Vec<String> {
+    let mut misfits = Vec::new();
     for column in layout.declared() {
         let name = &column.name;
         match there.iter().find(|there| there.name == *name) {
@@ -200,6 +256,9 @@ fn differences(layout: &Layout, there: &[Declared], adapt: bool) -> Vec<String> 
                     there.data_type, column.data_type
                 ));
             }
+            Some(there) if there.nullable && !column.nullable => misfits.push(format!(
+                "column {name} of table {table} may be null in its rows, or missing: it must be nullable, or have another name"
+            )),
             Some(_) => {}
             None if !adapt => misfits.push(format!("table {table} has no column {name}")),
             None if !column.nullable => {
@@ -213,7 +272,8 @@ fn differences(layout: &Layout, there: &[Declared], adapt: bool) -> Vec<String> 
     if let (Some(before), Some(now)) = (of(there), of(&layout.declared()))
         && before != now
     {
-        misfits.push(format!("the newest rows of table {table} are those of each {before}, not of each {now}"));
+        let rows = layout.rows();
+        misfits.push(format!("the newest rows of table {rows} are those of each {before}, not of each {now}"));
     }
     misfits
 }

@@ -18,6 +18,7 @@ use crate::{
     fences::{Found, Held},
     layout::Layout,
     owners::of_partitions,
+    pace::Pace,
     read::PAGE_ROWS,
     write::Ready,
 };
@@ -108,8 +109,14 @@ impl Sink for CosmosSink {
         self.find_unsettled(owner).await
     }
 
+    /// The owner's plan is about to write: from now on, rows may lack what it doesn't have.
     async fn settle(&self, _partition: &TopicPartition) -> Result<()> {
-        self.finish_adoption().await
+        self.finish_adoption().await?;
+        if self.term() == 0 {
+            return Ok(());
+        }
+        self.check_term().await?;
+        self.client.widen(&self.layout).await
     }
 
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
@@ -137,12 +144,15 @@ impl Sink for CosmosSink {
         let (client, function) = (&self.client, self.function.as_str());
         let found = self.check_fence(partition, from).await?;
         let ready = Ready::new(&self.layout, from, to, rows)?;
-        client.write_rows(&self.layout, partition, &ready).await?;
-        fault::point("cosmos.after_rows");
         let generation = self.generation_of_topic(partition).await?;
-        client.write_newest(&self.layout, partition, generation, &ready).await?;
+        let mut pace = Pace::new();
+        client.write_rows(&mut pace, &self.layout, partition, &ready).await?;
+        fault::point("cosmos.after_rows");
+        client.write_newest(&mut pace, &self.layout, partition, generation, &ready).await?;
         fault::point("cosmos.before_fence");
-        if client.move_fence(function, partition, &found, &Held { fence: to.clone(), term: self.term() }).await? {
+        let held = Held { fence: to.clone(), term: self.term() };
+        // With a patience of its own: all else is made.
+        if Pace::new().one(|| client.move_fence(function, partition, &found, &held)).await? {
             fault::point("cosmos.after_fence");
             return Ok(());
         }

@@ -4,26 +4,23 @@ use std::{
 };
 
 use arrow::{
-    array::RecordBatch,
-    datatypes::{Field, Schema, SchemaRef},
+    array::{ArrayRef, RecordBatch},
+    datatypes::SchemaRef,
 };
 use async_trait::async_trait;
 use azure_core::http::HttpClient;
 use azure_data_cosmos::{CosmosRuntime, Query};
-use millstream_core::{
-    Address, Connect, Env, Error, Feed, Log, Result, Sink, Table, TableStore, TakeRows, TextRows, type_name,
-};
-use serde_json::Value;
+use millstream_core::{Address, Connect, Env, Error, Feed, Log, Result, Sink, Table, TableStore, TakeRows, TextRows};
 
 use crate::{
+    by_key,
     client::{Client, Transport},
     feed::CosmosFeed,
     fences::FENCES,
-    form::Form,
     layout::to_key,
     owners::OWNERS,
     read::{PAGE_ROWS, Row},
-    schema::COLUMNS,
+    selected::{Selected, row_of},
     settings::{ADDRESS, DATABASE, Settings},
     sink::CosmosSink,
 };
@@ -50,6 +47,21 @@ impl Cosmos {
     fn open_by(env: &Env, transport: Option<Transport>) -> Result<Option<Self>> {
         let settings = Settings::find(env)?;
         Ok(settings.map(|settings| Self { client: Arc::new(Client::new(settings, transport)) }))
+    }
+
+    /// All items of a container, and a column that none of them has.
+    async fn read_whole(&self, container: &str, schema: &SchemaRef) -> Result<(Vec<RecordBatch>, Option<String>)> {
+        let what = format!("reading table {container}");
+        let selected = Selected::of(&self.client.doing(&what), schema)?;
+        let (mut held, mut unseen) = (Held::new(container), selected.names().map(str::to_owned).collect::<Vec<_>>());
+        let take = |items: Vec<Row>| {
+            let rows: Vec<_> = items.into_iter().filter_map(row_of).collect();
+            unseen.retain(|name| !rows.iter().any(|row| row.contains_key(name)));
+            held.push(selected.decode(rows)?)?;
+            Ok(ControlFlow::Continue(()))
+        };
+        self.client.query(&what, container, None, Query::from("SELECT * FROM c"), PAGE_ROWS, take).await?;
+        Ok((held.batches, unseen.into_iter().next()))
     }
 }
 
@@ -80,37 +92,22 @@ impl TableStore for Cosmos {
         if !self.client.list_containers().await?.contains_key(name) {
             return Err(Error::stop(format!("{what}: there is no such container")));
         }
-        let mut forms = Vec::with_capacity(schema.fields().len());
-        for field in schema.fields() {
-            let form = Form::of(field.data_type()).ok_or_else(|| {
-                let (column, data_type) = (field.name(), type_name(field.data_type()));
-                Error::stop(format!("{what}: column {column} is a {data_type}, which no item can have"))
-            });
-            forms.push(form?);
-        }
-        let fields = schema.fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), true));
-        let nullable = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let (mut held, mut seen) = (Held::new(name), vec![false; forms.len()]);
-        let take = |items: Vec<Row>| {
-            let mut rows: Vec<_> = items.into_iter().filter_map(row_of).collect();
-            let mut columns = Vec::with_capacity(forms.len());
-            for ((form, field), seen) in forms.iter().zip(nullable.fields()).zip(&mut seen) {
-                let values = rows.iter_mut().map(|row| row.remove(field.name()));
-                let values = values.inspect(|value| *seen |= value.is_some()).map(Option::unwrap_or_default).collect();
-                columns.push(form.decode(field.name(), values, field.data_type())?);
-            }
-            let batch = RecordBatch::try_new(Arc::clone(&nullable), columns);
-            held.push(batch.map_err(|error| Error::stop(format!("{what}: internal")).caused_by(error))?)?;
-            Ok(ControlFlow::Continue(()))
-        };
-        let query = Query::from("SELECT * FROM c");
-        self.client.query(&format!("reading table {name}"), name, None, query, PAGE_ROWS, take).await?;
+        let (batches, unseen) = self.read_whole(name, schema).await?;
         // No item at all has every column, or none.
-        let is_empty = held.batches.iter().all(|batch| batch.num_rows() == 0);
-        match nullable.fields().iter().zip(seen).find(|(_, seen)| !seen && !is_empty) {
-            Some((field, _)) => Err(Error::stop(format!("{what}: no item of it has a property {}", field.name()))),
-            None => Ok(held.batches),
+        let is_empty = batches.iter().all(|batch| batch.num_rows() == 0);
+        match unseen.filter(|_| !is_empty) {
+            Some(column) => Err(Error::stop(format!("{what}: no item of it has a property {column}"))),
+            None => Ok(batches),
         }
+    }
+
+    async fn read_by_key(&self, name: &str, schema: &SchemaRef, by: &str, keys: &ArrayRef) -> Result<Vec<RecordBatch>> {
+        by_key::read(&self.client, name, schema, by, keys).await
+    }
+
+    async fn read_all_by_key(&self, name: &str, schema: &SchemaRef, by: &str) -> Result<Vec<RecordBatch>> {
+        let (newest, _) = by_key::newest_by(&self.client, name, schema, by).await?;
+        Ok(self.read_whole(&newest, schema).await?.0)
     }
 
     async fn read_public(&self, table: &Table, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
@@ -143,21 +140,6 @@ impl TableStore for Cosmos {
             to_key(name),
             to_key(function)
         )
-    }
-}
-
-/// The columns of an item: those of `row` where there is such an object, as functions write it, and else its own properties.
-fn row_of(mut item: Row) -> Option<Row> {
-    if item.get("pk").and_then(Value::as_str) == Some(COLUMNS) {
-        return None;
-    }
-    match item.remove("row") {
-        Some(Value::Object(row)) => Some(row),
-        Some(other) => {
-            item.insert("row".to_owned(), other);
-            Some(item)
-        }
-        None => Some(item),
     }
 }
 

@@ -6,7 +6,6 @@ use arrow::{
     array::{Array, AsArray, RecordBatch},
     datatypes::Int64Type,
 };
-use futures::{StreamExt, TryStreamExt, stream};
 use millstream_core::{Error, Fence, Result, TopicPartition};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -14,11 +13,10 @@ use serde_json::json;
 use crate::{
     client::Client,
     layout::{BUCKET, Key, Layout, bucket_of, offset_id},
+    pace::{Pace, Part},
     read::Row,
 };
 
-/// How many requests of one write are under way at once.
-const AT_ONCE: usize = 32;
 /// What a batch may hold: the service takes 100 operations and 2 MB, for which the operations leave room
 /// (<https://learn.microsoft.com/azure/cosmos-db/concepts-limits#per-request-limits>).
 const MAX_BATCH_ROWS: usize = 100;
@@ -85,7 +83,7 @@ impl Ready {
     }
 
     /// The rows as items, in parts that one transaction takes, each of one bucket.
-    fn batches(&self, partition: &TopicPartition) -> Vec<(String, Vec<(Key, serde_json::Value)>)> {
+    fn batches(&self, partition: &TopicPartition) -> Vec<Items> {
         let mut buckets: BTreeMap<i64, Vec<&(i64, Row, usize)>> = BTreeMap::new();
         for row in &self.rows {
             buckets.entry(row.0.div_euclid(BUCKET)).or_default().push(row);
@@ -96,7 +94,7 @@ impl Ready {
             let (mut items, mut held) = (Vec::new(), 0);
             for (offset, row, bytes) in rows {
                 if !items.is_empty() && (items.len() == MAX_BATCH_ROWS || held + bytes > MAX_BATCH_BYTES) {
-                    batches.push((pk.clone(), std::mem::take(&mut items)));
+                    batches.push(Items { pk: pk.clone(), items: std::mem::take(&mut items) });
                     held = 0;
                 }
                 let key = Key::new(pk.clone(), offset_id(*offset));
@@ -104,9 +102,27 @@ impl Ready {
                 items.push((key, item));
                 held += bytes;
             }
-            batches.push((pk, items));
+            batches.push(Items { pk, items });
         }
         batches
+    }
+}
+
+/// Items of one logical partition.
+#[derive(Debug)]
+struct Items {
+    pk: String,
+    items: Vec<(Key, serde_json::Value)>,
+}
+
+impl Part for Items {
+    fn split(mut self) -> Vec<Self> {
+        if self.items.len() < 2 {
+            return vec![self];
+        }
+        let rest = self.items.split_off(self.items.len() / 2);
+        let pk = self.pk.clone();
+        vec![self, Self { pk, items: rest }]
     }
 }
 
@@ -143,29 +159,37 @@ fn position(partition: &TopicPartition, generation: u32, offset: i64) -> String 
 
 impl Client {
     /// Writes the rows by their position. Written twice, they are the same.
-    pub(crate) async fn write_rows(&self, layout: &Layout, partition: &TopicPartition, ready: &Ready) -> Result<()> {
+    pub(crate) async fn write_rows(
+        &self,
+        pace: &mut Pace,
+        layout: &Layout,
+        partition: &TopicPartition,
+        ready: &Ready,
+    ) -> Result<()> {
         let what = format!("writing to table {}", layout.rows());
-        let write = |(pk, items): (String, _)| {
+        let write = |part: Items| {
             let what = &what;
-            async move { self.upsert(what, layout.rows(), &pk, items).await }
+            async move {
+                let is_made = self.upsert(what, layout.rows(), &part.pk, &part.items).await;
+                (part, is_made)
+            }
         };
-        stream::iter(ready.batches(partition).into_iter().map(write))
-            .buffer_unordered(AT_ONCE)
-            .try_collect::<()>()
-            .await
+        pace.run(&self.doing(&what), ready.batches(partition), write).await
     }
 
     /// Writes the newest row of each entity; one that is older than what is there changes nothing. `generation` is that of the
     /// topic, which a partition of redriven records doesn't tell.
     pub(crate) async fn write_newest(
         &self,
+        pace: &mut Pace,
         layout: &Layout,
         partition: &TopicPartition,
         generation: u32,
         ready: &Ready,
     ) -> Result<()> {
         let Some(container) = layout.newest() else { return Ok(()) };
-        let write = |(key, at): &(Key, usize)| {
+        let write = |number: usize| {
+            let (key, at) = &ready.newest[number];
             let (offset, row, _) = &ready.rows[*at];
             let newest = Newest {
                 key: key.clone(),
@@ -176,9 +200,9 @@ impl Client {
                 row: row.clone(),
             };
             let container = &container;
-            async move { self.write_one_newest(container, &newest).await }
+            async move { (number, self.write_one_newest(container, &newest).await.map(|()| true)) }
         };
-        stream::iter(ready.newest.iter().map(write)).buffer_unordered(AT_ONCE).try_collect::<()>().await
+        pace.run(&self.doing("writing the newest rows"), 0..ready.newest.len(), write).await
     }
 
     async fn write_one_newest(&self, container: &str, newest: &Newest) -> Result<()> {

@@ -67,12 +67,12 @@ fn what_cannot_be_stored_is_refused_before_the_first_row() {
 fn batches_are_of_one_bucket_and_within_what_the_service_takes() {
     let sizes = |batch: RecordBatch| {
         let batches = ready(&[batch]).unwrap().batches(&TopicPartition::new("login", 1, 2));
-        for (pk, items) in &batches {
+        for Items { pk, items } in &batches {
             let bytes: usize = items.iter().map(|(_, item)| serde_json::to_vec(item).unwrap().len()).sum();
             assert!(items.len() == 1 || bytes < 2_000_000, "{bytes}");
             assert!(items.iter().all(|(key, item)| key.pk == *pk && item["pk"] == **pk && item["id"] == *key.id));
         }
-        batches.into_iter().map(|(pk, items)| (pk, items.len())).collect::<Vec<_>>()
+        batches.into_iter().map(|part| (part.pk, part.items.len())).collect::<Vec<_>>()
     };
     let many: Vec<_> = (9_850..10_010).map(|offset| (Some("a"), offset, "")).collect();
     let (first, second) = ("login:1:2:0".to_owned(), "login:1:2:1".to_owned());

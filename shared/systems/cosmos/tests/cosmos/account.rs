@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use azure_core::http::{AsyncRawResponse, HttpClient, Request};
 use azure_data_cosmos::{
     fault_injection::{
         CustomResponseBuilder, FaultInjectionConditionBuilder, FaultInjectionResultBuilder, FaultInjectionRuleBuilder,
@@ -65,6 +67,31 @@ async fn containers_scale_up_to_what_is_asked_for() {
     account.open(&env, Vec::new()).await.sink(FUNCTION, logins()).unwrap().prepare(true).await.unwrap();
     let asked = account.autoscaled();
     assert!(asked.len() == 4 && asked.iter().all(|asked| asked.contains("4000")), "{asked:?}");
+}
+
+/// Takes requests, and never answers.
+#[derive(Debug)]
+struct Silent;
+
+#[async_trait]
+impl HttpClient for Silent {
+    async fn execute_request(&self, _request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn callers_that_wait_for_an_account_wait_no_longer_than_one() {
+    let account = Account::create();
+    let store = account.open_on(&account.env(), Vec::new(), Arc::new(Silent)).await;
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let sink = store.sink(FUNCTION, logins()).unwrap();
+    let (first, second) = (partition(0), partition(1));
+    let (first, second, third) = tokio::join!(sink.fence(&first), sink.fence(&second), sink.misfits());
+    assert!(matches!(first, Err(Error::Retry(_))) && matches!(second, Err(Error::Retry(_))), "{first:?}");
+    assert!(third.is_err_and(|error| error.to_string().contains("no answer within 20 s")));
+    assert!(began.elapsed() < std::time::Duration::from_secs(21), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

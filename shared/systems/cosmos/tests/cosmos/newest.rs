@@ -1,6 +1,7 @@
 //! The newest row of each entity.
 
-use millstream_core::{FIRST_REDRIVE, Fence, Role, TopicPartition};
+use azure_data_cosmos::models::ContainerProperties;
+use millstream_core::{Error, FIRST_REDRIVE, Fence, Role, TopicPartition};
 
 use crate::support::{Account, logins, partition, rows, write};
 
@@ -87,14 +88,14 @@ async fn an_entity_of_any_text_has_one_newest_row() {
     let sink = account.sink(&logins()).await;
     sink.prepare(true).await.unwrap();
     let long = "x".repeat(5_000);
-    let users = ["ann", "a/b", "a\\b?#", "Zürich", "", " ", "100 %", "sha256:ab", &*long];
+    let users = ["ann", "a/b", "a\\b?#", "Zürich", "", " ", "100 %", "sha256:ab", ".", "..", "_columns", &*long];
     let batch = |from: i64| {
         let all: Vec<_> = users.iter().zip(from..).map(|(user, offset)| (*user, None, offset, 1)).collect();
         rows(&all)
     };
-    let fence = write(sink.as_ref(), &partition(0), 0, 9, batch(0)).await;
-    sink.write(&partition(0), &fence, &Fence { next_offset: 18, ..fence.clone() }, &[batch(9)]).await.unwrap();
-    let mut expected: Vec<_> = users.iter().zip(9..).map(|(user, offset)| row(user, None, 0, offset)).collect();
+    let fence = write(sink.as_ref(), &partition(0), 0, 12, batch(0)).await;
+    sink.write(&partition(0), &fence, &Fence { next_offset: 24, ..fence.clone() }, &[batch(12)]).await.unwrap();
+    let mut expected: Vec<_> = users.iter().zip(12..).map(|(user, offset)| row(user, None, 0, offset)).collect();
     expected.sort();
     assert_eq!(newest(&account).await, expected);
     let found = account.items("logins_newest").await;
@@ -114,4 +115,31 @@ async fn an_entity_comes_with_a_new_table_only() {
     let misfits = with_entity.misfits().await.unwrap();
     assert!(misfits.len() == 1 && misfits[0].contains("logins_newest"), "{misfits:?}");
     assert!(with_entity.prepare(true).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_of_newest_rows_that_is_anothers_is_left_alone() {
+    let account = Account::create();
+    let (sink, database) = (account.sink(&logins()).await, account.by_hand().await);
+    database.create_container(ContainerProperties::new("logins_newest", "/pk".into()), None).await.unwrap();
+    let container = database.container_client("logins_newest", None).await.unwrap();
+    // Whatever the key is.
+    container.create_item(7, "a", serde_json::json!({"id": "a", "pk": 7}), None).await.unwrap();
+    let misfits = sink.misfits().await.unwrap();
+    assert!(misfits.len() == 1 && misfits[0].contains("logins_newest has items that no function"), "{misfits:?}");
+    let said = sink.prepare(true).await.unwrap_err();
+    assert!(matches!(said, Error::Stop(_)), "{said:?}");
+
+    // One that somebody has made anew is empty, and the entities of before would be missing in it.
+    let account = Account::create();
+    let sink = account.sink(&logins()).await;
+    sink.prepare(true).await.unwrap();
+    write(sink.as_ref(), &partition(0), 0, 1, rows(&[("ann", None, 0, 1)])).await;
+    assert_eq!(sink.misfits().await.unwrap(), [""; 0]);
+    let container = account.by_hand().await.container_client("logins_newest", None).await.unwrap();
+    for id in ["_columns", "ann"] {
+        container.delete_item(id, id, None).await.unwrap();
+    }
+    let misfits = sink.misfits().await.unwrap();
+    assert!(misfits.len() == 1 && misfits[0].contains("those entities only"), "{misfits:?}");
 }

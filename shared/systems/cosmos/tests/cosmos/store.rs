@@ -7,7 +7,7 @@ use arrow::{
     datatypes::{DataType, Field, Int32Type, Schema, TimeUnit, TimestampMicrosecondType},
 };
 use azure_data_cosmos::models::ContainerProperties;
-use millstream_core::{Claim, Column, Error, Owner, Role, Rows, TableStore as _};
+use millstream_core::{Claim, Column, Error, Owner, Role, Rows, Table, TableStore as _};
 use serde_json::json;
 
 use crate::support::{Account, FUNCTION, logins, partition, rows, write};
@@ -100,4 +100,74 @@ async fn a_new_column_is_null_in_the_rows_of_before() {
     let read = more.snapshot().await.unwrap();
     assert_eq!((read.rows[0].num_rows(), read.rows[0].column(4).null_count()), (1, 1));
     sink.prepare(false).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_that_may_be_null_in_some_rows_stays_so() {
+    let account = Account::create();
+    let with = |nullable| {
+        let mut table = logins();
+        table.columns[1].nullable = nullable;
+        table
+    };
+    let mut without = logins();
+    without.columns.remove(1);
+    let fitting = async |table: &Table| {
+        let sink = account.sink(table).await;
+        let misfits = sink.misfits().await.unwrap();
+        assert_eq!(sink.prepare(false).await.is_ok(), misfits.is_empty(), "{misfits:?}");
+        misfits.iter().for_each(|said| assert!(said.contains("column note") && said.contains("may be null"), "{said}"));
+        misfits.is_empty()
+    };
+    let owner = |plan: &str| Owner { function: FUNCTION.into(), fingerprint: plan.into(), declaration: "{}".into() };
+    let first = account.sink(&with(false)).await;
+    first.prepare(true).await.unwrap();
+    let record = first.claim(&owner("1"), &Claim::First).await.unwrap().unwrap();
+    first.begin_term(record.term);
+    first.settle(&partition(0)).await.unwrap();
+    assert!(fitting(&with(false)).await && fitting(&with(true)).await && fitting(&without).await);
+    // A plan without it is adopted, and begins to write.
+    let second = account.sink(&without).await;
+    let record = second.adopt(&owner("2"), Some(&record)).await.unwrap().unwrap();
+    assert!(fitting(&with(false)).await, "it has written nothing yet");
+    second.begin_term(record.term);
+    second.settle(&partition(0)).await.unwrap();
+    assert!(!fitting(&with(false)).await, "its rows don't have it");
+    assert!(fitting(&with(true)).await && fitting(&without).await);
+    let ended = first.settle(&partition(0)).await;
+    assert!(matches!(ended, Err(Error::Stop(_))), "{ended:?}");
+    for container in ["logins", "logins_newest"] {
+        let container = account.by_hand().await.container_client(container, None).await.unwrap();
+        let noted: serde_json::Value =
+            container.read_item("_columns", "_columns", None).await.unwrap().into_model().unwrap();
+        assert!(noted["columns"].as_array().unwrap().iter().all(|column| column["nullable"] == true), "{noted}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_item_that_cannot_be_read_stops() {
+    let account = Account::create();
+    let sink = account.sink(&logins()).await;
+    sink.prepare(true).await.unwrap();
+    let fence = write(sink.as_ref(), &partition(0), 0, 1, rows(&[("ann", None, 0, 1)])).await;
+    let database = account.by_hand().await;
+    let fences = database.container_client("millstream_fences", None).await.unwrap();
+    // How a service may write a large number back is nobody's trouble.
+    let id = "login:1:0";
+    let mut item: serde_json::Value = fences.read_item(FUNCTION, id, None).await.unwrap().into_model().unwrap();
+    item["next_offset"] = json!(1e300);
+    fences.upsert_item(FUNCTION, id, &item, None).await.unwrap();
+    assert_eq!(sink.fence(&partition(0)).await.unwrap(), Some(fence));
+    assert_eq!(sink.holding().await.unwrap().fences.len(), 1);
+    let (pk, offset) = ("login:1:0:0", format!("{:019}", 0));
+    let table = database.container_client("logins", None).await.unwrap();
+    table.upsert_item(pk, &offset, json!({"id": offset, "pk": pk}), None).await.unwrap();
+    let said = sink.snapshot().await.err().unwrap();
+    assert!(matches!(&said, Error::Stop(_)) && said.to_string().contains("an item of logins is damaged"), "{said:?}");
+    item["term"] = json!("one");
+    fences.upsert_item(FUNCTION, id, &item, None).await.unwrap();
+    for said in [sink.fence(&partition(0)).await.map(|_| ()), sink.holding().await.map(|_| ())] {
+        let said = said.unwrap_err();
+        assert!(matches!(&said, Error::Stop(_)) && said.to_string().contains("is damaged"), "{said:?}");
+    }
 }

@@ -158,9 +158,13 @@ impl Account {
     }
 
     pub async fn open(&self, env: &Env, rules: Vec<Arc<FaultInjectionRule>>) -> Cosmos {
+        self.open_on(env, rules, Arc::new(Direct(Arc::clone(&self.emulator)))).await
+    }
+
+    /// `http` asks what the account is like.
+    pub async fn open_on(&self, env: &Env, rules: Vec<Arc<FaultInjectionRule>>, http: Arc<dyn HttpClient>) -> Cosmos {
         let runtime = CosmosRuntimeBuilder::from(self.emulator.runtime_builder_with_fault_rules(rules));
-        let direct = Arc::new(Direct(Arc::clone(&self.emulator)));
-        Cosmos::open_on(env, runtime.build().await.unwrap(), direct).unwrap().unwrap()
+        Cosmos::open_on(env, runtime.build().await.unwrap(), http).unwrap().unwrap()
     }
 
     /// A process that dies after its n-th write of an item: all that it writes after it is lost.
