@@ -131,3 +131,17 @@ impl Found {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_bounded() {
+        let row: Row = serde_json::from_value(serde_json::json!({"text": "x".repeat(1 << 20)})).unwrap();
+        let mut found = Found::default();
+        let mut pushed = (0..70).map(|_| found.push(row.clone(), "x"));
+        assert_eq!(pushed.by_ref().take_while(Result::is_ok).count(), 63, "and what is around the texts");
+        assert!(matches!(pushed.next(), Some(Err(Error::TooLarge(_)))));
+    }
+}

@@ -73,14 +73,14 @@ async fn an_entity_is_asked_for_its_newest_row() {
         assert_eq!(notes(&all), expected, "what an audit joins");
     }
     assert!(store.read_by_key("logins", &users(), "user", &keys(&[])).await.unwrap().is_empty());
-    let many: Vec<_> = (0..3_000).map(|number| (format!("user {number}"), i64::from(number) + 7)).collect();
+    let many: Vec<_> = (0..1_100).map(|number| (format!("user {number}"), i64::from(number) + 7)).collect();
     let batch: Vec<_> = many.iter().map(|(user, offset)| (user.as_str(), None, *offset, 1)).collect();
     let from = sink.fence(&partition(0)).await.unwrap().unwrap();
-    let to = millstream_core::Fence { next_offset: 3_007, ..from.clone() };
+    let to = millstream_core::Fence { next_offset: 1_107, ..from.clone() };
     sink.write(&partition(0), &from, &to, &[rows(&batch)]).await.unwrap();
     let ask: Vec<_> = many.iter().map(|(user, _)| user.as_str()).collect();
     let found = store.read_by_key("logins", &users(), "user", &keys(&ask)).await.unwrap();
-    assert_eq!(notes(&found).len(), 3_000);
+    assert_eq!(notes(&found).len(), 1_100, "more than a page");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,23 +141,4 @@ async fn keys_are_texts_integers_or_dates() {
     let days: ArrayRef = Arc::new(Date32Array::from(vec![0, 20_000]));
     assert_eq!(ask(Arc::clone(&days), Arc::new(Date32Array::from(vec![20_000, 1]))).await.unwrap(), 1);
     assert!(matches!(ask(days, numbers).await, Err(Error::Stop(_))));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_is_bounded() {
-    let account = Account::create();
-    let sink = account.sink(&logins()).await;
-    sink.prepare(true).await.unwrap();
-    let (large, users_of) = ("x".repeat(1_900_000), (0..40).map(|number| format!("user {number}")).collect::<Vec<_>>());
-    let batch: Vec<_> =
-        users_of.iter().zip(0..).map(|(user, at)| (user.as_str(), Some(large.as_str()), at, 1)).collect();
-    write(sink.as_ref(), &partition(0), 0, 40, rows(&batch)).await;
-    let ask: Vec<_> = users_of.iter().map(String::as_str).collect();
-    let store = account.store().await;
-    let refused = store.read_by_key("logins", &users(), "user", &keys(&ask)).await;
-    assert!(matches!(refused, Err(Error::TooLarge(_))), "{refused:?}");
-    assert_eq!(notes(&store.read_by_key("logins", &users(), "user", &keys(&ask[..20])).await.unwrap()).len(), 20);
-    let alone = schema(&[("user", DataType::Utf8)]);
-    let found = store.read_by_key("logins", &alone, "user", &keys(&ask)).await.unwrap();
-    assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), 40, "other columns don't count");
 }

@@ -183,7 +183,7 @@ async fn newest_rows_over_the_throughput_are_written_in_the_end() {
     let sink = account.sink(&logins()).await;
     sink.prepare(true).await.unwrap();
     let mut fence = sink.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let users: Vec<_> = (0..100).map(|user| format!("user {user}")).collect();
     for at in [0, 100, 200] {
         let all: Vec<_> = users.iter().zip(at..).map(|(user, offset)| (user.as_str(), None, offset, 1)).collect();
