@@ -50,6 +50,7 @@ pub(crate) fn store_of(from: &ReferenceFrom) -> Option<(System, String)> {
         ReferenceFrom::File(_) => None,
         ReferenceFrom::Postgres(table) => Some((System::Postgres, table.clone())),
         ReferenceFrom::Cassandra(table) => Some((System::Cassandra, table.clone())),
+        ReferenceFrom::Cosmos(table) => Some((System::Cosmos, table.clone())),
         ReferenceFrom::Lake(path) => Some((System::Lake, path.display().to_string())),
     }
 }

@@ -67,6 +67,7 @@ fn reference(reference: &Reference) -> String {
         ReferenceFrom::File(file) => ("file", text(&file.display().to_string())),
         ReferenceFrom::Postgres(table) => ("from", text(&format!("postgres.{table}"))),
         ReferenceFrom::Cassandra(table) => ("from", text(&format!("cassandra.{table}"))),
+        ReferenceFrom::Cosmos(table) => ("from", text(&format!("cosmos.{table}"))),
         ReferenceFrom::Lake(file) => ("from", text(&format!("lake.{}", file.display()))),
     };
     object([from, ("schema", schema(&reference.schema))])

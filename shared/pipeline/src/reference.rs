@@ -35,6 +35,8 @@ pub enum ReferenceFrom {
     Postgres(String),
     /// A table on the Cassandra API.
     Cassandra(String),
+    /// A table in Cosmos DB for NoSQL.
+    Cosmos(String),
     /// A CSV or Parquet file in the lake, relative to it.
     Lake(PathBuf),
 }
@@ -50,7 +52,7 @@ pub(crate) static REFERENCE: Mapping = Mapping {
             name: "from",
             shape: Shape::Text,
             presence: Presence::Optional,
-            doc: "`postgres.TABLE` or `cassandra.TABLE`, or a file in the lake: `lake.FILE.parquet` or `lake.FILE.csv`.",
+            doc: "`postgres.TABLE`, `cassandra.TABLE` or `cosmos.TABLE`, or a file in the lake: `lake.FILE.parquet` or `lake.FILE.csv`.",
         },
         Field {
             name: "file",
@@ -109,13 +111,13 @@ fn read_from(fields: &Fields<'_>, folder: &Path, report: &mut Report) -> Option<
         fields.refuse(&["from"], "it has a `file`; keep one of the two", report);
         return read_path(node, &fields.label("file"), &TABLE_FILES, folder, report).map(ReferenceFrom::File);
     }
-    let hint =
-        "`postgres.TABLE`, `cassandra.TABLE` or `lake.FILE.parquet`, or `file: PATH.csv` for one next to this file";
+    let hint = "`postgres.TABLE`, `cassandra.TABLE`, `cosmos.TABLE` or `lake.FILE.parquet`, or `file: PATH.csv` for one next to this file";
     let node = fields.require("from", hint, report)?;
     let text = fields.text("from", report)?;
     match text.split_once('.') {
         Some(("postgres", table)) if is_name(table) => Some(ReferenceFrom::Postgres(table.to_owned())),
         Some(("cassandra", table)) if is_name(table) => Some(ReferenceFrom::Cassandra(table.to_owned())),
+        Some(("cosmos", table)) if is_name(table) => Some(ReferenceFrom::Cosmos(table.to_owned())),
         Some(("redis", _)) => {
             let why = "a cache may have lost a row, which would be taken for one that doesn't exist: read it from where its rows come from";
             report.at(node.mark, format!("{}: {why}", fields.label("from")));

@@ -2,13 +2,14 @@
 //!
 //! It keeps to what Microsoft documents and what Microsoft's clients expect, and refuses what the service refuses: a token with a
 //! wrong signature or that has ended, an unknown event hub, partition or consumer group, a beginning behind the last event, a
-//! sixth receiver of a partition, an event that is too large. Nothing can be sent to it over AMQP: tests call
-//! [`EventHubsDouble::append`].
+//! sixth receiver of a partition, an event that is too large, a sender without the right to send. Tests append by
+//! [`EventHubsDouble::append`], too.
 
 mod filter;
 mod namespace;
 mod receivers;
 mod requests;
+mod senders;
 mod server;
 mod test_side;
 mod token;
@@ -26,8 +27,10 @@ use namespace::Namespace;
 /// The host that clients believe to talk to.
 pub const HOST: &str = "double.servicebus.windows.net";
 
-/// The policy that may read, and its key.
-const POLICY: (&str, &str) = ("reader", "a2V5IG9mIHRoZSBkb3VibGU=");
+/// A policy that may read, one that may send too, and the key of both.
+const READER: &str = "reader";
+const WRITER: &str = "writer";
+const KEY: &str = "a2V5IG9mIHRoZSBkb3VibGU=";
 
 /// What the largest event may have: on the Basic tier, and on the others.
 const BASIC_BYTES: usize = 256 << 10;
@@ -48,6 +51,8 @@ pub struct NewEvent {
     pub key: Option<String>,
     /// Data, as a rule.
     pub body: Body<Value>,
+    /// An encoded value that is sent for the body, unchecked.
+    pub raw: Option<Vec<u8>>,
     /// Application properties.
     pub properties: Vec<(String, SimpleValue)>,
     /// When the service took it, in milliseconds since 1970; `None` for now.
@@ -58,7 +63,7 @@ impl NewEvent {
     /// An event with one data section and nothing else.
     pub fn of(bytes: impl Into<Vec<u8>>) -> Self {
         let data = Batch::new(vec![Data(Binary::from(bytes.into()))]);
-        Self { key: None, body: Body::Data(data), properties: Vec::new(), enqueued_ms: None }
+        Self { key: None, body: Body::Data(data), raw: None, properties: Vec::new(), enqueued_ms: None }
     }
 
     /// The same with a partition key.
@@ -92,8 +97,32 @@ impl EventHubsDouble {
 
     /// The connection string of a policy that may read all event hubs.
     pub fn connection_string(&self) -> String {
-        let (name, key) = POLICY;
-        format!("Endpoint=sb://{HOST}/;SharedAccessKeyName={name};SharedAccessKey={key}")
+        format!("Endpoint=sb://{HOST}/;SharedAccessKeyName={READER};SharedAccessKey={KEY}")
+    }
+
+    /// The connection string of a policy that may read all event hubs, and send to them.
+    pub fn connection_string_to_send(&self) -> String {
+        format!("Endpoint=sb://{HOST}/;SharedAccessKeyName={WRITER};SharedAccessKey={KEY}")
+    }
+
+    /// Sends events without settling them from now on, whatever receivers ask for: new ones wait for each to be accepted.
+    pub fn leave_unsettled(&self) {
+        self.namespace.change(|state| state.is_unsettled = true);
+    }
+
+    /// Sends nothing more to receivers, though they stay open; or goes on.
+    pub fn fall_silent(&self, is_silent: bool) {
+        self.namespace.change(|state| state.is_silent = is_silent);
+    }
+
+    /// Closes all receivers for a reason, such as `amqp:link:stolen`.
+    pub fn close_receivers(&self, condition: &str) {
+        self.namespace.change(|state| state.closing = (state.closing.0 + 1, condition.to_owned()));
+    }
+
+    /// Closes all senders without a reason, as the service does with those that nobody uses.
+    pub fn close_senders(&self) {
+        self.namespace.change(|state| state.senders_closed += 1);
     }
 
     /// Creates an event hub with the consumer group `$Default`.
@@ -169,6 +198,11 @@ impl EventHubsDouble {
     /// How many events were sent to receivers.
     pub fn sent(&self) -> usize {
         self.namespace.look(|state| state.events_sent)
+    }
+
+    /// How many senders were opened to event hubs.
+    pub fn senders(&self) -> usize {
+        self.namespace.look(|state| state.senders_opened)
     }
 
     /// How many receivers were opened.

@@ -10,6 +10,7 @@ use fe2o3_amqp::types::{
     primitives::{OrderedMap, Symbol, Timestamp, Value},
 };
 use millstream_core::{Clock as _, Error, Result, SystemClock};
+use serde_amqp::{lazy::LazyValue, read::SliceReader};
 use tokio::sync::watch;
 
 use super::NewEvent;
@@ -32,6 +33,12 @@ pub(super) struct State {
     pub tokens_taken: usize,
     pub connections_opened: usize,
     pub receivers_opened: usize,
+    pub senders_opened: usize,
+    pub senders_closed: usize,
+    pub is_unsettled: bool,
+    pub is_silent: bool,
+    /// How often all receivers were closed, and for what at last.
+    pub closing: (usize, String),
     pub events_sent: usize,
     /// How many receivers each address has.
     pub open: HashMap<String, usize>,
@@ -166,9 +173,10 @@ impl Partition {
         self.events.get(usize::try_from(number - self.first).ok()?)
     }
 
-    /// The event as it is sent to receivers.
-    pub fn message(&self, number: i64) -> Option<Message<Body<Value>>> {
+    /// The event as it is sent to receivers, with its encoded value if it has one for a body.
+    pub fn message(&self, number: i64) -> Option<(Message<Body<Value>>, Option<LazyValue>)> {
         let (event, enqueued_ms) = self.find(number)?;
+        let raw = event.raw.as_deref().map(|raw| LazyValue::from_reader(&mut SliceReader::new(raw)).unwrap());
         let mut annotations: OrderedMap<OwnedKey, Value> = OrderedMap::new();
         let mut annotate = |name: &str, value| drop(annotations.insert(OwnedKey::Symbol(Symbol::from(name)), value));
         annotate("x-opt-sequence-number", Value::Long(number));
@@ -184,7 +192,7 @@ impl Partition {
             message.application_properties =
                 Some(fe2o3_amqp::types::messaging::ApplicationProperties(event.properties.iter().cloned().collect()));
         }
-        Some(message)
+        Some((message, raw))
     }
 }
 
@@ -192,6 +200,7 @@ impl NewEvent {
     fn bytes(&self) -> usize {
         let body = match &self.body {
             Body::Data(sections) => sections.iter().map(|section| section.0.len()).sum(),
+            _ if self.raw.is_some() => self.raw.as_ref().map_or(0, Vec::len),
             Body::Value(value) => serde_amqp::to_vec(&value.0).unwrap().len(),
             _ => 0,
         };

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use fe2o3_amqp::{
     Sender,
     link::delivery::Sendable,
-    types::{definitions, messaging::Source},
+    types::{
+        definitions,
+        messaging::{AmqpValue, Source},
+    },
 };
 use tokio::time::timeout;
 
@@ -73,12 +76,18 @@ fn begin(address: &str, source: &Source, client: &Client) -> Result<(Address, i6
 
 async fn send(mut sender: Sender, address: &Address, start: i64, created_ms: i64, client: &Client) {
     let mut changes = client.namespace.changes();
+    let closings = client.namespace.look(|state| state.closing.0);
     let mut next = start;
     loop {
         changes.mark_unchanged();
         if !client.may_read(&address.hub) {
             let refused = refusal("amqp:unauthorized-access", "ExpiredToken: The token is expired.");
             return drop(sender.close_with_error(refused).await);
+        }
+        let (closing, is_unsettled, is_silent) =
+            client.namespace.look(|state| (state.closing.clone(), state.is_unsettled, state.is_silent));
+        if closing.0 > closings {
+            return drop(sender.close_with_error(refusal(&closing.1, "The receiver is closed.")).await);
         }
         let found = client.namespace.look(|state| {
             let hub = state.hubs.get(&address.hub).filter(|hub| hub.created_ms == created_ms)?;
@@ -95,16 +104,24 @@ async fn send(mut sender: Sender, address: &Address, start: i64, created_ms: i64
                 let refused = refusal("amqp:not-found", "The messaging entity was deleted.");
                 return drop(sender.close_with_error(refused).await);
             }
-            Some((at, Some(message))) => {
+            Some((at, Some((message, raw)))) if !is_silent => {
                 next = at + 1;
-                let event = Sendable::builder().message(message).settled(true).build();
-                if sender.send(event).await.is_err() {
+                let sent = match raw {
+                    Some(raw) => {
+                        let message = message.map_body(|_| AmqpValue(raw));
+                        sender.send(Sendable::builder().message(message).settled(!is_unsettled).build()).await
+                    }
+                    None => sender.send(Sendable::builder().message(message).settled(!is_unsettled).build()).await,
+                };
+                if !sent.is_ok_and(|outcome| outcome.is_accepted()) {
                     return;
                 }
                 client.namespace.sent();
             }
-            Some((at, None)) => {
-                next = at.max(next);
+            Some((at, waiting)) => {
+                if waiting.is_none() {
+                    next = at.max(next);
+                }
                 tokio::select! {
                     _ = timeout(LOOK, changes.changed()) => {}
                     _ = sender.on_detach() => return,

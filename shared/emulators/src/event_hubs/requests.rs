@@ -73,8 +73,8 @@ fn put_token(asked: &ApplicationProperties, body: &Body<Value>, client: &Client)
         return (400, "the token is no text".to_owned(), Value::Null);
     };
     match token::check(&text(asked, "type"), &text(asked, "name"), token) {
-        Ok((hub, ends_s)) => {
-            client.tokens.lock().unwrap().insert(hub, ends_s);
+        Ok((hub, token)) => {
+            client.tokens.lock().unwrap().insert(hub, token);
             client.namespace.change(|state| state.tokens_taken += 1);
             (202, "Accepted".to_owned(), Value::Null)
         }
@@ -136,6 +136,11 @@ impl Client {
     /// Has it a token for an event hub that has not ended?
     pub fn may_read(&self, hub: &str) -> bool {
         let now_s = SystemClock.now_ms() / 1_000;
-        self.tokens.lock().unwrap().get(&hub.to_lowercase()).is_some_and(|ends_s| *ends_s > now_s)
+        self.tokens.lock().unwrap().get(&hub.to_lowercase()).is_some_and(|token| token.ends_s > now_s)
+    }
+
+    /// Has it one that allows to send?
+    pub fn may_send(&self, hub: &str) -> bool {
+        self.may_read(hub) && self.tokens.lock().unwrap().get(&hub.to_lowercase()).is_some_and(|token| token.may_send)
     }
 }

@@ -7,9 +7,10 @@ use std::{
 use fe2o3_amqp::{
     acceptor::{
         ConnectionAcceptor, LinkAcceptor, LinkEndpoint, ListenerSessionHandle, SaslAnonymousMechanism, SessionAcceptor,
+        SupportedSenderSettleModes,
     },
     types::{
-        definitions::{self, ErrorCondition, Role},
+        definitions::{self, ErrorCondition, Role, SenderSettleMode},
         messaging::{AmqpValue, Message, TargetArchetype},
         performatives::Attach,
         primitives::{Symbol, Value},
@@ -20,13 +21,13 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{namespace::Namespace, receivers, requests};
+use super::{namespace::Namespace, receivers, requests, senders, token::Token};
 
 /// What a client has on one connection.
 pub(super) struct Client {
     pub namespace: Arc<Namespace>,
-    /// The end of the token for each event hub, in seconds since 1970.
-    pub tokens: Mutex<HashMap<String, i64>>,
+    /// The token for each event hub.
+    pub tokens: Mutex<HashMap<String, Token>>,
     /// Where replies go, by the name that requests give.
     pub replies: Mutex<HashMap<String, mpsc::UnboundedSender<Reply>>>,
 }
@@ -81,15 +82,24 @@ async fn serve_session(mut session: ListenerSessionHandle, client: Arc<Client>) 
             _ => String::new(),
         };
         let source = attach.source.as_deref().cloned().unwrap_or_default();
-        let Ok(link) = LinkAcceptor::new().accept_incoming_attach(attach, &mut session).await else { continue };
         let client = client.clone();
+        // What may be sent to the double; what it sends itself was measured when it came.
+        let most = if attach.role == Role::Sender { client.namespace.max_bytes as u64 } else { 0 };
+        let acceptor = LinkAcceptor::builder().max_message_size(most);
+        let acceptor = if client.namespace.look(|state| state.is_unsettled) {
+            acceptor
+                .supported_sender_settle_modes(SupportedSenderSettleModes::Unsettled)
+                .fallback_sender_settle_mode(SenderSettleMode::Unsettled)
+        } else {
+            acceptor
+        };
+        let Ok(link) = acceptor.build().accept_incoming_attach(attach, &mut session).await else { continue };
         match link {
             LinkEndpoint::Receiver(receiver) if node == "$cbs" || node == "$management" => {
                 tokio::spawn(requests::serve(receiver, node, client));
             }
             LinkEndpoint::Receiver(receiver) => {
-                let refused = refusal("amqp:not-allowed", "nothing can be sent to the double");
-                tokio::spawn(async move { drop(receiver.close_with_error(refused).await) });
+                tokio::spawn(senders::serve(receiver, node, client));
             }
             LinkEndpoint::Sender(sender) if node == "$cbs" || node == "$management" => {
                 tokio::spawn(requests::reply(sender, reply_to, client));

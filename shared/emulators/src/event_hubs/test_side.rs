@@ -33,6 +33,7 @@ fn event_of(record: NewRecord) -> NewEvent {
         None => Body::Value(AmqpValue(Value::Null)),
     };
     NewEvent {
+        raw: None,
         key: record.key.map(|key| String::from_utf8(key).expect("a partition key is text")),
         body,
         properties: record

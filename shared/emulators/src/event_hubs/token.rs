@@ -4,10 +4,18 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use millstream_core::{Clock as _, SystemClock};
 use openssl::{hash::MessageDigest, pkey::PKey, sign::Signer};
 
-use super::{HOST, POLICY};
+use super::{HOST, KEY, READER, WRITER};
 
-/// The event hub that a token is for, and its end in seconds since 1970; or why it is refused.
-pub(super) fn check(kind: &str, audience: &str, token: &str) -> Result<(String, i64), String> {
+/// A token that is taken.
+#[derive(Clone, Copy)]
+pub(super) struct Token {
+    /// In seconds since 1970.
+    pub ends_s: i64,
+    pub may_send: bool,
+}
+
+/// The event hub that a token is for, and what it allows; or why it is refused.
+pub(super) fn check(kind: &str, audience: &str, token: &str) -> Result<(String, Token), String> {
     if kind != "servicebus.windows.net:sastoken" {
         return Err(format!("InvalidIssuer: tokens of type `{kind}` are not known here"));
     }
@@ -17,9 +25,9 @@ pub(super) fn check(kind: &str, audience: &str, token: &str) -> Result<(String, 
         part.ok_or_else(|| format!("MalformedToken: no {name}"))
     };
     let (resource, signature, ends, policy) = (find("sr")?, find("sig")?, find("se")?, find("skn")?);
-    let mut signer = Signer::new(MessageDigest::sha256(), &PKey::hmac(POLICY.1.as_bytes()).unwrap()).unwrap();
+    let mut signer = Signer::new(MessageDigest::sha256(), &PKey::hmac(KEY.as_bytes()).unwrap()).unwrap();
     signer.update(format!("{resource}\n{ends}").as_bytes()).unwrap();
-    if policy != POLICY.0 || decode(signature) != STANDARD.encode(signer.sign_to_vec().unwrap()) {
+    if ![READER, WRITER].contains(&policy) || decode(signature) != STANDARD.encode(signer.sign_to_vec().unwrap()) {
         return Err("InvalidSignature: the token has an invalid signature".to_owned());
     }
     let ends_s: i64 = ends.parse().map_err(|_| "MalformedToken: se is no number")?;
@@ -32,7 +40,7 @@ pub(super) fn check(kind: &str, audience: &str, token: &str) -> Result<(String, 
         return Err("InvalidAudience: the token is for another resource".to_owned());
     }
     match audience.strip_prefix(&format!("{HOST}/")) {
-        Some(hub) if !hub.is_empty() => Ok((hub.to_owned(), ends_s)),
+        Some(hub) if !hub.is_empty() => Ok((hub.to_owned(), Token { ends_s, may_send: policy == WRITER })),
         _ => Err("InvalidAudience: the token is for another namespace".to_owned()),
     }
 }

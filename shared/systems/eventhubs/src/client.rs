@@ -1,12 +1,17 @@
 //! What is asked of a namespace. One connection serves all, and is opened again after it was lost.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use fe2o3_amqp::types::primitives::Value;
+use fe2o3_amqp::types::{
+    messaging::{Body, Message},
+    primitives::Value,
+};
+use futures::{FutureExt as _, future::BoxFuture, future::Shared};
 use millstream_core::{Error, Result, TopicPartition, Watermarks};
-use tokio::sync::Mutex;
 
-use crate::{EventHubsSettings, connection::Connection, failure::Failure, link::Link};
+use crate::{
+    EventHubsSettings, connection::Connection, failure::Failure, link::Link, one_thread::on_one_thread, writer::Writer,
+};
 
 /// What the service calls an event hub, and a partition of one.
 const HUB: &str = "com.microsoft:eventhub";
@@ -16,8 +21,11 @@ const PARTITION: &str = "com.microsoft:partition";
 #[derive(Clone)]
 pub(crate) struct Client {
     pub settings: Arc<EventHubsSettings>,
-    connection: Arc<Mutex<Option<Arc<Connection>>>>,
+    /// The connection, or the attempt to open it: those who need it meanwhile share its outcome.
+    opening: Arc<Mutex<Option<Opening>>>,
 }
+
+type Opening = Shared<BoxFuture<'static, Result<Arc<Connection>, Failure>>>;
 
 /// An event hub, as the service tells of it.
 pub(crate) struct Hub {
@@ -28,7 +36,7 @@ pub(crate) struct Hub {
 
 impl Client {
     pub fn new(settings: EventHubsSettings) -> Self {
-        Self { settings: Arc::new(settings), connection: Arc::default() }
+        Self { settings: Arc::new(settings), opening: Arc::default() }
     }
 
     pub async fn hub(&self, hub: &str) -> Result<Hub> {
@@ -69,29 +77,37 @@ impl Client {
     pub async fn open(&self, partition: &TopicPartition, next: i64) -> Result<Link> {
         let doing = crate::reading(partition, next);
         let connection = self.connection(&partition.topic, &doing).await?;
-        let mut opened = Link::attach(&connection, partition, next).await;
-        if opened.as_ref().is_err_and(Failure::is_unauthorized) {
-            // The token may have ended by the service's clock: once more with a new one.
-            connection.forget(&partition.topic).await;
-            opened = Link::attach(&connection, partition, next).await;
-        }
-        self.judge(&connection, opened, &doing)
+        let (held, partition) = (connection.clone(), partition.clone());
+        let opened = on_one_thread(async move {
+            let opened = Link::attach(&held, &partition, next).await;
+            if opened.as_ref().is_err_and(Failure::is_unauthorized) {
+                // The token may have ended by the service's clock: once more with a new one.
+                held.forget(&partition.topic).await;
+                return Link::attach(&held, &partition, next).await;
+            }
+            opened
+        });
+        self.judge(&connection, opened.await, &doing)
     }
 
-    async fn describe(&self, hub: &str, kind: &str, partition: Option<i32>, doing: &str) -> Result<Value> {
+    async fn describe(&self, hub: &str, kind: &'static str, partition: Option<i32>, doing: &str) -> Result<Value> {
         let connection = self.connection(hub, doing).await?;
-        let mut told = connection.describe(hub, kind, partition).await;
-        if told.as_ref().is_err_and(Failure::is_unauthorized) {
-            connection.forget(hub).await;
-            told = connection.describe(hub, kind, partition).await;
-        }
-        self.judge(&connection, told, doing)
+        let (held, hub) = (connection.clone(), hub.to_owned());
+        let told = on_one_thread(async move {
+            let told = held.describe(&hub, kind, partition).await;
+            if told.as_ref().is_err_and(Failure::is_unauthorized) {
+                held.forget(&hub).await;
+                return held.describe(&hub, kind, partition).await;
+            }
+            told
+        });
+        self.judge(&connection, told.await, doing)
     }
 
     /// The open connection, or a new one.
     async fn connection(&self, hub: &str, doing: &str) -> Result<Arc<Connection>> {
         let connection = &self.settings.connection;
-        if let Some(entity) = connection.entity.as_deref().filter(|entity| *entity != hub) {
+        if let Some(entity) = connection.entity.as_deref().filter(|entity| !entity.eq_ignore_ascii_case(hub)) {
             return Err(Error::stop(format!(
                 "{doing}: the key in MILLSTREAM_EVENTHUBS_CONNECTION is for event hub {entity} alone (EntityPath); use a policy \
                  of the namespace {}",
@@ -101,17 +117,64 @@ impl Client {
         if hub.is_empty() || hub.contains(['/', '?', '#', ' ', '%']) {
             return Err(Error::stop(format!("{doing}: `{hub}` can't be the name of an event hub")));
         }
-        let mut held = self.connection.lock().await;
-        if let Some(connection) = held.as_ref()
-            && !connection.is_lost().await
-        {
-            return Ok(connection.clone());
+        let opened = self.opening().await;
+        opened.map_err(|failure| failure.into_error(&format!("{doing}: connecting to {}", self.settings.endpoint)))
+    }
+
+    /// The attempt that goes on, or has led to the open connection; or a new one.
+    fn opening(&self) -> Opening {
+        let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_good = |opening: &&Opening| match opening.peek() {
+            Some(Ok(connection)) => !connection.is_lost(),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        if let Some(opening) = opening.as_ref().filter(is_good) {
+            return opening.clone();
         }
-        let opened = Connection::open(self.settings.clone())
-            .await
-            .map_err(|failure| failure.into_error(&format!("{doing}: connecting to {}", self.settings.endpoint)))?;
-        *held = Some(opened.clone());
-        Ok(opened)
+        let attempt = on_one_thread(Connection::open(self.settings.clone()));
+        opening.insert(attempt.boxed().shared()).clone()
+    }
+
+    /// Sends events to a partition, and returns when the service has accepted all.
+    pub async fn write(&self, topic: &str, partition: i32, events: Vec<Message<Body<Value>>>) -> Result<()> {
+        let doing = format!("writing to event hub {topic}, partition {partition}");
+        let connection = self.connection(topic, &doing).await?;
+        let (held, topic) = (connection.clone(), topic.to_owned());
+        let sent = on_one_thread(async move {
+            let place = held.writer(&topic, partition);
+            let mut place = place.lock().await;
+            if let Some(mut writer) = place.take() {
+                if writer.send(events.clone()).await.is_ok() {
+                    *place = Some(writer);
+                    return Ok(());
+                }
+                // The service closes a sender that was not used for a while, or whose token has ended: once more with a new one.
+                held.forget(&topic).await;
+            }
+            let mut writer = Writer::attach_with_new_token(&held, &topic, partition).await?;
+            writer.send(events).await?;
+            *place = Some(writer);
+            Ok(())
+        });
+        self.judge(&connection, sent.await, &doing)
+    }
+
+    /// The most bytes that an event of `topic` may have, if the service says that to a sender.
+    pub async fn max_size(&self, topic: &str) -> Result<Option<usize>> {
+        let doing = format!("writing to event hub {topic}");
+        let connection = self.connection(topic, &doing).await?;
+        let (held, topic) = (connection.clone(), topic.to_owned());
+        let asked = on_one_thread(async move {
+            let place = held.writer(&topic, 0);
+            let mut place = place.lock().await;
+            let writer = match place.take() {
+                Some(writer) => writer,
+                None => Writer::attach_with_new_token(&held, &topic, 0).await?,
+            };
+            Ok(place.insert(writer).max_size())
+        });
+        self.judge(&connection, asked.await, &doing)
     }
 
     /// Makes an error of a failure. A connection that failed is not used again; links that are open on it may go on.

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Weak,
+        Arc, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -25,15 +25,18 @@ use tokio::{
 use crate::{
     EventHubsSettings,
     failure::Failure,
+    frames::{MAX_FRAME, MAX_WRAPPED},
+    link::PREFETCH,
     requests::Requests,
     token::{self, TOKEN_TYPE},
+    writer::Writer,
 };
 
-/// How long a connection may take to be opened, and a request to be answered.
+/// How long a connection may take to be opened, a request to be answered, and an event to come or to be accepted.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The frame size that Microsoft's client asks for.
-const MAX_FRAME: u32 = 65_536;
+/// How many frames the service may send ahead in a session: those of all events that a receiver prefetches, each of 1 MiB.
+const WINDOW: u32 = PREFETCH * ((1 << 20) / MAX_FRAME + 1);
 
 /// The service closes a connection that is silent for minutes; both ends send empty frames before that.
 const IDLE_MS: u32 = 60_000;
@@ -41,29 +44,43 @@ const IDLE_MS: u32 = 60_000;
 /// What can be asked of `$management`.
 const MANAGEMENT: &str = "$management";
 
+/// What a token is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    ToWork,
+    ToRenew,
+}
+
 /// An open connection.
 pub(crate) struct Connection {
     settings: Arc<EventHubsSettings>,
     handle: Mutex<ConnectionHandle<()>>,
-    control: Mutex<Control>,
+    /// That of the links to the service's own nodes. Each node has a lock, so that its requests wait for none of the other's.
+    control: Mutex<SessionHandle<()>>,
+    cbs: Mutex<Requests>,
+    /// Attached when it is first used: it needs a token.
+    management: Mutex<Option<Requests>>,
     /// When the token of each event hub must be renewed, in milliseconds since 1970.
     tokens: Mutex<HashMap<String, i64>>,
-    /// By event hub and partition.
-    sessions: Mutex<HashMap<(String, i32), SharedSession>>,
+    /// By event hub and partition, for reading and for writing.
+    sessions: Mutex<HashMap<(String, i32, Purpose), SharedSession>>,
+    writers: std::sync::Mutex<HashMap<(String, i32), SharedWriter>>,
     counted: AtomicU64,
-    is_lost: AtomicBool,
+    is_given_up: AtomicBool,
 }
 
 /// Links are attached to it one after the other.
 pub(crate) type SharedSession = Arc<Mutex<SessionHandle<()>>>;
 
-/// The links to the service's own nodes.
-struct Control {
-    session: SessionHandle<()>,
-    cbs: Requests,
-    /// Attached when it is first used: it needs a token.
-    management: Option<Requests>,
+/// What a session is for. What fails in one fails in no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Purpose {
+    Read,
+    Write,
 }
+
+/// The sender of a partition, once it is attached. Those who send to the partition do it one after the other.
+pub(crate) type SharedWriter = Arc<Mutex<Option<Writer>>>;
 
 impl Connection {
     /// Connects, and keeps the tokens of the connection fresh for as long as it is used.
@@ -74,56 +91,63 @@ impl Connection {
                 .container_id("millstream")
                 .hostname(settings.connection.namespace.as_str())
                 .sasl_profile(SaslProfile::Anonymous)
-                // TLS from the first byte on, as on port 5671.
-                .alt_tls_establishment(true)
-                .max_frame_size(MAX_FRAME)
+                .max_frame_size(MAX_WRAPPED)
                 .idle_time_out(IDLE_MS)
-                .scheme(endpoint.scheme())
-                .domain(endpoint.host())
+                // Its stream is encrypted already, if it is to be.
+                .scheme("amqp")
                 .open_with_stream(endpoint.connect().await.map_err(Failure::lost)?)
                 .await?;
             let mut session = Session::begin(&mut handle).await?;
             let cbs = Requests::attach(&mut session, "$cbs").await?;
-            Ok::<_, Failure>((handle, Control { session, cbs, management: None }))
+            Ok::<_, Failure>((handle, session, cbs))
         };
-        let (handle, control) = timeout(PATIENCE, opening).await.map_err(Failure::lost)??;
+        let (handle, control, cbs) = timeout(settings.patience, opening).await.map_err(Failure::lost)??;
         let connection = Arc::new(Self {
             settings,
             handle: Mutex::new(handle),
             control: Mutex::new(control),
+            cbs: Mutex::new(cbs),
+            management: Mutex::default(),
             tokens: Mutex::default(),
             sessions: Mutex::default(),
+            writers: std::sync::Mutex::default(),
             counted: AtomicU64::new(0),
-            is_lost: AtomicBool::new(false),
+            is_given_up: AtomicBool::new(false),
         });
         tokio::spawn(renew(Arc::downgrade(&connection)));
         Ok(connection)
     }
 
     /// Is there no use in this connection any more?
-    pub async fn is_lost(&self) -> bool {
-        self.is_lost.load(Ordering::Relaxed) || self.handle.lock().await.is_closed()
+    pub fn is_lost(&self) -> bool {
+        self.is_given_up.load(Ordering::Relaxed) || self.is_closed()
+    }
+
+    fn is_closed(&self) -> bool {
+        // Who has it locked finds out.
+        self.handle.try_lock().is_ok_and(|handle| handle.is_closed())
     }
 
     /// From now on nothing is asked of this connection.
     pub fn give_up(&self) {
-        self.is_lost.store(true, Ordering::Relaxed);
+        self.is_given_up.store(true, Ordering::Relaxed);
     }
 
-    /// The session for the receivers of a partition, so that what fails there fails alone. The service has a token for the event
+    /// The session for the links of a partition, so that what fails there fails alone. The service has a token for the event
     /// hub now. A session stays as long as the connection, as in Microsoft's client: its channel is never used again for another
     /// one, where a late frame would be taken for its own.
-    pub async fn session(&self, partition: &TopicPartition) -> Result<SharedSession, Failure> {
-        self.authorize(&partition.topic).await?;
+    pub async fn session(&self, topic: &str, partition: i32, purpose: Purpose) -> Result<SharedSession, Failure> {
+        self.authorize(topic, Asked::ToWork).await?;
         let mut sessions = self.sessions.lock().await;
-        let key = (partition.topic.clone(), partition.partition);
+        let key = (topic.to_owned(), partition, purpose);
         if let Some(session) = sessions.get(&key)
             && !session.lock().await.is_ended()
         {
             return Ok(session.clone());
         }
         let mut handle = self.handle.lock().await;
-        let begun = timeout(PATIENCE, Session::begin(&mut handle)).await.map_err(Failure::lost)??;
+        let beginning = Session::builder().incoming_window(WINDOW).begin(&mut handle);
+        let begun = timeout(self.settings.patience, beginning).await.map_err(Failure::lost)??;
         let session = SharedSession::new(Mutex::new(begun));
         sessions.insert(key, session.clone());
         Ok(session)
@@ -141,6 +165,17 @@ impl Connection {
         format!("amqps://{}/{topic}/ConsumerGroups/{consumer_group}/Partitions/{partition}", connection.namespace)
     }
 
+    /// Where a sender to a partition is attached.
+    pub fn address_to_write(&self, topic: &str, partition: i32) -> String {
+        format!("amqps://{}/{topic}/Partitions/{partition}", self.settings.connection.namespace)
+    }
+
+    /// The place for the sender of a partition.
+    pub fn writer(&self, topic: &str, partition: i32) -> SharedWriter {
+        let mut writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        writers.entry((topic.to_owned(), partition)).or_default().clone()
+    }
+
     /// Forgets the token for `hub`: the service has refused it, whatever its end.
     pub async fn forget(&self, hub: &str) {
         self.tokens.lock().await.remove(hub);
@@ -148,7 +183,7 @@ impl Connection {
 
     /// Asks what `$management` tells of an entity: its attributes by name.
     pub async fn describe(&self, hub: &str, kind: &str, partition: Option<i32>) -> Result<Value, Failure> {
-        self.authorize(hub).await?;
+        self.authorize(hub, Asked::ToWork).await?;
         let token = self.sign(hub)?.0;
         let text = |text: &str| SimpleValue::String(text.to_owned());
         let mut asked = vec![
@@ -159,23 +194,33 @@ impl Connection {
             ("security_token", text(&token)),
         ];
         asked.extend(partition.map(|partition| ("partition", text(&partition.to_string()))));
+        // Others may ask before it: their time is not counted, or a long queue would condemn the connection.
+        let mut management = self.management.lock().await;
+        self.check_use()?;
         let asking = async {
-            let mut control = self.control.lock().await;
-            let Control { session, management, .. } = &mut *control;
-            if management.is_none() {
-                *management = Some(Requests::attach(session, MANAGEMENT).await?);
-            }
-            match management {
+            match &mut *management {
                 Some(management) => management.call(asked, Value::Null).await,
-                None => Err(Failure::lost("internal: no link to $management")),
+                none => {
+                    let attached = Requests::attach(&mut *self.control.lock().await, MANAGEMENT).await?;
+                    none.insert(attached).call(asked, Value::Null).await
+                }
             }
         };
-        timeout(PATIENCE, asking).await.map_err(Failure::lost)?
+        timeout(self.settings.patience, asking).await.map_err(Failure::lost)?
+    }
+
+    /// # Errors
+    /// `Lost` once the connection is given up: who has waited for it in a queue need not wait for the service, too.
+    fn check_use(&self) -> Result<(), Failure> {
+        if self.is_lost() { Err(Failure::lost("the connection has failed")) } else { Ok(()) }
     }
 
     /// Gives the service a token for `hub` unless it has one.
-    async fn authorize(&self, hub: &str) -> Result<(), Failure> {
+    async fn authorize(&self, hub: &str, asked: Asked) -> Result<(), Failure> {
         let mut tokens = self.tokens.lock().await;
+        if asked == Asked::ToWork {
+            self.check_use()?;
+        }
         if tokens.get(hub).is_some_and(|renewed_ms| SystemClock.now_ms() < *renewed_ms) {
             return Ok(());
         }
@@ -187,8 +232,8 @@ impl Connection {
             ("name", SimpleValue::String(audience)),
             ("expiration", SimpleValue::Timestamp(Timestamp::from_milliseconds(ends_s * 1_000))),
         ];
-        let putting = async { self.control.lock().await.cbs.call(asked, Value::String(token)).await };
-        timeout(PATIENCE, putting).await.map_err(Failure::lost)??;
+        let mut cbs = self.cbs.lock().await;
+        timeout(self.settings.patience, cbs.call(asked, Value::String(token))).await.map_err(Failure::lost)??;
         let lifetime_ms = self.settings.token_lifetime.as_millis() as i64;
         tokens.insert(hub.to_owned(), ends_s * 1_000 - lifetime_ms / 3);
         Ok(())
@@ -211,18 +256,19 @@ impl Connection {
     }
 }
 
-/// Renews tokens until the connection is dropped or lost: the service closes the links of one that has ended.
+/// Renews tokens until the connection is dropped or closed: the service closes the links of one that has ended. A connection that
+/// is given up may have links that go on.
 async fn renew(connection: Weak<Connection>) {
     loop {
         let Some(open) = connection.upgrade() else { return };
         let every = (open.settings.token_lifetime / 12).min(Duration::from_secs(30));
         for hub in open.due().await {
-            if let Err(failure) = open.authorize(&hub).await {
+            if let Err(failure) = open.authorize(&hub, Asked::ToRenew).await {
                 // Its links end with the token, and whoever opens them again meets the failure.
                 tracing::warn!(hub, error = %failure.into_error("renewing a token"), "the token is not renewed");
             }
         }
-        if open.is_lost().await {
+        if open.is_closed() {
             return;
         }
         drop(open);

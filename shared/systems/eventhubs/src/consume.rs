@@ -4,12 +4,12 @@ use async_trait::async_trait;
 use millstream_core::{Error, Handler, Log as _, Result, Retries, Source, Subscription, TopicPartition};
 use tokio::{
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, sleep_until},
 };
 
 use crate::{
     EventHubs,
-    worker::{TICK, Worker, rest},
+    worker::{Worker, rest, unless_stopping},
 };
 
 /// How often it is asked whether an event hub has more partitions, unless a test says otherwise.
@@ -25,7 +25,12 @@ impl Source for EventHubs {
         let mut tasks = JoinSet::new();
         let mut begun = vec![0; subscription.topics.len()];
         let mut attempt = 1_u32;
-        while let Err(error) = self.begin(&subscription, &handler, &mut begun, &mut tasks).await {
+        let counts = loop {
+            let Some(asked) = unless_stopping(&*handler, self.count(&subscription)).await else { return Ok(()) };
+            let error = match asked {
+                Ok(counts) => break counts,
+                Err(error) => error,
+            };
             let Some(pause) = Retries::default().pause(attempt, &error) else { return Err(error) };
             if Retries::is_logged(attempt) {
                 tracing::warn!(attempt, %error, "the event hubs can't be asked for now");
@@ -34,8 +39,9 @@ impl Source for EventHubs {
                 return Ok(());
             }
             attempt += 1;
-        }
-        if tasks.is_empty() && !handler.stopping() {
+        };
+        self.begin(&subscription, &handler, &counts, &mut begun, &mut tasks);
+        if tasks.is_empty() {
             return Err(Error::stop(format!(
                 "no partition of these event hubs is among those of MILLSTREAM_EVENTHUBS_PARTITIONS: {}",
                 subscription.topics.iter().map(|(topic, _)| topic.as_str()).collect::<Vec<_>>().join(", ")
@@ -43,15 +49,23 @@ impl Source for EventHubs {
         }
         let mut look = Instant::now() + self.look;
         loop {
-            match timeout(TICK, tasks.join_next()).await {
-                Ok(None) => return Ok(()),
-                Ok(Some(Ok(outcome))) => outcome?,
-                Ok(Some(Err(failed))) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
-                Ok(Some(Err(_))) => return Err(Error::retry("the reading of a partition was aborted")),
-                Err(_) if Instant::now() < look || handler.stopping() => {}
-                Err(_) => {
+            // A task that ends is looked at, however long the service takes to answer.
+            let looking = async {
+                sleep_until(look).await;
+                self.count(&subscription).await
+            };
+            tokio::select! {
+                ended = tasks.join_next() => match ended {
+                    None => return Ok(()),
+                    Some(Ok(outcome)) => outcome?,
+                    Some(Err(failed)) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+                    Some(Err(_)) => return Err(Error::retry("the reading of a partition was aborted")),
+                },
+                counts = looking => {
                     // A failed look is made again, and a hub that is gone is the affair of its partitions.
-                    drop(self.begin(&subscription, &handler, &mut begun, &mut tasks).await);
+                    if let Ok(counts) = counts && !handler.stopping() {
+                        self.begin(&subscription, &handler, &counts, &mut begun, &mut tasks);
+                    }
                     look = Instant::now() + self.look;
                 }
             }
@@ -60,22 +74,30 @@ impl Source for EventHubs {
 }
 
 impl EventHubs {
+    /// How many partitions each event hub has.
+    async fn count(&self, subscription: &Subscription) -> Result<Vec<i32>> {
+        let mut counts = Vec::new();
+        for (topic, _) in &subscription.topics {
+            counts.push(self.partitions(topic).await?);
+        }
+        Ok(counts)
+    }
+
     /// Begins with the partitions of each event hub that are there, are this process's, and are not begun yet.
-    async fn begin(
+    fn begin(
         &self,
         subscription: &Subscription,
         handler: &Arc<dyn Handler>,
+        counts: &[i32],
         begun: &mut [i32],
         tasks: &mut JoinSet<Result<()>>,
-    ) -> Result<()> {
-        for ((topic, generation), begun) in subscription.topics.iter().zip(begun) {
-            let partitions = self.partitions(topic).await?;
-            for partition in (*begun..partitions).filter(|partition| self.client.settings.share.has(*partition)) {
+    ) {
+        for (((topic, generation), begun), partitions) in subscription.topics.iter().zip(begun).zip(counts) {
+            for partition in (*begun..*partitions).filter(|partition| self.client.settings.share.has(*partition)) {
                 let partition = TopicPartition::new(topic, *generation, partition);
                 tasks.spawn(Worker::new(self.clone(), partition, subscription.limits, handler.clone()).run());
             }
-            *begun = partitions.max(*begun);
+            *begun = (*partitions).max(*begun);
         }
-        Ok(())
     }
 }

@@ -1,6 +1,9 @@
 use std::{fmt, io};
 
-use tokio::net::TcpStream;
+use tokio::{io::DuplexStream, net::TcpStream};
+use tokio_native_tls::{TlsConnector, native_tls};
+
+use crate::frames::wrapping;
 
 /// Where connections go to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,19 +37,20 @@ impl Endpoint {
         }
     }
 
-    pub fn scheme(&self) -> &'static str {
+    fn scheme(&self) -> &'static str {
         if self.is_encrypted { "amqps" } else { "amqp" }
     }
 
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// A connection whose small frames are sent at once: each is a question that somebody waits for.
-    pub async fn connect(&self) -> io::Result<TcpStream> {
+    /// A connection whose small frames are sent at once: each is a question that somebody waits for. An encrypted one speaks TLS
+    /// from the first byte on, as on port 5671.
+    pub async fn connect(&self) -> io::Result<DuplexStream> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
-        Ok(stream)
+        if !self.is_encrypted {
+            return Ok(wrapping(stream));
+        }
+        let connector = TlsConnector::from(native_tls::TlsConnector::new().map_err(io::Error::other)?);
+        Ok(wrapping(connector.connect(&self.host, stream).await.map_err(io::Error::other)?))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the service or the network answered, and the error that it is to the caller.
 
-use std::{error::Error as StdError, time::Duration};
+use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 use fe2o3_amqp::{
     connection::OpenError,
@@ -20,22 +20,22 @@ const BUSY: Duration = Duration::from_secs(4);
 const MAX_TEXT: usize = 300;
 
 /// Why a call failed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Failure {
     /// The service refused it, by an AMQP condition such as `amqp:not-found`.
     Refused { condition: String, text: String },
     /// A reply of `$cbs` or `$management` has a status other than success.
     Status { code: i32, text: String },
     /// The connection, or a part of it, is gone; or no answer came.
-    Lost(Box<dyn StdError + Send + Sync>),
+    Lost(Arc<dyn StdError + Send + Sync>),
 }
 
 impl Failure {
     pub fn lost(why: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::Lost(why.into())
+        Self::Lost(why.into().into())
     }
 
-    fn refused(error: &definitions::Error) -> Self {
+    pub fn refused(error: &definitions::Error) -> Self {
         let condition = match &error.condition {
             ErrorCondition::AmqpError(condition) => Symbol::from(condition),
             ErrorCondition::ConnectionError(condition) => Symbol::from(condition),
@@ -45,6 +45,11 @@ impl Failure {
         };
         let condition = condition.0;
         Self::Refused { condition, text: error.description.clone().unwrap_or_default() }
+    }
+
+    /// The service did not accept an event, for no reason that it gives.
+    pub fn not_accepted(outcome: &str) -> Self {
+        Self::Refused { condition: outcome.to_owned(), text: format!("the service did not accept an event: {outcome}") }
     }
 
     /// Must the connection be opened anew?
@@ -64,7 +69,8 @@ impl Failure {
     /// The error for the caller. `doing` says what was tried, and with which event hub.
     pub fn into_error(self, doing: &str) -> Error {
         match self {
-            Self::Lost(why) => Error::retry(format!("{doing}: the connection to Event Hubs was lost")).caused_by(why),
+            Self::Lost(why) => Error::retry(format!("{doing}: the connection to Event Hubs was lost"))
+                .caused_by(Box::new(why) as Box<dyn StdError + Send + Sync>),
             Self::Status { code, text } => status(code, format!("{doing}: {}", cut(&text, &format!("status {code}")))),
             Self::Refused { condition, text } => {
                 let name = condition.rsplit(':').next().unwrap_or_default().to_owned();
@@ -81,16 +87,30 @@ fn refusal(condition: &str, what: String) -> Error {
             "{what}. Create the event hub in the portal, or by `az eventhubs eventhub create`, and look at \
              MILLSTREAM_EVENTHUBS_CONSUMER_GROUP"
         )),
-        "unauthorized-access" => Error::stop(format!(
-            "{what}. The policy in MILLSTREAM_EVENTHUBS_CONNECTION needs the right `Listen` (and `Send` for what is written)"
-        )),
+        "unauthorized-access" => {
+            let clock = if what.contains("Expired") {
+                ". A token begins and ends by this machine's clock: look whether it is right"
+            } else {
+                ""
+            };
+            Error::stop(format!(
+                "{what}. The policy in MILLSTREAM_EVENTHUBS_CONNECTION needs the right `Listen`, and `Send` for an event hub that \
+                 dead letters go to{clock}"
+            ))
+        }
         "not-allowed" | "not-implemented" => Error::stop(what),
+        "stolen" => Error::retry(format!(
+            "{what}. Another reader of this partition has claimed it with an owner level, as Azure Functions and \
+             EventProcessorClient do, and the service closes all readers without one. Give millstream a consumer group of its own \
+             (MILLSTREAM_EVENTHUBS_CONSUMER_GROUP), or end the other reader: the Basic tier has only one group"
+        )),
         "message-size-exceeded" => Error::poison(what),
         "server-busy" => Error::retry(what).not_before(BUSY),
-        "resource-limit-exceeded" => Error::retry(format!(
+        "resource-limit-exceeded" if what.contains("receiver") => Error::retry(format!(
             "{what}. Five receivers may read one partition in one consumer group: end the others if there are more"
         ))
         .not_before(BUSY),
+        "resource-limit-exceeded" => Error::retry(what).not_before(BUSY),
         _ => Error::retry(what),
     }
 }
@@ -167,13 +187,22 @@ impl From<RecvError> for Failure {
     }
 }
 
+impl From<DetachError> for Failure {
+    fn from(error: DetachError) -> Self {
+        match &error {
+            DetachError::RemoteClosedWithError(refused) | DetachError::RemoteDetachedWithError(refused) => {
+                Self::refused(refused)
+            }
+            _ => Self::lost(error),
+        }
+    }
+}
+
 impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         match error {
             SendError::LinkStateError(state) => state.into(),
-            SendError::Detached(
-                DetachError::RemoteClosedWithError(refused) | DetachError::RemoteDetachedWithError(refused),
-            ) => Self::refused(&refused),
+            SendError::Detached(detached) => detached.into(),
             error => Self::lost(error),
         }
     }
@@ -202,6 +231,11 @@ mod tests {
         }
         assert_eq!(refused("com.microsoft:server-busy").retry_after(), Some(BUSY));
         assert!(matches!(refused("amqp:link:message-size-exceeded"), Error::Poison(_)));
+        let stolen = refused("amqp:link:stolen");
+        assert!(stolen.is_retry() && stolen.to_string().contains("owner level"), "{stolen}");
+        let ended =
+            Failure::Status { code: 401, text: "ExpiredToken: The token is expired".to_owned() }.into_error("x");
+        assert!(matches!(ended, Error::Stop(_)) && ended.to_string().contains("clock"), "{ended}");
         let text = refused("amqp:not-found").to_string();
         assert!(text.starts_with("reading orders: The messaging entity could not be found. Create"), "{text}");
     }

@@ -16,8 +16,8 @@
 //! # }
 //! ```
 //!
-//! A topic is an event hub of the namespace, and the offset of a record is its sequence number. millstream only reads: what is
-//! written goes elsewhere. README.md says which facts of the service this rests on and where they are from.
+//! A topic is an event hub of the namespace, and the offset of a record is its sequence number. millstream reads
+//! them, and writes dead letters. README.md says which facts of the service this rests on and where they are from.
 //!
 //! **It was never tried on the real service**, only on the double in `millstream-emulators`, whose rules are from Microsoft's
 //! documentation and from the sources of Microsoft's clients.
@@ -26,11 +26,16 @@ mod client;
 mod connection;
 mod connection_string;
 mod consume;
+mod encoding;
 mod endpoint;
 mod failure;
+mod frames;
 mod idle;
 mod link;
 mod log;
+mod message;
+mod one_thread;
+mod produce;
 mod record;
 mod requests;
 mod settings;
@@ -39,6 +44,7 @@ mod store;
 mod token;
 mod topics;
 mod worker;
+mod writer;
 
 use std::{fmt, time::Duration};
 
@@ -61,7 +67,8 @@ impl EventHubs {
         Self { client: Client::new(settings), idle: Idle::default(), look: consume::LOOK }
     }
 
-    /// Sets how often [`consume`](millstream_core::Source::consume) looks for new partitions: once a minute by default.
+    /// Sets how often [`consume`](millstream_core::Source::consume) looks for new partitions, and whether a partition from which
+    /// nothing comes has nothing: once a minute by default.
     #[must_use]
     pub fn looking_every(mut self, look: Duration) -> Self {
         self.look = look;

@@ -40,22 +40,24 @@ impl Log for EventHubs {
 
     /// Sequence numbers have no holes, so a number that is missing is an error and never vouched for.
     async fn read(&self, partition: &TopicPartition, range: Range<i64>, limits: Limits) -> Result<Batch> {
+        // Before the watermarks, and before a receiver is opened: one that was kept may be of an event hub that is gone.
+        let created_ms = self.client.hub(&partition.topic).await?.created_ms;
         let held = self.watermarks(partition).await?;
         check_held(partition, range.start, held)?;
         if range.start == held.high {
             return Err(Error::retry(format!("{}: the partition ends there", reading(partition, range.start))));
         }
         let end = range.end.min(held.high);
-        if let Some(mut link) = self.idle.take(partition, range.start)
+        if let Some(mut link) = self.idle.take(partition, created_ms, range.start)
             && let Ok(batch) = link.read(end, limits).await
         {
-            self.idle.keep(partition, link);
+            self.idle.keep(partition, created_ms, link);
             return Ok(batch);
         }
         // A receiver that was kept may have been closed meanwhile.
         let mut link = self.client.open(partition, range.start).await?;
         let batch = link.read(end, limits).await?;
-        self.idle.keep(partition, link);
+        self.idle.keep(partition, created_ms, link);
         Ok(batch)
     }
 }

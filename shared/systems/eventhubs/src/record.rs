@@ -1,10 +1,11 @@
 //! An event as a record.
 
-use fe2o3_amqp::types::{
-    messaging::{AmqpValue, Body, Message, annotations::AnnotationKey},
-    primitives::{SimpleValue, Symbol, Value},
-};
 use millstream_core::{BatchBuilder, Error, Result};
+
+use crate::{
+    encoding::{as_text, bytes_of, data, described, entries, integer, split},
+    message::{KEY, original_name},
+};
 
 /// What the service writes on each event.
 const SEQUENCE_NUMBER: &str = "x-opt-sequence-number";
@@ -23,33 +24,24 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Takes an event apart.
+    /// Takes an encoded event apart, and no further than it must: whatever a producer has put in, its neighbours are read. What is
+    /// no AMQP is a record whose value is all of its bytes. They begin with a zero, so no decoder of text accepts them, and the
+    /// record becomes a dead letter.
     ///
     /// # Errors
     /// `Retry` when the service has not numbered it.
-    pub fn of(message: Message<Body<Value>>) -> Result<Self> {
-        let annotations = message.message_annotations.as_ref();
-        let find = |name: &str| {
-            let symbol = Symbol::from(name);
-            annotations.and_then(|annotations| annotations.0.get(&symbol as &dyn AnnotationKey))
-        };
-        let Some(Value::Long(offset)) = find(SEQUENCE_NUMBER) else {
+    pub fn of(event: &[u8]) -> Result<Self> {
+        let mut parts = Parts::default();
+        let is_sound = parts.take_all(event).is_some();
+        let Some(offset) = parts.offset else {
             return Err(Error::retry(format!("the service sent an event without `{SEQUENCE_NUMBER}`")));
         };
-        let headers = message.application_properties.map(|properties| properties.0);
-        Ok(Self {
-            offset: *offset,
-            timestamp_ms: match find(ENQUEUED_TIME) {
-                Some(Value::Timestamp(time)) => time.milliseconds(),
-                _ => -1,
-            },
-            key: match find(PARTITION_KEY) {
-                Some(Value::String(key)) => Some(key.clone().into_bytes()),
-                _ => None,
-            },
-            value: value_of(message.body),
-            headers: headers.into_iter().flatten().map(|(name, value)| (name, header_of(value))).collect(),
-        })
+        let timestamp_ms = parts.timestamp_ms.unwrap_or(-1);
+        if !is_sound {
+            return Ok(Self { offset, timestamp_ms, key: None, value: Some(event.to_vec()), headers: Vec::new() });
+        }
+        let value = if parts.is_tombstone { None } else { Some(parts.value) };
+        Ok(Self { offset, timestamp_ms, key: parts.key, value, headers: parts.headers })
     }
 
     /// Bytes of key, value and headers, for limits.
@@ -70,54 +62,134 @@ impl Record {
     }
 }
 
-/// The bytes that were sent: data sections one after the other, or the bytes or the text of a value. A value of another kind (a
-/// map, a number, a list) is no payload of bytes; its AMQP encoding is taken for it. No decoder accepts that, so such an event
-/// becomes a dead letter, whole, and the others go on.
-fn value_of(body: Body<Value>) -> Option<Vec<u8>> {
-    match body {
-        Body::Data(sections) => {
-            let mut sections = sections.into_iter().map(|section| section.0.into_vec());
-            let mut bytes = sections.next().unwrap_or_default();
-            sections.for_each(|section| bytes.extend(section));
-            Some(bytes)
+/// What the sections of an event have told.
+#[derive(Default)]
+struct Parts {
+    offset: Option<i64>,
+    timestamp_ms: Option<i64>,
+    key: Option<Vec<u8>>,
+    value: Vec<u8>,
+    is_tombstone: bool,
+    headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Parts {
+    /// `None` when a section is malformed; those before it are taken.
+    fn take_all(&mut self, event: &[u8]) -> Option<()> {
+        let mut rest = event;
+        while !rest.is_empty() {
+            let (section, after) = split(rest)?;
+            rest = after;
+            let (descriptor, value) = described(section)?;
+            self.take(descriptor, value)?;
         }
-        Body::Value(AmqpValue(Value::Null)) => None,
-        Body::Value(AmqpValue(Value::Binary(bytes))) => Some(bytes.into_vec()),
-        Body::Value(AmqpValue(Value::String(text))) => Some(text.into_bytes()),
-        Body::Value(AmqpValue(value)) => Some(encoded(&value)),
-        Body::Sequence(sections) => {
-            let lists = sections.into_iter().map(|section| Value::List(section.0));
-            Some(lists.flat_map(|list| encoded(&list)).collect())
+        Some(())
+    }
+
+    /// The sections that hold nothing for a record are passed over.
+    fn take(&mut self, descriptor: &[u8], value: &[u8]) -> Option<()> {
+        match (integer(descriptor), bytes_of(descriptor)) {
+            (Some(0x72), _) | (_, Some(b"amqp:message-annotations:map")) => self.take_annotations(value),
+            (Some(0x74), _) | (_, Some(b"amqp:application-properties:map")) => self.take_properties(value),
+            (Some(0x75), _) | (_, Some(b"amqp:data:binary")) => {
+                self.value.extend(bytes_of(value)?);
+                Some(())
+            }
+            (Some(0x76 | 0x77), _) | (_, Some(b"amqp:amqp-sequence:list" | b"amqp:amqp-value:*")) => {
+                self.take_value(value);
+                Some(())
+            }
+            _ => Some(()),
         }
-        Body::Empty => Some(Vec::new()),
+    }
+
+    fn take_annotations(&mut self, map: &[u8]) -> Option<()> {
+        for (name, value) in entries(map)? {
+            match bytes_of(name) {
+                Some(name) if name == SEQUENCE_NUMBER.as_bytes() => self.offset = integer(value),
+                Some(name) if name == ENQUEUED_TIME.as_bytes() => self.timestamp_ms = integer(value),
+                Some(name) if name == PARTITION_KEY.as_bytes() => self.key = bytes_of(value).map(<[u8]>::to_vec),
+                _ => {}
+            }
+        }
+        Some(())
+    }
+
+    fn take_properties(&mut self, map: &[u8]) -> Option<()> {
+        for (name, value) in entries(map)? {
+            let name = std::str::from_utf8(bytes_of(name)?).ok()?;
+            match name {
+                KEY => self.key = Some(as_text(value)),
+                name => self.headers.push((original_name(name).to_owned(), as_text(value))),
+            }
+        }
+        Some(())
+    }
+
+    /// The bytes or the text of a value. One of another kind (a map, a number, a list) is no payload of bytes; its AMQP encoding is
+    /// taken for it. No decoder accepts that, so such an event becomes a dead letter, whole, and the others go on.
+    fn take_value(&mut self, value: &[u8]) {
+        match bytes_of(value) {
+            Some(bytes) => self.value.extend(bytes),
+            None if data(value) == Some((0x40, &[])) => self.is_tombstone = true,
+            None => self.value.extend(value),
+        }
     }
 }
 
-fn encoded(value: &Value) -> Vec<u8> {
-    // What was decoded can be encoded. If it could not, the dead letter would be without its bytes, which are still in the log.
-    serde_amqp::to_vec(value).unwrap_or_else(|_| b"?".to_vec())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The bytes of an application property: of bytes and text what they are, of anything else its text.
-fn header_of(value: SimpleValue) -> Vec<u8> {
-    match value {
-        SimpleValue::Null => Vec::new(),
-        SimpleValue::String(text) => text.into_bytes(),
-        SimpleValue::Symbol(text) => text.0.into_bytes(),
-        SimpleValue::Binary(bytes) => bytes.into_vec(),
-        SimpleValue::Bool(value) => value.to_string().into_bytes(),
-        SimpleValue::Ubyte(value) => value.to_string().into_bytes(),
-        SimpleValue::Ushort(value) => value.to_string().into_bytes(),
-        SimpleValue::Uint(value) => value.to_string().into_bytes(),
-        SimpleValue::Ulong(value) => value.to_string().into_bytes(),
-        SimpleValue::Byte(value) => value.to_string().into_bytes(),
-        SimpleValue::Short(value) => value.to_string().into_bytes(),
-        SimpleValue::Int(value) => value.to_string().into_bytes(),
-        SimpleValue::Long(value) => value.to_string().into_bytes(),
-        SimpleValue::Float(value) => value.to_string().into_bytes(),
-        SimpleValue::Double(value) => value.to_string().into_bytes(),
-        SimpleValue::Char(value) => value.to_string().into_bytes(),
-        SimpleValue::Timestamp(time) => time.milliseconds().to_string().into_bytes(),
-        other => format!("{other:?}").into_bytes(),
+    /// Annotations as the service writes them, with the number 7.
+    fn numbered(rest: &[u8]) -> Vec<u8> {
+        let name = SEQUENCE_NUMBER.as_bytes();
+        let entry = [&[0xA3, name.len() as u8][..], name, &[0x55, 7]].concat();
+        [&[0, 0x53, 0x72, 0xC1, entry.len() as u8 + 1, 2][..], &entry, rest].concat()
+    }
+
+    fn value_of(event: &[u8]) -> Vec<u8> {
+        let record = Record::of(event).unwrap();
+        assert_eq!(record.offset, 7);
+        record.value.unwrap()
+    }
+
+    #[test]
+    fn a_property_that_is_a_list_is_as_it_is_encoded() {
+        let properties = [0, 0x53, 0x74, 0xC1, 9, 2, 0xA1, 1, b'a', 0xC0, 3, 1, 0x54, 5];
+        let event = numbered(&[&properties[..], &[0, 0x53, 0x75, 0xA0, 1, b'x']].concat());
+        let record = Record::of(&event).unwrap();
+        assert_eq!(record.headers, [("a".to_owned(), vec![0xC0, 3, 1, 0x54, 5])]);
+        assert_eq!(record.value.unwrap(), b"x");
+    }
+
+    #[test]
+    fn what_is_no_amqp_is_a_record_that_nobody_can_decode() {
+        for rest in [
+            &[0, 0x53, 0x75, 0xA0, 9, 1][..], // ends too early
+            &[0, 0x53, 0x77, 0x01],           // no type
+            &[0, 0x53, 0x74, 0xC1, 3, 2, 0xA1, 9, b'a'],
+            &[0, 0x53, 0x75, 0x54, 1], // a number for bytes
+            &[1],
+        ] {
+            let event = numbered(rest);
+            assert_eq!(value_of(&event), event);
+        }
+        assert!(Record::of(&[0, 0x53, 0x75, 0xA0, 0]).unwrap_err().is_retry());
+    }
+
+    #[test]
+    fn nothing_is_too_deep_or_too_wide() {
+        // Lists in lists: each has its length, its count, and the next.
+        let deep: Vec<u8> = (0..50_000_u32)
+            .flat_map(|level| [&[0xD0][..], &((49_999 - level) * 9 + 4).to_be_bytes(), &1_u32.to_be_bytes()].concat())
+            .collect();
+        let wide = [&[0xD0][..], &70_004_u32.to_be_bytes(), &70_000_u32.to_be_bytes(), &[0x40; 70_000]].concat();
+        // Its length is smaller than its own count.
+        let short = vec![0xD0, 0, 0, 0, 0];
+        for value in [deep, wide, short] {
+            let event = numbered(&[&[0, 0x53, 0x77][..], &value].concat());
+            assert_eq!(value_of(&event), value);
+        }
     }
 }

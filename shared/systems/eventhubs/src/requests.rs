@@ -1,25 +1,18 @@
 //! Requests to a node of the service, each with its reply: `$cbs` takes tokens, `$management` tells of event hubs.
 
-use std::time::Duration;
-
 use fe2o3_amqp::{
     Receiver, Sender,
-    link::delivery::Sendable,
     session::SessionHandle,
     types::{
-        messaging::{AmqpValue, ApplicationProperties, Body, Message, MessageId, Properties},
+        messaging::{
+            AmqpValue, ApplicationProperties, Body, Message, MessageId, Properties, message::DecodeIntoMessage as _,
+        },
         primitives::{OrderedMap, SimpleValue, Value},
     },
 };
+use serde_amqp::read::SliceReader;
 
-use tokio::time::timeout;
-
-use crate::failure::Failure;
-
-/// After so long, a request is sent again. A sender of fe2o3-amqp 0.14 waits for ever when it looks for a credit at the very
-/// moment at which it is given one by another thread (`SenderFlowState::consume`), as it is right after its attachment. No request
-/// changes anything when it comes twice.
-const AGAIN: Duration = Duration::from_secs(2);
+use crate::{failure::Failure, frames::unwrapped};
 
 /// A link to the node and a link back.
 pub(crate) struct Requests {
@@ -44,8 +37,7 @@ impl Requests {
         Ok(Self { to, back, reply_to, sent: 0 })
     }
 
-    /// Sends one request and waits for its reply. The caller limits the time; after a time-out, the connection must not be used
-    /// any more.
+    /// Sends one request and waits for its reply. The caller limits the time; a reply that comes after that is passed over.
     pub async fn call(
         &mut self,
         properties: impl IntoIterator<Item = (&'static str, SimpleValue)>,
@@ -59,18 +51,13 @@ impl Requests {
             .application_properties(ApplicationProperties(properties.collect::<OrderedMap<_, _>>()))
             .body(AmqpValue(body))
             .build();
-        let request = Sendable::from(request);
-        let outcome = loop {
-            match timeout(AGAIN, self.to.send_ref(&request)).await {
-                Ok(sent) => break sent?,
-                Err(_) => continue,
-            }
-        };
+        let outcome = self.to.send(request).await?;
         if !outcome.is_accepted() {
             return Err(Failure::lost("the service did not accept a request"));
         }
         loop {
-            let reply = self.back.recv::<Body<Value>>().await?.into_message();
+            let reply = unwrapped(self.back.recv().await?.into_body());
+            let reply = Body::<Value>::decode_message_from_reader(SliceReader::new(&reply)).map_err(Failure::lost)?;
             let answers = reply.properties.as_ref().and_then(|properties| properties.correlation_id.as_ref());
             if answers != Some(&MessageId::String(id.clone())) {
                 continue;

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use millstream_core::{Address, Env, Error, Result};
 
-use crate::{connection_string::ConnectionString, endpoint::Endpoint, share::Share};
+use crate::{connection::PATIENCE, connection_string::ConnectionString, endpoint::Endpoint, share::Share};
 
 /// Says where the namespace is.
 pub(crate) const ADDRESS: Address =
@@ -30,6 +30,8 @@ pub struct EventHubsSettings {
     pub(crate) share: Share,
     /// How long a token is valid that is signed with the key. The connection asks for a new one when a third of it is left.
     pub token_lifetime: Duration,
+    /// How long a connection may take to be opened, and a request to be answered.
+    pub patience: Duration,
 }
 
 impl EventHubsSettings {
@@ -62,6 +64,7 @@ impl EventHubsSettings {
             consumer_group,
             share,
             token_lifetime: Duration::from_secs(3_600),
+            patience: PATIENCE,
         }))
     }
 }

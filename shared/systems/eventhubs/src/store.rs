@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream_core::{Address, Compression, Connect, Env, Log as _, LogStore, Producer, Result};
+use millstream_core::{Address, Compression, Connect, Env, Error, Log as _, LogStore, Producer, Result};
 
-use crate::{EventHubs, EventHubsSettings, settings::ADDRESS, topics::read_only};
+use crate::{EventHubs, EventHubsSettings, produce::elsewhere, settings::ADDRESS};
 
 impl Connect for EventHubs {
     const ADDRESS: Address = ADDRESS;
@@ -23,10 +23,19 @@ impl LogStore for EventHubs {
         format!("Event Hubs at {} (AMQP)", self.client.settings.connection.namespace)
     }
 
-    /// # Errors
-    /// `Stop`, always: nothing is written over AMQP. A function that writes to a topic ends here, at its start.
+    /// Events are not compressed.
     fn producer(&self, _compression: Compression) -> Result<Arc<dyn Producer>> {
-        Err(read_only("topics"))
+        Ok(Arc::new(self.clone()))
+    }
+
+    /// # Errors
+    /// `Stop`, always: over AMQP, the service tells nobody where an event was written. A function that writes to a topic ends
+    /// here, at its start.
+    fn ordered_producer(&self, _compression: Compression) -> Result<Arc<dyn Producer>> {
+        Err(Error::stop(format!(
+            "a function can't write to a topic on Event Hubs over AMQP, which doesn't tell where its records stand. {}",
+            elsewhere()
+        )))
     }
 
     /// None: the service keeps no offsets of a consumer group for clients of AMQP, and millstream keeps its own in the sinks.

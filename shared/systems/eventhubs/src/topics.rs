@@ -1,5 +1,5 @@
 use async_trait::async_trait;
-use millstream_core::{Error, Log as _, NewRecord, Position, Producer, Result, TopicInfo, Topics};
+use millstream_core::{Error, Log as _, Result, TopicInfo, Topics};
 
 use crate::EventHubs;
 
@@ -43,21 +43,4 @@ impl Topics for EventHubs {
             ))),
         }
     }
-}
-
-/// Over AMQP, the service tells nobody where an event was written, and a producer must know.
-#[async_trait]
-impl Producer for EventHubs {
-    /// # Errors
-    /// `Stop`, always.
-    async fn send(&self, topic: &str, _records: Vec<NewRecord>) -> Result<Vec<Position>> {
-        Err(read_only(topic))
-    }
-}
-
-pub(crate) fn read_only(what: &str) -> Error {
-    Error::stop(format!(
-        "{what} can't be written to Event Hubs over AMQP, which millstream only reads. Use a tier with a Kafka endpoint \
-         (Standard or above) and `MILLSTREAM_KAFKA_PROFILE=event-hubs`, or another system for what is written"
-    ))
 }

@@ -1,6 +1,6 @@
 //! The reading of one partition, from the sink's fence on.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use millstream_core::{
     Batch, BatchBuilder, Error, Handler, Limits, Log as _, Result, Retries, TopicPartition, Watermarks,
@@ -19,6 +19,9 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// token may just have ended, or the event hub was re-created.
 const TRUST: u32 = 3;
 
+/// How long an event may be there before it comes.
+const LATE: Duration = Duration::from_secs(5);
+
 /// Sleeps for `pause`. True as soon as the handler says stop.
 pub(crate) async fn rest(pause: Duration, handler: &dyn Handler) -> bool {
     let end = Instant::now() + pause;
@@ -32,6 +35,19 @@ pub(crate) async fn rest(pause: Duration, handler: &dyn Handler) -> bool {
     true
 }
 
+/// What `work` comes to; `None` as soon as the handler says stop.
+pub(crate) async fn unless_stopping<T>(handler: &dyn Handler, work: impl Future<Output = T>) -> Option<T> {
+    let stopping = async {
+        while !handler.stopping() {
+            sleep(TICK).await;
+        }
+    };
+    tokio::select! {
+        done = work => Some(done),
+        () = stopping => None,
+    }
+}
+
 /// One partition of a process.
 pub(crate) struct Worker {
     store: EventHubs,
@@ -40,8 +56,12 @@ pub(crate) struct Worker {
     handler: Arc<dyn Handler>,
     /// The event hub's id when the handler said where to start.
     topic_id: Option<String>,
-    /// How many attempts to read have failed since an event was read.
+    /// How many attempts to read have failed since an event was read, or a receiver was open for a while.
     failed: u32,
+    /// How many receivers were closed since then for a reason that a person must see to.
+    closed: u32,
+    /// When the last event came, or a receiver was opened.
+    quiet_since: Instant,
 }
 
 /// Why the reading of a partition has ended.
@@ -54,13 +74,15 @@ enum Ended {
 
 impl Worker {
     pub fn new(store: EventHubs, partition: TopicPartition, limits: Limits, handler: Arc<dyn Handler>) -> Self {
-        Self { store, partition, limits, handler, topic_id: None, failed: 0 }
+        Self { store, partition, limits, handler, topic_id: None, failed: 0, closed: 0, quiet_since: Instant::now() }
     }
 
     pub async fn run(mut self) -> Result<()> {
         loop {
             // Before the handler compares the id: if the event hub is re-created in between, the next opening finds that out.
-            match self.store.topic_id(&self.partition.topic).await {
+            let asked = unless_stopping(&*self.handler, self.store.topic_id(&self.partition.topic)).await;
+            let Some(asked) = asked else { return Ok(()) };
+            match asked {
                 Ok(id) => self.topic_id = id,
                 Err(error) => {
                     if self.pause(error).await? {
@@ -96,15 +118,25 @@ impl Worker {
     async fn read(&mut self, start: i64, batches: mpsc::Sender<Batch>) -> Result<Ended> {
         let mut next = start;
         loop {
-            let error = match self.open(next).await {
+            let handler = self.handler.clone();
+            let Some(opened) = unless_stopping(&*handler, self.open(next)).await else { return Ok(Ended::Stopping) };
+            let error = match opened {
                 Ok(None) => return Ok(Ended::Changed),
                 Ok(Some(mut link)) => {
+                    let opened = Instant::now();
+                    self.quiet_since = opened;
                     let ended = self.read_from(&mut link, &batches).await;
+                    if opened.elapsed() >= self.store.look {
+                        self.is_well();
+                    }
                     next = link.next;
                     match ended {
                         Ok(()) => return Ok(Ended::Stopping),
                         // Opening it again finds out whether a person must act.
-                        Err(error) if !error.is_retry() && self.failed < TRUST => Error::retry(error.to_string()),
+                        Err(error) if !error.is_retry() => {
+                            self.closed += 1;
+                            if self.closed <= TRUST { Error::retry(error.to_string()) } else { error }
+                        }
                         Err(error) => error,
                     }
                 }
@@ -130,7 +162,8 @@ impl Worker {
             Err(error) if error.is_retry() => {
                 let Watermarks { high, .. } = held;
                 tracing::warn!(%partition, next, high, "the event hub ends below the fence: restarting from the fence");
-                return if self.pause(error).await? { Err(stopping()) } else { Ok(None) };
+                self.pause(error).await?;
+                return Ok(None);
             }
             Err(error) => return Err(error),
         }
@@ -146,7 +179,8 @@ impl Worker {
             let filled = self.fill(link, &mut builder).await;
             // What was read before a failure is good.
             if !builder.is_empty() {
-                self.failed = 0;
+                self.is_well();
+                self.quiet_since = Instant::now();
                 if batches.send(builder.finish_read(start, link.next)).await.is_err() {
                     return Ok(()); // the handling has failed, and says so
                 }
@@ -158,7 +192,7 @@ impl Worker {
     }
 
     /// Fills one batch. True when it must stop after it.
-    async fn fill(&self, link: &mut Link, builder: &mut BatchBuilder) -> Result<bool> {
+    async fn fill(&mut self, link: &mut Link, builder: &mut BatchBuilder) -> Result<bool> {
         let mut due: Option<Instant> = None;
         while builder.len() < self.limits.max_records && builder.bytes() < self.limits.max_bytes {
             if self.handler.stopping() {
@@ -169,7 +203,13 @@ impl Worker {
                 Some(record) if builder.is_empty() || builder.bytes() + record.bytes() <= self.limits.max_bytes => {}
                 Some(_) => break,
                 None if due.is_some_and(|due| Instant::now() >= due) => break,
-                None => continue,
+                None => {
+                    if builder.is_empty() && self.quiet_since.elapsed() >= self.store.look {
+                        self.check_quiet(link).await?;
+                        self.quiet_since = Instant::now();
+                    }
+                    continue;
+                }
             }
             if let Some(record) = link.take() {
                 record.push_to(builder);
@@ -177,6 +217,34 @@ impl Worker {
             due.get_or_insert_with(|| Instant::now() + Duration::from_millis(self.limits.max_wait_ms));
         }
         Ok(self.handler.stopping())
+    }
+
+    /// Nothing has come for a while: is there nothing? A receiver that the service has forgotten would wait for ever.
+    ///
+    /// # Errors
+    /// `Retry` when an event is there that does not come.
+    async fn check_quiet(&self, link: &mut Link) -> Result<()> {
+        let asked = unless_stopping(&*self.handler, self.store.watermarks(&self.partition)).await;
+        // A service that can't be asked now is asked later.
+        let Some(Ok(Watermarks { high, .. })) = asked else { return Ok(()) };
+        if high <= link.next {
+            return Ok(());
+        }
+        match unless_stopping(&*self.handler, link.peek(LATE)).await {
+            Some(Ok(None)) => {}
+            Some(Err(error)) => return Err(error),
+            Some(Ok(Some(_))) | None => return Ok(()),
+        }
+        let (partition, next) = (&self.partition, link.next);
+        Err(Error::retry(format!(
+            "{}: the partition ends at {high}, and nothing comes",
+            crate::reading(partition, next)
+        )))
+    }
+
+    /// What has failed before is over.
+    fn is_well(&mut self) {
+        (self.failed, self.closed) = (0, 0);
     }
 
     /// Waits before the next attempt. True when it must stop.
@@ -194,9 +262,4 @@ impl Worker {
         }
         Ok(rest(pause, &*self.handler).await)
     }
-}
-
-/// What a stop in the middle of an opening is; the handler is asked again before anything comes of it.
-fn stopping() -> Error {
-    Error::retry("stopping")
 }

@@ -5,7 +5,8 @@ use millstream_emulators::event_hubs::EventHubsDouble;
 use millstream_eventhubs::EventHubs;
 
 use crate::support::{
-    HUB, ROOMY, Sink, consume, env, env_with, fill, open, open_with_tokens_of, partition, within_limit,
+    HUB, ROOMY, Sink, consume, env, env_with, fill, open, open_with_patience_of, open_with_tokens_of, partition,
+    within_limit,
 };
 
 #[tokio::test]
@@ -165,4 +166,99 @@ async fn the_namespace_is_spoken_to_in_tls_from_the_first_byte() {
     assert!(asked.is_err_and(|error| error.is_retry()));
     assert_eq!(hello[..2], [0x16, 3], "a handshake record of TLS, and no header of AMQP");
     assert!(hello.windows(9).any(|bytes| bytes == b"localhost"), "it says which host it wants");
+}
+
+/// Whatever happens in weeks, one closed receiver after the other is no reason to stop; one after the other at once is.
+#[tokio::test]
+async fn receivers_that_are_closed_now_and_then_are_opened_again() {
+    let double = EventHubsDouble::start();
+    double.create(HUB, 1);
+    let sink = Arc::new(Sink::default());
+    let task = consume(open(&double).looking_every(Duration::from_millis(50)), &sink, ROOMY);
+    for round in 1..=8 {
+        within_limit(async {
+            while double.receivers() < round {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        // Longer than it takes to be believed healthy.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        double.close_receivers("amqp:not-allowed");
+    }
+    fill(&double, 0, 0, 3);
+    within_limit(sink.until(3)).await;
+    sink.stop();
+    within_limit(task).await.unwrap().unwrap();
+    let task = consume(open(&double), &Arc::new(Sink::at([(0, 3)])), ROOMY);
+    let ended = within_limit(async {
+        while !task.is_finished() {
+            double.close_receivers("amqp:not-allowed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        task.await.unwrap()
+    })
+    .await;
+    assert!(matches!(ended, Err(Error::Stop(_))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_receiver_that_the_service_has_forgotten_is_opened_again() {
+    let double = EventHubsDouble::start();
+    double.create(HUB, 1);
+    let sink = Arc::new(Sink::default());
+    let task = consume(open(&double).looking_every(Duration::from_millis(300)), &sink, ROOMY);
+    fill(&double, 0, 0, 3);
+    within_limit(sink.until(3)).await;
+    double.fall_silent(true);
+    fill(&double, 0, 3, 6);
+    within_limit(async {
+        while double.receivers() < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    double.fall_silent(false);
+    within_limit(sink.until(6)).await;
+    sink.stop();
+    within_limit(task).await.unwrap().unwrap();
+    sink.check(0, 0, 6);
+}
+
+/// A service that takes the connection and says nothing.
+#[tokio::test]
+async fn a_stop_waits_for_no_answer_and_all_share_one_attempt() {
+    let double = EventHubsDouble::start();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("amqp://{}", listener.local_addr().unwrap());
+    let hubs = EventHubs::open(&env_with(&double, &[("MILLSTREAM_EVENTHUBS_ENDPOINT", &endpoint)])).unwrap().unwrap();
+    let sink = Arc::new(Sink::default());
+    let tasks = [consume(hubs.clone(), &sink, ROOMY), consume(hubs.clone(), &sink, ROOMY)];
+    let (held, _) = within_limit(listener.accept()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    sink.stop();
+    let begun = tokio::time::Instant::now();
+    for task in tasks {
+        within_limit(task).await.unwrap().unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let more = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
+    assert!(more.is_err(), "one connection is opened for all");
+    let asking = [hubs.partitions(HUB), hubs.partitions(HUB), hubs.partitions(HUB)];
+    drop(held);
+    for asked in within_limit(futures::future::join_all(asking)).await {
+        assert!(asked.is_err_and(|error| error.is_retry()));
+    }
+}
+
+#[tokio::test]
+async fn many_that_ask_a_slow_service_wait_for_their_turn() {
+    let double = EventHubsDouble::start();
+    double.create(HUB, 1);
+    double.delay(Duration::from_millis(150));
+    let hubs = open_with_patience_of(&double, Duration::from_secs(1));
+    let partition = partition(0);
+    let asked = within_limit(futures::future::join_all((0..40).map(|_| hubs.watermarks(&partition)))).await;
+    assert!(asked.iter().all(Result::is_ok), "{asked:?}");
+    assert_eq!(double.connections(), 1);
 }

@@ -5,6 +5,7 @@
 mod conformance;
 mod consuming;
 mod faults;
+mod letters;
 mod reading;
 mod records;
 mod support;

@@ -66,3 +66,26 @@ async fn bodies_of_every_kind_are_records() {
         );
     }
 }
+
+/// Each is more than fe2o3-amqp decodes: too many elements, and so deep that it would end the process.
+#[tokio::test]
+async fn no_event_stops_its_neighbours() {
+    let double = EventHubsDouble::start();
+    double.create(HUB, 1);
+    let wide = [&[0xD0][..], &70_004_u32.to_be_bytes(), &70_000_u32.to_be_bytes(), &[0x40; 70_000]].concat();
+    let levels = 20_000_u32;
+    let deep: Vec<u8> = (1..=levels)
+        .flat_map(|level| [&[0xD0][..], &((levels - level) * 9 + 4).to_be_bytes(), &1_u32.to_be_bytes()].concat())
+        .collect();
+    let short = vec![0xD0, 0, 0, 0, 0];
+    let all = [wide, deep, short];
+    for raw in &all {
+        double.append(HUB, 0, NewEvent { raw: Some(raw.clone()), ..NewEvent::of("") });
+        double.append(HUB, 0, NewEvent::of("neighbour"));
+    }
+    let read = values(&open(&double).read(&partition(0), 0..6, ROOMY).await.unwrap());
+    for (at, raw) in all.into_iter().enumerate() {
+        assert!(read[2 * at] == Some(raw), "event {at}");
+        assert_eq!(read[2 * at + 1], Some(b"neighbour".to_vec()));
+    }
+}

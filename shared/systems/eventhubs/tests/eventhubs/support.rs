@@ -45,6 +45,13 @@ pub fn open_with_tokens_of(double: &EventHubsDouble, lifetime: Duration) -> Even
     EventHubs::new(settings)
 }
 
+/// With little time for an answer.
+pub fn open_with_patience_of(double: &EventHubsDouble, patience: Duration) -> EventHubs {
+    let mut settings = EventHubsSettings::read(&env(double)).unwrap().unwrap();
+    settings.patience = patience;
+    EventHubs::new(settings)
+}
+
 pub fn partition(number: i32) -> TopicPartition {
     TopicPartition::new(HUB, 1, number)
 }
