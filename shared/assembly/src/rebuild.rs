@@ -16,7 +16,7 @@ use millstream_core::{
     Error, Fence, Holding, Owner, OwnerRecord, REBUILD_SUFFIX, Replace, Replacement, Result, Sink, TopicPartition,
     WHOLE_TOPIC,
 };
-use millstream_pipeline::{Pipeline, Place};
+use millstream_pipeline::{Pipeline, Place, System};
 
 pub use self::{fill::RebuildProgress, ranges::ReadRange, staging::Begun};
 use crate::{
@@ -204,6 +204,13 @@ fn by_hand(function: &str, into: &Place) -> Error {
             "{into} is a topic, whose readers have seen its records: no step puts others in their place. By hand: declare a new \
              topic, let `{function}` write to it under a new name (`into`, and the function's name), and run it until it has \
              caught up (`millstream topics`); let readers read the new topic; then end the old function. Nothing was changed"
+        ));
+    }
+    if into.system.has_feeds() || into.system == System::Redis {
+        return Error::stop(format!(
+            "no step puts other rows in place of those of {into} at once. By hand: end the processes of `{function}`, remove its \
+             table and its fences as `millstream reset` says, and start it again: it fills the table from the log. Nothing was \
+             changed"
         ));
     }
     let fresh = Place { name: format!("{}_2", into.name), ..into.clone() };

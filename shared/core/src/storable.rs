@@ -22,7 +22,7 @@ impl Table {
         for (column, values) in self.columns.iter().zip(rows.columns()) {
             if has_nul(values) {
                 return Err(Error::poison(format!(
-                    "column {}: a text has the character NUL, which PostgreSQL can't store",
+                    "column {}: a text has the character NUL, which no table can have in any store, since PostgreSQL can't hold it",
                     column.name
                 )));
             }

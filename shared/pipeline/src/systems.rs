@@ -65,7 +65,7 @@ pub(crate) static SYSTEMS: [Row; 6] = [
     Row {
         system: System::Topic,
         name: "topic",
-        doc: "A topic that the file declares, in Kafka or in the embedded log.",
+        doc: "A topic that the file declares, in Kafka or in the embedded log. A record that a function writes may stand there twice after a crash; both have the same header `millstream-source`, by which functions drop the second one, and other readers can.",
         holds: Holds::Topics,
         takes: &[Writes::Records],
     },

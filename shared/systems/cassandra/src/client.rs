@@ -196,7 +196,9 @@ impl Client {
             .driver_config_reporting(false)
             .auto_await_schema_agreement(profile.agrees_on_schema())
             .refresh_metadata_on_auto_schema_agreement(false)
-            .fetch_schema_metadata(false);
+            // The driver needs the keyspaces to find the nodes that have a row; columns and types it is told by each statement.
+            .fetch_schema_metadata(*profile != Profile::Cosmos)
+            .fetch_full_schema_metadata(false);
         if let Some((user, password)) = sign_in {
             builder = builder.user(user, password.expose());
         }
