@@ -107,6 +107,14 @@ pub trait Topics: Send + Sync {
 
     /// All topics but the broker's own, by name.
     async fn topics(&self) -> Result<Vec<TopicInfo>>;
+
+    /// Is there a topic of this name? A log that can't list its topics says so itself.
+    ///
+    /// # Errors
+    /// Those of [`Topics::topics`].
+    async fn has_topic(&self, name: &str) -> Result<bool> {
+        Ok(self.topics().await?.iter().any(|topic| topic.name == name))
+    }
 }
 
 /// A record to be written.

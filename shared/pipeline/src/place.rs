@@ -8,7 +8,7 @@ use crate::{
     kinds::Kind,
     names::{TABLE_NAME_RULE, TOPIC_PATTERN, is_table_name},
     node::{Node, Value},
-    systems::{self, Holds, Row, SYSTEMS, Writes},
+    systems::{self, Holds, Row, SYSTEMS, Writes, examples_of},
 };
 
 /// What a function reads or writes: `topic.transaction`, `postgres.transaction_flow`, `lake.transactions`.
@@ -147,7 +147,7 @@ fn read_source(node: &Node, label: &str, topics: &Topics, report: &mut Report) -
         return None;
     }
     if !system.is_log() {
-        let readable = [Writes::Records.examples(), Writes::Events.examples()].join(" or ");
+        let readable = examples_of(&[Writes::Records, Writes::Events]);
         report.at(node.mark, format!("{label} is `{text}`, but functions can only read {readable}"));
         return None;
     }

@@ -169,9 +169,14 @@ impl Writes {
 
     /// How places are written that take this: "`postgres.TABLE` or `lake.TABLE`".
     pub fn examples(self) -> String {
-        let takers = SYSTEMS.iter().filter(|row| row.takes.contains(&self));
-        join_or(&takers.map(Row::example).collect::<Vec<_>>())
+        examples_of(&[self])
     }
+}
+
+/// How places are written that take any of these.
+pub(crate) fn examples_of(writes: &[Writes]) -> String {
+    let takers = SYSTEMS.iter().filter(|row| row.takes.iter().any(|takes| writes.contains(takes)));
+    join_or(&takers.map(Row::example).collect::<Vec<_>>())
 }
 
 /// The row with this name.

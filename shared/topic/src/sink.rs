@@ -302,7 +302,7 @@ impl<L: Log + Topics + ?Sized> TopicSink<L> {
     }
 
     async fn has_topic(&self, topic: &str) -> Result<bool> {
-        Ok(self.log.topics().await?.iter().any(|info| info.name == topic))
+        self.log.has_topic(topic).await
     }
 
     async fn has_fences(&self) -> Result<bool> {

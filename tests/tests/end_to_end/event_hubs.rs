@@ -43,7 +43,7 @@ async fn sums_of_an_event_hub_are_exact_under_kills_and_lost_connections() {
         text: &pipeline_text(&name),
         files: &[],
         variables: &[
-            ("MILLSTREAM_EVENTHUBS_CONNECTION", double.connection_string()),
+            ("MILLSTREAM_EVENTHUBS_CONNECTION", double.connection_string_to_send()),
             ("MILLSTREAM_EVENTHUBS_ENDPOINT", double.endpoint()),
         ],
     })

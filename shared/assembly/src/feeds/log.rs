@@ -117,6 +117,10 @@ impl Topics for Feeds {
     async fn topics(&self) -> Result<Vec<TopicInfo>> {
         self.log.topics().await
     }
+
+    async fn has_topic(&self, name: &str) -> Result<bool> {
+        self.log.has_topic(name).await
+    }
 }
 
 #[async_trait]

@@ -116,8 +116,7 @@ impl Systems {
     }
 
     async fn has_redrives(&self, pipeline: &Pipeline) -> Result<bool> {
-        let (name, topics) = (redrive_topic(pipeline), self.topics().topics().await?);
-        Ok(topics.iter().any(|topic| topic.name == name))
+        self.topics().has_topic(&redrive_topic(pipeline)).await
     }
 
     /// Creates the topic of the redrives if it isn't there.

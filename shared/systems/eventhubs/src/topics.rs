@@ -30,6 +30,15 @@ impl Topics for EventHubs {
         )))
     }
 
+    /// An event hub that the key isn't for counts as one that is not there.
+    async fn has_topic(&self, name: &str) -> Result<bool> {
+        match self.partitions(name).await {
+            Ok(_) => Ok(true),
+            Err(Error::Stop(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The one event hub that the key is for.
     ///
     /// # Errors
