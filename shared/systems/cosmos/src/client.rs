@@ -33,6 +33,10 @@ use crate::{
 
 /// How long a request may take.
 const REQUEST_LIMIT: Duration = Duration::from_secs(20);
+/// How long a page that is throttled is asked for again: less than a request may take. The time is the limit: the service may say to
+/// come again at once.
+const PAGE_PATIENCE: Duration = Duration::from_secs(15);
+const MAX_PAGE_TRIES: u32 = 100;
 /// More physical partitions than a container of rows has: asking all of them is meant.
 const MAX_FAN_OUT: u32 = 100_000;
 
@@ -204,7 +208,8 @@ impl Client {
         }
     }
 
-    /// What a query gives, `page_items` at a time, until `take` has enough. `pk`: of this logical partition alone.
+    /// What a query gives, `page_items` at a time, until `take` has enough. `pk`: of this logical partition alone. A page that is
+    /// throttled is asked for again here: whoever begins the query anew pays for all pages before it once more, and is throttled again.
     pub(crate) async fn query<T: DeserializeOwned + Send + 'static>(
         &self,
         what: &str,
@@ -220,7 +225,7 @@ impl Client {
         let limit = u32::try_from(page_items).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
         let feed =
             FeedOptions::default().with_max_item_count(MaxItemCountHint::Limit(limit)).with_max_fan_out(MAX_FAN_OUT);
-        let options = QueryOptions::default().with_feed_options(feed);
+        let options = QueryOptions::default().with_feed_options(feed).with_operation_options(of_page());
         let found = container.query_items::<T>(query, scope, Some(options)).await.map_err(failed)?;
         let mut pages = found.into_pages();
         while let Some(page) = pages.next().await {
@@ -285,8 +290,8 @@ impl Client {
     }
 }
 
-/// Throttled requests are sent again by `Pace`, or by the runner, which waits before it does. What the client still asks twice (a lost connection, 410,
-/// 449) does no harm: rows are the same when they are written twice, and a fence that has moved has another ETag. Reads are as
+/// Throttled requests are sent again by `Pace`, or by the runner, which waits before it does; pages alone by the client itself. What
+/// the client still asks twice (a lost connection, 410, 449) does no harm: rows are the same when they are written twice, and a fence that has moved has another ETag. Reads are as
 /// consistent as the account, whatever the environment of the process says.
 fn options() -> OperationOptions {
     let mut options = OperationOptions::default();
@@ -295,6 +300,15 @@ fn options() -> OperationOptions {
     options.max_failover_retry_count = Some(0);
     options.hedging_enabled = Some(false);
     options.end_to_end_latency_policy = Some(EndToEndOperationLatencyPolicy::new(REQUEST_LIMIT));
+    options
+}
+
+/// What is different for a page of a query.
+fn of_page() -> OperationOptions {
+    let throttling = ThrottlingRetryOptionsBuilder::new();
+    let throttling = throttling.with_max_retry_count(MAX_PAGE_TRIES).with_max_retry_wait_time(PAGE_PATIENCE);
+    let mut options = OperationOptions::default();
+    options.throttling_retry_options = Some(throttling.build());
     options
 }
 

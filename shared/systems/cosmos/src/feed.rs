@@ -161,7 +161,14 @@ impl Log for CosmosFeed {
             Ok(flow)
         };
         let page_rows = limits.max_records.min(PAGE_ROWS);
-        self.client.read_range(&self.layout, &self.source(partition), range.start..end, page_rows, take).await?;
+        let read =
+            self.client.read_range(&self.layout, &self.source(partition), range.start..end, page_rows, take).await;
+        match read {
+            Ok(()) => {}
+            // What was read before is good, and the next read goes on behind it.
+            Err(error) if error.is_retry() && taken.records > 0 => is_cut = true,
+            Err(error) => return Err(error),
+        }
         let end = if is_cut { taken.next } else { end };
         Ok(taken.batch.finish_read(range.start, end))
     }

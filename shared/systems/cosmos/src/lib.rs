@@ -118,8 +118,8 @@
 //!
 //! What the service refuses because of its throughput (status 429) is sent again within the write, when the service says, for up to
 //! 30 s; fewer requests are under way at once meanwhile. Then it is `TooLarge`, and the runner tries fewer records. Batches that the
-//! service has no time for (408) are sent again as smaller ones. Other requests that are throttled are a `Retry` that waits as long
-//! as the service says.
+//! service has no time for (408) are sent again as smaller ones. A page of a query is asked for again, when the service says, for up
+//! to 15 s, so a scan goes on where it was. Other requests that are throttled are a `Retry` that waits as long as the service says.
 //!
 //! # Never tried
 //! No test has met the service. They run on the emulator that comes with Microsoft's client, in the process of the test: its keys,

@@ -162,6 +162,30 @@ async fn what_is_throttled_is_sent_again_within_the_write() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scan_that_is_throttled_goes_on_where_it_was() {
+    let account = Account::create();
+    let sink = account.sink(&logins()).await;
+    sink.prepare(true).await.unwrap();
+    let all: Vec<_> = (0..5_500).map(|offset| ("ann", None, offset, 1)).collect();
+    write(sink.as_ref(), &partition(0), 0, 5_500, rows(&all)).await;
+    let throttles = |number| {
+        let answer = CustomResponseBuilder::new(StatusCode::TooManyRequests).with_sub_status(3200);
+        let answer = answer.with_header("x-ms-retry-after-ms", "7").build();
+        let answer = FaultInjectionResultBuilder::new().with_custom_response(answer).build();
+        let at = FaultInjectionConditionBuilder::new().with_operation_type(FaultOperationType::QueryItem).build();
+        let rule = FaultInjectionRuleBuilder::new(format!("throttled {number}"), answer).with_condition(at);
+        Arc::new(rule.with_hit_limit(1).build())
+    };
+    // Of three requests, one is refused.
+    let rules: Vec<_> = (0..10).map(throttles).collect();
+    let throttled = account.interrupted_store(2, rules.clone()).await.sink(FUNCTION, logins()).unwrap();
+    assert_eq!(texts(&throttled.snapshot().await.unwrap().rows).len(), 5_500);
+    let refused: u32 = rules.iter().map(|rule| rule.hit_count()).sum();
+    // Those of the fences, and six of the rows.
+    assert_eq!((account.pages(), refused), ((7, 2), 3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_of_many_seconds_of_throughput_ends() {
     let account = Account::like(ConsistencyLevel::BoundedStaleness, 1, |config| config.with_throttling_enabled(true));
     // A batch of 100 rows costs 670 of them.

@@ -131,6 +131,25 @@ async fn a_long_way_without_rows_is_made_in_steps() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_before_a_fault_is_given() {
+    let (account, sink, _) = prepared().await;
+    let batch = rows(&[("ann", None, 9_998, 1), ("bo", None, 10_001, 1)]);
+    write(sink.as_ref(), &partition(0), 9_990, 10_005, batch).await;
+    let fault = |of| Arc::new(rule(Some(of), Some("logins"), FaultInjectionErrorType::ServiceUnavailable).build());
+    let refuses = fault(FaultOperationType::QueryItem);
+    // After the rows of one bucket, and before those of the next.
+    let feed = feed_of(&account.interrupted_store(1, vec![Arc::clone(&refuses)]).await);
+    let first = feed.read(&fed(0), 9_990..10_005, ROOMY).await.unwrap();
+    assert!(refuses.hit_count() > 0);
+    assert_eq!((first.range(), records(&first)), (9_990..9_999, vec![record(9_998, "ann", "ann,null", 1)]));
+    let failed = feed.read(&fed(0), 9_999..10_005, ROOMY).await;
+    assert!(matches!(failed, Err(Error::Retry(_))), "nothing was read: {failed:?}");
+    refuses.disable();
+    let rest = feed.read(&fed(0), 9_999..10_005, ROOMY).await.unwrap();
+    assert_eq!((rest.range(), records(&rest)), (9_999..10_005, vec![record(10_001, "bo", "bo,null", 1)]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redriven_rows_and_other_topics_are_not_in_the_feed() {
     let (account, sink, feed) = prepared().await;
     write(sink.as_ref(), &partition(0), 0, 5, rows(&[("ann", None, 4, 1)])).await;

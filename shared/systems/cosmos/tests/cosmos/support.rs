@@ -1,8 +1,11 @@
 //! Accounts and tables for the tests.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicI64, AtomicU32, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, AtomicU32, Ordering},
+    },
 };
 
 use arrow::{
@@ -53,8 +56,30 @@ impl HttpClient for Direct {
 struct Writes {
     left: AtomicI64,
     then: Mutex<Vec<Arc<FaultInjectionRule>>>,
+    queries: Mutex<Queries>,
     /// What was asked for of the containers that were created, which the emulator itself doesn't keep.
     autoscaled: Mutex<Vec<String>>,
+}
+
+/// The queries of items that the service has answered.
+#[derive(Debug, Default)]
+struct Queries {
+    pages: usize,
+    first_pages: usize,
+    /// After every so many pages, the next of the rules is turned on.
+    every: usize,
+    then: VecDeque<Arc<FaultInjectionRule>>,
+}
+
+impl Queries {
+    fn count(&mut self, request: &Request) {
+        self.pages += 1;
+        let is_first = !request.headers().iter().any(|(name, _)| name.as_str() == "x-ms-continuation");
+        self.first_pages += usize::from(is_first);
+        if self.every > 0 && self.pages.is_multiple_of(self.every) {
+            self.then.pop_front().inspect(|rule| rule.enable());
+        }
+    }
 }
 
 impl RequestObserver for Writes {
@@ -69,6 +94,9 @@ impl RequestObserver for Writes {
                 && value.as_str() == "True"
                 || name.as_str() == "content-type" && value.as_str().contains("query")
         });
+        if is_query && path.contains("/docs") {
+            self.queries.lock().unwrap().count(request);
+        }
         let is_write = path.contains("/docs") && request.method() != Method::Get && !is_query;
         if is_write && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.then.lock().unwrap().drain(..).for_each(|rule| rule.enable());
@@ -177,6 +205,19 @@ impl Account {
         }
         self.writes.left.store(writes, Ordering::SeqCst);
         self.store_with(rules).await
+    }
+
+    /// A store to which a rule happens after every `every` pages of a query, the next one each time.
+    pub async fn interrupted_store(&self, every: usize, rules: Vec<Arc<FaultInjectionRule>>) -> Cosmos {
+        rules.iter().for_each(|rule| rule.disable());
+        *self.writes.queries.lock().unwrap() = Queries { every, then: rules.clone().into(), ..Queries::default() };
+        self.store_with(rules).await
+    }
+
+    /// How many pages the service has given, and how many of them were the first of a query.
+    pub fn pages(&self) -> (usize, usize) {
+        let queries = self.writes.queries.lock().unwrap();
+        (queries.pages, queries.first_pages)
     }
 
     pub async fn sink(&self, table: &Table) -> Arc<dyn Sink> {
