@@ -108,7 +108,12 @@ impl Layout {
 
     /// The name of the container of the newest rows, where there is an entity.
     pub(crate) fn newest(&self) -> Option<String> {
-        self.entity.map(|_| format!("{}{NEWEST}", self.table.name))
+        self.entity.map(|_| self.newest_name())
+    }
+
+    /// The name that it has, or would have.
+    pub(crate) fn newest_name(&self) -> String {
+        format!("{}{NEWEST}", self.table.name)
     }
 
     /// The key of the newest row of an entity. A point read finds it by the entity's own text, where a key can have that text.

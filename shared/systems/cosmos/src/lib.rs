@@ -91,6 +91,9 @@
 //! if nobody has changed it since; an old row that comes late changes nothing.
 //! The topic should be keyed by the entity: of two partitions no one can say whose offset is newer.
 //!
+//! Once a plan without an entity writes to the table, the newest rows are out of date for good: the columns that are noted have no
+//! entity any more, lookups by it are refused, and a plan with the entity needs a table of another name.
+//!
 //! # Values
 //! Every value comes back exactly. JSON numbers are doubles in the service, so what a double can't hold is a text:
 //!

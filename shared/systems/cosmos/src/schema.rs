@@ -155,18 +155,27 @@ impl Client {
     }
 
     /// Notes which columns may be null from now on in what this plan writes: those that it doesn't have, too. A plan that needs them
-    /// in all rows doesn't fit any more.
+    /// in all rows doesn't fit any more. A plan without an entity writes no newest rows, so those that are there, from a plan before
+    /// it, are no longer of any entity: nobody asks for them from now on, and no plan takes them up again.
     pub(crate) async fn widen(&self, layout: &Layout) -> Result<()> {
         let may_be_null = |name: &str| {
             let column = layout.table.columns.iter().find(|column| column.name == name);
             column.is_none_or(|column| column.nullable)
         };
-        for container in [layout.newest(), Some(layout.rows().to_owned())].into_iter().flatten() {
+        let newest = layout.newest_name();
+        let has_newest = match layout.entity {
+            Some(_) => true,
+            None => self.list_containers().await?.get(&newest).is_some_and(|paths| paths == PARTITION_KEY),
+        };
+        for container in [has_newest.then_some(newest), Some(layout.rows().to_owned())].into_iter().flatten() {
             let what = format!("noting the columns of table {container}");
             self.change_columns(&what, &container, |there| {
                 let Some(there) = there else { return Ok(None) };
                 let mut columns = there.to_vec();
-                columns.iter_mut().for_each(|column| column.nullable |= may_be_null(&column.name));
+                for column in &mut columns {
+                    column.nullable |= may_be_null(&column.name);
+                    column.entity &= layout.entity.is_some();
+                }
                 Ok((columns != there).then_some(columns))
             })
             .await?;
@@ -269,11 +278,15 @@ fn differences(layout: &Layout, table: &str, there: &[Declared], adapt: bool) ->
     }
     // Whether there is an entity, the container of the newest rows tells.
     let of = |columns: &[Declared]| columns.iter().find(|column| column.entity).map(|column| column.name.clone());
-    if let (Some(before), Some(now)) = (of(there), of(&layout.declared()))
-        && before != now
-    {
-        let rows = layout.rows();
-        misfits.push(format!("the newest rows of table {rows} are those of each {before}, not of each {now}"));
+    let rows = layout.rows();
+    match (of(there), of(&layout.declared())) {
+        (Some(before), Some(now)) if before != now => {
+            misfits.push(format!("the newest rows of table {rows} are those of each {before}, not of each {now}"));
+        }
+        (None, Some(now)) if layout.newest().as_deref() == Some(table) => misfits.push(format!(
+            "table {table} lacks newest rows: a plan without the key {now} has written to table {rows} meanwhile"
+        )),
+        _ => {}
     }
     misfits
 }

@@ -1,9 +1,15 @@
 //! The newest row of each entity.
 
-use azure_data_cosmos::models::ContainerProperties;
-use millstream_core::{Error, FIRST_REDRIVE, Fence, Role, TopicPartition};
+use std::sync::Arc;
 
-use crate::support::{Account, logins, partition, rows, write};
+use arrow::{
+    array::{ArrayRef, StringArray},
+    datatypes::{DataType, Field, Schema},
+};
+use azure_data_cosmos::models::ContainerProperties;
+use millstream_core::{Claim, Error, FIRST_REDRIVE, Fence, Owner, Role, TableStore as _, TopicPartition};
+
+use crate::support::{Account, FUNCTION, logins, partition, rows, write};
 
 /// User, note, partition and offset of all newest rows, by user.
 async fn newest(account: &Account) -> Vec<(String, Option<String>, i64, i64)> {
@@ -115,6 +121,40 @@ async fn an_entity_comes_with_a_new_table_only() {
     let misfits = with_entity.misfits().await.unwrap();
     assert!(misfits.len() == 1 && misfits[0].contains("logins_newest"), "{misfits:?}");
     assert!(with_entity.prepare(true).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn newest_rows_that_a_plan_without_an_entity_has_left_behind_are_not_used() {
+    let account = Account::create();
+    let sink = account.sink(&logins()).await;
+    sink.prepare(true).await.unwrap();
+    let owner = |plan: &str| Owner { function: FUNCTION.into(), fingerprint: plan.into(), declaration: "{}".into() };
+    let record = sink.claim(&owner("1"), &Claim::First).await.unwrap().unwrap();
+    sink.begin_term(record.term);
+    let fence = write(sink.as_ref(), &partition(0), 0, 1, rows(&[("ann", None, 0, 1)])).await;
+
+    let mut plain = logins();
+    plain.columns[0].role = Role::Value;
+    let without = account.sink(&plain).await;
+    let adopted = without.adopt(&owner("2"), Some(&record)).await.unwrap().unwrap();
+    without.begin_term(adopted.term);
+    let user = Arc::new(Schema::new(vec![Field::new("user", DataType::Utf8, true)]));
+    let asked: ArrayRef = Arc::new(StringArray::from(vec!["ann"]));
+    let store = account.store().await;
+    assert_eq!(sink.misfits().await.unwrap(), [""; 0], "nothing was written without the entity yet");
+    store.read_by_key("logins", &user, "user", &asked).await.unwrap();
+
+    without.settle(&partition(0)).await.unwrap();
+    let to = Fence { next_offset: 2, ..fence.clone() };
+    without.write(&partition(0), &fence, &to, &[rows(&[("ann", None, 1, 1)])]).await.unwrap();
+    let misfits = account.sink(&logins()).await.misfits().await.unwrap();
+    assert!(misfits.len() == 1 && misfits[0].contains("without the key user"), "{misfits:?}");
+    assert!(account.sink(&logins()).await.prepare(true).await.is_err());
+    for name in ["logins", "logins_newest"] {
+        let refused = store.read_by_key(name, &user, "user", &asked).await;
+        assert!(matches!(refused, Err(Error::Stop(_))), "{name}: {refused:?}");
+    }
+    assert_eq!(account.sink(&plain).await.misfits().await.unwrap(), [""; 0], "it may go on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
