@@ -175,6 +175,11 @@ impl EventHubsDouble {
         self.namespace.change(|state| state.busy = times);
     }
 
+    /// Rejects the next events of senders with `server-busy`, so many of them. The senders stay open.
+    pub fn reject(&self, times: usize) {
+        self.namespace.change(|state| state.rejected = times);
+    }
+
     /// Takes no token from now on, or takes them again.
     pub fn refuse_tokens(&self, refuse: bool) {
         self.namespace.change(|state| state.refuses_tokens = refuse);

@@ -27,6 +27,8 @@ pub(super) struct State {
     pub hubs: BTreeMap<String, Hub>,
     pub delay: Duration,
     pub busy: usize,
+    /// How many of the next events are rejected.
+    pub rejected: usize,
     pub refuses_tokens: bool,
     /// Every so many events, so many times, and how many since the last time.
     pub cuts: (usize, usize, usize),
@@ -120,6 +122,15 @@ impl Namespace {
             let busy = state.busy > 0;
             state.busy = state.busy.saturating_sub(1);
             busy
+        })
+    }
+
+    /// Must this event be rejected with `server-busy`?
+    pub fn is_rejected(&self) -> bool {
+        self.change(|state| {
+            let rejected = state.rejected > 0;
+            state.rejected = state.rejected.saturating_sub(1);
+            rejected
         })
     }
 }

@@ -33,6 +33,12 @@ pub(super) async fn serve(mut receiver: Receiver, address: String, client: Arc<C
             _ = changes.changed() => continue,
         };
         let Ok(delivery) = delivery else { return };
+        if client.namespace.is_rejected() {
+            if receiver.reject(&delivery, busy()).await.is_err() {
+                return;
+            }
+            continue;
+        }
         if let Err(refused) = take(delivery.message().clone(), &hub, partition, &client) {
             return drop(receiver.close_with_error(refused).await);
         }
@@ -40,6 +46,10 @@ pub(super) async fn serve(mut receiver: Receiver, address: String, client: Arc<C
             return;
         }
     }
+}
+
+fn busy() -> definitions::Error {
+    refusal("com.microsoft:server-busy", "The namespace is being throttled.")
 }
 
 /// The event hub and the partition; or why the sender is refused.
@@ -50,7 +60,7 @@ fn begin(address: &str, client: &Client) -> Result<(String, i32), definitions::E
     let [hub, "Partitions", id] = parts[..] else { return Err(not_found()) };
     check(hub, client)?;
     if client.namespace.is_busy() {
-        return Err(refusal("com.microsoft:server-busy", "The namespace is being throttled."));
+        return Err(busy());
     }
     let count = client.namespace.look(|state| state.hubs.get(hub).map(|hub| hub.partitions.len()));
     let number = id.parse::<usize>().ok().filter(|number| number.to_string() == id);

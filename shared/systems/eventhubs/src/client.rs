@@ -149,13 +149,17 @@ impl Client {
                     *place = Some(writer);
                     return Ok(());
                 }
+                writer.close().await;
                 // The service closes a sender that was not used for a while, or whose token has ended: once more with a new one.
                 held.forget(&topic).await;
             }
             let mut writer = Writer::attach_with_new_token(&held, &topic, partition).await?;
-            writer.send(events).await?;
-            *place = Some(writer);
-            Ok(())
+            let sent = writer.send(events).await;
+            match sent {
+                Ok(()) => *place = Some(writer),
+                Err(_) => writer.close().await,
+            }
+            sent
         });
         self.judge(&connection, sent.await, &doing)
     }

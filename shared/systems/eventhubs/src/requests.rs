@@ -11,8 +11,9 @@ use fe2o3_amqp::{
     },
 };
 use serde_amqp::read::SliceReader;
+use tokio::time::timeout;
 
-use crate::{failure::Failure, frames::unwrapped};
+use crate::{connection::PATIENCE, failure::Failure, frames::unwrapped};
 
 /// A link to the node and a link back.
 pub(crate) struct Requests {
@@ -33,8 +34,15 @@ impl Requests {
             .target(reply_to.clone())
             .auto_accept(true)
             .attach(session)
-            .await?;
-        Ok(Self { to, back, reply_to, sent: 0 })
+            .await;
+        match back {
+            Ok(back) => Ok(Self { to, back, reply_to, sent: 0 }),
+            Err(refused) => {
+                // The service's answer would end the session if it came to a sender that is gone. What else fails is the session.
+                let _ = timeout(PATIENCE, to.close()).await;
+                Err(refused.into())
+            }
+        }
     }
 
     /// Sends one request and waits for its reply. The caller limits the time; a reply that comes after that is passed over.

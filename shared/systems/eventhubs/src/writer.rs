@@ -23,7 +23,7 @@ const IN_FLIGHT: usize = 64;
 /// An event that was sent, whose outcome is to come.
 type Sent = DeliveryFut<Result<Outcome, SendError>>;
 
-/// A sender to a partition. Dropped, it is closed.
+/// A sender to a partition. It must be [closed](Self::close) and not be dropped, as long as its session is to go on.
 pub(crate) struct Writer {
     sender: Sender,
 }
@@ -66,6 +66,13 @@ impl Writer {
             self.settle(sent.pop_front()).await?;
         }
         Ok(())
+    }
+
+    /// Closes the sender, with the service's answer: one that came to a sender that is gone would end the session, and what is
+    /// attached to it next.
+    pub async fn close(self) {
+        // It may be closed already, or the connection may be lost.
+        let _ = timeout(PATIENCE, self.sender.close()).await;
     }
 
     /// Waits until the service has accepted an event, or closes the sender.

@@ -118,6 +118,21 @@ async fn a_sender_that_was_closed_is_opened_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_whose_event_is_rejected_takes_nothing_else_with_it() {
+    let double = EventHubsDouble::start();
+    double.create(HUB, 1);
+    let hubs = open_to_send(&double);
+    within_limit(hubs.send(HUB, vec![record(b"k", "0")])).await.unwrap();
+    for round in 1..4 {
+        double.reject(1);
+        within_limit(hubs.send(HUB, vec![record(b"k", &round.to_string())])).await.unwrap();
+    }
+    assert_eq!(double.connections(), 1);
+    let all = values(&hubs.read(&partition(0), 0..4, ROOMY).await.unwrap());
+    assert_eq!(all, (0..4).map(|round| Some(round.to_string().into())).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_can_not_be_written_is_said() {
     let double = EventHubsDouble::start();
     double.create(HUB, 2);
