@@ -180,6 +180,11 @@ impl EventHubsDouble {
         self.namespace.change(|state| state.rejected = times);
     }
 
+    /// Takes so many events of senders in each second from now on, and rejects the others with `server-busy`.
+    pub fn limit(&self, per_second: usize) {
+        self.namespace.change(|state| state.per_second = Some(per_second));
+    }
+
     /// Takes no token from now on, or takes them again.
     pub fn refuse_tokens(&self, refuse: bool) {
         self.namespace.change(|state| state.refuses_tokens = refuse);

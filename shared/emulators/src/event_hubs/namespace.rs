@@ -29,6 +29,9 @@ pub(super) struct State {
     pub busy: usize,
     /// How many of the next events are rejected.
     pub rejected: usize,
+    /// How many events are taken in a second; which second it is, since 1970, and how many were taken in it.
+    pub per_second: Option<usize>,
+    taken: (i64, usize),
     pub refuses_tokens: bool,
     /// Every so many events, so many times, and how many since the last time.
     pub cuts: (usize, usize, usize),
@@ -128,8 +131,13 @@ impl Namespace {
     /// Must this event be rejected with `server-busy`?
     pub fn is_rejected(&self) -> bool {
         self.change(|state| {
-            let rejected = state.rejected > 0;
+            let second = SystemClock.now_ms() / 1_000;
+            if state.taken.0 != second {
+                state.taken = (second, 0);
+            }
+            let rejected = state.rejected > 0 || state.per_second.is_some_and(|most| state.taken.1 >= most);
             state.rejected = state.rejected.saturating_sub(1);
+            state.taken.1 += usize::from(!rejected);
             rejected
         })
     }

@@ -10,7 +10,12 @@ use futures::{FutureExt as _, future::BoxFuture, future::Shared};
 use millstream_core::{Error, Result, TopicPartition, Watermarks};
 
 use crate::{
-    EventHubsSettings, connection::Connection, failure::Failure, link::Link, one_thread::on_one_thread, writer::Writer,
+    EventHubsSettings,
+    connection::Connection,
+    failure::Failure,
+    link::Link,
+    one_thread::on_one_thread,
+    writer::{self, Writer},
 };
 
 /// What the service calls an event hub, and a partition of one.
@@ -141,26 +146,7 @@ impl Client {
         let doing = format!("writing to event hub {topic}, partition {partition}");
         let connection = self.connection(topic, &doing).await?;
         let (held, topic) = (connection.clone(), topic.to_owned());
-        let sent = on_one_thread(async move {
-            let place = held.writer(&topic, partition);
-            let mut place = place.lock().await;
-            if let Some(mut writer) = place.take() {
-                if writer.send(events.clone()).await.is_ok() {
-                    *place = Some(writer);
-                    return Ok(());
-                }
-                writer.close().await;
-                // The service closes a sender that was not used for a while, or whose token has ended: once more with a new one.
-                held.forget(&topic).await;
-            }
-            let mut writer = Writer::attach_with_new_token(&held, &topic, partition).await?;
-            let sent = writer.send(events).await;
-            match sent {
-                Ok(()) => *place = Some(writer),
-                Err(_) => writer.close().await,
-            }
-            sent
-        });
+        let sent = on_one_thread(async move { writer::write(&held, &topic, partition, events).await });
         self.judge(&connection, sent.await, &doing)
     }
 

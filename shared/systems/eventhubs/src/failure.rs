@@ -57,6 +57,11 @@ impl Failure {
         matches!(self, Self::Lost(_))
     }
 
+    /// Does the service take no more for now?
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Refused { condition, .. } if condition.ends_with(":server-busy"))
+    }
+
     /// Did the service want another token?
     pub fn is_unauthorized(&self) -> bool {
         match self {

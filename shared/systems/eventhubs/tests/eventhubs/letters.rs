@@ -133,6 +133,28 @@ async fn a_sender_whose_event_is_rejected_takes_nothing_else_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_letters_than_the_service_takes_at_once_get_through() {
+    let double = EventHubsDouble::start();
+    double.create(HUB, 1);
+    let hubs = open_to_send(&double);
+    within_limit(hubs.send(HUB, vec![record(b"k", "first")])).await.unwrap();
+    double.limit(100);
+    let all: Vec<_> = (0..1_000).map(|number| record(b"k", &number.to_string())).collect();
+    within_limit(hubs.send(HUB, all)).await.unwrap();
+    let high = hubs.watermarks(&partition(0)).await.unwrap().high;
+    // A few were on their way when one before them was rejected.
+    assert!((1_001..2_000).contains(&high), "{high}");
+    let batch = within_limit(hubs.read(&partition(0), 1..high, ROOMY)).await.unwrap();
+    let mut next = 0;
+    for value in values(&batch) {
+        let number: i64 = String::from_utf8(value.unwrap()).unwrap().parse().unwrap();
+        assert!(number <= next, "each follows the one before it, {number} comes before {next}");
+        next = next.max(number + 1);
+    }
+    assert_eq!((next, double.connections(), double.senders()), (1_000, 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_can_not_be_written_is_said() {
     let double = EventHubsDouble::start();
     double.create(HUB, 2);
