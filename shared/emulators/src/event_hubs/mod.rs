@@ -115,6 +115,11 @@ impl EventHubsDouble {
         self.namespace.change(|state| state.is_silent = is_silent);
     }
 
+    /// Answers no further begin of a session from now on, but for the first one of each connection.
+    pub fn ignore_sessions(&self) {
+        self.namespace.change(|state| state.ignores_sessions = true);
+    }
+
     /// Closes all receivers for a reason, such as `amqp:link:stolen`.
     pub fn close_receivers(&self, condition: &str) {
         self.namespace.change(|state| state.closing = (state.closing.0 + 1, condition.to_owned()));

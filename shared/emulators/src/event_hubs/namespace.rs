@@ -42,6 +42,7 @@ pub(super) struct State {
     pub senders_closed: usize,
     pub is_unsettled: bool,
     pub is_silent: bool,
+    pub ignores_sessions: bool,
     /// How often all receivers were closed, and for what at last.
     pub closing: (usize, String),
     pub events_sent: usize,

@@ -68,7 +68,11 @@ async fn serve_connection(stream: TcpStream, namespace: Arc<Namespace>) {
         ConnectionAcceptor::builder().container_id("double").sasl_acceptor(SaslAnonymousMechanism::new()).build();
     let Ok(mut connection) = acceptor.accept(stream).await else { return };
     let client = Arc::new(Client { namespace, tokens: Mutex::default(), replies: Mutex::default() });
+    let mut is_first = true;
     while let Some(begun) = connection.next_incoming_session().await {
+        if !std::mem::take(&mut is_first) && client.namespace.look(|state| state.ignores_sessions) {
+            continue;
+        }
         let Ok(session) = SessionAcceptor::new().accept_incoming_session(begun, &mut connection).await else { return };
         tokio::spawn(serve_session(session, client.clone()));
     }

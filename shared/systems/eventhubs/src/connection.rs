@@ -139,15 +139,21 @@ impl Connection {
     pub async fn session(&self, topic: &str, partition: i32, purpose: Purpose) -> Result<SharedSession, Failure> {
         self.authorize(topic, Asked::ToWork).await?;
         let mut sessions = self.sessions.lock().await;
+        self.check_use()?;
         let key = (topic.to_owned(), partition, purpose);
-        if let Some(session) = sessions.get(&key)
-            && !session.lock().await.is_ended()
-        {
+        // Who attaches to it finds out whether it goes on: waiting for that here would hold up all partitions.
+        let goes_on = |session: &&SharedSession| session.try_lock().map_or(true, |session| !session.is_ended());
+        if let Some(session) = sessions.get(&key).filter(goes_on) {
             return Ok(session.clone());
         }
         let mut handle = self.handle.lock().await;
         let beginning = Session::builder().incoming_window(WINDOW).begin(&mut handle);
-        let begun = timeout(self.settings.patience, beginning).await.map_err(Failure::lost)??;
+        let begun = timeout(self.settings.patience, beginning).await;
+        let begun = begun.map_err(|late| {
+            // Before the next one has its turn, which need not wait, too.
+            self.give_up();
+            Failure::lost(late)
+        })??;
         let session = SharedSession::new(Mutex::new(begun));
         sessions.insert(key, session.clone());
         Ok(session)

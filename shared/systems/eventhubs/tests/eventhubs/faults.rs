@@ -262,3 +262,19 @@ async fn many_that_ask_a_slow_service_wait_for_their_turn() {
     assert!(asked.iter().all(Result::is_ok), "{asked:?}");
     assert_eq!(double.connections(), 1);
 }
+
+#[tokio::test]
+async fn a_session_that_is_not_begun_holds_no_other_partition_up() {
+    let double = EventHubsDouble::start();
+    double.create(HUB, 4);
+    (0..4).for_each(|partition| fill(&double, partition, 0, 1));
+    double.ignore_sessions();
+    let hubs = open_with_patience_of(&double, Duration::from_secs(1));
+    let partitions: Vec<_> = (0..4).map(partition).collect();
+    let begun = tokio::time::Instant::now();
+    let reads = partitions.iter().map(|partition| hubs.read(partition, 0..1, ROOMY));
+    for read in within_limit(futures::future::join_all(reads)).await {
+        assert!(read.is_err_and(|error| error.is_retry()));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
