@@ -153,10 +153,11 @@ async fn what_one_partition_has_lost_is_lost_of_all() {
     let (mut rebuild, _) = begun(&systems, &pipeline, false).await;
     stopped_after(&mut rebuild, 4).await;
     delete_below(folder.path(), 0, 3);
-    delete_below(folder.path(), 1, 2);
+    // All of it, for the next record may be in the new table as well: a transaction that is in flight goes on.
+    delete_below(folder.path(), 1, 3);
     let mut again = systems.rebuild(&pipeline, "g").await.unwrap();
     let refused = again.begin(false).await.unwrap_err().to_string();
-    assert!(refused.contains("t/1/0: offsets 0..3") && refused.contains("t/1/1: offsets 0..2"), "{refused}");
+    assert!(refused.contains("t/1/0: offsets 0..3") && refused.contains("t/1/1: offsets 0..3"), "{refused}");
     let kept = file(folder.path()).query_row("SELECT count(*) FROM g__rebuild_state", [], |row| row.get::<_, i64>(0));
     let kept = kept.or_else(|_| file(folder.path()).query_row("SELECT count(*) FROM g__rebuild", [], |row| row.get(0)));
     assert_eq!(kept, Ok(1), "what the log can't give again is still there");
