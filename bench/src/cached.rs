@@ -10,7 +10,11 @@ use std::{
 use futures::StreamExt as _;
 use millstream_core::{NewRecord, Producer as _, Topics as _};
 
-use crate::{Failure, Place, fill, process::Measured};
+use crate::{
+    Failure, Place, fill,
+    process::Measured,
+    table::{Row, percentiles},
+};
 
 /// The interval between sends.
 const TICK: Duration = Duration::from_millis(10);
@@ -41,8 +45,21 @@ references:
     )
 }
 
-pub async fn measure(place: &Place, redis: &str, rate: u64, seconds: u64) -> Result<(), Failure> {
-    let name = format!("cached_{}", std::process::id());
+pub async fn measure(
+    place: &Place,
+    redis: &str,
+    (rate, seconds): (u64, u64),
+    rounds: usize,
+) -> Result<Vec<Row>, Failure> {
+    let mut latencies_ms = Vec::new();
+    for round in 0..rounds.max(1) {
+        latencies_ms.push(once(place, redis, (rate, seconds), round).await?);
+    }
+    Ok(percentiles(&format!("latency at {rate}/s, through `enrich` and a topic to the cache"), latencies_ms))
+}
+
+async fn once(place: &Place, redis: &str, (rate, seconds): (u64, u64), round: usize) -> Result<Vec<f64>, Failure> {
+    let name = format!("cached_{}_{round}", std::process::id());
     let (kafka, folder) = (fill::kafka(&place.brokers)?, tempfile::tempdir()?);
     std::fs::write(folder.path().join("pipeline.yaml"), pipeline_text(&name))?;
     std::fs::write(folder.path().join("products.csv"), PRODUCTS)?;
@@ -87,17 +104,7 @@ pub async fn measure(place: &Place, redis: &str, rate: u64, seconds: u64) -> Res
         }
     }
     sending.await??;
-    latencies_ms.sort_by(f64::total_cmp);
-    let at = |share: f64| latencies_ms[((latencies_ms.len() - 1) as f64 * share) as usize];
-    println!(
-        "from produce through `enrich` and a topic to who listens to the cache, at {rate} orders/s: p50 {:.0} ms, p99 {:.0} ms, max \
-         {:.0} ms ({} orders)",
-        at(0.5),
-        at(0.99),
-        at(1.0),
-        latencies_ms.len()
-    );
-    Ok(())
+    Ok(latencies_ms)
 }
 
 async fn send(

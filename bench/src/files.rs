@@ -1,20 +1,17 @@
 //! W2: a backlog of nested positions, as `pipelines/iss` has them → flattened Parquet on an S3, beside a bare consumer.
 
-use std::{
-    path::Path,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{path::Path, process::Command, time::Duration};
 
-use millstream_core::{Env, NewRecord, Sink as _, Table, TopicPartition};
+use millstream_core::{Compression, Env, NewRecord, Sink as _, Table, TopicPartition};
 use millstream_lake::{LakeSink, Opened};
 use object_store::ObjectStore as _;
 
 use crate::{
     Failure, Place,
-    drain::{PATIENCE, Run, floor, line, median},
+    drain::{PATIENCE, floor},
     fill,
     process::Measured,
+    table::{Row, Run, Side, compare},
 };
 
 const PARTITIONS: i32 = 3;
@@ -30,32 +27,27 @@ struct File {
     rows: usize,
 }
 
-pub async fn w2(place: &Place, events: u64, rounds: usize) -> Result<(), Failure> {
-    let (topic, began) = (format!("w2_{}_{events}", std::process::id()), Instant::now());
-    fill::send(&place.brokers, &topic, events, |numbers| Ok(numbers.map(position).collect())).await?;
-    eprintln!("{events} gzip positions wait in 3 partitions ({:.0} s to send)", began.elapsed().as_secs_f64());
-    let (mut floors, mut drains, mut files) = (Vec::new(), Vec::new(), Vec::new());
+pub async fn w2(place: &Place, events: u64, rounds: usize) -> Result<Vec<Row>, Failure> {
+    let topic = format!("w2_{}_{events}", std::process::id());
+    let gzip = (PARTITIONS, Compression::Gzip);
+    fill::send(place, &topic, gzip, events, |numbers| Ok(numbers.map(position).collect())).await?;
+    let (mut bare, mut ours) = (Side::new("bare consumer"), Side::new("**millstream archive**"));
+    let mut files = Vec::new();
     for round in 0..rounds.max(1) {
-        floors.push(floor(place, &topic, events)?);
+        bare.runs.push(floor(place, &topic, events)?);
         let (run, written) = archive(place, &topic, events, round).await?;
-        drains.push(run);
+        ours.runs.push(run);
         files = written;
     }
-    let (floor, drain) = (median(floors), median(drains));
-    println!("W2: {events} nested events to files, median of {rounds}, from start of the process to the last event");
-    line(events, "bare consumer (floor)", &floor);
-    line(events, "millstream archive", &drain);
+    let mut rows = compare("W2, nested events to Parquet on S3", events, &[bare, ours]);
     let sizes = || files.iter().map(|file| file.bytes as f64 / 1024.0);
-    println!(
-        "ratio: {:.0} % of the floor's rate, {:.2} times its CPU; {} files of {:.0} to {:.0} KiB, {:.1} MiB in all",
-        100.0 * floor.seconds / drain.seconds,
-        drain.usage.cpu_s / floor.usage.cpu_s,
-        files.len(),
-        sizes().fold(f64::INFINITY, f64::min),
-        sizes().fold(0.0, f64::max),
-        sizes().sum::<f64>() / 1024.0
-    );
-    Ok(())
+    rows.push(Row {
+        what: format!("W2: {} files of the last round", files.len()),
+        median: format!("{:.1} MiB", sizes().sum::<f64>() / 1024.0),
+        spread: format!("{:.0}–{:.0} KiB", sizes().fold(f64::INFINITY, f64::min), sizes().fold(0.0, f64::max)),
+        ..Row::default()
+    });
+    Ok(rows)
 }
 
 /// The position of this number: a point that moves, as open-notify writes it.

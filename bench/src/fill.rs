@@ -2,7 +2,7 @@
 
 use std::{ops::Range, path::Path};
 
-use millstream_core::{Log, NewRecord, Position, Producer, TopicPartition, Topics};
+use millstream_core::{Compression, Log, NewRecord, Position, Producer, TopicPartition, Topics};
 use millstream_kafka::{Kafka, KafkaSettings, Profile};
 use millstream_pipeline::Pipeline;
 
@@ -13,18 +13,21 @@ use crate::{Failure, Place};
 /// Events per second of event time: this decides how many fall into one 2-second window.
 pub const EVENTS_PER_S: u64 = 10_000;
 
+/// Of a topic, where nothing else is said.
+pub const PARTITIONS: i32 = 3;
+
 const PORTION: u64 = 20_000;
 /// 2026-01-01T00:00:00Z.
 const FIRST_US: i64 = 1_767_225_600_000_000;
 
-/// The bank pipeline with its own topic. Each run has its own name, so that its consumer group doesn't wait for members
-/// of an earlier run.
-pub fn pipeline_text(name: &str, topic: &str) -> String {
+/// The bank pipeline with its own topic, and a line about its batches. Each run has its own name, so that its consumer
+/// group doesn't wait for members of an earlier run.
+pub fn pipeline_text(name: &str, topic: &str, partitions: i32, batch: &str) -> String {
     format!(
         r#"name: {name}
 topics:
   {topic}:
-    partitions: 3
+    partitions: {partitions}
     schema: {{ branch: string not null, currency: string not null, amount: "decimal(18,2) not null", at: timestamp not null }}
     event_time: at
 functions:
@@ -46,13 +49,13 @@ functions:
              sum(amount) AS batch_value
       FROM {topic} GROUP BY 1, 2, 3
     into: postgres.transaction_flow
-"#
+{batch}"#
     )
 }
 
-/// Writes the pipeline into `folder`, and creates the topic of its dead letters like `millstream up`.
-pub async fn pipeline(place: &Place, folder: &Path, name: &str, topic: &str) -> Result<(), Failure> {
-    std::fs::write(folder.join("pipeline.yaml"), pipeline_text(name, topic))?;
+/// Writes a pipeline into `folder`, and creates the topic of its dead letters like `millstream up`.
+pub async fn write_pipeline(place: &Place, folder: &Path, name: &str, text: &str) -> Result<(), Failure> {
+    std::fs::write(folder.join("pipeline.yaml"), text)?;
     kafka(&place.brokers)?.create_topic(&format!("{name}.dead-letters"), 1, &[]).await?;
     Ok(())
 }
@@ -69,26 +72,32 @@ pub async fn dead_letters(place: &Place, name: &str) -> Result<u64, Failure> {
 }
 
 pub fn kafka(brokers: &str) -> Result<Kafka, Failure> {
+    compressing(brokers, Compression::Gzip)
+}
+
+fn compressing(brokers: &str, compression: Compression) -> Result<Kafka, Failure> {
     Ok(Kafka::new(KafkaSettings {
         brokers: brokers.to_owned(),
         config: Default::default(),
         profile: Profile::Default,
-        compression: millstream_core::Compression::Gzip,
+        compression,
         client_id: "bench".into(),
     })?)
 }
 
 pub fn events(topic: &str, seed: u64) -> Result<Events, Failure> {
-    let pipeline = Pipeline::parse(&pipeline_text("fill", topic), "pipeline.yaml".as_ref())?;
+    let pipeline = Pipeline::parse(&pipeline_text("fill", topic, PARTITIONS, ""), "pipeline.yaml".as_ref())?;
     let making = pipeline.functions["generate"].making().ok_or("the function `generate` makes no records")?;
     Ok(Events::new(&pipeline.topics[topic], making, seed)?)
 }
 
-/// Creates the topic and sends `count` transactions, 10,000 for each second of event time. One in `broken_every` is
-/// truncated.
-pub async fn topic(brokers: &str, topic: &str, count: u64, broken_every: u64) -> Result<(), Failure> {
+/// Makes transactions, 10,000 for each second of event time. One in `broken_every` is truncated.
+pub fn transactions(
+    topic: &str,
+    broken_every: u64,
+) -> Result<impl FnMut(Range<u64>) -> Result<Vec<NewRecord>, Failure> + Send + use<>, Failure> {
     let mut events = events(topic, 1)?;
-    let make = |numbers: Range<u64>| {
+    Ok(move |numbers: Range<u64>| {
         let mut records = Vec::with_capacity(PORTION as usize);
         for first in numbers.clone().step_by(1_000) {
             let chunk = 1_000.min(numbers.end - first) as usize;
@@ -102,26 +111,31 @@ pub async fn topic(brokers: &str, topic: &str, count: u64, broken_every: u64) ->
             }
         }
         Ok(records)
-    };
-    send(brokers, topic, count, make).await
+    })
 }
 
-/// Creates the topic with 3 partitions, and sends `count` records in turns to each. `make` makes the records with these numbers.
+/// Creates a topic of 3 partitions with so many gzip transactions.
+pub async fn bank(place: &Place, topic: &str, count: u64) -> Result<(), Failure> {
+    send(place, topic, (PARTITIONS, Compression::Gzip), count, transactions(topic, 0)?).await
+}
+
+/// Creates the topic, and sends `count` records in turns to each of its partitions. `make` makes the records with these numbers.
 pub async fn send(
-    brokers: &str,
+    place: &Place,
     topic: &str,
+    (partitions, compression): (i32, Compression),
     count: u64,
     mut make: impl FnMut(Range<u64>) -> Result<Vec<NewRecord>, Failure>,
 ) -> Result<(), Failure> {
-    let kafka = kafka(brokers)?;
-    kafka.create_topic(topic, 3, &[]).await?;
+    let kafka = compressing(&place.brokers, compression)?;
+    kafka.create_topic(topic, partitions, &[]).await?;
     let mut sent = 0;
     let mut waiting: Option<tokio::task::JoinHandle<millstream_core::Result<Vec<Position>>>> = None;
     while sent < count {
         let numbers = sent..count.min(sent + PORTION);
         let mut records = make(numbers.clone())?;
         for (number, record) in numbers.clone().zip(&mut records) {
-            record.partition = Some((number % 3) as i32);
+            record.partition = Some((number % partitions as u64) as i32);
         }
         sent = numbers.end;
         // The next portion is made while this one is being sent.

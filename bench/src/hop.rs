@@ -7,21 +7,15 @@ use std::{
     time::Duration,
 };
 
-use millstream_core::{Log as _, TopicPartition, Topics as _};
-use millstream_kafka::Kafka;
-use rdkafka::{
-    ClientConfig, Message as _,
-    consumer::{BaseConsumer, Consumer as _},
-    error::{KafkaError, RDKafkaErrorCode},
-    producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
-};
-
 use crate::{
     Failure, Place,
-    drain::{PATIENCE, Run, line, median},
+    drain::PATIENCE,
     fill,
     process::Measured,
+    table::{Row, Run, Side, compare},
 };
+use millstream_core::{Log as _, TopicPartition, Topics as _};
+use millstream_kafka::Kafka;
 
 /// How often the end of the topic is asked for.
 const POLL: Duration = Duration::from_millis(20);
@@ -53,30 +47,22 @@ references:
     )
 }
 
-pub async fn w3(place: &Place, events: u64, rounds: usize) -> Result<(), Failure> {
+pub async fn w3(place: &Place, events: u64, rounds: usize) -> Result<Vec<Row>, Failure> {
     let topic = format!("w3_{}_{events}", std::process::id());
-    fill::topic(&place.brokers, &topic, events, 0).await?;
-    let (mut loops, mut hops) = (Vec::new(), Vec::new());
+    fill::bank(place, &topic, events).await?;
+    let (mut bare, mut ours) = (Side::new("bare loop"), Side::new("**millstream transform**"));
     for round in 0..rounds.max(1) {
-        loops.push(bare_loop(place, &topic, events, round).await?);
-        hops.push(transform(place, &topic, events, round).await?);
+        bare.runs.push(bare_loop(place, &topic, events, round).await?);
+        ours.runs.push(transform(place, &topic, events, round).await?);
     }
-    let (bare, hop) = (median(loops), median(hops));
-    println!(
-        "W3: {events} events from topic to topic, median of {rounds}, from start of the process to the last record"
-    );
-    line(events, "bare loop", &bare);
-    line(events, "millstream transform", &hop);
-    let (rate, cpu) = (100.0 * bare.seconds / hop.seconds, hop.usage.cpu_s / bare.usage.cpu_s);
-    println!("ratio: {rate:.0} % of the bare loop's rate, {cpu:.2} times its CPU");
-    Ok(())
+    Ok(compare("W3, topic to topic with a join", events, &[bare, ours]))
 }
 
 async fn bare_loop(place: &Place, topic: &str, events: u64, round: usize) -> Result<Run, Failure> {
     let (kafka, into) = (fill::kafka(&place.brokers)?, format!("{topic}_loop_{round}"));
     kafka.create_topic(&into, PARTITIONS, &[]).await?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["loop", &place.brokers, topic, &into, &events.to_string()]).stdout(Stdio::null());
+    let mut command = Command::new(place.binary("bare")?);
+    command.args(["hop", &place.brokers, topic, &into, &events.to_string()]).stdout(Stdio::null());
     until_written(&kafka, &into, events, Measured::start(&mut command)?).await
 }
 
@@ -129,45 +115,5 @@ async fn until_written(kafka: &Kafka, topic: &str, events: u64, mut measured: Me
             return Err(format!("{written} of {events} records after {PATIENCE:?}").into());
         }
         tokio::time::sleep(POLL).await;
-    }
-}
-
-/// Consumes `records` records and produces each to the partition of its number, with the settings of a topic sink's producer.
-pub fn consume_and_produce(brokers: &str, from: &str, into: &str, records: u64) -> Result<(), Failure> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("group.id", format!("loop-{}", std::process::id()))
-        .set("auto.offset.reset", "earliest")
-        .set("enable.auto.commit", "false")
-        .create()?;
-    let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("linger.ms", "5")
-        .set("compression.type", "lz4")
-        .set("queue.buffering.max.messages", "200000")
-        .set("queue.buffering.max.kbytes", "65536")
-        .create()?;
-    consumer.subscribe(&[from])?;
-    let mut seen = 0;
-    while seen < records {
-        let Some(message) = consumer.poll(Duration::from_millis(200)) else { continue };
-        let message = message?;
-        let mut record = BaseRecord::<[u8], [u8]>::to(into).partition(message.partition());
-        (record.payload, record.key) = (message.payload(), message.key());
-        record.timestamp = message.timestamp().to_millis();
-        while let Err((error, refused)) = producer.send(record) {
-            if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
-                return Err(error.into());
-            }
-            record = refused;
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-        seen += 1;
-    }
-    producer.flush(Duration::from_secs(60))?;
-    loop {
-        std::thread::park();
     }
 }

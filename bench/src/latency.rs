@@ -13,6 +13,7 @@ use crate::{
     drain::{Database, aggregate},
     fill,
     process::Measured,
+    table::{Row, percentiles},
 };
 
 /// The interval between sends.
@@ -27,32 +28,42 @@ struct Sent {
     offset: i64,
 }
 
-pub async fn measure(place: &Place, rate: u64, seconds: u64) -> Result<(), Failure> {
-    let topic = format!("latency_{}_{rate}", std::process::id());
+/// `wait` is the function's `max_wait`; its default if none is given.
+pub async fn measure(
+    place: &Place,
+    (rate, seconds): (u64, u64),
+    wait: Option<&str>,
+    rounds: usize,
+) -> Result<Vec<Row>, Failure> {
+    let mut latencies_ms = Vec::new();
+    for round in 0..rounds.max(1) {
+        latencies_ms.push(once(place, (rate, seconds), wait, round).await?);
+    }
+    let wait = wait.map_or_else(String::new, |wait| format!(", max_wait {wait}"));
+    Ok(percentiles(&format!("latency at {rate}/s{wait}"), latencies_ms))
+}
+
+async fn once(
+    place: &Place,
+    (rate, seconds): (u64, u64),
+    wait: Option<&str>,
+    round: usize,
+) -> Result<Vec<f64>, Failure> {
+    let topic = format!("latency_{}_{rate}_{}_{round}", std::process::id(), wait.unwrap_or("default"));
     let kafka = fill::kafka(&place.brokers)?;
-    kafka.create_topic(&topic, 3, &[]).await?;
-    let database = Database::create(place, &format!("bench_latency_{}_{rate}", std::process::id())).await?;
+    kafka.create_topic(&topic, fill::PARTITIONS, &[]).await?;
+    let database = Database::create(place, &format!("bench_{topic}")).await?;
     let folder = tempfile::tempdir()?;
-    fill::pipeline(place, folder.path(), &topic, &topic).await?;
+    let batch = wait.map_or_else(String::new, |wait| format!("    batch: {{ max_wait: {wait} }}\n"));
+    let text = fill::pipeline_text(&topic, &topic, fill::PARTITIONS, &batch);
+    fill::write_pipeline(place, folder.path(), &topic, &text).await?;
     let mut measured = Measured::start(&mut aggregate(place, folder.path(), &database.url))?;
 
     let (sent, arrivals) = mpsc::unbounded_channel();
     let producer = tokio::spawn(produce(kafka, topic, rate, seconds, sent));
-    let mut latencies_ms = watch(&database, &mut measured, arrivals).await?;
+    let latencies_ms = watch(&database, &mut measured, arrivals).await?;
     producer.await??;
-    latencies_ms.sort_by(f64::total_cmp);
-    let at = |share: f64| latencies_ms[((latencies_ms.len() - 1) as f64 * share) as usize];
-    let usage = measured.usage()?;
-    println!(
-        "latency at {rate} events/s, produce to visible row: p50 {:.0} ms, p99 {:.0} ms, max {:.0} ms ({} events; \
-         polled from PostgreSQL every 2 ms; {:.0} MiB)",
-        at(0.5),
-        at(0.99),
-        at(1.0),
-        latencies_ms.len(),
-        usage.peak_mib
-    );
-    Ok(())
+    Ok(latencies_ms)
 }
 
 async fn produce(

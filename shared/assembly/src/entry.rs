@@ -6,7 +6,10 @@ use millstream_core::{Env, Error, Result, Retries, SystemClock};
 use millstream_host::{Host, Stop, detect, shell, stop_on_signals, wait_for};
 use millstream_pipeline::{Origin, Pipeline, Uses};
 
-use crate::{Connections, Making, Systems, describe_unknown, function::is_feed, maker::require_keys, require_said};
+use crate::{
+    Connections, Making, Systems, describe_unknown, function::is_feed, maker::require_keys, require_said,
+    variables::KNOWN,
+};
 
 /// The shortest period that a schedule of EventBridge can have.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(60);
@@ -58,6 +61,11 @@ fn period(text: &str) -> Result<Duration> {
 /// named by the environment.
 #[expect(clippy::disallowed_methods, reason = "the edge: a function's main reads its environment here, once")]
 pub fn function_main(uses: Uses) -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if matches!(arguments.as_slice(), [only] if only == "--help" || only == "-h") {
+        println!("{}", help(uses));
+        return ExitCode::SUCCESS;
+    }
     let env = Env::of_process(std::env::vars_os());
     shell::prepare(&env, |place| {
         tracing::error!(place, "a bug in millstream: please report it with this place");
@@ -67,7 +75,7 @@ pub fn function_main(uses: Uses) -> ExitCode {
     if let Some(unknown) = describe_unknown(&env) {
         tracing::warn!("{unknown}");
     }
-    let is_alone = check_arguments(std::env::args_os().count().saturating_sub(1));
+    let is_alone = check_arguments(arguments.len());
     let done = is_alone
         .and(filter)
         .and_then(|_| Settings::read(&env))
@@ -79,6 +87,20 @@ pub fn function_main(uses: Uses) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn help(uses: Uses) -> String {
+    let name = uses.name();
+    format!(
+        "Runs one function of a pipeline that uses `{name}`: on AWS Lambda if the environment is Lambda's, otherwise as a process \
+         that reads until it is asked to end (SIGTERM).\n\n\
+         It takes no arguments. Its environment says what to run, and where the systems are:\n\n  \
+         MILLSTREAM_PIPELINE  the pipeline file or its folder (the working folder)\n  \
+         MILLSTREAM_FUNCTION  which function of the file (the only one that uses `{name}`)\n\n\
+         The others, of which README.md says more:\n\n  {}\n\n\
+         `millstream check` checks the file, and `millstream dev` runs all of it with nothing installed.",
+        KNOWN.join("\n  ")
+    )
 }
 
 /// An argument would be ignored. Its text is not told: it may be a secret.
@@ -180,6 +202,12 @@ fn find_only_one(pipeline: &Pipeline, uses: Uses) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_help_of_a_binary_names_its_kind_and_its_variables() {
+        let said = help(Uses::Store);
+        assert!(said.contains("uses `store`") && said.contains("MILLSTREAM_KAFKA_BROKERS"), "{said}");
+    }
 
     #[test]
     fn a_binary_takes_no_arguments() {

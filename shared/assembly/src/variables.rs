@@ -8,7 +8,7 @@ const PREFIX: &str = "MILLSTREAM_";
 const OTHERS: [&str; 4] = ["MILLSTREAM_TEST_", "MILLSTREAM_SERVICES_", "MILLSTREAM_FAULT", SECRET_PREFIX];
 
 /// All variables that millstream reads.
-const KNOWN: [&str; 38] = [
+pub(crate) const KNOWN: [&str; 38] = [
     "MILLSTREAM_CASSANDRA_CA_FILE",
     "MILLSTREAM_CASSANDRA_CONTACT_POINTS",
     "MILLSTREAM_CASSANDRA_DATACENTER",

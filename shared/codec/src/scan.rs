@@ -72,10 +72,16 @@ impl<'a> Scanner<'a> {
             Some(b'-' | b'0'..=b'9') => Problem::Found("a number"),
             Some(b'{') => Problem::Found("an object"),
             Some(b'[') => Problem::Found("a list"),
-            Some(b't' | b'f') => Problem::Found("true or false"),
-            Some(b'n') => Problem::Found("null"),
+            Some(b't') => self.found_word("true", "true or false"),
+            Some(b'f') => self.found_word("false", "true or false"),
+            Some(b'n') => self.found_word("null", "null"),
             _ => self.not_json("a value is missing"),
         }
+    }
+
+    /// What begins like a literal may be none, such as `nope`.
+    fn found_word(&mut self, word: &str, name: &'static str) -> Problem {
+        self.word(word).err().unwrap_or(Problem::Found(name))
     }
 
     #[cold]

@@ -58,6 +58,9 @@ impl ClientContext for Group {
 impl ConsumerContext for Group {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, change: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         if change == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS && !self.member.is_stopping() {
+            // librdkafka may hand out partitions twice and revoke none in between, if the topic's partitions have changed before
+            // it had an answer to the first time. Two readers of one queue would each see holes in what the other one took.
+            self.end_workers();
             if let Err(error) = self.take(partitions) {
                 self.member.fail(error);
                 // The group waits for an answer, even if it is "no partitions".
@@ -121,6 +124,20 @@ impl Group {
 
     /// Gives all partitions back: finishes the batches in flight, commits, and only then unassigns.
     fn release(&self, consumer: &BaseConsumer<Self>) {
+        let had_workers = self.end_workers();
+        if had_workers && !consumer.assignment_lost() {
+            match consumer.commit_consumer_state(CommitMode::Sync) {
+                Ok(()) | Err(KafkaError::ConsumerCommit(Code::NoOffset)) => {}
+                Err(error) => tracing::debug!("last offsets not committed: {error}"),
+            }
+        }
+        if let Err(error) = consumer.unassign() {
+            tracing::debug!("partitions not given back: {error}");
+        }
+    }
+
+    /// Finishes the batches in flight. Were there any workers?
+    fn end_workers(&self) -> bool {
         let workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
         for worker in &workers {
             worker.order(Order::Finish);
@@ -136,15 +153,7 @@ impl Group {
             // A batch that never yields keeps its thread; the fence makes its write harmless.
             worker.ended_by(deadline);
         }
-        if !workers.is_empty() && !consumer.assignment_lost() {
-            match consumer.commit_consumer_state(CommitMode::Sync) {
-                Ok(()) | Err(KafkaError::ConsumerCommit(Code::NoOffset)) => {}
-                Err(error) => tracing::debug!("last offsets not committed: {error}"),
-            }
-        }
-        if let Err(error) = consumer.unassign() {
-            tracing::debug!("partitions not given back: {error}");
-        }
+        !workers.is_empty()
     }
 
     /// Restarts all partitions from their fences, after a pause in which a broker may recover.

@@ -237,9 +237,28 @@ impl<'a> Record<'a> {
 
     pub(crate) fn headers(&self) -> Headers<'a> {
         let mut headers = ptr::null_mut();
-        // SAFETY: the message is valid; the headers live as long as it does.
-        unsafe { c::rd_kafka_message_headers(self.message, &mut headers) };
+        if self.may_have_headers() {
+            // SAFETY: the message is valid; the headers live as long as it does.
+            unsafe { c::rd_kafka_message_headers(self.message, &mut headers) };
+        }
         Headers { headers, next: 0, message: self.message }
+    }
+
+    /// Are there headers, as far as one can see? librdkafka makes and destroys a parser to find that there are none, which is an
+    /// eighth of the cost of reading a record.
+    ///
+    /// In a record of format 2, which has the epoch of a leader, the value is followed by the number of headers
+    /// (<https://kafka.apache.org/documentation/#record>): a zero byte is none.
+    fn may_have_headers(&self) -> bool {
+        // SAFETY: the message is valid.
+        let is_format_2 = unsafe { c::rd_kafka_message_leader_epoch(self.message) } >= 0;
+        // An empty value is elsewhere.
+        if !is_format_2 || self.message.payload.is_null() || self.message.len == 0 {
+            return true;
+        }
+        // SAFETY: librdkafka hands out a value in place, in the one piece of memory that holds its batch; a broker takes no record
+        // without a number of headers.
+        unsafe { *self.message.payload.cast::<u8>().add(self.message.len) != 0 }
     }
 }
 

@@ -24,6 +24,10 @@ use crate::{
 /// How long a read waits for the next record or the end of the log before it fails.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long it goes on without a record while the broker answers that the log goes on: what lies between may be aborted, and is
+/// read through without a word.
+const LONG_PATIENCE: Duration = Duration::from_secs(300);
+
 /// How long it waits for records before it looks for errors of the client.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -57,7 +61,7 @@ impl Reader {
         range: &Range<i64>,
         limits: Limits,
     ) -> Result<Batch> {
-        if !self.stands_at(partition, range.start) {
+        if !self.stands_at(partition, range.start) || self.has_old_end(range.start) {
             self.begin(control, partition, range.start)?;
         }
         self.at = None;
@@ -71,6 +75,12 @@ impl Reader {
         Ok(builder.finish_read(range.start, end))
     }
 
+    /// Has the client met the end of the log here, at some time since the last read? The log may have grown since.
+    fn has_old_end(&mut self, offset: i64) -> bool {
+        self.queue.fill(Duration::ZERO);
+        matches!(self.queue.peek(), Some(Err(Notice { code: Code::PartitionEOF, offset: end })) if end <= offset)
+    }
+
     fn begin(&mut self, control: &Control, partition: &TopicPartition, offset: i64) -> Result<()> {
         let TopicPartition { topic, partition: number, .. } = partition;
         let partitions = control.partitions(topic)?;
@@ -78,6 +88,8 @@ impl Reader {
             let message = format!("topic {topic} has no partition {number}: it has {partitions}");
             return Err(Error::stop(message));
         }
+        // Another queue: what librdkafka says of offsets that are out of range survives in the old one.
+        self.queue = Queue::new(&Arc::clone(self.queue.consumer()));
         if !self.queue.start(topic, *number, offset) {
             return Err(Error::retry(format!("topic {topic}, partition {number} can't be read from offset {offset}")));
         }
@@ -95,6 +107,7 @@ impl Reader {
     ) -> Result<(i64, bool)> {
         let mut end = range.start;
         let mut deadline = Instant::now() + PATIENCE;
+        let last = Instant::now() + LONG_PATIENCE;
         loop {
             self.queue.fill(TICK);
             if self.queue.peek().is_some() {
@@ -125,6 +138,10 @@ impl Reader {
             }
             self.check_client(partition, end)?;
             if Instant::now() >= deadline {
+                if Instant::now() < last && control.watermarks(partition).is_ok_and(|held| held.high > end) {
+                    deadline = Instant::now() + PATIENCE;
+                    continue;
+                }
                 return Err(self.link().failure(&reading(partition, end), Code::OperationTimedOut));
             }
         }

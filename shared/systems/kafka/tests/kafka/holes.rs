@@ -1,6 +1,6 @@
 //! Offsets without a record, and offsets that the broker denies.
 
-use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
+use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use millstream_core::{Limits, Log, Source, TopicPartition};
 use millstream_kafka::Kafka;
@@ -15,6 +15,20 @@ use crate::{
     support::{LIMITS, PATIENCE, address, fill, kafka, new_topic, now, settings, subscription, texts, until},
     table::{Member, Table},
 };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_has_grown_since_its_end_was_met_is_read_on() {
+    let kafka = kafka();
+    let topic = new_topic(&kafka, "grown", 1).await;
+    let partition = TopicPartition::new(&topic, 1, 0);
+    let limits = Limits { max_records: 100, ..LIMITS };
+    fill(&kafka, &topic, 0, 0..100).await;
+    assert_eq!(kafka.read(&partition, 0..1_000, limits).await.unwrap().range(), 0..100);
+    // The client reads ahead, and meets the end.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    fill(&kafka, &topic, 0, 100..200).await;
+    assert_eq!(kafka.read(&partition, 100..200, limits).await.unwrap().range(), 100..200);
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn aborted_records_and_markers_are_holes_that_are_vouched_for() {

@@ -9,6 +9,8 @@ mod conformance;
 mod corrupt;
 mod gaps;
 mod gzip;
+mod handed_out_twice;
+mod headers;
 mod holes;
 mod members;
 mod recreated;
