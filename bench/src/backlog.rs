@@ -28,6 +28,9 @@ pub struct Kind {
     pub compression: Compression,
 }
 
+/// Makes the records of these numbers.
+type Make = Box<dyn FnMut(Range<u64>) -> Result<Vec<NewRecord>, Failure> + Send>;
+
 /// A topic with a backlog of records.
 pub struct Backlog {
     pub topic: String,
@@ -56,7 +59,7 @@ impl Backlog {
         let compression_name = format!("{compression:?}").to_lowercase();
         let topic = format!("w1_{}_{shape_name}_{events}_{partitions}_{compression_name}", std::process::id());
         let began = Instant::now();
-        let make: Box<dyn FnMut(Range<u64>) -> Result<Vec<NewRecord>, Failure> + Send> = match shape {
+        let make: Make = match shape {
             Shape::Bank { broken_every } => Box::new(fill::transactions(&topic, broken_every)?),
             Shape::Accounts(accounts) => Box::new(move |numbers| Ok(numbers.map(|at| payment(at, accounts)).collect())),
             Shape::Wide => Box::new(|numbers| Ok(numbers.map(wide).collect())),

@@ -16,6 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// Those of the client, and when no record has come for 20 s.
+#[expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 pub fn read(brokers: &str, topic: &str, records: u64) -> Result<(), Failure> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
