@@ -40,7 +40,7 @@ impl Log for EventHubs {
 
     /// Sequence numbers have no holes, so a number that is missing is an error and never vouched for.
     async fn read(&self, partition: &TopicPartition, range: Range<i64>, limits: Limits) -> Result<Batch> {
-        // Before the watermarks, and before a receiver is taken: one that was kept may be of an event hub that is gone.
+        // Before the watermarks, and before a receiver is opened: one that was kept may be of an event hub that is gone.
         let created_ms = self.client.hub(&partition.topic).await?.created_ms;
         let held = self.watermarks(partition).await?;
         check_held(partition, range.start, held)?;
@@ -56,10 +56,6 @@ impl Log for EventHubs {
         }
         // A receiver that was kept may have been closed meanwhile.
         let mut link = self.client.open(partition, range.start).await?;
-        // After that, too: between the two, another event hub may have come, whose events the receiver would give.
-        if self.client.hub(&partition.topic).await?.created_ms != created_ms {
-            return Err(Error::retry(format!("{}: the event hub was re-created", reading(partition, range.start))));
-        }
         let batch = link.read(end, limits).await?;
         self.idle.keep(partition, created_ms, link);
         Ok(batch)
