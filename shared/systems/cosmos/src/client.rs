@@ -209,7 +209,7 @@ impl Client {
     }
 
     /// What a query gives, `page_items` at a time, until `take` has enough. `pk`: of this logical partition alone. A page that is
-    /// throttled is asked for again here: whoever begins the query anew pays for all pages before it once more, and is throttled again.
+    /// throttled is asked for again here: whoever begins the query again pays for all pages before it once more, and is throttled again.
     pub(crate) async fn query<T: DeserializeOwned + Send + 'static>(
         &self,
         what: &str,

@@ -132,7 +132,7 @@ fn accepted(outcome: Outcome) -> Result<(), Failure> {
 }
 
 /// Sends events to a partition in their order, and returns when the service has accepted all. While it is busy, only what it has
-/// not accepted is sent again, for whoever begins anew sends copies of all that was accepted, which keep it busy.
+/// not accepted is sent again, for whoever begins again sends copies of all that was accepted, which keep it busy.
 ///
 /// # Errors
 /// "Server busy" when it has accepted nothing for a while.
