@@ -160,8 +160,9 @@ impl<'a> Ownership<'a> {
     /// # Errors
     /// Those of [`Sink::misfits`].
     pub(crate) async fn misfits(&self, sink: &dyn Sink, record: Option<&OwnerRecord>) -> Result<Vec<String>> {
-        let mut misfits = sink.misfits().await?;
-        misfits.extend(sink.unsettled(&self.owner).await?);
+        // First what only the plan of before can settle: it may no longer start once the rest is done.
+        let mut misfits = sink.unsettled(&self.owner).await?;
+        misfits.extend(sink.misfits().await?);
         let recorded = match record {
             Some(record) => plan_recorded(record, self.pipeline).await,
             None => None,
@@ -169,6 +170,9 @@ impl<'a> Ownership<'a> {
         let Some((before, _, plan)) = recorded else { return Ok(misfits) };
         if misfits.is_empty() {
             misfits.extend(find_narrowed(&plan.planned.table.columns, &self.columns));
+        }
+        if self.columns.iter().any(|column| column.role == Role::Entity) {
+            misfits.extend(find_other_topic(&before, self.pipeline, self.name));
         }
         // Sketches merge only with those of values of the same type.
         let estimates = self.columns.iter().any(|column| column.role == Role::State(Merge::Sketch));
@@ -223,6 +227,22 @@ fn find_narrowed(before: &[Column], now: &[Column]) -> Vec<String> {
         format!("column {name} was filled as {old}, and may hold values that are no {new}")
     };
     both.filter(narrowed).map(misfit).collect()
+}
+
+/// A topic whose rows would be taken for older than those that are there: of rows of one key, the newest is told by generation and
+/// offset, and the offsets of two topics have nothing to do with each other.
+fn find_other_topic(before: &Pipeline, now: &Pipeline, name: &str) -> Option<String> {
+    let read = |pipeline: &Pipeline, name: &str| {
+        let topic = pipeline.functions.get(name)?.reading()?.topics().next()?;
+        Some((topic.clone(), pipeline.topics.get(topic)?.generation))
+    };
+    let ((old, old_generation), (new, generation)) = (read(before, before.functions.keys().next()?)?, read(now, name)?);
+    (old != new && generation <= old_generation).then(|| {
+        format!(
+            "the newest row of each key is told by its offset, and those of topic {new} are not comparable with those of {old}: give \
+             {new} a `generation` above {old_generation} in the pipeline file"
+        )
+    })
 }
 
 /// A field that has another type now, of a topic that the function reads or of a reference.
@@ -300,4 +320,25 @@ fn written_fields<'a>(
 
 fn joined(plan: &FunctionPlan) -> Vec<&str> {
     plan.references.iter().map(|table| table.name.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_of_two_topics_do_not_say_which_row_is_the_newest() {
+        let reading = |topic: &str, generation: u32| {
+            let text = format!(
+                "name: p\ntopics: {{ {topic}: {{ partitions: 1, generation: {generation}, schema: {{ a: bigint }} }} }}\nfunctions:\n  \
+                 keep: {{ uses: store, from: {topic}, into: cassandra.e, key: a }}\n"
+            );
+            Pipeline::parse(&text, "p.yaml".as_ref()).unwrap()
+        };
+        let before = reading("old", 2);
+        let other = |now: &Pipeline| find_other_topic(&before, now, "keep");
+        assert!(other(&reading("new", 2)).unwrap().contains("a `generation` above 2"));
+        assert_eq!(other(&reading("new", 3)), None);
+        assert_eq!(other(&reading("old", 2)), None);
+    }
 }

@@ -16,7 +16,7 @@ use scylla::value::CqlValue;
 use crate::{
     client::Client,
     kind::{Cell, Kind},
-    layout::{NEWEST, Part},
+    layout::{Declared, NEWEST, Part, is_of_newest_rows},
     read::PAGE_ROWS,
     selected::Selected,
 };
@@ -85,19 +85,28 @@ pub(crate) async fn read(
     Ok(found.into_iter().flatten().collect())
 }
 
-/// The table whose partition key the column is.
+/// The table whose partition key the column is: the named one, or that of its newest rows.
 pub(crate) async fn table_by(client: &Client, name: &str, by: &str) -> Result<String> {
-    for table in [name.to_owned(), format!("{name}{NEWEST}")] {
-        let columns = client.columns(&table).await?;
+    let is_key_of = |columns: &[Declared]| {
         let mut keys = columns.iter().filter(|column| column.part == Part::PartitionKey);
-        if keys.next().is_some_and(|key| key.name == by) && keys.next().is_none() {
-            return Ok(table);
-        }
+        keys.next().is_some_and(|key| key.name == by) && keys.next().is_none()
+    };
+    let doing = client.doing(&format!("reading table {name}"));
+    let columns = client.columns(name).await?;
+    if columns.is_empty() {
+        return Err(Error::stop(format!("{doing}: there is no such table")));
+    }
+    if is_key_of(&columns) {
+        return Ok(name.to_owned());
+    }
+    let newest = format!("{name}{NEWEST}");
+    let columns = client.columns(&newest).await?;
+    if is_of_newest_rows(&columns) && is_key_of(&columns) {
+        return Ok(newest);
     }
     Err(Error::stop(format!(
-        "{}: its rows can't be found by {by}, which is not its partition key (nor what an event store has the newest rows by): \
-         join it by that, or leave `lookup` out",
-        client.doing(&format!("reading table {name}"))
+        "{doing}: its rows can't be found by {by}, which is not its partition key (nor what an event store has the newest rows by): \
+         join it by that, or leave `lookup` out"
     )))
 }
 

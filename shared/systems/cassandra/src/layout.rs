@@ -59,10 +59,10 @@ impl Layout {
                     .to_owned(),
             );
         }
-        if !is_name(&table.name) || table.name.len() + NEWEST.len() > MAX_NAME || table.name.starts_with("millstream_")
-        {
+        let is_taken = table.name.starts_with("millstream_") || table.name.ends_with(NEWEST);
+        if !is_name(&table.name) || table.name.len() + NEWEST.len() > MAX_NAME || is_taken {
             return stop(format!(
-                "its name must be letters, digits and `_`, at most {} of them, and not begin with `millstream_`",
+                "its name must be letters, digits and `_`, at most {} of them, not begin with `millstream_` and not end with `{NEWEST}`",
                 MAX_NAME - NEWEST.len()
             ));
         }
@@ -113,9 +113,9 @@ impl Layout {
         &self.table.name
     }
 
-    /// The name of the table of the newest rows, where there is an entity.
-    pub(crate) fn newest(&self) -> Option<String> {
-        self.entity.map(|_| format!("{}{NEWEST}", self.table.name))
+    /// The name of the table of the newest rows, which there is for an entity.
+    pub(crate) fn newest(&self) -> String {
+        format!("{}{NEWEST}", self.table.name)
     }
 
     fn column(&self, at: usize) -> &Column {
@@ -159,6 +159,11 @@ impl Layout {
         let names = self.table.columns.iter().map(|column| quote_identifier(&column.name));
         names.collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Has a table of these columns the newest row of each entity? Only such a table has a position beside the key.
+pub(crate) fn is_of_newest_rows(columns: &[Declared]) -> bool {
+    columns.iter().any(|column| column.name == POSITION && column.part == Part::Value)
 }
 
 /// Where the rows of a partition's offset lie: the values of the columns of the key before the offset.
@@ -233,7 +238,7 @@ mod tests {
             "INSERT INTO k.t (\"user\", \"_topic\", \"_generation\", \"_partition\", \"_position\", \"_offset\", \
              \"a \"\"b\"\"\") VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
         );
-        assert_eq!(layout.newest().as_deref(), Some("Orders_newest"));
+        assert_eq!(layout.newest(), "Orders_newest");
     }
 
     #[test]
@@ -249,5 +254,8 @@ mod tests {
         let mut long = table(&[offset()]);
         long.name = "x".repeat(42);
         assert!(Layout::new(long).unwrap_err().to_string().contains("at most 41"));
+        let mut taken = table(&[offset()]);
+        taken.name = "logins_newest".into();
+        assert!(Layout::new(taken).unwrap_err().to_string().contains("end with `_newest`"));
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     client::Client,
     fences::{self, FENCES, text},
     kind::Kind,
-    layout::{Declared, Layout, Part, create_table},
+    layout::{Declared, Layout, Part, create_table, is_of_newest_rows},
     owners::{self, OWNERS},
     statement::Does,
 };
@@ -94,6 +94,13 @@ impl Client {
         ))
     }
 
+    /// The columns of the newest rows that no row of the layout has: of a plan before.
+    pub(crate) async fn surplus(&self, layout: &Layout) -> Result<Vec<Declared>> {
+        let wanted = layout.newest_columns();
+        let there = self.columns(&layout.newest()).await?;
+        Ok(there.into_iter().filter(|there| wanted.iter().all(|column| column.name != there.name)).collect())
+    }
+
     /// See [`millstream_core::Sink::prepare`]. `adapt`: columns that are missing are added.
     pub(crate) async fn prepare_tables(&self, layout: &Layout, create: bool, adapt: bool) -> Result<()> {
         let there = self.tables().await?;
@@ -112,7 +119,7 @@ impl Client {
         self.prepare_fences(create, &there).await?;
         // The newest rows first: where all rows have a table, this one is never missing.
         let tables = [
-            layout.newest().map(|name| (name, layout.newest_columns())),
+            layout.entity.map(|_| (layout.newest(), layout.newest_columns())),
             Some((layout.rows().to_owned(), layout.rows_columns())),
         ];
         for (name, columns) in tables.into_iter().flatten() {
@@ -143,20 +150,31 @@ impl Client {
     /// What keeps the tables from holding what the layout says. `adapt`: where columns may be added.
     pub(crate) async fn find_misfits(&self, layout: &Layout, adapt: bool) -> Result<Vec<String>> {
         let mut misfits: Vec<String> = layout.odd_offset().into_iter().collect();
-        let there = self.columns(layout.rows()).await?;
-        if there.is_empty() {
-            return Ok(misfits);
+        let (rows, newest) = (layout.rows(), layout.newest());
+        let (there, newest_there) = (self.columns(rows).await?, self.columns(&newest).await?);
+        if !there.is_empty() {
+            misfits.extend(differences(layout, rows, &there, &layout.rows_columns(), adapt));
         }
-        misfits.extend(differences(layout, layout.rows(), &there, &layout.rows_columns(), adapt));
-        if let Some(newest) = layout.newest() {
-            let there = self.columns(&newest).await?;
-            if !there.is_empty() {
-                misfits.extend(differences(layout, &newest, &there, &layout.newest_columns(), adapt));
-            } else if self.has_rows(layout.rows()).await? == Rows::Present {
+        if layout.entity.is_none() {
+            // Lookups would answer from it, and a later plan with the key would take it up again.
+            if is_of_newest_rows(&newest_there) {
                 misfits.push(format!(
-                    "table {} has rows and no table {newest}, which would hold those entities only that come from now on",
-                    layout.rows()
+                    "table {newest} has the newest row of each key, and would fall behind without a key: keep the key, or end all \
+                     processes of the function and drop that table"
                 ));
+            }
+        } else if newest_there.is_empty() {
+            if !there.is_empty() && self.has_rows(rows).await? == Rows::Present {
+                misfits.push(format!(
+                    "table {rows} has rows and no table {newest}, which would hold those entities only that come from now on"
+                ));
+            }
+        } else {
+            let differences = differences(layout, &newest, &newest_there, &layout.newest_columns(), adapt);
+            if there.is_empty() && (!differences.is_empty() || self.has_rows(&newest).await? == Rows::Present) {
+                misfits.push(format!("table {newest} is of a table {rows} that is gone: drop it"));
+            } else {
+                misfits.extend(differences);
             }
         }
         Ok(misfits)

@@ -12,8 +12,16 @@ use async_trait::async_trait;
 use millstream_core::{
     Claim, Error, Fence, Holding, Owner, OwnerRecord, Result, Sink, Table, TakeRows, TopicPartition, fault, term_ended,
 };
+use tokio::sync::OnceCell;
 
-use crate::{client::Client, fences::Held, layout::Layout, owners::of_partitions, read::PAGE_ROWS, write::Ready};
+use crate::{
+    client::Client,
+    fences::Held,
+    layout::{Declared, Layout},
+    owners::of_partitions,
+    read::PAGE_ROWS,
+    write::Ready,
+};
 
 /// A table that one function appends to; the crate's docs say how it keeps each row there once.
 pub struct CassandraSink {
@@ -21,13 +29,21 @@ pub struct CassandraSink {
     pub(crate) function: String,
     pub(crate) layout: Layout,
     term: AtomicI64,
+    /// See [`Client::surplus`]; asked for by the first write.
+    surplus: OnceCell<Vec<Declared>>,
 }
 
 impl CassandraSink {
     /// # Errors
     /// `Stop` for a table that can't be held.
     pub(crate) fn new(client: Arc<Client>, function: &str, table: Table) -> Result<Self> {
-        Ok(Self { client, function: function.to_owned(), layout: Layout::new(table)?, term: AtomicI64::new(0) })
+        Ok(Self {
+            client,
+            function: function.to_owned(),
+            layout: Layout::new(table)?,
+            term: AtomicI64::new(0),
+            surplus: OnceCell::new(),
+        })
     }
 
     fn term(&self) -> i64 {
@@ -82,7 +98,9 @@ impl CassandraSink {
 
 #[async_trait]
 impl Sink for CassandraSink {
+    /// A process that has lost the table since it was judged creates nothing that its old plan lacks.
     async fn prepare(&self, create: bool) -> Result<()> {
+        self.check_term().await?;
         self.client.prepare_tables(&self.layout, create, false).await
     }
 
@@ -134,7 +152,10 @@ impl Sink for CassandraSink {
         client.write_rows(&self.layout, partition, &ready).await?;
         fault::point("cassandra.after_rows");
         let generation = self.generation_of_topic(partition).await?;
-        client.write_newest(&self.layout, partition, generation, &ready).await?;
+        if self.layout.entity.is_some() {
+            let surplus = self.surplus.get_or_try_init(|| client.surplus(&self.layout)).await?;
+            client.write_newest(&self.layout, (partition, generation), &ready, surplus).await?;
+        }
         fault::point("cassandra.before_fence");
         let (moved, term) = (Held { fence: to.clone(), term: self.term() }, self.term());
         if client.move_fence(function, partition, (from.next_offset, term), &moved).await? {

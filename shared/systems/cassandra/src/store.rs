@@ -117,8 +117,8 @@ impl TableStore for Cassandra {
     fn how_to_reset(&self, function: &str, name: &str) -> String {
         let function = function.replace('\'', "''");
         format!(
-            "stop all processes of the function, and then, in the keyspace of {KEYSPACE}: DROP TABLE \"{name}\"; DROP TABLE IF \
-             EXISTS \"{name}_newest\"; DELETE FROM {OWNERS} WHERE table_name = '{name}' IF EXISTS; and for each row of SELECT \
+            "stop all processes of the function, and then, in the keyspace of {KEYSPACE}: DROP TABLE IF EXISTS \"{name}_newest\"; \
+             DROP TABLE \"{name}\"; DELETE FROM {OWNERS} WHERE table_name = '{name}' IF EXISTS; and for each row of SELECT \
              topic, generation, partition FROM {FENCES} WHERE function = '{function}': DELETE FROM {FENCES} WHERE function = \
              '{function}' AND topic = '…' AND generation = … AND partition = … IF EXISTS. Keep each IF EXISTS: a plain DELETE \
              has the time of this computer's clock, and deletes nothing if that is behind the cluster's"

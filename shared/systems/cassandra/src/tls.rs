@@ -3,7 +3,7 @@
 use millstream_core::{Error, Result};
 use openssl::{
     ssl::{SslConnector, SslConnectorBuilder, SslMethod, SslVerifyMode},
-    x509::{X509Ref, X509StoreContextRef, X509VerifyResult},
+    x509::{X509Ref, X509StoreContextRef, X509VerifyResult, store::X509StoreBuilder},
 };
 
 use crate::settings::{CA_FILE, Tls};
@@ -18,6 +18,8 @@ const ADDRESS_MISMATCH: i32 = 64;
 pub(crate) fn builder(tls: &Tls, hosts: Vec<String>) -> Result<SslConnectorBuilder> {
     let internal = |error| Error::stop("internal: OpenSSL can't be set up").caused_by(error);
     let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(internal)?;
+    // The system's certificates are in it already, and would be trusted beside the named ones.
+    builder.set_cert_store(X509StoreBuilder::new().map_err(internal)?.build());
     if let Some(path) = &tls.ca_file {
         builder.set_ca_file(path).map_err(|error| {
             Error::stop(format!("{CA_FILE}: {path} is not a file of PEM certificates")).caused_by(error)

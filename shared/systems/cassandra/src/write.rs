@@ -15,7 +15,7 @@ use crate::{
     Profile,
     client::Client,
     kind::Cell,
-    layout::{BUCKET, Layout, POSITION, bucket_of, insert},
+    layout::{BUCKET, Declared, Layout, POSITION, bucket_of, insert},
     statement::Does,
 };
 
@@ -157,15 +157,17 @@ impl Client {
     }
 
     /// Writes the newest row of each entity; one that is older than what is there changes nothing. `generation` is that of the
-    /// topic, which a partition of redriven records doesn't tell.
+    /// topic, which a partition of redriven records doesn't tell. `surplus` are the columns that a plan before has filled: a row
+    /// is replaced as a whole.
     pub(crate) async fn write_newest(
         &self,
         layout: &Layout,
-        partition: &TopicPartition,
-        generation: u32,
+        (partition, generation): (&TopicPartition, u32),
         ready: &Ready,
+        surplus: &[Declared],
     ) -> Result<()> {
-        let (Some(entity), Some(newest)) = (layout.entity, layout.newest()) else { return Ok(()) };
+        let Some(entity) = layout.entity else { return Ok(()) };
+        let newest = layout.newest();
         let row = |at: &usize| {
             let (offset, cells) = &ready.rows[*at];
             let position = position(partition, generation, *offset)?;
@@ -174,10 +176,11 @@ impl Client {
             values[2] = Some(CqlValue::BigInt(generation.into()));
             values.push(Some(CqlValue::BigInt(position)));
             values.extend(without(cells, entity));
+            values.extend(surplus.iter().map(|_| None));
             Ok((position, values))
         };
         let rows = ready.newest.iter().map(row).collect::<Result<Vec<_>>>()?;
-        let statements = Newest::new(self, layout, &newest);
+        let statements = Newest::new(self, &newest, layout.newest_columns().iter().chain(surplus));
         let write = |(position, values)| {
             let statements = &statements;
             async move { self.write_one_newest(statements, position, values).await }
@@ -210,8 +213,8 @@ struct Newest {
 }
 
 impl Newest {
-    fn new(client: &Client, layout: &Layout, newest: &str) -> Self {
-        let (table, columns) = (client.table(newest), layout.newest_columns());
+    fn new<'a>(client: &Client, newest: &str, columns: impl Iterator<Item = &'a Declared>) -> Self {
+        let (table, columns) = (client.table(newest), columns.cloned().collect::<Vec<_>>());
         let names: Vec<_> = columns.iter().map(|column| quote_identifier(&column.name)).collect();
         let sets: Vec<_> = names.iter().skip(1).map(|name| format!("{name} = ?")).collect();
         let entity = names.first().map_or("", String::as_str);

@@ -91,7 +91,9 @@ impl CosmosSink {
 
 #[async_trait]
 impl Sink for CosmosSink {
+    /// A process that has lost the table since it was judged creates nothing that its old plan lacks.
     async fn prepare(&self, create: bool) -> Result<()> {
+        self.check_term().await?;
         self.client.prepare_containers(&self.layout, create, false).await
     }
 

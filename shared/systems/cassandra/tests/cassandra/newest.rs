@@ -1,6 +1,12 @@
 //! The newest row of each entity.
 
-use millstream_core::{FIRST_REDRIVE, Fence, Role, TableStore as _, TopicPartition};
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, StringArray},
+    datatypes::{DataType, Field, Schema},
+};
+use millstream_core::{Error, FIRST_REDRIVE, Fence, Owner, Role, TableStore as _, TopicPartition};
 use scylla::value::{CqlValue, Row};
 
 use crate::{
@@ -108,4 +114,85 @@ async fn an_entity_comes_with_a_new_table_only() {
     assert!(with_entity.prepare(true).await.is_err());
     assert!(keyspace.store().how_to_reset(FUNCTION, "logins").contains("logins_newest"));
     keyspace.drop().await;
+}
+
+/// It would go stale, lookups would answer from it, and a plan that takes the key up again would go on with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_dropped_together_with_its_newest_rows_only() {
+    let _turn = wait_for_my_turn().await;
+    let keyspace = Keyspace::create(Service::Cassandra).await;
+    let sink = keyspace.sink(&logins());
+    sink.prepare(true).await.unwrap();
+    write(sink.as_ref(), &partition(0), 0, 1, rows(&[("ann", None, 0, 1)])).await;
+
+    let owner = Owner { function: FUNCTION.into(), fingerprint: "2".into(), declaration: "{}".into() };
+    let mut plain = logins();
+    plain.columns[0].role = Role::Value;
+    let without = keyspace.sink(&plain);
+    let misfits = without.misfits().await.unwrap();
+    assert!(misfits.len() == 1 && misfits[0].contains("drop that table"), "{misfits:?}");
+    let adopted = without.adopt(&owner, None).await;
+    assert!(matches!(adopted, Err(Error::Stop(_))), "{adopted:?}");
+    assert!(without.prepare(false).await.is_err());
+
+    keyspace.query("DROP TABLE $.logins_newest").await;
+    assert_eq!(without.misfits().await.unwrap(), [""; 0]);
+    write(without.as_ref(), &partition(1), 0, 1, rows(&[("ann", None, 0, 1)])).await;
+    let misfits = keyspace.sink(&logins()).misfits().await.unwrap();
+    assert!(misfits.len() == 1 && misfits[0].contains("logins_newest"), "{misfits:?}");
+    keyspace.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn newest_rows_of_a_table_that_is_gone_are_not_used() {
+    let _turn = wait_for_my_turn().await;
+    let keyspace = Keyspace::create(Service::Cassandra).await;
+    let sink = keyspace.sink(&logins());
+    sink.prepare(true).await.unwrap();
+    write(sink.as_ref(), &partition(0), 0, 1, rows(&[("ann", None, 0, 1)])).await;
+    keyspace.query("DROP TABLE $.logins").await;
+
+    let mut plain = logins();
+    plain.columns[0].role = Role::Value;
+    for table in [plain, logins()] {
+        let misfits = keyspace.sink(&table).misfits().await.unwrap();
+        assert!(misfits.len() == 1 && misfits[0].contains("logins_newest"), "{misfits:?}");
+        assert!(keyspace.sink(&table).prepare(true).await.is_err());
+    }
+    let user = Arc::new(Schema::new(vec![Field::new("user", DataType::Utf8, true)]));
+    let asked: ArrayRef = Arc::new(StringArray::from(vec!["ann"]));
+    let refused = keyspace.store().read_by_key("logins", &user, "user", &asked).await;
+    assert!(matches!(refused, Err(Error::Stop(_))), "{refused:?}");
+    keyspace.drop().await;
+}
+
+/// What a plan doesn't name would stay as it was, beside the values of another event.
+async fn a_newest_row_has_nothing_of_the_row_before(service: Service) {
+    let _turn = wait_for_my_turn().await;
+    let keyspace = Keyspace::create(service).await;
+    let sink = keyspace.sink(&logins());
+    sink.prepare(true).await.unwrap();
+    write(sink.as_ref(), &partition(0), 0, 1, rows(&[("ann", Some("old"), 0, 1)])).await;
+
+    let mut without = logins();
+    let note = without.columns.iter().position(|column| column.name == "note").unwrap();
+    without.columns.remove(note);
+    let sink = keyspace.sink(&without);
+    assert_eq!(sink.misfits().await.unwrap(), [""; 0]);
+    sink.prepare(true).await.unwrap();
+    let mut batch = rows(&[("ann", None, 1, 1)]);
+    batch.remove_column(note);
+    write(sink.as_ref(), &partition(1), 0, 2, batch).await;
+    assert_eq!(newest(&keyspace).await, [row("ann", None, 1, 1)]);
+    keyspace.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newest_row_has_nothing_of_the_row_before_on_cassandra() {
+    a_newest_row_has_nothing_of_the_row_before(Service::Cassandra).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newest_row_has_nothing_of_the_row_before_like_on_keyspaces() {
+    a_newest_row_has_nothing_of_the_row_before(Service::Keyspaces).await;
 }
