@@ -140,6 +140,12 @@ impl EventHubsDouble {
         self.namespace.change(|state| drop(state.hubs.remove(hub)));
     }
 
+    /// Deletes an event hub when the next receiver is attached, and creates another one with one partition and these events, which the
+    /// receiver reads.
+    pub fn replace_at_next_receiver(&self, hub: &str, events: Vec<NewEvent>) {
+        self.namespace.change(|state| state.replacing = Some((hub.to_owned(), events)));
+    }
+
     /// Gives an event hub more partitions.
     pub fn raise(&self, hub: &str, partitions: i32) {
         self.namespace.change(|state| state.hub(hub).raise(partitions));

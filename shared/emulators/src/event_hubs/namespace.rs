@@ -45,6 +45,8 @@ pub(super) struct State {
     pub ignores_sessions: bool,
     /// How often all receivers were closed, and for what at last.
     pub closing: (usize, String),
+    /// The event hub that is another one when the next receiver is attached, and the events of that.
+    pub replacing: Option<(String, Vec<NewEvent>)>,
     pub events_sent: usize,
     /// How many receivers each address has.
     pub open: HashMap<String, usize>,
@@ -156,6 +158,15 @@ impl State {
             Hub { created_ms: self.created, groups: HashSet::from(["$default".to_owned()]), partitions: Vec::new() };
         hub.raise(partitions);
         assert!(self.hubs.insert(name.to_owned(), hub).is_none(), "there is an event hub {name} already");
+    }
+
+    /// A receiver is being attached.
+    pub fn attaching(&mut self, name: &str) {
+        let Some((name, events)) = self.replacing.take_if(|(replaced, _)| replaced == name) else { return };
+        self.hubs.remove(&name);
+        self.create(&name, 1);
+        let now_ms = self.created;
+        self.hub(&name).partitions[0].events.extend(events.into_iter().map(|event| (event, now_ms)));
     }
 
     fn cut(&mut self) {

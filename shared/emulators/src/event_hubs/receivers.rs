@@ -53,6 +53,7 @@ fn begin(address: &str, source: &Source, client: &Client) -> Result<(Address, i6
         return Err(refusal("com.microsoft:server-busy", "The namespace is being throttled."));
     }
     client.namespace.change(|state: &mut State| {
+        state.attaching(hub);
         let held =
             state.hubs.get(hub).filter(|held| held.groups.contains(&group.to_lowercase())).ok_or_else(not_found)?;
         let number = id.parse::<usize>().ok().filter(|number| number.to_string() == id);

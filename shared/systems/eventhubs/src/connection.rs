@@ -35,6 +35,9 @@ use crate::{
 /// How long a connection may take to be opened, a request to be answered, and an event to come or to be accepted.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often it is looked whether a connection is still open.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// How many frames the service may send ahead in a session: those of all events that a receiver prefetches, each of 1 MiB.
 const WINDOW: u32 = PREFETCH * ((1 << 20) / MAX_FRAME + 1);
 
@@ -212,7 +215,22 @@ impl Connection {
                 }
             }
         };
-        timeout(self.settings.patience, asking).await.map_err(Failure::lost)?
+        self.answer(asking).await
+    }
+
+    /// What comes of `work`, which waits for the service: at most for the patience, and no longer than the connection is open. Not
+    /// everything that waits learns that it was closed.
+    pub async fn answer<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let closed = async {
+            while !self.is_closed() {
+                sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            done = timeout(self.settings.patience, work) => done.map_err(Failure::lost)?,
+            () = closed => Err(Failure::lost("the connection was closed")),
+        }
     }
 
     /// # Errors
@@ -239,7 +257,7 @@ impl Connection {
             ("expiration", SimpleValue::Timestamp(Timestamp::from_milliseconds(ends_s * 1_000))),
         ];
         let mut cbs = self.cbs.lock().await;
-        timeout(self.settings.patience, cbs.call(asked, Value::String(token))).await.map_err(Failure::lost)??;
+        self.answer(cbs.call(asked, Value::String(token))).await?;
         let lifetime_ms = self.settings.token_lifetime.as_millis() as i64;
         tokens.insert(hub.to_owned(), ends_s * 1_000 - lifetime_ms / 3);
         Ok(())

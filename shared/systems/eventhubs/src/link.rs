@@ -11,6 +11,7 @@ use fe2o3_amqp::{
         primitives::{Symbol, Value},
     },
 };
+use futures::TryFutureExt as _;
 use millstream_core::{Batch, BatchBuilder, Error, Limits, Result, TopicPartition};
 use serde_amqp::{described::Described, descriptor::Descriptor};
 use tokio::{sync::mpsc, time::timeout};
@@ -65,7 +66,7 @@ impl Link {
             .credit_mode(CreditMode::Auto(PREFETCH))
             .auto_accept(true)
             .attach(&mut session);
-        let receiver = timeout(PATIENCE, attaching).await.map_err(Failure::lost)??;
+        let receiver = connection.answer(attaching.map_err(Failure::from)).await?;
         let (queue, events) = mpsc::channel(1);
         tokio::spawn(receive(receiver, queue, connection.clone()));
         Ok(Self { partition: partition.clone(), next, waiting: None, events, has_failed: false })

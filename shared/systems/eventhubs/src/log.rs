@@ -3,7 +3,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use millstream_core::{Batch, Error, Limits, Log, Result, TopicPartition, Watermarks};
 
-use crate::{EventHubs, connection::PATIENCE, reading};
+use crate::{EventHubs, connection::PATIENCE, link::Link, reading};
 
 #[async_trait]
 impl Log for EventHubs {
@@ -23,11 +23,12 @@ impl Log for EventHubs {
     /// Reads the events one after the other until it finds one. The service can begin a receiver at a time, but says nowhere that
     /// its clock never goes back within a partition (another node may take it over), nor which event it takes then.
     async fn first_since(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<Option<i64>> {
+        let created_ms = self.client.hub(&partition.topic).await?.created_ms;
         let Watermarks { low, high } = self.watermarks(partition).await?;
         if low >= high {
             return Ok(None);
         }
-        let mut link = self.client.open(partition, low).await?;
+        let mut link = self.open_same(partition, low, created_ms).await?;
         while link.next < high {
             match link.peek(PATIENCE).await? {
                 Some(record) if record.timestamp_ms() >= timestamp_ms => return Ok(Some(record.offset)),
@@ -40,7 +41,7 @@ impl Log for EventHubs {
 
     /// Sequence numbers have no holes, so a number that is missing is an error and never vouched for.
     async fn read(&self, partition: &TopicPartition, range: Range<i64>, limits: Limits) -> Result<Batch> {
-        // Before the watermarks, and before a receiver is opened: one that was kept may be of an event hub that is gone.
+        // Before the watermarks, and before a receiver is taken: one that was kept may be of an event hub that is gone.
         let created_ms = self.client.hub(&partition.topic).await?.created_ms;
         let held = self.watermarks(partition).await?;
         check_held(partition, range.start, held)?;
@@ -55,10 +56,22 @@ impl Log for EventHubs {
             return Ok(batch);
         }
         // A receiver that was kept may have been closed meanwhile.
-        let mut link = self.client.open(partition, range.start).await?;
+        let mut link = self.open_same(partition, range.start, created_ms).await?;
         let batch = link.read(end, limits).await?;
         self.idle.keep(partition, created_ms, link);
         Ok(batch)
+    }
+}
+
+impl EventHubs {
+    /// A receiver of the event hub that was created then. The time is compared after the receiver is open, too: between the two,
+    /// another event hub may have come, whose events the receiver would give.
+    async fn open_same(&self, partition: &TopicPartition, next: i64, created_ms: i64) -> Result<Link> {
+        let link = self.client.open(partition, next).await?;
+        if self.client.hub(&partition.topic).await?.created_ms != created_ms {
+            return Err(Error::retry(format!("{}: the event hub was re-created", reading(partition, next))));
+        }
+        Ok(link)
     }
 }
 

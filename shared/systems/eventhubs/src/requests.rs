@@ -59,7 +59,13 @@ impl Requests {
             .application_properties(ApplicationProperties(properties.collect::<OrderedMap<_, _>>()))
             .body(AmqpValue(body))
             .build();
-        let outcome = self.to.send(request).await?;
+        let sent = self.to.send_batchable(request).await?;
+        // Nothing wakes who waits for the outcome when only the link or its session ends.
+        let outcome = tokio::select! {
+            biased;
+            outcome = sent => outcome?,
+            detached = self.to.on_detach() => return Err(detached.into()),
+        };
         if !outcome.is_accepted() {
             return Err(Failure::lost("the service did not accept a request"));
         }

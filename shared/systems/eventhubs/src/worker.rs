@@ -150,12 +150,10 @@ impl Worker {
 
     /// Opens a receiver; `None` when the event hub is not what it was, or ends below `next`.
     async fn open(&mut self, next: i64) -> Result<Option<Link>> {
-        let partition = &self.partition;
-        let id = self.store.topic_id(&partition.topic).await?;
-        if id != self.topic_id {
-            tracing::warn!(%partition, "the event hub was re-created: restarting from the fence");
+        if self.is_changed().await? {
             return Ok(None);
         }
+        let partition = &self.partition;
         let held = self.store.watermarks(partition).await?;
         match check_held(partition, next, held) {
             Ok(()) => {}
@@ -167,7 +165,20 @@ impl Worker {
             }
             Err(error) => return Err(error),
         }
-        self.store.client.open(partition, next).await.map(Some)
+        let link = self.store.client.open(partition, next).await?;
+        // Once more, for the receiver may be of an event hub that has come since: only one that is there before and after is the one
+        // that it reads.
+        Ok(if self.is_changed().await? { None } else { Some(link) })
+    }
+
+    /// Is the event hub another one than when the handler said where to start?
+    async fn is_changed(&self) -> Result<bool> {
+        let partition = &self.partition;
+        let is_changed = self.store.topic_id(&partition.topic).await? != self.topic_id;
+        if is_changed {
+            tracing::warn!(%partition, "the event hub was re-created: restarting from the fence");
+        }
+        Ok(is_changed)
     }
 
     /// Reads batches until it must stop.

@@ -13,6 +13,7 @@ use fe2o3_amqp::{
         primitives::Value,
     },
 };
+use futures::TryFutureExt as _;
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -57,7 +58,7 @@ impl Writer {
         let mut session = session.lock().await;
         let name = format!("millstream-to-{topic}-{partition}-{}", connection.count());
         let attaching = Sender::attach(&mut session, name, connection.address_to_write(topic, partition));
-        Ok(Self { sender: timeout(PATIENCE, attaching).await.map_err(Failure::lost)?? })
+        Ok(Self { sender: connection.answer(attaching.map_err(Failure::from)).await? })
     }
 
     /// The same, once more with a new token if the service refuses the one that it has: it may have ended by the service's clock.

@@ -4,7 +4,7 @@ use std::{
 };
 
 use millstream_core::{Connect as _, Error, Limits, Log as _};
-use millstream_emulators::event_hubs::EventHubsDouble;
+use millstream_emulators::event_hubs::{EventHubsDouble, NewEvent};
 use millstream_eventhubs::EventHubs;
 
 use crate::support::{HUB, ROOMY, Sink, consume, env_with, fill, open, partition, within_limit};
@@ -135,6 +135,21 @@ async fn a_hub_that_is_re_created_is_judged_by_the_handler() {
     assert_ne!(hubs.topic_id(HUB).await.unwrap(), id);
     sink.stop();
     within_limit(task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_hub_that_is_re_created_while_a_receiver_is_opened_is_the_handlers_affair() {
+    let double = EventHubsDouble::start();
+    double.create(HUB, 1);
+    fill(&double, 0, 0, 10);
+    double.replace_at_next_receiver(HUB, (0..20).map(|number| NewEvent::of(number.to_string())).collect());
+    let sink = Arc::new(Sink::at([(0, 5)]));
+    let task = consume(open(&double), &sink, ROOMY);
+    within_limit(sink.until(15)).await;
+    sink.stop();
+    within_limit(task).await.unwrap().unwrap();
+    assert_eq!(sink.starts.load(Ordering::SeqCst), 2, "it was asked once more before it was given an event");
+    sink.check(0, 5, 20);
 }
 
 #[tokio::test]

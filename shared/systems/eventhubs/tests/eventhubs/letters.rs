@@ -148,8 +148,9 @@ async fn more_letters_than_the_service_takes_at_once_get_through() {
     let mut next = 0;
     for value in values(&batch) {
         let number: i64 = String::from_utf8(value.unwrap()).unwrap().parse().unwrap();
-        assert!(number <= next, "each follows the one before it, {number} comes before {next}");
-        next = next.max(number + 1);
+        // One that was on its way may get through before the rejected one before it, and comes again after that.
+        assert!(number < next + 64, "no more than that are on their way: {number} comes before {next}");
+        next = if number == next { next + 1 } else { next };
     }
     assert_eq!((next, double.connections(), double.senders()), (1_000, 1, 1));
 }

@@ -187,6 +187,20 @@ async fn a_hub_that_is_re_created_is_not_read_by_an_old_receiver() {
 }
 
 #[tokio::test]
+async fn a_hub_that_is_re_created_while_a_receiver_is_opened_is_not_taken_for_the_one_before() {
+    let double = EventHubsDouble::start();
+    double.create(HUB, 1);
+    fill(&double, 0, 0, 20);
+    let hubs = open(&double);
+    let others = (0..20).map(|number| NewEvent::of(format!("new {number}"))).collect();
+    double.replace_at_next_receiver(HUB, others);
+    let read = within_limit(hubs.read(&partition(0), 5..10, ROOMY)).await;
+    assert!(matches!(read, Err(Error::Retry(_))), "{read:?}");
+    let batch = within_limit(hubs.read(&partition(0), 5..10, ROOMY)).await.unwrap();
+    assert_eq!(values(&batch)[0], Some(b"new 5".to_vec()));
+}
+
+#[tokio::test]
 async fn events_that_are_not_settled_all_come() {
     let double = EventHubsDouble::start();
     double.create(HUB, 1);
