@@ -16,6 +16,7 @@ use millstream_topic::TopicDeadLetters;
 use crate::{
     Connections, Function, FunctionPlan, Home, NotRunnable, Standing,
     feeds::Feeds,
+    function::is_feed,
     open::{find_log, find_store},
     opened::{OpenStore, Opener},
     output::Output,
@@ -234,6 +235,7 @@ impl Systems {
     /// # Errors
     /// `Stop` when the pipeline file or the table is wrong; those of the systems.
     pub async fn function(&self, pipeline: &Pipeline, name: &str) -> Result<Function> {
+        self.warm_up(pipeline, name);
         let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
         let ownership = Ownership::of(pipeline, name, &plan);
         let mut function = self.assemble(pipeline, name, Declared::id(&pipeline.name, name), plan)?;
@@ -243,6 +245,24 @@ impl Systems {
         reference::load_all(&references).await?;
         function.refreshing = reference::keep_fresh(references);
         Ok(function)
+    }
+
+    /// Lets the log and the function's store connect while its statement is planned: a good part of a cold start. What fails is
+    /// told to whoever asks them next.
+    fn warm_up(&self, pipeline: &Pipeline, name: &str) {
+        let Some(declared) = pipeline.functions.get(name) else { return };
+        if let Some(store) = self.store(declared.into.system).cloned() {
+            tokio::spawn(async move { store.warm_up().await });
+        }
+        let mut topics = declared.reading().into_iter().flat_map(Reading::topics);
+        if let Some(topic) = topics.find(|topic| !is_feed(pipeline, topic)).cloned() {
+            let log = Arc::clone(&self.log);
+            tokio::spawn(async move {
+                // By the second answer a client of Kafka knows a broker by its own address, and has connected to that.
+                log.partitions(&topic).await?;
+                log.topic_id(&topic).await.map(drop)
+            });
+        }
     }
 
     /// Is this a trial, and whose tables of that system does it write to?

@@ -63,6 +63,10 @@ pub trait TableStore: Send + Sync {
         )))
     }
 
+    /// Connects ahead. Called when a function starts, while its statement is planned. What fails here is told to whoever uses the
+    /// store next.
+    async fn warm_up(&self) {}
+
     /// All rows of `name`, which need not be a function's table: what a reference is loaded from. At least the columns of
     /// `schema` come back, by name; the caller checks and converts their types. Called at the start of a function and
     /// whenever a reference is refreshed.

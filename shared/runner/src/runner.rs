@@ -16,6 +16,7 @@ use crate::{
     Stats, Timeliness,
     narrow::Narrow,
     partition::{Outcome, Partitions},
+    same_topic::compare_topic_ids,
 };
 
 /// How many times one call reads the fence again before it leaves the retry to its host. Writers that fence each other
@@ -117,7 +118,7 @@ impl Runner {
         let mut fenced = 0;
         let mut narrow = Narrow::default();
         if looks_new(batch, &fence) {
-            self.check_topic_id(partition, &fence).await?;
+            compare_topic_ids(partition, &fence, self.parts.log.topic_id(&partition.topic).await?.as_ref())?;
             self.check_records(partition, &fence).await?;
         }
         while let Some(rest) = batch.after(fence.next_offset) {

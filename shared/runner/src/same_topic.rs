@@ -9,24 +9,6 @@ use crate::Runner;
 const MAX_LOOKS: u32 = 12;
 
 impl Runner {
-    /// Compares the topic's id with the fence's, and returns it if the log has ids. `Stop` if they differ: the topic
-    /// was deleted and re-created.
-    pub(crate) async fn check_topic_id(&self, partition: &TopicPartition, fence: &Fence) -> Result<Option<String>> {
-        let found = self.parts.log.topic_id(&partition.topic).await?;
-        match (&fence.topic_id, &found) {
-            (Some(known), Some(found)) if known != found => {
-                let (topic, next_offset) = (&partition.topic, fence.next_offset);
-                Err(Error::stop(format!(
-                    "topic {topic} was deleted and re-created, or is in another cluster: its id is {found} instead of \
-                     {known}. The sink has everything of the old topic below offset {next_offset} of {partition}. If \
-                     the new topic has other records, raise its `generation` in the pipeline file, and accept that by \
-                     `millstream adopt`, to read it from its beginning; if it has the old records again (a mirror, a replay), they would be counted twice"
-                )))
-            }
-            _ => Ok(found),
-        }
-    }
-
     /// Checks that the log reaches up to the fence, and that the last record below the fence has the timestamp that the
     /// fence knows. If that record is gone (compaction, retention), there is nothing to compare, and the log counts as
     /// the same.
@@ -56,6 +38,22 @@ impl Runner {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Compares the topic's id, if the log has ids, with the fence's. `Stop` if they differ: the topic was deleted and re-created.
+pub(crate) fn compare_topic_ids(partition: &TopicPartition, fence: &Fence, found: Option<&String>) -> Result<()> {
+    match (&fence.topic_id, found) {
+        (Some(known), Some(found)) if known != found => {
+            let (topic, next_offset) = (&partition.topic, fence.next_offset);
+            Err(Error::stop(format!(
+                "topic {topic} was deleted and re-created, or is in another cluster: its id is {found} instead of \
+                 {known}. The sink has everything of the old topic below offset {next_offset} of {partition}. If \
+                 the new topic has other records, raise its `generation` in the pipeline file, and accept that by \
+                 `millstream adopt`, to read it from its beginning; if it has the old records again (a mirror, a replay), they would be counted twice"
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,8 +1,9 @@
 use std::sync::PoisonError;
 
+use futures::future::join;
 use millstream_core::{Fence, Result, Start, TopicPartition};
 
-use crate::runner::Runner;
+use crate::{runner::Runner, same_topic::compare_topic_ids};
 
 impl Runner {
     /// The offset at which reading a partition begins: the fence, which is created from the function's `start` if it is
@@ -25,7 +26,7 @@ impl Runner {
     /// The errors of [`Runner::start`].
     pub async fn next_offset(&self, partition: &TopicPartition) -> Result<Option<i64>> {
         let Some(fence) = self.parts.sink.fence(partition).await? else { return Ok(None) };
-        self.check_topic_id(partition, &fence).await?;
+        compare_topic_ids(partition, &fence, self.parts.log.topic_id(&partition.topic).await?.as_ref())?;
         self.check_records(partition, &fence).await?;
         Ok(Some(fence.next_offset))
     }
@@ -38,9 +39,16 @@ impl Runner {
         }
         let at_the_end = self.parts.start == Start::Latest && self.was_there_first(partition).await?;
         self.parts.sink.settle(partition).await?;
-        let fence = match self.parts.sink.fence(partition).await? {
+        // At once, for a start waits for both.
+        let (fence, topic_id) = join(self.parts.sink.fence(partition), self.parts.log.topic_id(&partition.topic)).await;
+        let fence = match fence? {
             Some(mut fence) => {
-                let topic_id = self.check_topic_id(partition, &fence).await?;
+                let mut topic_id = topic_id?;
+                if compare_topic_ids(partition, &fence, topic_id.as_ref()).is_err() {
+                    // The id may have been read before the topic was re-created, and the fence after another process has begun it.
+                    topic_id = self.parts.log.topic_id(&partition.topic).await?;
+                }
+                compare_topic_ids(partition, &fence, topic_id.as_ref())?;
                 if fence.topic_id.is_none() && topic_id.is_some() {
                     // An older fence without a topic id: the next write stores the id, if this is the fence's topic.
                     self.check_records(partition, &fence).await?;

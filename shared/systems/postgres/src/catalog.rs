@@ -1,5 +1,6 @@
 //! What tables and views there are, and how they differ from what a function needs.
 
+use futures::future::try_join4;
 use millstream_core::{Error, Result, Role, Table, View, quote_identifier};
 use tokio_postgres::{GenericClient, error::SqlState, types::Type};
 
@@ -98,7 +99,14 @@ impl<C: GenericClient> Catalog<'_, C> {
     /// All differences, in the order in which their remedies must be applied.
     pub(crate) async fn differences(&self, table: &Table, remedies: Remedies) -> Result<Vec<Difference>> {
         let mut differences = Vec::new();
-        let fences = self.columns("millstream_fences").await?;
+        // Asked at once, which takes one round trip: it is what every start waits for.
+        let (fences, owners, have, is_table) = try_join4(
+            self.columns("millstream_fences"),
+            self.columns("millstream_owners"),
+            self.columns(&table.name),
+            self.is_table(&table.name),
+        )
+        .await?;
         if fences.is_empty() {
             differences
                 .push(Difference::missing("table millstream_fences is missing".to_owned(), CREATE_FENCES.to_owned()));
@@ -112,14 +120,13 @@ impl<C: GenericClient> Catalog<'_, C> {
                 }
             }
         }
-        if self.columns("millstream_owners").await?.is_empty() {
+        if owners.is_empty() {
             let what = "table millstream_owners is missing".to_owned();
             differences.push(Difference::missing(what, CREATE_OWNERS.to_owned()));
         }
-        let have = self.columns(&table.name).await?;
         if have.is_empty() {
             differences.push(Difference::missing(format!("table {} is missing", table.name), create_table(table)?));
-        } else if !self.is_table(&table.name).await? {
+        } else if !is_table {
             differences.push(Difference::misfit(format!("{} is no table, and rows must be written to it", table.name)));
         } else {
             compare(table, &have, remedies == Remedies::Adapt, &mut differences)?;

@@ -4,10 +4,13 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime};
 use millstream_core::{Error, Result};
-use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use openssl::{
+    ssl::{SslConnector, SslMethod, SslVerifyMode},
+    x509::store::X509StoreBuilder,
+};
 use postgres_openssl::MakeTlsConnector;
 use tokio_postgres::{
-    Config, Row,
+    CancelToken, Config, NoTls, Row,
     config::{Host, SslMode},
     types::{ToSql, Type},
 };
@@ -21,8 +24,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Pool {
     connections: deadpool_postgres::Pool,
-    /// A statement is cancelled on a connection of its own, which is made like all others.
-    tls: MakeTlsConnector,
+    /// A statement is cancelled on a connection of its own, which is made like all others. `None` without TLS.
+    tls: Option<MakeTlsConnector>,
     /// Host, port and database, for messages; never the password.
     place: Arc<str>,
 }
@@ -33,7 +36,7 @@ pub struct Pool {
 /// TLS by `sslmode`, with libpq's meaning (<https://www.postgresql.org/docs/current/libpq-ssl.html>): `disable`; `prefer`
 /// (the default: encrypted if the server can, unchecked); `require` (encrypted; checked if `sslrootcert` is given);
 /// `verify-ca`; `verify-full` (the host name too). Certificates are checked against the file `sslrootcert`, or against the
-/// system's where it is absent or `system`.
+/// system's where it is absent or `system` (which goes with `verify-full` alone, and is it where no mode is given).
 ///
 /// Connecting takes at most 10 s, a statement 30 s.
 ///
@@ -57,8 +60,13 @@ pub fn pool(url: &str, max_connections: usize) -> Result<Pool> {
     }
     config.keepalives_idle(QUERY_LIMIT).tcp_user_timeout(QUERY_LIMIT);
     let place = place(&config);
-    let tls = tls.connector()?;
-    let manager = Manager::from_config(config, tls.clone(), ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    // To set up OpenSSL takes half of a cold start: it reads all certificates of the system.
+    let tls = (tls.mode != Mode::Disable).then(|| tls.connector()).transpose()?;
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = match &tls {
+        Some(tls) => Manager::from_config(config, tls.clone(), recycling),
+        None => Manager::from_config(config, NoTls, recycling),
+    };
     let connections = deadpool_postgres::Pool::builder(manager)
         .max_size(max_connections.max(1))
         .runtime(Runtime::Tokio1)
@@ -95,6 +103,13 @@ impl Pool {
         self.settle(client, rows).await
     }
 
+    async fn cancel(&self, token: CancelToken) -> Result<(), tokio_postgres::Error> {
+        match self.tls.clone() {
+            Some(tls) => token.cancel_query(tls).await,
+            None => token.cancel_query(NoTls).await,
+        }
+    }
+
     /// Waits for `work` no longer than `limit`; `None` when the time was up.
     pub(crate) async fn within<T>(
         &self,
@@ -122,8 +137,7 @@ impl Pool {
             Outcome::Answered(result) if !result.as_ref().is_err_and(Error::is_retry) => return result,
             Outcome::Answered(result) => result,
             Outcome::TimedOut(error) => {
-                let token = client.cancel_token();
-                match tokio::time::timeout(CANCEL_LIMIT, token.cancel_query(self.tls.clone())).await {
+                match tokio::time::timeout(CANCEL_LIMIT, self.cancel(client.cancel_token())).await {
                     Ok(Ok(())) => {}
                     Ok(Err(failed)) => tracing::debug!("a statement was not cancelled: {failed}"),
                     Err(_) => tracing::debug!("a statement was not cancelled within {CANCEL_LIMIT:?}"),
@@ -181,15 +195,25 @@ impl Tls {
     fn take_from(url: &str) -> Result<(String, Self)> {
         let mut tls = Self::default();
         let Some((address, query)) = url.split_once('?') else { return Ok((url.to_owned(), tls)) };
-        let mut left = Vec::new();
+        let (mut left, mut mode_said, mut by_system) = (Vec::new(), None, false);
         for parameter in query.split('&') {
             match parameter.split_once('=') {
-                Some(("sslmode", mode)) => tls.mode = Mode::parse(mode)?,
-                Some(("sslrootcert", "system")) => tls.root_certificates = None,
+                Some(("sslmode", mode)) => mode_said = Some(Mode::parse(mode)?),
+                Some(("sslrootcert", "system")) => by_system = true,
                 Some(("sslrootcert", path)) => tls.root_certificates = Some(percent_decoded(path)),
                 _ => left.push(parameter),
             }
         }
+        tls.mode = match mode_said {
+            None if by_system => Mode::VerifyFull,
+            Some(mode) if by_system && mode != Mode::VerifyFull => {
+                return Err(Error::stop(
+                    "sslrootcert=system in MILLSTREAM_POSTGRES_URL needs sslmode=verify-full: anybody can have a certificate that \
+                     the system trusts, for a host name of their own",
+                ));
+            }
+            mode => mode.unwrap_or_default(),
+        };
         let separator = if left.is_empty() { "" } else { "?" };
         Ok((format!("{address}{separator}{}", left.join("&")), tls))
     }
@@ -203,8 +227,21 @@ impl Tls {
     }
 
     fn connector(&self) -> Result<MakeTlsConnector> {
+        let mut connector = MakeTlsConnector::new(self.trust()?);
+        let check_host = self.mode == Mode::VerifyFull;
+        connector.set_callback(move |connection, _| {
+            connection.set_verify_hostname(check_host);
+            Ok(())
+        });
+        Ok(connector)
+    }
+
+    /// What trusts the authorities that are asked for, and no others.
+    fn trust(&self) -> Result<SslConnector> {
         let internal = |error| Error::stop("internal: OpenSSL can't be set up").caused_by(error);
         let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(internal)?;
+        // The system's certificates are in it already, and would be trusted beside the named ones.
+        builder.set_cert_store(X509StoreBuilder::new().map_err(internal)?.build());
         // As libpq: `require` with a root certificate is `verify-ca`.
         let check_chain = match self.mode {
             Mode::VerifyCa | Mode::VerifyFull => true,
@@ -227,13 +264,7 @@ impl Tls {
                     .caused_by(error)
             })?;
         }
-        let mut connector = MakeTlsConnector::new(builder.build());
-        let check_host = self.mode == Mode::VerifyFull;
-        connector.set_callback(move |connection, _| {
-            connection.set_verify_hostname(check_host);
-            Ok(())
-        });
-        Ok(connector)
+        Ok(builder.build())
     }
 }
 
@@ -289,6 +320,12 @@ mod tests {
         let (url, tls) = Tls::take_from("postgres://u:p@h/d").unwrap();
         assert_eq!((url.as_str(), tls.mode), ("postgres://u:p@h/d", Mode::Prefer));
         assert!(Tls::take_from("postgres://h/d?sslmode=on").is_err());
+        let (_, tls) = Tls::take_from("postgres://h/d?sslrootcert=system").unwrap();
+        assert_eq!(tls, Tls { mode: Mode::VerifyFull, root_certificates: None });
+        for weak in ["require", "verify-ca", "prefer", "disable"] {
+            let refused = Tls::take_from(&format!("postgres://h/d?sslrootcert=system&sslmode={weak}"));
+            assert!(refused.unwrap_err().to_string().contains("needs sslmode=verify-full"), "{weak}");
+        }
     }
 
     #[test]
@@ -306,6 +343,19 @@ mod tests {
     fn a_missing_file_of_certificates_stops() {
         let error = pool("postgres://h/d?sslmode=verify-ca&sslrootcert=/nowhere.pem", 1).unwrap_err();
         assert!(matches!(&error, Error::Stop(_)) && error.to_string().contains("/nowhere.pem"), "{error}");
+    }
+
+    /// A certificate of any authority that the system knows would pass otherwise.
+    #[test]
+    fn only_the_named_authority_is_trusted() {
+        let file = openssl_probe::probe().cert_file.expect("tests run where there are certificates");
+        let all = std::fs::read_to_string(file).unwrap();
+        let end = "-----END CERTIFICATE-----";
+        let one = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(one.path(), all.split_once(end).unwrap().0.to_owned() + end).unwrap();
+        let tls = Tls { mode: Mode::VerifyFull, root_certificates: Some(one.path().to_str().unwrap().to_owned()) };
+        let trusted = tls.trust().unwrap().context().cert_store().all_certificates().len();
+        assert_eq!(trusted, 1);
     }
 
     #[test]

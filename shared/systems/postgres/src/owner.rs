@@ -1,5 +1,6 @@
 //! Who fills a table, as rows of `millstream_owners`: see [`millstream_core::Owner`].
 
+use futures::future::try_join3;
 use millstream_core::{
     Claim, Error, Holding, Owner, OwnerRecord, Result, Rows, Table, TopicPartition, WHOLE_TOPIC, fences_of_both,
     quote_identifier,
@@ -49,10 +50,14 @@ impl Owned<'_> {
                  to_regclass($1) IS NOT NULL";
             let there = here.query(sql, &[(&name, Type::TEXT)]).await?;
             let is_there = |at: usize| there.first().is_some_and(|row| row.get(at));
-            let records = if is_there(0) { self.records(&here).await? } else { Vec::new() };
+            // In one round trip.
+            let (records, fences, rows) = try_join3(
+                async { if is_there(0) { self.records(&here).await } else { Ok(Vec::new()) } },
+                async { if is_there(1) { self.fences(&here, "").await } else { Ok(Vec::new()) } },
+                async { if is_there(2) { rows_of(&here, &name).await } else { Ok(Rows::Missing) } },
+            )
+            .await?;
             let (own, others) = records.into_iter().partition(|record| record.table == self.table.public_name());
-            let fences = if is_there(1) { self.fences(&here, "").await? } else { Vec::new() };
-            let rows = if is_there(2) { rows_of(&here, &name).await? } else { Rows::Missing };
             transaction.commit().await.map_err(failed)?;
             Ok(Holding { record: Vec::into_iter(own).next(), others, fences, rows })
         };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::try_join;
 use millstream_core::{Claim, Error, Owner, OwnerRecord, Result, Table, fault, quote_identifier};
 use tokio_postgres::{GenericClient, IsolationLevel, types::Type};
 
@@ -46,8 +47,7 @@ pub(crate) async fn prepare(pool: &Pool, table: &Table, create_missing: bool, te
     let mut client = pool.client(&what).await?;
     let work = async {
         let here = Catalog { client: &**client, pool, what: &what };
-        here.check_server().await?;
-        let mut differences = here.differences(table, remedies).await?;
+        let ((), mut differences) = try_join(here.check_server(), here.differences(table, remedies)).await?;
         if create_missing && differences.iter().any(|difference| difference.remedy.is_some()) {
             differences = create(pool, &what, &mut client, table, term).await?;
         }

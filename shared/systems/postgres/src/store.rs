@@ -52,6 +52,11 @@ impl TableStore for Postgres {
         Ok(Arc::new(PostgresSink::new(self.pool.clone(), function, table)?))
     }
 
+    async fn warm_up(&self) {
+        // Whoever comes next takes it from the pool, or makes another and meets what has failed.
+        let _ = self.pool.client("connecting").await;
+    }
+
     async fn read_reference(&self, name: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
         read_table(&self.pool, name, schema).await
     }
