@@ -330,7 +330,7 @@ static BATCH: Mapping = Mapping {
             name: "max_wait",
             shape: Shape::Duration(0..=MAX_WAIT_MS),
             presence: Presence::OfKind(|batch| readable_ms(batch.max_wait_ms as i64)),
-            doc: "The time after the first record; then the batch is processed even if it isn't full.",
+            doc: "The time after the first record; then the batch is processed even if it isn't full. From Kafka up to a fifth earlier, so that the rows are there by then.",
         },
     ],
     form: Form::Fields,

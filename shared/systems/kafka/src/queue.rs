@@ -256,8 +256,10 @@ impl<'a> Record<'a> {
         if !is_format_2 || self.message.payload.is_null() || self.message.len == 0 {
             return true;
         }
-        // SAFETY: librdkafka hands out a value in place, in the one piece of memory that holds its batch; a broker takes no record
-        // without a number of headers.
+        // SAFETY: librdkafka hands out a value in place, in the one piece of memory that holds its batch or the broker's answer, and a
+        // broker takes no record of format 2 without a number of headers. A message of an older format that follows a batch of
+        // format 2 in one answer has that one's epoch; what follows it is the next message or, at the end of the answer, the tagged
+        // fields that each answer has since Kafka 2.7.
         unsafe { *self.message.payload.cast::<u8>().add(self.message.len) != 0 }
     }
 }

@@ -56,6 +56,10 @@ const LEAST_READ_AHEAD_KIB: usize = 512;
 const READ_AHEAD_RECORDS: usize = 12_000;
 const LEAST_READ_AHEAD_RECORDS: usize = 500;
 
+/// The most bytes of one answer to a fetch; a larger batch of records still comes whole. librdkafka asks for twice as much of a
+/// partition each time that an answer held nothing but aborted records, and never for less again.
+const MOST_FETCHED_BYTES: &str = "8388608";
+
 /// The most bytes of one record that the producer takes; the topic's `max.message.bytes` is usually lower.
 const MAX_RECORD_BYTES: usize = 32 << 20;
 
@@ -99,6 +103,7 @@ impl KafkaSettings {
             ("queued.min.messages", records.as_str()),
             ("queued.max.messages.kbytes", kib.as_str()),
             ("fetch.message.max.bytes", "131072"),
+            ("fetch.max.bytes", MOST_FETCHED_BYTES),
             ("fetch.queue.backoff.ms", "1"),
             ("fetch.wait.max.ms", "20"),
             ("fetch.min.bytes", "1"),
@@ -124,6 +129,7 @@ impl KafkaSettings {
             ("queued.min.messages", "10000"),
             ("queued.max.messages.kbytes", "8192"),
             ("fetch.message.max.bytes", "524288"),
+            ("fetch.max.bytes", MOST_FETCHED_BYTES),
             ("fetch.queue.backoff.ms", "5"),
             ("fetch.wait.max.ms", "50"),
         ];

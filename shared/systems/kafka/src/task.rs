@@ -57,6 +57,8 @@ pub(crate) struct Task<C: ConsumerContext + 'static> {
     due: Option<Instant>,
     orders: watch::Receiver<Order>,
     bell: Arc<Bell>,
+    /// How long the last batch took to be handled.
+    handled_in: Duration,
     /// A full batch, which waits for the one before it.
     sealed: Option<Batch>,
     /// The batch that is being handled. librdkafka spends several times its bytes on each record, so we keep reading while a
@@ -68,6 +70,7 @@ pub(crate) struct Task<C: ConsumerContext + 'static> {
 }
 
 struct Handling {
+    began: Instant,
     task: JoinHandle<()>,
     outcome: oneshot::Receiver<Result<i64>>,
 }
@@ -90,6 +93,7 @@ impl<C: ConsumerContext + 'static> Task<C> {
             limits,
             builder: BatchBuilder::new(partition.clone()),
             due: None,
+            handled_in: Duration::ZERO,
             orders,
             bell,
             sealed: None,
@@ -135,7 +139,7 @@ impl<C: ConsumerContext + 'static> Task<C> {
             let _ = done.send(member.handler().handle(batch).await);
             bell.ring();
         });
-        self.handling = Some(Handling { task, outcome });
+        self.handling = Some(Handling { began: Instant::now(), task, outcome });
     }
 
     fn order(&self) -> Order {
@@ -147,7 +151,10 @@ impl<C: ConsumerContext + 'static> Task<C> {
         let is_abandoned = self.order() == Order::Abandon;
         let Some(mut handling) = self.handling.take() else { return Ok(false) };
         match handling.outcome.try_recv() {
-            Ok(handled) => self.store(handled?),
+            Ok(handled) => {
+                self.handled_in = handling.began.elapsed();
+                self.store(handled?);
+            }
             Err(TryRecvError::Closed) if handling.task.is_finished() => match handling.task.now_or_never() {
                 Some(Err(lost)) if lost.is_panic() => {
                     let partition = &self.partition;
@@ -213,12 +220,19 @@ impl<C: ConsumerContext + 'static> Task<C> {
             Some(_) => Ok(step),
             None if self.has_progress() => {
                 self.member.link().mark_reachable();
-                let wait = Duration::from_millis(limits.max_wait_ms);
+                let wait = self.wait();
                 self.due = Some(now + wait);
                 Ok(shorter(step, wait))
             }
             None => Ok(step),
         }
+    }
+
+    /// How long a batch waits for more records. It ends before `max_wait` by the time that the last batch took to be written, but
+    /// at most by a fifth: so the first record is in the sink about `max_wait` after it was read.
+    fn wait(&self) -> Duration {
+        let wait = Duration::from_millis(self.limits.max_wait_ms);
+        wait - self.handled_in.min(wait / 5)
     }
 
     fn push(&mut self) {
