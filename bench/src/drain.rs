@@ -36,6 +36,21 @@ pub struct Beside {
     pub broken_every: u64,
 }
 
+/// A side of W1.
+enum Who<'a> {
+    /// librdkafka as it comes.
+    Stock,
+    /// With what millstream replaces of it.
+    OurGzip,
+    /// `aggregate`, of a place, draining a backlog.
+    Ours(&'a Place, &'a Backlog),
+}
+
+/// The order of so many sides in a round: another one begins each time.
+pub fn in_turns(round: usize, sides: usize) -> impl Iterator<Item = usize> {
+    (0..sides).map(move |side| (side + round) % sides)
+}
+
 /// Each side in turns, from the start of its process to the last event.
 pub async fn w1(place: &Place, name: &str, kind: Kind, rounds: usize, beside: Beside) -> Result<Vec<Row>, Failure> {
     let backlog = Backlog::fill(place, kind).await?;
@@ -44,26 +59,33 @@ pub async fn w1(place: &Place, name: &str, kind: Kind, rounds: usize, beside: Be
         broken_every => Some(Backlog::fill(place, Kind { shape: Shape::Bank { broken_every }, ..kind }).await?),
     };
     let other = beside.build.map(|aggregate| Place { aggregate, ..place.clone() });
-    let (mut stock, mut faster) = (Side::new("bare consumer"), Side::new("bare consumer with our gzip"));
-    let (mut ours, mut others) = (Side::new("**millstream aggregate**"), Side::new("another build"));
-    let mut some_broken = Side::new(format!("one in {} broken", beside.broken_every));
+    let mut sides = vec![(Who::Stock, Side::new("bare consumer"))];
+    if kind.compression == Compression::Gzip {
+        sides.push((Who::OurGzip, Side::new("bare consumer with our gzip")));
+    }
+    sides.push((Who::Ours(place, &backlog), Side::new("**millstream aggregate**")));
+    if let Some(other) = &other {
+        sides.push((Who::Ours(other, &backlog), Side::new("another build")));
+    }
+    if let Some(broken) = &broken {
+        sides.push((Who::Ours(place, broken), Side::new(format!("one in {} broken", beside.broken_every))));
+    }
+    // Whoever reads the topic first finds a cold broker.
+    floor(place, &backlog.topic, kind.events)?;
     for round in 0..rounds.max(1) {
-        stock.runs.push(read(&place.binary("bare")?, place, &backlog.topic, kind.events)?);
-        if kind.compression == Compression::Gzip {
-            faster.runs.push(read(&std::env::current_exe()?, place, &backlog.topic, kind.events)?);
-        }
-        ours.runs.push(drain(place, &backlog, &round.to_string()).await?);
-        if let Some(other) = &other {
-            others.runs.push(drain(other, &backlog, &format!("{round}_other")).await?);
-        }
-        if let Some(broken) = &broken {
-            some_broken.runs.push(drain(place, broken, &round.to_string()).await?);
+        for turn in in_turns(round, sides.len()) {
+            let (who, side) = &mut sides[turn];
+            side.runs.push(match who {
+                Who::Stock => floor(place, &backlog.topic, kind.events)?,
+                Who::OurGzip => read(&std::env::current_exe()?, place, &backlog.topic, kind.events)?,
+                Who::Ours(place, backlog) => drain(place, backlog, &format!("{round}_{turn}")).await?,
+            });
         }
     }
-    let first_row_ms = ours.runs.iter().map(|run| run.first_row_s * 1e3);
-    let first_row = crate::table::duration(format!("{name}: from start to the first row"), first_row_ms);
-    let sides: Vec<Side> =
-        [stock, faster, ours, others, some_broken].into_iter().filter(|side| !side.runs.is_empty()).collect();
+    let ours = sides.iter().filter(|(who, _)| matches!(who, Who::Ours(..))).take(1);
+    let first_row_ms: Vec<f64> = ours.flat_map(|(_, side)| &side.runs).map(|run| run.first_row_s * 1e3).collect();
+    let first_row = crate::table::duration(format!("{name}: from start to the first row"), first_row_ms.into_iter());
+    let sides: Vec<Side> = sides.into_iter().map(|(_, side)| side).collect();
     let mut rows = compare(name, kind.events, &sides);
     rows.push(first_row);
     Ok(rows)

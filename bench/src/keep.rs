@@ -11,7 +11,7 @@ use scylla::client::{session::Session, session_builder::SessionBuilder};
 
 use crate::{
     Failure, Place,
-    drain::PATIENCE,
+    drain::{PATIENCE, in_turns},
     fill,
     process::Measured,
     table::{Row, Run, Side, compare},
@@ -19,6 +19,8 @@ use crate::{
 
 const PARTITIONS: i32 = 3;
 const POLL: Duration = Duration::from_millis(50);
+/// Offsets in a partition of the event store.
+const BUCKET: i64 = 10_000;
 
 fn pipeline_text(name: &str, topic: &str) -> String {
     format!(
@@ -39,8 +41,14 @@ pub async fn w4(place: &Place, cassandra: &str, events: u64, rounds: usize) -> R
     let session = SessionBuilder::new().known_node(cassandra).build().await?;
     let (mut bare, mut ours) = (Side::new("bare driver, inserts"), Side::new("**millstream store**"));
     for round in 0..rounds.max(1) {
-        bare.runs.push(inserts(place, &session, cassandra, &format!("{topic}_bare_{round}"), events).await?);
-        ours.runs.push(store(place, &session, cassandra, &topic, events, round).await?);
+        for turn in in_turns(round, 2) {
+            match turn {
+                0 => {
+                    bare.runs.push(inserts(place, &session, cassandra, &format!("{topic}_bare_{round}"), events).await?)
+                }
+                _ => ours.runs.push(store(place, &session, cassandra, &topic, events, round).await?),
+            }
+        }
     }
     Ok(compare("W4, rows into Cassandra", events, &[bare, ours]))
 }
@@ -97,11 +105,30 @@ async fn store(
         }
         if done as u64 >= events {
             let run = Run { seconds: measured.elapsed().as_secs_f64(), usage: measured.usage()?, first_row_s: 0.0 };
-            return Ok(run);
+            check(session, &name, topic, events).await?;
+            return match fill::dead_letters(place, &name).await? {
+                0 => Ok(run),
+                letters => Err(format!("{letters} dead letters").into()),
+            };
         }
         if measured.elapsed() > PATIENCE {
             return Err(format!("{done} of {events} rows after {PATIENCE:?}").into());
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// Has the table a row of each event?
+async fn check(session: &Session, keyspace: &str, topic: &str, events: u64) -> Result<(), Failure> {
+    let count = format!(
+        "SELECT count(*) FROM {keyspace}.kept WHERE \"_topic\" = ? AND \"_generation\" = 1 AND \"_partition\" = ? AND \"_bucket\" = ?"
+    );
+    let (count, mut rows) = (session.prepare(count).await?, 0);
+    for partition in 0..PARTITIONS {
+        for bucket in 0..=events as i64 / i64::from(PARTITIONS) / BUCKET {
+            let answer = session.execute_unpaged(&count, (topic, partition, bucket)).await?;
+            rows += answer.into_rows_result()?.single_row::<(i64,)>()?.0;
+        }
+    }
+    if rows as u64 == events { Ok(()) } else { Err(format!("{rows} rows instead of {events}").into()) }
 }

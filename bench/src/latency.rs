@@ -71,7 +71,7 @@ async fn produce(
     topic: String,
     rate: u64,
     seconds: u64,
-    sent: mpsc::UnboundedSender<Sent>,
+    sent: mpsc::UnboundedSender<Result<Sent, millstream_core::Error>>,
 ) -> Result<(), Failure> {
     let mut events = fill::events(&topic, 7)?;
     let began = Instant::now();
@@ -92,9 +92,11 @@ async fn produce(
             match kafka.send(&topic, records).await {
                 Ok(positions) => positions.into_iter().for_each(|position| {
                     // The receiver is gone only if the measurement has failed.
-                    let _ = sent.send(Sent { at, partition: position.partition.partition, offset: position.offset });
+                    let _ =
+                        sent.send(Ok(Sent { at, partition: position.partition.partition, offset: position.offset }));
                 }),
-                Err(error) => eprintln!("{error}"),
+                // Its records would be missing from the latencies.
+                Err(error) => drop(sent.send(Err(error))),
             }
         });
     }
@@ -105,7 +107,7 @@ async fn produce(
 async fn watch(
     database: &Database,
     measured: &mut Measured,
-    mut arrivals: mpsc::UnboundedReceiver<Sent>,
+    mut arrivals: mpsc::UnboundedReceiver<Result<Sent, millstream_core::Error>>,
 ) -> Result<Vec<f64>, Failure> {
     let mut waiting: [VecDeque<Sent>; 3] = Default::default();
     let mut latencies_ms = Vec::new();
@@ -119,7 +121,10 @@ async fn watch(
         }
         loop {
             match arrivals.try_recv() {
-                Ok(sent) => waiting[sent.partition as usize].push_back(sent),
+                Ok(sent) => {
+                    let sent = sent?;
+                    waiting[sent.partition as usize].push_back(sent);
+                }
                 Err(mpsc::error::TryRecvError::Empty) => break,
                 Err(mpsc::error::TryRecvError::Disconnected) => {
                     open = false;

@@ -93,7 +93,9 @@ impl Spread {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let at = |place: usize| values.get(place).copied().unwrap_or(f64::NAN);
-        Self { lowest: at(0), median: at(values.len() / 2), highest: at(values.len().saturating_sub(1)) }
+        let last = values.len().saturating_sub(1);
+        // Of an even number, between the two in the middle.
+        Self { lowest: at(0), median: (at(last / 2) + at(last.div_ceil(2))) / 2.0, highest: at(last) }
     }
 }
 
@@ -146,5 +148,17 @@ impl fmt::Display for Table {
         writeln!(f, "| what | median | lowest–highest | of the first | CPU-s per million | peak |")?;
         writeln!(f, "| --- | --- | --- | --- | --- | --- |")?;
         self.0.iter().try_for_each(|row| writeln!(f, "{row}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_is_in_the_middle() {
+        let median = |values: &[f64]| Spread::of(values.iter().copied()).median;
+        assert_eq!((median(&[2.0, 1.0]), median(&[3.0, 1.0, 2.0]), median(&[7.0])), (1.5, 2.0, 7.0));
+        assert!(median(&[]).is_nan());
     }
 }

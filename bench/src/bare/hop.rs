@@ -21,6 +21,8 @@ pub fn consume_and_produce(brokers: &str, from: &str, into: &str, records: u64) 
         .set("group.id", format!("loop-{}", std::process::id()))
         .set("auto.offset.reset", "earliest")
         .set("enable.auto.commit", "false")
+        // As the bare consumer: by default it sleeps for a second when its queue is full.
+        .set("fetch.queue.backoff.ms", "1")
         .create()?;
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)

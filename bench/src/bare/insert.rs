@@ -11,7 +11,7 @@ use scylla::{
 use crate::Failure;
 
 const PARTITIONS: i64 = 3;
-/// How many inserts are in flight at once: as many as the event store's.
+/// How many inserts of a partition are in flight at once: as many as the event store's.
 const AT_ONCE: usize = 128;
 /// Rows in a partition of the table: as in the event store.
 const BUCKET: i64 = 10_000;
@@ -38,20 +38,28 @@ pub async fn insert(cassandra: &str, keyspace: &str, rows: u64) -> Result<(), Fa
     let mut insert = session.prepare(insert).await?;
     insert.set_is_idempotent(true);
     let (session, insert) = (Arc::new(session), Arc::new(insert));
-    let one = |row: u64| {
+    let one = move |partition: i64, offset: i64| {
         let (session, insert) = (Arc::clone(&session), Arc::clone(&insert));
         async move {
-            let (partition, offset) = (row as i64 % PARTITIONS, row as i64 / PARTITIONS);
+            let row = offset * PARTITIONS + partition;
             let amount =
                 CqlDecimal::from_signed_be_bytes_slice_and_exponent(&(row as u32 % 1_000_000).to_be_bytes(), 2);
-            let time = CqlTimestamp(1_767_225_600_000 + row as i64 / 10);
-            let at_us = 1_767_225_600_000_000 + row as i64 * 100;
+            let time = CqlTimestamp(1_767_225_600_000 + row / 10);
+            let at_us = 1_767_225_600_000_000 + row * 100;
             let values =
                 ("w4", 1_i32, partition as i32, offset / BUCKET, offset, time, "Amsterdam", "EUR", amount, at_us);
             session.execute_unpaged(&insert, values).await.map(drop)
         }
     };
-    stream::iter((0..rows).map(one)).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    // Each partition in a task of its own, as the event store writes them.
+    let tasks = (0..PARTITIONS).map(|partition| {
+        let (one, offsets) = (one.clone(), 0..(rows as i64 - partition + PARTITIONS - 1) / PARTITIONS);
+        let inserts = stream::iter(offsets.map(move |offset| one(partition, offset)));
+        tokio::spawn(inserts.buffer_unordered(AT_ONCE).try_collect::<()>())
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await??;
+    }
     println!("inserted {rows} rows");
     loop {
         std::thread::park();
