@@ -2,7 +2,10 @@
 
 use std::{
     ops::{ControlFlow, Range},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arrow::{
@@ -19,6 +22,7 @@ use scylla::value::CqlValue;
 
 use crate::{
     client::Client,
+    fences::FENCES,
     layout::{BUCKET, Layout},
     read::PAGE_ROWS,
 };
@@ -37,6 +41,8 @@ pub(crate) struct CassandraFeed {
     timestamp: usize,
     /// The places of the columns that values are made of.
     values: Vec<usize>,
+    /// Is the place of the fences known to be there?
+    is_prepared: AtomicBool,
 }
 
 impl CassandraFeed {
@@ -47,7 +53,7 @@ impl CassandraFeed {
             Error::stop(format!("internal: table {} has no column {}", feed.table.name, meta::TIMESTAMP))
         })?;
         let values = (0..columns.len()).filter(|at| columns[*at].role != Role::Carried).collect();
-        Ok(Self { client, layout, feed, timestamp, values })
+        Ok(Self { client, layout, feed, timestamp, values, is_prepared: AtomicBool::new(false) })
     }
 
     /// Where the rows of a partition of the feed lie.
@@ -57,8 +63,19 @@ impl CassandraFeed {
 
     /// As a plain read finds it: one that finishes a compare-and-swap would be in the way of the function.
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
+        if !self.is_prepared().await? {
+            return Ok(None);
+        }
         let held = self.client.fence(&self.feed.function, &self.source(partition), false).await?;
         Ok(held.map(|held| held.fence))
+    }
+
+    /// Is there a place for fences? A reader may start before the function that makes it.
+    async fn is_prepared(&self) -> Result<bool> {
+        if !self.is_prepared.load(Ordering::Relaxed) {
+            self.is_prepared.store(!self.client.columns(FENCES).await?.is_empty(), Ordering::Relaxed);
+        }
+        Ok(self.is_prepared.load(Ordering::Relaxed))
     }
 
     fn not_begun(&self) -> Error {
@@ -106,6 +123,9 @@ struct Taken {
 impl Log for CassandraFeed {
     /// Those of the topic when the function began to read it, and those that were added since.
     async fn partitions(&self, _topic: &str) -> Result<i32> {
+        if !self.is_prepared().await? {
+            return Err(self.not_begun());
+        }
         let fences = self.client.fences(&self.feed.function, false).await?;
         let own = fences.iter().filter(|(at, _)| at.topic == self.feed.topic && !at.is_redrive());
         let newest = own.clone().map(|(at, _)| at.generation).max();

@@ -2,7 +2,10 @@
 
 use std::{
     ops::{ControlFlow, Range},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arrow::{
@@ -17,7 +20,7 @@ use millstream_core::{
 
 use crate::{
     client::Client,
-    fences::Held,
+    fences::{FENCES, Held},
     layout::{BUCKET, Layout},
     read::{PAGE_ROWS, Row},
 };
@@ -36,6 +39,8 @@ pub(crate) struct CosmosFeed {
     timestamp: usize,
     /// The places of the columns that values are made of.
     values: Vec<usize>,
+    /// Is the place of the fences known to be there?
+    is_prepared: AtomicBool,
 }
 
 impl CosmosFeed {
@@ -46,7 +51,7 @@ impl CosmosFeed {
             Error::stop(format!("internal: table {} has no column {}", feed.table.name, meta::TIMESTAMP))
         })?;
         let values = (0..columns.len()).filter(|at| columns[*at].role != Role::Carried).collect();
-        Ok(Self { client, layout, feed, timestamp, values })
+        Ok(Self { client, layout, feed, timestamp, values, is_prepared: AtomicBool::new(false) })
     }
 
     /// Where the rows of a partition of the feed lie.
@@ -55,8 +60,19 @@ impl CosmosFeed {
     }
 
     async fn fence(&self, partition: &TopicPartition) -> Result<Option<Fence>> {
+        if !self.is_prepared().await? {
+            return Ok(None);
+        }
         let found = self.client.fence(&self.feed.function, &self.source(partition)).await?;
         Ok(found.map(|found| found.held.fence))
+    }
+
+    /// Is there a place for fences? A reader may start before the function that makes it.
+    async fn is_prepared(&self) -> Result<bool> {
+        if !self.is_prepared.load(Ordering::Relaxed) {
+            self.is_prepared.store(self.client.list_containers().await?.contains_key(FENCES), Ordering::Relaxed);
+        }
+        Ok(self.is_prepared.load(Ordering::Relaxed))
     }
 
     fn not_begun(&self) -> Error {
@@ -102,6 +118,9 @@ struct Taken {
 impl Log for CosmosFeed {
     /// Those of the topic when the function began to read it, and those that were added since.
     async fn partitions(&self, _topic: &str) -> Result<i32> {
+        if !self.is_prepared().await? {
+            return Err(self.not_begun());
+        }
         let fences = self.client.fences(&self.feed.function).await?;
         let own = fences.iter().filter(|(at, _)| at.topic == self.feed.topic && !at.is_redrive());
         let newest = own.clone().map(|(at, _)| at.generation).max();

@@ -167,3 +167,21 @@ async fn redriven_rows_and_other_topics_are_not_in_the_feed() {
     assert_eq!(users, 3, "a snapshot has them all");
     keyspace.drop().await;
 }
+
+/// A report may start before the function that keeps the events.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_nobody_has_prepared_is_waited_for() {
+    let _turn = wait_for_my_turn().await;
+    let keyspace = Keyspace::create(Service::Cassandra).await;
+    let feed = feed(&keyspace);
+    for _ in 0..2 {
+        let asked = feed.partitions("logins").await;
+        assert!(matches!(&asked, Err(Error::Retry(_))), "{asked:?}");
+        assert!(!feed.has_begun(&partition(0)).await.unwrap());
+    }
+    let sink = keyspace.sink(&logins());
+    sink.prepare(true).await.unwrap();
+    write(sink.as_ref(), &partition(0), 0, 1, rows(&[("ann", None, 0, 1)])).await;
+    assert_eq!(feed.partitions("logins").await.unwrap(), 1);
+    keyspace.drop().await;
+}

@@ -162,3 +162,19 @@ async fn redriven_rows_and_other_topics_are_not_in_the_feed() {
     let users = public.rows.iter().map(|rows| rows.column(0).as_string::<i32>().len()).sum::<usize>();
     assert_eq!(users, 3, "a snapshot has them all");
 }
+
+/// A report may start before the function that keeps the events.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_nobody_has_prepared_is_waited_for() {
+    let account = Account::create();
+    let feed = feed_of(&account.store().await);
+    for _ in 0..2 {
+        let asked = feed.partitions("logins").await;
+        assert!(matches!(&asked, Err(Error::Retry(_))), "{asked:?}");
+        assert!(!feed.has_begun(&fed(0)).await.unwrap());
+    }
+    let sink = account.sink(&logins()).await;
+    sink.prepare(true).await.unwrap();
+    write(sink.as_ref(), &partition(0), 0, 1, rows(&[("ann", None, 0, 1)])).await;
+    assert_eq!(feed.partitions("logins").await.unwrap(), 1);
+}
