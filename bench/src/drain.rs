@@ -70,7 +70,7 @@ pub async fn w1(place: &Place, name: &str, kind: Kind, rounds: usize, beside: Be
     if let Some(broken) = &broken {
         sides.push((Who::Ours(place, broken), Side::new(format!("one in {} broken", beside.broken_every))));
     }
-    // Whoever reads the topic first finds a cold broker.
+    // The first reader of a topic finds a cold broker, so it is not measured.
     floor(place, &backlog.topic, kind.events)?;
     for round in 0..rounds.max(1) {
         for turn in in_turns(round, sides.len()) {

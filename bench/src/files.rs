@@ -31,7 +31,7 @@ pub async fn w2(place: &Place, events: u64, rounds: usize) -> Result<Vec<Row>, F
     let topic = format!("w2_{}_{events}", std::process::id());
     let gzip = (PARTITIONS, Compression::Gzip);
     fill::send(place, &topic, gzip, events, |numbers| Ok(numbers.map(position).collect())).await?;
-    // Whoever reads the topic first finds a cold broker.
+    // The first reader of a topic finds a cold broker, so it is not measured.
     floor(place, &topic, events)?;
     let (mut bare, mut ours) = (Side::new("bare consumer"), Side::new("**millstream archive**"));
     let mut files = Vec::new();

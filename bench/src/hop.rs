@@ -50,7 +50,7 @@ references:
 pub async fn w3(place: &Place, events: u64, rounds: usize) -> Result<Vec<Row>, Failure> {
     let topic = format!("w3_{}_{events}", std::process::id());
     fill::bank(place, &topic, events).await?;
-    // Whoever reads the topic first finds a cold broker.
+    // The first reader of a topic finds a cold broker, so it is not measured.
     floor(place, &topic, events)?;
     let (mut bare, mut ours) = (Side::new("bare loop"), Side::new("**millstream transform**"));
     for round in 0..rounds.max(1) {

@@ -160,7 +160,7 @@ impl<'a> Ownership<'a> {
     /// # Errors
     /// Those of [`Sink::misfits`].
     pub(crate) async fn misfits(&self, sink: &dyn Sink, record: Option<&OwnerRecord>) -> Result<Vec<String>> {
-        // First what only the plan of before can settle: it may no longer start once the rest is done.
+        // First what only the previous plan can settle: it may no longer start once the rest is done.
         let mut misfits = sink.unsettled(&self.owner).await?;
         misfits.extend(sink.misfits().await?);
         let recorded = match record {

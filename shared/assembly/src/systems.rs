@@ -247,8 +247,8 @@ impl Systems {
         Ok(function)
     }
 
-    /// Lets the log and the function's store connect while its statement is planned: a good part of a cold start. What fails is
-    /// told to whoever asks them next.
+    /// Lets the log and the function's store connect while its statement is planned: a good part of a cold start. What fails
+    /// here fails again for the next caller, who is told.
     fn warm_up(&self, pipeline: &Pipeline, name: &str) {
         let Some(declared) = pipeline.functions.get(name) else { return };
         if let Some(store) = self.store(declared.into.system).cloned() {

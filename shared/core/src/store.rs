@@ -63,8 +63,8 @@ pub trait TableStore: Send + Sync {
         )))
     }
 
-    /// Connects ahead. Called when a function starts, while its statement is planned. What fails here is told to whoever uses the
-    /// store next.
+    /// Connects ahead. Called when a function starts, while its statement is planned. What fails here fails
+    /// again for the next caller, who is told.
     async fn warm_up(&self) {}
 
     /// All rows of `name`, which need not be a function's table: what a reference is loaded from. At least the columns of

@@ -94,7 +94,7 @@ impl Client {
         ))
     }
 
-    /// The columns of the newest rows that no row of the layout has: of a plan before.
+    /// The columns of the newest rows that no row of the layout has: a previous plan has filled them.
     pub(crate) async fn surplus(&self, layout: &Layout) -> Result<Vec<Declared>> {
         let wanted = layout.newest_columns();
         let there = self.columns(&layout.newest()).await?;

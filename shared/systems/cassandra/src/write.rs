@@ -157,7 +157,7 @@ impl Client {
     }
 
     /// Writes the newest row of each entity; one that is older than what is there changes nothing. `generation` is that of the
-    /// topic, which a partition of redriven records doesn't tell. `surplus` are the columns that a plan before has filled: a row
+    /// topic, which a partition of redriven records doesn't tell. `surplus` are the columns that a previous plan has filled: a row
     /// is replaced as a whole.
     pub(crate) async fn write_newest(
         &self,

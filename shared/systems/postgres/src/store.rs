@@ -53,7 +53,7 @@ impl TableStore for Postgres {
     }
 
     async fn warm_up(&self) {
-        // Whoever comes next takes it from the pool, or makes another and meets what has failed.
+        // The next caller takes it from the pool, or connects itself and meets what has failed.
         let _ = self.pool.client("connecting").await;
     }
 
