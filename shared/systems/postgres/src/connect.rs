@@ -60,7 +60,7 @@ pub fn pool(url: &str, max_connections: usize) -> Result<Pool> {
     }
     config.keepalives_idle(QUERY_LIMIT).tcp_user_timeout(QUERY_LIMIT);
     let place = place(&config);
-    // To set up OpenSSL takes half of a cold start: it reads all certificates of the system.
+    // To set up OpenSSL takes a third of a cold start: it reads all certificates of the system.
     let tls = (tls.mode != Mode::Disable).then(|| tls.connector()).transpose()?;
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = match &tls {
