@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, SchemaRef};
 use millstream_core::{
-    Claim, Column, Error, Holding, Merge, Owner, OwnerRecord, Result, Role, Sink, is_wider, type_name,
+    Claim, Column, Error, Holding, Merge, Owner, OwnerRecord, Result, Role, Rows, Sink, is_wider, type_name,
 };
 use millstream_pipeline::{Function as Declared, Pipeline, Reading};
 
@@ -171,6 +171,9 @@ impl<'a> Ownership<'a> {
         if misfits.is_empty() {
             misfits.extend(find_narrowed(&plan.planned.table.columns, &self.columns));
         }
+        if self.pipeline.functions[self.name].into.system.has_feeds() && sink.holding().await?.rows == Rows::Present {
+            misfits.extend(find_unfilled(&plan.planned.table.columns, &self.columns));
+        }
         if self.columns.iter().any(|column| column.role == Role::Entity) {
             misfits.extend(find_other_topic(&before, self.pipeline, self.name));
         }
@@ -227,6 +230,21 @@ fn find_narrowed(before: &[Column], now: &[Column]) -> Vec<String> {
         format!("column {name} was filled as {old}, and may hold values that are no {new}")
     };
     both.filter(narrowed).map(misfit).collect()
+}
+
+/// The columns that are NOT NULL now, and that the rows of before may have no value of. Not every event store knows it of its own
+/// columns, and what reads the table as a topic would stop at such a row.
+fn find_unfilled(before: &[Column], now: &[Column]) -> Vec<String> {
+    let is_filled = |new: &&Column| before.iter().any(|old| old.name == new.name && !old.nullable);
+    let unfilled = now.iter().filter(|new| !new.nullable).filter(|new| !is_filled(new));
+    let misfit = |column: &Column| {
+        let name = &column.name;
+        format!(
+            "column {name} is NOT NULL, and the rows of the plan of before may have no value of it: it must be nullable, or have \
+                 another name"
+        )
+    };
+    unfilled.map(misfit).collect()
 }
 
 /// A topic whose rows would be taken for older than those that are there: of rows of one key, the newest is told by generation and

@@ -6,7 +6,8 @@ use std::{path::PathBuf, sync::Arc};
 use millstream_assembly::{Connections, Standing, Systems};
 use millstream_core::{Env, NewRecord, SystemClock, fault::ADOPT_POINTS};
 use millstream_pipeline::Pipeline;
-use millstream_tests::{Child, PATIENCE, Scene, Setting, Store, bank, unique, until};
+use millstream_tests::{Child, PATIENCE, Scene, Setting, Store, bank, setting, unique, until};
+use scylla::client::session_builder::SessionBuilder;
 
 use super::rebuilds::ask;
 
@@ -150,4 +151,54 @@ functions:
         let said = systems.adopt(&after, name, record.as_deref().cloned()).await.unwrap_err().to_string();
         assert!(said.contains("was filled as bigint") && said.contains("Nothing was changed"), "{said}");
     }
+}
+
+/// Cassandra has no NOT NULL: rows of the plan in between would stop every reader of the column.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_was_left_out_does_not_come_back_as_never_null() {
+    let (contact, name) = (setting("MILLSTREAM_TEST_CASSANDRA"), unique("came_back"));
+    let session = SessionBuilder::new().known_node(&contact).build().await.unwrap();
+    let replication = "{'class': 'SimpleStrategy', 'replication_factor': 1}";
+    session.query_unpaged(format!("CREATE KEYSPACE {name} WITH replication = {replication}"), ()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [("MILLSTREAM_CASSANDRA_CONTACT_POINTS", contact), ("MILLSTREAM_CASSANDRA_KEYSPACE", name.clone())];
+    let mut connections = Connections::read(&Env::of(settings)).unwrap();
+    connections.data_dir = folder.path().to_owned();
+    let pipeline = |selected: &str| {
+        let text = format!(
+            r#"
+name: {name}
+topics:
+  notes: {{ partitions: 1, schema: {{ id: bigint not null, note: string not null }} }}
+functions:
+  keep: {{ uses: store, from: notes, sql: "SELECT {selected} FROM notes", into: cassandra.kept }}
+"#
+        );
+        Pipeline::parse(&text, &folder.path().join("pipeline.yaml")).unwrap()
+    };
+    let (whole, without) = (pipeline("id, note"), pipeline("id"));
+    let systems = Systems::open(&whole, &connections, Arc::new(SystemClock)).unwrap();
+    systems.create_topics(&whole).await.unwrap();
+    let producer = systems.producer(&whole.topics["notes"]).unwrap();
+    let record = async |pipeline: &Pipeline| {
+        let Standing::Stops { record, .. } = systems.standing(pipeline, "keep").await.unwrap() else {
+            panic!("it has another plan")
+        };
+        record.as_deref().cloned()
+    };
+    let keep = async |pipeline: &Pipeline| {
+        let record = NewRecord { value: Some(br#"{"id":1,"note":"a"}"#.to_vec()), ..NewRecord::default() };
+        producer.send("notes", vec![record]).await.unwrap();
+        let function = systems.function(pipeline, "keep").await.unwrap();
+        function.drain(systems.source().as_ref()).await.unwrap();
+    };
+    keep(&whole).await;
+    systems.adopt(&without, "keep", record(&without).await).await.unwrap();
+    keep(&without).await;
+    let said = systems.adopt(&whole, "keep", record(&whole).await).await.unwrap_err().to_string();
+    assert!(said.contains("column note is NOT NULL") && said.contains("Nothing was changed"), "{said}");
+    let nullable = pipeline("id, nullif(note, '') AS note");
+    systems.adopt(&nullable, "keep", record(&nullable).await).await.unwrap();
+    keep(&nullable).await;
+    session.query_unpaged(format!("DROP KEYSPACE {name}"), ()).await.unwrap();
 }

@@ -36,6 +36,11 @@ use crate::{
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
 
+/// How many times a statement is prepared of which the server doesn't know the table or a column, and the pause in between: three
+/// seconds. A node lists in its schema what it can't use yet.
+const MAX_UNKNOWN: usize = 15;
+const UNKNOWN_PAUSE: Duration = Duration::from_millis(200);
+
 /// A cluster, which is connected to when it is first asked. All statements are prepared, but for those that define tables.
 pub(crate) struct Client {
     settings: Settings,
@@ -154,8 +159,7 @@ impl Client {
         let mut prepared = match known {
             Some(prepared) => prepared,
             None => {
-                let prepared = self.session(what).await?.prepare(cql).await;
-                let prepared = prepared.map_err(|error| error::of_prepare(self.doing(what), &error))?;
+                let prepared = self.prepare_anew(what, cql).await?;
                 self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(cql.to_owned(), prepared.clone());
                 prepared
             }
@@ -163,6 +167,20 @@ impl Client {
         prepared.set_consistency(self.consistency(does));
         prepared.set_is_idempotent(does != Does::Swap);
         Ok(prepared)
+    }
+
+    async fn prepare_anew(&self, what: &str, cql: &str) -> Result<PreparedStatement> {
+        let session = self.session(what).await?;
+        let mut tried = 1;
+        loop {
+            match session.prepare(cql).await {
+                Err(error) if error::is_unknown(&error) && tried < MAX_UNKNOWN => {
+                    tried += 1;
+                    tokio::time::sleep(UNKNOWN_PAUSE).await;
+                }
+                prepared => return prepared.map_err(|error| error::of_prepare(self.doing(what), &error)),
+            }
+        }
     }
 
     fn rows(&self, what: &str, result: QueryResult) -> Result<Vec<Row>> {

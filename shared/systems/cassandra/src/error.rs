@@ -28,6 +28,17 @@ pub(crate) fn of_prepare(doing: impl fmt::Display, error: &PrepareError) -> Erro
     }
 }
 
+/// Does the server not know the table, or a column of it?
+pub(crate) fn is_unknown(error: &PrepareError) -> bool {
+    let PrepareError::AllAttemptsFailed { first_attempt: RequestAttemptError::DbError(DbError::Invalid, message) } =
+        error
+    else {
+        return false;
+    };
+    let is_table = message.contains("table") && message.contains("does not exist");
+    is_table || message.contains("unconfigured table") || message.contains("Undefined column name")
+}
+
 fn of_attempt(doing: impl fmt::Display, error: &RequestAttemptError) -> Error {
     match error {
         RequestAttemptError::DbError(error, message) => of_server(doing, error, message),

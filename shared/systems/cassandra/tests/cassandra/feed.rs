@@ -1,6 +1,9 @@
 //! The change feed.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -184,4 +187,28 @@ async fn a_store_that_nobody_has_prepared_is_waited_for() {
     write(sink.as_ref(), &partition(0), 0, 1, rows(&[("ann", None, 0, 1)])).await;
     assert_eq!(feed.partitions("logins").await.unwrap(), 1);
     keyspace.drop().await;
+}
+
+/// A node lists a table a moment before it can be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_being_prepared_is_waited_for() {
+    let _turn = wait_for_my_turn().await;
+    for _ in 0..4 {
+        let keyspace = Keyspace::create(Service::Cassandra).await;
+        let feed = feed(&keyspace);
+        let sink = keyspace.sink(&logins());
+        let done = AtomicBool::new(false);
+        let asking = async {
+            while !done.load(Ordering::Relaxed) {
+                let asked = feed.partitions("logins").await;
+                assert!(matches!(&asked, Err(Error::Retry(_))), "{asked:?}");
+            }
+        };
+        let preparing = async {
+            sink.prepare(true).await.unwrap();
+            done.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(asking, preparing);
+        keyspace.drop().await;
+    }
 }
