@@ -201,7 +201,7 @@ impl<'a> Record<'a> {
     }
 
     /// Milliseconds since 1970, -1 where the log has none; and was it the broker that has stamped the record?
-    fn timestamp_ms(&self) -> (i64, bool) {
+    pub(crate) fn timestamp_ms(&self) -> (i64, bool) {
         let mut kind = c::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: the message is valid, and `kind` outlives the call.
         let timestamp_ms = unsafe { c::rd_kafka_message_timestamp(self.message, &mut kind) };

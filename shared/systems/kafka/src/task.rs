@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use millstream_core::{Batch, BatchBuilder, Error, Limits, Result, TopicPartition};
+use millstream_core::{Batch, BatchBuilder, Clock as _, Error, Limits, Result, SystemClock, TopicPartition};
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{Consumer, ConsumerContext},
@@ -57,6 +57,8 @@ pub(crate) struct Task<C: ConsumerContext + 'static> {
     due: Option<Instant>,
     orders: watch::Receiver<Order>,
     bell: Arc<Bell>,
+    /// The timestamp of the first record of the batch that is being filled: milliseconds since 1970, -1 where the log has none.
+    first_ms: Option<i64>,
     /// How long the last batch took to be handled.
     handled_in: Duration,
     /// A full batch, which waits for the one before it.
@@ -93,6 +95,7 @@ impl<C: ConsumerContext + 'static> Task<C> {
             limits,
             builder: BatchBuilder::new(partition.clone()),
             due: None,
+            first_ms: None,
             handled_in: Duration::ZERO,
             orders,
             bell,
@@ -228,16 +231,17 @@ impl<C: ConsumerContext + 'static> Task<C> {
         }
     }
 
-    /// How long a batch waits for more records. It ends before `max_wait` by the time that the last batch took to be written, but
-    /// at most by a fifth: so the first record is in the sink about `max_wait` after it was read.
+    /// How long the batch that has begun waits for more records.
     fn wait(&self) -> Duration {
-        let wait = Duration::from_millis(self.limits.max_wait_ms);
-        wait - self.handled_in.min(wait / 5)
+        let is_known = |first_ms: &i64| *first_ms >= 0;
+        let age_ms = self.first_ms.filter(is_known).map_or(0, |first_ms| SystemClock.now_us() / 1_000 - first_ms);
+        wait(self.limits.max_wait_ms, age_ms, self.handled_in)
     }
 
     fn push(&mut self) {
         if let Some(Ok(record)) = self.queue.peek() {
             let offset = record.offset();
+            self.first_ms.get_or_insert_with(|| record.timestamp_ms().0);
             record.push_to(&mut self.builder);
             self.note_read(offset);
         }
@@ -264,7 +268,7 @@ impl<C: ConsumerContext + 'static> Task<C> {
         // Its end is one past its last record, or above.
         let batch = self.builder.finish_read(self.start, self.seen_to.max(self.start));
         self.start = batch.range().end;
-        (self.sealed, self.due) = (Some(batch), None);
+        (self.sealed, self.due, self.first_ms) = (Some(batch), None, None);
         Step::Again
     }
 
@@ -326,6 +330,15 @@ impl<C: ConsumerContext + 'static> Task<C> {
     }
 }
 
+/// How long a batch waits for more records whose first one was produced `age_ms` ago, if writing the last batch took `handled_in`.
+/// It ends before `max_wait` by both: so its first record is in the sink about `max_wait` after it was produced. But at most by a
+/// fifth, since clocks differ, a backlog is old, and a record's timestamp may be that of its event.
+fn wait(max_wait_ms: u64, age_ms: i64, handled_in: Duration) -> Duration {
+    let wait = Duration::from_millis(max_wait_ms);
+    let age = Duration::from_millis(age_ms.max(0).unsigned_abs());
+    wait - age.saturating_add(handled_in).min(wait / 5)
+}
+
 /// The step, after at most `most`.
 fn shorter(step: Step, most: Duration) -> Step {
     match step {
@@ -342,4 +355,19 @@ enum Verdict {
     RestartOrStop(Error),
     /// A person must act.
     Stop(Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_ends_early_by_at_most_a_fifth() {
+        let written = Duration::from_millis(3);
+        for (age_ms, waits_ms) in [(0, 97), (8, 89), (17, 80), (60_000, 80), (i64::MAX, 80), (-1, 97), (i64::MIN, 97)] {
+            assert_eq!(wait(100, age_ms, written), Duration::from_millis(waits_ms), "{age_ms}");
+        }
+        assert_eq!(wait(0, 5, written), Duration::ZERO);
+        assert_eq!(wait(100, 0, Duration::MAX), Duration::from_millis(80));
+    }
 }
