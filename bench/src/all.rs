@@ -35,6 +35,13 @@ pub async fn measure(place: &Place, rounds: usize) -> Result<Vec<Row>, Failure> 
         ("W1, uncompressed", bank(5_000_000, 3, Uncompressed), Beside::default()),
         ("W1, gzip, 1 million", bank(1_000_000, 3, Gzip), Beside::default()),
         ("W1, gzip, 100 partitions", bank(5_000_000, 100, Gzip), Beside::default()),
+        // With this many partitions, a group of the bank has a part in each: PostgreSQL merges a row for every two records. This one tells
+        // what the partitions themselves cost.
+        (
+            "100 groups a batch, 100 partitions",
+            Kind { partitions: 100, ..of(Shape::Accounts(100), 5_000_000) },
+            Beside::default(),
+        ),
         ("1 group a batch", of(Shape::Accounts(1), 5_000_000), Beside::default()),
         ("100 groups a batch", of(Shape::Accounts(100), 5_000_000), Beside::default()),
         ("100,000 groups a batch", of(Shape::Accounts(100_000), 1_000_000), Beside::default()),

@@ -12,7 +12,7 @@ use arrow::datatypes::{Field, SchemaRef};
 use millstream_core::{
     Claim, Column, Error, Holding, Merge, Owner, OwnerRecord, Result, Role, Rows, Sink, is_wider, type_name,
 };
-use millstream_pipeline::{Function as Declared, Pipeline, Reading};
+use millstream_pipeline::{Function as Declared, Pipeline, Reading, System};
 
 pub use self::misfit::Misfit;
 pub(crate) use self::misfit::Trial;
@@ -171,7 +171,8 @@ impl<'a> Ownership<'a> {
         if misfits.is_empty() {
             misfits.extend(find_narrowed(&plan.planned.table.columns, &self.columns));
         }
-        if self.pipeline.functions[self.name].into.system.has_feeds() && sink.holding().await?.rows == Rows::Present {
+        let is_blind = self.pipeline.functions[self.name].into.system == System::Cassandra;
+        if misfits.is_empty() && is_blind && sink.holding().await?.rows == Rows::Present {
             misfits.extend(find_unfilled(&plan.planned.table.columns, &self.columns));
         }
         if self.columns.iter().any(|column| column.role == Role::Entity) {
@@ -232,16 +233,16 @@ fn find_narrowed(before: &[Column], now: &[Column]) -> Vec<String> {
     both.filter(narrowed).map(misfit).collect()
 }
 
-/// The columns that are NOT NULL now, and that the rows of before may have no value of. Not every event store knows it of its own
-/// columns, and what reads the table as a topic would stop at such a row.
+/// The columns that are NOT NULL now, and that the rows of before may have no value of. Cassandra has no NOT NULL, so it doesn't know;
+/// and what reads the table as a topic would stop at such a row.
 fn find_unfilled(before: &[Column], now: &[Column]) -> Vec<String> {
     let is_filled = |new: &&Column| before.iter().any(|old| old.name == new.name && !old.nullable);
     let unfilled = now.iter().filter(|new| !new.nullable).filter(|new| !is_filled(new));
     let misfit = |column: &Column| {
-        let name = &column.name;
         format!(
-            "column {name} is NOT NULL, and the rows of the plan of before may have no value of it: it must be nullable, or have \
-                 another name"
+            "column {} is NOT NULL, and the rows of the plan of before may have no value of it: it must be nullable, or write to a table \
+             of another name",
+            column.name
         )
     };
     unfilled.map(misfit).collect()

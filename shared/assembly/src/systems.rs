@@ -4,7 +4,6 @@ use arrow::{
     array::RecordBatch,
     datatypes::{Schema, SchemaRef},
 };
-use futures::future::join;
 use millstream_core::{
     Clock, DeadLetters, Env, Error, Fence, Late, LogStore, OwnerRecord, Producer, Result, Sink, Source, Table,
     TableStore, TopicPartition, Topics,
@@ -240,13 +239,8 @@ impl Systems {
         let plan = plan_function(pipeline, name).await.map_err(|wrong| Error::stop(wrong.to_string()))?;
         let ownership = Ownership::of(pipeline, name, &plan);
         let mut function = self.assemble(pipeline, name, Declared::id(&pipeline.name, name), plan)?;
-        // The one asks the store, the other the log.
-        let (claimed, prepared) = join(
-            self.claim(pipeline, name, &ownership, function.runner.sink().as_ref()),
-            self.prepare_dead_letters(pipeline, self.connections.create),
-        )
-        .await;
-        claimed.and(prepared)?;
+        self.claim(pipeline, name, &ownership, function.runner.sink().as_ref()).await?;
+        self.prepare_dead_letters(pipeline, self.connections.create).await?;
         let references = self.references(pipeline, &function.references)?;
         reference::load_all(&references).await?;
         function.refreshing = reference::keep_fresh(references);
@@ -257,13 +251,11 @@ impl Systems {
     /// here fails again for the next caller, who is told.
     fn warm_up(&self, pipeline: &Pipeline, name: &str) {
         let Some(declared) = pipeline.functions.get(name) else { return };
-        let topics = || declared.reading().into_iter().flat_map(Reading::topics);
-        let partitions = topics().filter_map(|topic| pipeline.topics.get(topic)).map(|topic| topic.partitions);
-        let partitions = partitions.max().and_then(|most| usize::try_from(most).ok()).unwrap_or_default();
         if let Some(store) = self.store(declared.into.system).cloned() {
-            tokio::spawn(async move { store.warm_up(partitions).await });
+            tokio::spawn(async move { store.warm_up().await });
         }
-        if let Some(topic) = topics().find(|topic| !is_feed(pipeline, topic)).cloned() {
+        let mut topics = declared.reading().into_iter().flat_map(Reading::topics);
+        if let Some(topic) = topics.find(|topic| !is_feed(pipeline, topic)).cloned() {
             let log = Arc::clone(&self.log);
             tokio::spawn(async move {
                 // By the second answer a client of Kafka knows a broker by its own address, and has connected to that.

@@ -63,9 +63,9 @@ pub trait TableStore: Send + Sync {
         )))
     }
 
-    /// Connects ahead, for a function that reads so many partitions and writes for each at once. Called when it starts, while its
-    /// statement is planned. What fails here fails again for the next caller, who is told.
-    async fn warm_up(&self, _partitions: usize) {}
+    /// Connects ahead. Called when a function starts, while its statement is planned. What fails here fails
+    /// again for the next caller, who is told.
+    async fn warm_up(&self) {}
 
     /// All rows of `name`, which need not be a function's table: what a reference is loaded from. At least the columns of
     /// `schema` come back, by name; the caller checks and converts their types. Called at the start of a function and

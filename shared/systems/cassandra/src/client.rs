@@ -16,9 +16,9 @@ use scylla::{
         session::{OpenSsl010Config, Session},
         session_builder::SessionBuilder,
     },
-    errors::{ExecutionError, RequestAttemptError},
+    errors::{ExecutionError, PrepareError, RequestAttemptError},
     policies::retry::FallthroughRetryPolicy,
-    response::{PagingState, query_result::QueryResult},
+    response::{PagingState, PagingStateResponse, query_result::QueryResult},
     statement::{Consistency, SerialConsistency, prepared::PreparedStatement, unprepared},
     value::{CqlValue, Row},
 };
@@ -36,8 +36,8 @@ use crate::{
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
 
-/// How many times a statement is prepared of which the server doesn't know the table or a column, and the pause in between: three
-/// seconds. A node lists in its schema what it can't use yet.
+/// How many times a statement is sent of which the server doesn't know the table or a column, and the pause in between: three seconds.
+/// A node lists in its schema what it can't use yet, and another one may be behind it. Nothing was executed, so it may be sent again.
 const MAX_UNKNOWN: usize = 15;
 const UNKNOWN_PAUSE: Duration = Duration::from_millis(200);
 
@@ -83,15 +83,31 @@ impl Client {
             Judged::Answered(rows) => return Ok(rows),
             Judged::Send(cql) => cql,
         };
-        let result = if does == Does::Define {
-            let mut statement = unprepared::Statement::new(sent.into_owned());
+        let session = self.session(what).await?;
+        let mut left = MAX_UNKNOWN;
+        loop {
+            match self.send(session, does, &sent, values).await {
+                Err(error) if is_asked_again(&error, &mut left) => tokio::time::sleep(UNKNOWN_PAUSE).await,
+                Err(error) => return Err(error::of_statement(self.doing(what), &error)),
+                Ok(result) => return self.rows(what, result),
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        session: &Session,
+        does: Does,
+        cql: &str,
+        values: &[Cell],
+    ) -> Result<QueryResult, ExecutionError> {
+        if does == Does::Define {
+            let mut statement = unprepared::Statement::new(cql);
             statement.set_is_idempotent(true);
-            self.session(what).await?.query_unpaged(statement, ()).await
-        } else {
-            let prepared = self.prepare(what, does, &sent).await?;
-            self.session(what).await?.execute_unpaged(&prepared, values).await
-        };
-        self.rows(what, result.map_err(|error| error::of_statement(self.doing(what), &error))?)
+            return session.query_unpaged(statement, ()).await;
+        }
+        let prepared = self.prepare(session, does, cql).await?;
+        session.execute_unpaged(&prepared, values).await
     }
 
     /// Was a compare-and-swap made? Whatever it compared with, the answer begins with this.
@@ -119,12 +135,16 @@ impl Client {
             Judged::Answered(rows) => return take(rows),
             Judged::Send(cql) => cql,
         };
-        let mut prepared = self.prepare(what, Does::Read, &sent).await?;
-        prepared.set_page_size(i32::try_from(page_rows.clamp(1, 5_000)).unwrap_or(5_000));
-        let (session, mut at) = (self.session(what).await?, PagingState::start());
+        let page_rows = i32::try_from(page_rows.clamp(1, 5_000)).unwrap_or(5_000);
+        let (session, mut at, mut left) = (self.session(what).await?, PagingState::start(), MAX_UNKNOWN);
         loop {
-            let page = session.execute_single_page(&prepared, values, at).await;
-            let (result, next) = page.map_err(|error| error::of_statement(self.doing(what), &error))?;
+            let (result, next) = match self.page(session, &sent, values, page_rows, at.clone()).await {
+                Err(error) if is_asked_again(&error, &mut left) => {
+                    tokio::time::sleep(UNKNOWN_PAUSE).await;
+                    continue;
+                }
+                page => page.map_err(|error| error::of_statement(self.doing(what), &error))?,
+            };
             let rows = self.rows(what, result)?;
             if !rows.is_empty() && take(rows)?.is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -134,6 +154,19 @@ impl Client {
                 ControlFlow::Break(()) => return Ok(ControlFlow::Continue(())),
             }
         }
+    }
+
+    async fn page(
+        &self,
+        session: &Session,
+        cql: &str,
+        values: &[Cell],
+        page_rows: i32,
+        at: PagingState,
+    ) -> Result<(QueryResult, PagingStateResponse), ExecutionError> {
+        let mut prepared = self.prepare(session, Does::Read, cql).await?;
+        prepared.set_page_size(page_rows);
+        session.execute_single_page(&prepared, values, at).await
     }
 
     /// Asks the gate, where there is one.
@@ -154,12 +187,12 @@ impl Client {
         if does == Does::ReadSwapped { self.profile().fence_reads() } else { Consistency::LocalQuorum }
     }
 
-    async fn prepare(&self, what: &str, does: Does, cql: &str) -> Result<PreparedStatement> {
+    async fn prepare(&self, session: &Session, does: Does, cql: &str) -> Result<PreparedStatement, PrepareError> {
         let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(cql).cloned();
         let mut prepared = match known {
             Some(prepared) => prepared,
             None => {
-                let prepared = self.prepare_anew(what, cql).await?;
+                let prepared = session.prepare(cql).await?;
                 self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(cql.to_owned(), prepared.clone());
                 prepared
             }
@@ -167,20 +200,6 @@ impl Client {
         prepared.set_consistency(self.consistency(does));
         prepared.set_is_idempotent(does != Does::Swap);
         Ok(prepared)
-    }
-
-    async fn prepare_anew(&self, what: &str, cql: &str) -> Result<PreparedStatement> {
-        let session = self.session(what).await?;
-        let mut tried = 1;
-        loop {
-            match session.prepare(cql).await {
-                Err(error) if error::is_unknown(&error) && tried < MAX_UNKNOWN => {
-                    tried += 1;
-                    tokio::time::sleep(UNKNOWN_PAUSE).await;
-                }
-                prepared => return prepared.map_err(|error| error::of_prepare(self.doing(what), &error)),
-            }
-        }
     }
 
     fn rows(&self, what: &str, result: QueryResult) -> Result<Vec<Row>> {
@@ -234,6 +253,12 @@ impl Client {
         }
         Ok(session)
     }
+}
+
+/// Is the statement sent again, `left` times at most?
+fn is_asked_again(error: &ExecutionError, left: &mut usize) -> bool {
+    *left -= usize::from(*left > 0);
+    *left > 0 && error::is_unknown(error)
 }
 
 /// A compare-and-swap is one order of one data centre alone: whose, a person must say where there are several.

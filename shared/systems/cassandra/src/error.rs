@@ -21,7 +21,7 @@ pub(crate) fn of_statement(doing: impl fmt::Display, error: &ExecutionError) -> 
     }
 }
 
-pub(crate) fn of_prepare(doing: impl fmt::Display, error: &PrepareError) -> Error {
+fn of_prepare(doing: impl fmt::Display, error: &PrepareError) -> Error {
     match error {
         PrepareError::AllAttemptsFailed { first_attempt } => of_attempt(doing, first_attempt),
         error => Error::retry(format!("{doing}: {error}")),
@@ -29,12 +29,13 @@ pub(crate) fn of_prepare(doing: impl fmt::Display, error: &PrepareError) -> Erro
 }
 
 /// Does the server not know the table, or a column of it?
-pub(crate) fn is_unknown(error: &PrepareError) -> bool {
-    let PrepareError::AllAttemptsFailed { first_attempt: RequestAttemptError::DbError(DbError::Invalid, message) } =
-        error
-    else {
-        return false;
+pub(crate) fn is_unknown(error: &ExecutionError) -> bool {
+    let attempt = match error {
+        ExecutionError::LastAttemptError(attempt) => attempt,
+        ExecutionError::PrepareError(PrepareError::AllAttemptsFailed { first_attempt }) => first_attempt,
+        _ => return false,
     };
+    let RequestAttemptError::DbError(DbError::Invalid, message) = attempt else { return false };
     let is_table = message.contains("table") && message.contains("does not exist");
     is_table || message.contains("unconfigured table") || message.contains("Undefined column name")
 }

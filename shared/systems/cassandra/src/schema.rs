@@ -101,15 +101,6 @@ impl Client {
         Ok(there.into_iter().filter(|there| wanted.iter().all(|column| column.name != there.name)).collect())
     }
 
-    /// Is there the table of all rows, and none of the newest rows, which the layout has as well?
-    pub(crate) async fn lacks_newest(&self, layout: &Layout) -> Result<bool> {
-        if layout.entity.is_none() {
-            return Ok(false);
-        }
-        let (there, newest) = (self.tables().await?, layout.newest());
-        Ok(there.iter().any(|table| table == layout.rows()) && !there.contains(&newest))
-    }
-
     /// See [`millstream_core::Sink::prepare`]. `adapt`: columns that are missing are added.
     pub(crate) async fn prepare_tables(&self, layout: &Layout, create: bool, adapt: bool) -> Result<()> {
         let there = self.tables().await?;

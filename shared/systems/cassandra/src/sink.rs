@@ -101,27 +101,13 @@ impl Sink for CassandraSink {
     /// A process that has lost the table since it was judged creates nothing that its old plan lacks.
     async fn prepare(&self, create: bool) -> Result<()> {
         self.check_term().await?;
-        if self.term() > 0 && self.client.lacks_newest(&self.layout).await? {
-            // Rows are looked for next; after this, a process of a plan without a key writes no more of them.
-            self.begin_at_own_fences(&self.function, self.term(), |fence| fence).await?;
-        }
         self.client.prepare_tables(&self.layout, create, false).await
     }
 
-    /// Columns are added before the owner changes: a process of the old plan leaves them null. A table of newest rows is added
-    /// to an empty table only, and whether it is empty is certain once the process of a plan without a key can't write any more.
+    /// Columns are added before the owner changes: a process of the old plan leaves them null.
     async fn adopt(&self, owner: &Owner, record: Option<&OwnerRecord>) -> Result<Option<OwnerRecord>> {
-        let claim = Claim::Adopt(record.cloned());
-        if !self.client.lacks_newest(&self.layout).await? {
-            self.client.prepare_tables(&self.layout, true, true).await?;
-            return self.put_claim(owner, &claim).await;
-        }
-        self.client.prepare_tables(&Layout { entity: None, ..self.layout.clone() }, true, true).await?;
-        let claimed = self.put_claim(owner, &claim).await?;
-        if claimed.is_some() {
-            self.client.prepare_tables(&self.layout, true, true).await?;
-        }
-        Ok(claimed)
+        self.client.prepare_tables(&self.layout, true, true).await?;
+        self.put_claim(owner, &Claim::Adopt(record.cloned())).await
     }
 
     async fn misfits(&self) -> Result<Vec<String>> {

@@ -201,7 +201,11 @@ impl CosmosSink {
     async fn begin_at_fences(&self, record: &OwnerRecord, takes_from: Option<&str>, adopted: bool) -> Result<()> {
         let (client, function, term) = (&self.client, record.owner.function.as_str(), record.term);
         let begun = |fence: Fence| if adopted { Fence { rows: 0, ..fence } } else { fence };
-        self.begin_at_own_fences(function, term, begun).await?;
+        for (partition, held) in client.fences(function).await? {
+            if held.term < term {
+                client.raise_term(function, &partition, term, begun).await?;
+            }
+        }
         let Some(before) = takes_from else { return Ok(()) };
         for (partition, _) in client.fences(before).await? {
             // With the term, the process that still moves it stops; only then does it stand still.
@@ -219,21 +223,6 @@ impl CosmosSink {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Makes all fences of a function those of a term: a process in a term before can't move them.
-    pub(crate) async fn begin_at_own_fences(
-        &self,
-        function: &str,
-        term: i64,
-        begun: impl Fn(Fence) -> Fence + Copy,
-    ) -> Result<()> {
-        for (partition, held) in self.client.fences(function).await? {
-            if held.term < term {
-                self.client.raise_term(function, &partition, term, begun).await?;
-            }
-        }
-        Ok(())
     }
 }
 

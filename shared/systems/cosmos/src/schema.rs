@@ -101,13 +101,6 @@ impl Client {
         Ok(())
     }
 
-    /// Is there the container of all rows, and none of the newest rows, which the layout has as well?
-    pub(crate) async fn lacks_newest(&self, layout: &Layout) -> Result<bool> {
-        let Some(newest) = layout.newest() else { return Ok(false) };
-        let there = self.list_containers().await?;
-        Ok(there.contains_key(layout.rows()) && !there.contains_key(&newest))
-    }
-
     /// See [`millstream_core::Sink::prepare`]. `adapt`: columns that are missing are added.
     pub(crate) async fn prepare_containers(&self, layout: &Layout, create: bool, adapt: bool) -> Result<()> {
         let there = self.list_containers().await?;

@@ -56,11 +56,6 @@ const LEAST_READ_AHEAD_KIB: usize = 512;
 const READ_AHEAD_RECORDS: usize = 12_000;
 const LEAST_READ_AHEAD_RECORDS: usize = 500;
 
-/// How much of a partition one fetch brings, compressed. It comes on top of what was read ahead, and may be ten times as large when
-/// it is unpacked, of all partitions at once.
-const FETCH_BYTES: usize = 128 << 10;
-const LEAST_FETCH_BYTES: usize = 16 << 10;
-
 /// The most bytes of one answer to a fetch; a larger batch of records still comes whole. librdkafka asks for twice as much of a
 /// partition each time that an answer held nothing but aborted records, and never for less again.
 const MOST_FETCHED_BYTES: &str = "8388608";
@@ -88,7 +83,7 @@ impl KafkaSettings {
     /// For a member of a consumer group whose topics have so many partitions, all of which it may be given.
     ///
     /// What librdkafka reads ahead is bounded by records, because each costs some 400 bytes in addition to its own: a
-    /// partition with fewer than 12,000 records waiting fetches the next 128 KiB (compressed). Of many partitions, each has a share.
+    /// partition with fewer than 12,000 records waiting fetches the next 128 KiB (compressed).
     ///
     /// A broker is asked for all partitions at once, and not again before it has answered. So answers are small: with large
     /// ones, a partition whose queue is full at the moment of asking would starve while the others' records are unpacked.
@@ -98,7 +93,6 @@ impl KafkaSettings {
             |all: usize, least: usize| (all * ROOMY_PARTITIONS / partitions.max(1)).clamp(least, all).to_string();
         let (records, kib) =
             (share(READ_AHEAD_RECORDS, LEAST_READ_AHEAD_RECORDS), share(READ_AHEAD_KIB, LEAST_READ_AHEAD_KIB));
-        let fetch_bytes = share(FETCH_BYTES, LEAST_FETCH_BYTES);
         let defaults = [
             ("session.timeout.ms", if self.profile == Profile::EventHubs { "30000" } else { SESSION_TIMEOUT_MS }),
             ("heartbeat.interval.ms", "1500"),
@@ -108,7 +102,7 @@ impl KafkaSettings {
             ("topic.metadata.refresh.interval.ms", "10000"),
             ("queued.min.messages", records.as_str()),
             ("queued.max.messages.kbytes", kib.as_str()),
-            ("fetch.message.max.bytes", fetch_bytes.as_str()),
+            ("fetch.message.max.bytes", "131072"),
             ("fetch.max.bytes", MOST_FETCHED_BYTES),
             ("fetch.queue.backoff.ms", "1"),
             ("fetch.wait.max.ms", "20"),
@@ -255,16 +249,12 @@ mod tests {
 
     #[test]
     fn many_partitions_share_what_may_be_read_ahead() {
-        for (partitions, records, kib, bytes) in [
-            (1, "12000", "16384", "131072"),
-            (16, "12000", "16384", "131072"),
-            (100, "1920", "2621", "20971"),
-            (9_999, "500", "512", "16384"),
-        ] {
+        for (partitions, records, kib) in
+            [(1, "12000", "16384"), (16, "12000", "16384"), (100, "1920", "2621"), (9_999, "500", "512")]
+        {
             let config = settings(Profile::Default).member("g", partitions);
             let of = |name: &str| config.get(name).unwrap();
             assert_eq!((of("queued.min.messages"), of("queued.max.messages.kbytes")), (records, kib), "{partitions}");
-            assert_eq!(of("fetch.message.max.bytes"), bytes, "{partitions}");
         }
     }
 

@@ -5,7 +5,6 @@ use arrow::{
     datatypes::SchemaRef,
 };
 use async_trait::async_trait;
-use futures::future::join_all;
 use millstream_core::{Address, Connect, Env, Error, Result, Sink, Table, TableStore, TextRows};
 
 use crate::{Pool, PostgresSink, by_key::ByKey, newest_rows, pool, read_table};
@@ -15,9 +14,6 @@ const ADDRESS: Address = Address { variable: "MILLSTREAM_POSTGRES_URL", example:
 
 /// Connections that one process keeps: one per partition that is written at a time, and some for the rest.
 const MAX_CONNECTIONS: usize = 8;
-
-/// How many connections are made ahead at most: many processes may start at once, and most have few processors.
-const MAX_WARM_CONNECTIONS: usize = 3;
 
 /// A database, as a store of tables.
 #[derive(Clone, Debug)]
@@ -56,10 +52,9 @@ impl TableStore for Postgres {
         Ok(Arc::new(PostgresSink::new(self.pool.clone(), function, table)?))
     }
 
-    async fn warm_up(&self, partitions: usize) {
-        // The next callers take them from the pool, or connect themselves and meet what has failed.
-        let connect = |_| self.pool.client("connecting");
-        join_all((0..partitions.clamp(1, MAX_WARM_CONNECTIONS)).map(connect)).await;
+    async fn warm_up(&self) {
+        // The next caller takes it from the pool, or connects itself and meets what has failed.
+        let _ = self.pool.client("connecting").await;
     }
 
     async fn read_reference(&self, name: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {

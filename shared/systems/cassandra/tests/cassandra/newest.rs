@@ -1,13 +1,12 @@
 //! The newest row of each entity.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use arrow::{
     array::{ArrayRef, StringArray},
     datatypes::{DataType, Field, Schema},
 };
-use millstream_cassandra::{Does, Gate, Statement, Verdict};
-use millstream_core::{Claim, Error, FIRST_REDRIVE, Fence, Owner, OwnerRecord, Role, TableStore as _, TopicPartition};
+use millstream_core::{Error, FIRST_REDRIVE, Fence, Owner, Role, TableStore as _, TopicPartition};
 use scylla::value::{CqlValue, Row};
 
 use crate::{
@@ -114,83 +113,6 @@ async fn an_entity_comes_with_a_new_table_only() {
     assert!(misfits.len() == 1 && misfits[0].contains("logins_newest"), "{misfits:?}");
     assert!(with_entity.prepare(true).await.is_err());
     assert!(keyspace.store().how_to_reset(FUNCTION, "logins").contains("logins_newest"));
-    keyspace.drop().await;
-}
-
-/// Lets another process act when the owner of a table is about to change.
-struct AtClaim(Mutex<Option<Box<dyn FnOnce() + Send>>>);
-
-impl Gate for AtClaim {
-    fn judge(&self, statement: &Statement<'_>) -> Verdict {
-        if statement.does == Does::Swap
-            && statement.cql.contains("millstream_owners")
-            && let Some(act) = self.0.lock().unwrap().take()
-        {
-            act();
-        }
-        Verdict::Send
-    }
-}
-
-/// Rows that a plan without a key writes while one with a key takes the table over would be in no table of newest rows.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_that_come_while_a_key_is_adopted_are_found() {
-    let _turn = wait_for_my_turn().await;
-    let keyspace = Keyspace::create(Service::Cassandra).await;
-    let owner = |fingerprint: &str| Owner {
-        function: FUNCTION.into(),
-        fingerprint: fingerprint.into(),
-        declaration: "{}".into(),
-    };
-    let mut plain = logins();
-    plain.columns[0].role = Role::Value;
-    let old = keyspace.sink(&plain);
-    old.prepare(true).await.unwrap();
-    let first = old.claim(&owner("plain"), &Claim::First).await.unwrap().unwrap();
-    old.begin_term(first.term);
-    let goes_on = Arc::clone(&old);
-    let act = move || {
-        let batch = rows(&[("ann", None, 0, 1)]);
-        let writing = async { write(goes_on.as_ref(), &partition(0), 0, 1, batch).await };
-        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(writing));
-    };
-    let store = keyspace.store_behind(Arc::new(AtClaim(Mutex::new(Some(Box::new(act))))));
-    let keyed = store.sink(FUNCTION, logins()).unwrap();
-    let adopted = keyed.adopt(&owner("keyed"), Some(&first)).await;
-    let Err(Error::Stop(why)) = adopted else { panic!("{adopted:?}") };
-    assert!(why.to_string().contains("has rows and no table logins_newest"), "{why}");
-    // No process of that plan goes on without them either.
-    let started = keyspace.sink(&logins());
-    started.begin_term(started.holding().await.unwrap().record.unwrap().term);
-    assert!(matches!(started.prepare(true).await, Err(Error::Stop(_))));
-    keyspace.drop().await;
-}
-
-/// The process that was to adopt the table has died when only the owner had changed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plan_without_a_key_writes_nothing_once_there_is_a_table_of_newest_rows() {
-    let _turn = wait_for_my_turn().await;
-    let keyspace = Keyspace::create(Service::Cassandra).await;
-    let mut plain = logins();
-    plain.columns[0].role = Role::Value;
-    let old = keyspace.sink(&plain);
-    old.prepare(true).await.unwrap();
-    let owner = Owner { function: FUNCTION.into(), fingerprint: "plain".into(), declaration: "{}".into() };
-    let first = old.claim(&owner, &Claim::First).await.unwrap().unwrap();
-    old.begin_term(first.term);
-    let fence = old.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
-    let record = OwnerRecord { term: first.term + 1, ..first };
-    let json = serde_json::to_string(&record).unwrap();
-    keyspace
-        .query(&format!("UPDATE $.millstream_owners SET record = '{json}' WHERE table_name = 'logins' IF EXISTS"))
-        .await;
-
-    let keyed = keyspace.sink(&logins());
-    keyed.begin_term(record.term);
-    keyed.prepare(true).await.unwrap();
-    let to = Fence { next_offset: 1, ..fence.clone() };
-    let late = old.write(&partition(0), &fence, &to, &[rows(&[("ann", None, 0, 1)])]).await;
-    assert!(matches!(late, Err(Error::Stop(_))), "{late:?}");
     keyspace.drop().await;
 }
 

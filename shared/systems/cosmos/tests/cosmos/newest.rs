@@ -123,38 +123,6 @@ async fn an_entity_comes_with_a_new_table_only() {
     assert!(with_entity.prepare(true).await.is_err());
 }
 
-/// The process that was to adopt the table has died when only the owner had changed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plan_without_a_key_writes_nothing_once_there_is_a_table_of_newest_rows() {
-    let account = Account::create();
-    let owner = |fingerprint: &str| Owner {
-        function: FUNCTION.into(),
-        fingerprint: fingerprint.into(),
-        declaration: "{}".into(),
-    };
-    let mut plain = logins();
-    plain.columns[0].role = Role::Value;
-    let old = account.sink(&plain).await;
-    old.prepare(true).await.unwrap();
-    let first = old.claim(&owner("plain"), &Claim::First).await.unwrap().unwrap();
-    old.begin_term(first.term);
-    let fence = old.create_fence(&partition(0), Fence::starting_at(0)).await.unwrap();
-    let dying = account.dying_store(1).await.sink(FUNCTION, logins()).unwrap();
-    dying.adopt(&owner("keyed"), Some(&first)).await.unwrap_err();
-
-    let keyed = account.sink(&logins()).await;
-    let record = keyed.holding().await.unwrap().record.unwrap();
-    assert!(
-        record.term > first.term
-            && account.items("millstream_fences").await.iter().all(|item| item["term"] == first.term)
-    );
-    keyed.begin_term(record.term);
-    keyed.prepare(true).await.unwrap();
-    let to = Fence { next_offset: 1, ..fence.clone() };
-    let late = old.write(&partition(0), &fence, &to, &[rows(&[("ann", None, 0, 1)])]).await;
-    assert!(matches!(late, Err(Error::Stop(_))), "{late:?}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn newest_rows_that_a_plan_without_an_entity_has_left_behind_are_not_used() {
     let account = Account::create();
