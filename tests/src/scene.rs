@@ -179,7 +179,13 @@ impl Scene {
     pub async fn write_by(&self, producer: &dyn Producer, records: Vec<Record>) -> Written {
         let mut written = Written::default();
         for chunk in records.chunks(SEND_RECORDS) {
-            let positions = producer.send(&self.topic, chunk.iter().map(Record::to_new).collect()).await.unwrap();
+            let send = async || producer.send(&self.topic, chunk.iter().map(Record::to_new).collect()).await;
+            // On a loaded machine, a write to the embedded log may wait too long for its turn; nothing is written then.
+            let positions = until(PATIENCE, "the log's lock", async || match send().await {
+                Err(error) if error.to_string().contains("has held the write lock") => Err(error.to_string()),
+                positions => Ok(positions.unwrap()),
+            })
+            .await;
             let places = positions.iter().map(|position| (position.partition.partition, position.offset));
             written.records.extend(places.zip(chunk.iter().cloned()));
         }

@@ -256,11 +256,12 @@ impl Systems {
         }
         let mut topics = declared.reading().into_iter().flat_map(Reading::topics);
         if let Some(topic) = topics.find(|topic| !is_feed(pipeline, topic)).cloned() {
-            let log = Arc::clone(&self.log);
+            let (log, dead_letters) = (Arc::clone(&self.log), dead_letter_topic(pipeline));
             tokio::spawn(async move {
-                // By the second answer a client of Kafka knows a broker by its own address, and has connected to that.
+                // By the second answer a client of Kafka knows a broker by its own address, and the third request connects to that.
                 log.partitions(&topic).await?;
-                log.topic_id(&topic).await.map(drop)
+                log.topic_id(&topic).await?;
+                log.partitions(&dead_letters).await.map(drop)
             });
         }
     }

@@ -76,8 +76,11 @@ impl KafkaSettings {
     }
 
     /// For metadata, watermarks and administration.
+    ///
+    /// After the answer of the broker whose address it is given, librdkafka connects anew to each broker by its own address, and waits
+    /// half of `reconnect.backoff.ms` (50 ms by default) between two connections: a good part of a cold start.
     pub(crate) fn control(&self) -> ClientConfig {
-        self.client(&[], &[("enable.auto.commit", "false")])
+        self.client(&[("reconnect.backoff.ms", "20")], &[("enable.auto.commit", "false")])
     }
 
     /// For a member of a consumer group whose topics have so many partitions, all of which it may be given.
