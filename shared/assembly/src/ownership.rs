@@ -233,14 +233,14 @@ fn find_narrowed(before: &[Column], now: &[Column]) -> Vec<String> {
     both.filter(narrowed).map(misfit).collect()
 }
 
-/// The columns that are NOT NULL now, and that the rows of before may have no value of. Cassandra has no NOT NULL, so it doesn't know;
+/// The columns that are NOT NULL now, and that rows of the previous plan may have no value of. Cassandra has no NOT NULL, so it doesn't know;
 /// and what reads the table as a topic would stop at such a row.
 fn find_unfilled(before: &[Column], now: &[Column]) -> Vec<String> {
     let is_filled = |new: &&Column| before.iter().any(|old| old.name == new.name && !old.nullable);
     let unfilled = now.iter().filter(|new| !new.nullable).filter(|new| !is_filled(new));
     let misfit = |column: &Column| {
         format!(
-            "column {} is NOT NULL, and the rows of the plan of before may have no value of it: it must be nullable, or write to a table \
+            "column {} is NOT NULL, and the rows of the previous plan may have no value of it: it must be nullable, or write to a table \
              of another name",
             column.name
         )
